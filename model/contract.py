@@ -1,0 +1,68 @@
+"""What flows between the stream and the model: the feature columns and the forecast block.
+
+The stream sums events into buckets with exactly these columns; the network reads them in this order.
+A checkpoint stores the hash and is refused by a build whose columns differ.
+"""
+
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Columns of a closed bucket, in storage order. `units` and `returns` are units sold and returned,
+#: `revenue` is money (returns taken off), `orders` counts order lines, the rest count clicks;
+#: `visitors` counts distinct visitors of the series in the bucket.
+FEATURE_NAMES = (
+    "units",
+    "returns",
+    "revenue",
+    "orders",
+    "views",
+    "carts",
+    "removes",
+    "purchases",
+    "visitors",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSpec:
+    """Names and order of the stored feature columns.
+
+    >>> FeatureSpec().hash == FeatureSpec(FEATURE_NAMES).hash
+    True
+    >>> FeatureSpec().index("revenue")
+    2
+    """
+
+    names: tuple[str, ...] = FEATURE_NAMES
+
+    @property
+    def hash(self) -> str:
+        """Sixteen hex digits that change whenever a name or the order does."""
+        return blake2b("\0".join(self.names).encode(), digest_size=8).hexdigest()
+
+    def index(self, name: str) -> int:
+        """Column of `name`. Raises ValueError for an unknown name."""
+        return self.names.index(name)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True, slots=True)
+class QuantileForecast:
+    """Forecasts of S series made at one origin.
+
+    `units_SHQ[s, h, q]` is quantile q of the demand in bucket `origin_ms + h * bucket_ms`;
+    `cumulative_SHQ[s, h, q]` that of the sum over buckets 0…h. Float32, never negative, rising
+    with q; `cumulative_SHQ` also rises with h.
+    """
+
+    origin_ms: int
+    bucket_ms: int
+    quantiles: tuple[float, ...]
+    units_SHQ: NDArray[np.float32]
+    cumulative_SHQ: NDArray[np.float32]
+    model_id: str

@@ -1,0 +1,1 @@
+"""Thin Faust adapters: one function per input topic, no decisions."""

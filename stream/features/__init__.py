@@ -1,0 +1,1 @@
+"""One definition of each feature, for the live path and for backfill."""

@@ -1,0 +1,67 @@
+"""What an event adds to its bucket: the one definition behind the live path, backfill and training.
+
+Sums are whole numbers (units; money in 1/10,000) so that no order of arrival, split or merge can
+change a bit. A closed bucket is the float32 image of these sums.
+
+Axes: N = events, S = series slots, F = features in the order of `model.contract.FEATURE_NAMES`.
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.contract import FEATURE_NAMES
+
+MONEY_TICKS: Final = 10_000
+N_FEATURES: Final = len(FEATURE_NAMES)
+
+UNITS, RETURNS, REVENUE, ORDERS, VIEWS, CARTS, REMOVES, PURCHASES, VISITORS = range(N_FEATURES)
+
+#: The column a click of each action is counted in.
+ACTION_COLUMNS: Final = {"view": VIEWS, "cart": CARTS, "remove": REMOVES, "purchase": PURCHASES}
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+def money_ticks(quantity_N: Ints, unit_price_N: Floats) -> Ints:
+    """Line values `quantity × unit_price` in 1/10,000 of the currency, rounded half to even.
+
+    >>> money_ticks(np.array([2, -1]), np.array([1.25, 0.5])).tolist()
+    [25000, -5000]
+    """
+    return np.rint(quantity_N * unit_price_N * MONEY_TICKS).astype(np.int64)
+
+
+def add_orders(sums_SF: Ints, slot_N: Ints, quantity_N: Ints, unit_price_N: Floats) -> None:
+    """Add order lines to the sums of one bucket, in place.
+
+    >>> sums = np.zeros((1, N_FEATURES), np.int64)
+    >>> add_orders(sums, np.array([0, 0]), np.array([3, -1]), np.array([2.0, 2.0]))
+    >>> sums[0, :4].tolist()
+    [3, 1, 40000, 2]
+    """
+    np.add.at(sums_SF[:, UNITS], slot_N, np.maximum(quantity_N, 0))
+    np.add.at(sums_SF[:, RETURNS], slot_N, np.maximum(-quantity_N, 0))
+    np.add.at(sums_SF[:, REVENUE], slot_N, money_ticks(quantity_N, unit_price_N))
+    np.add.at(sums_SF[:, ORDERS], slot_N, 1)
+
+
+def add_clicks(sums_SF: Ints, slot_N: Ints, column_N: Ints) -> None:
+    """Add clicks to the sums of one bucket, in place; `column_N` is from `ACTION_COLUMNS`."""
+    flat = sums_SF.reshape(-1)
+    np.add.at(flat, slot_N * N_FEATURES + column_N, 1)
+
+
+def closed_block(sums_SF: Ints) -> NDArray[np.float32]:
+    """Float32 image of a closed bucket's sums; money in units of the currency.
+
+    >>> sums = np.zeros((1, N_FEATURES), np.int64)
+    >>> sums[0, REVENUE] = 12_500
+    >>> float(closed_block(sums)[0, REVENUE])
+    1.25
+    """
+    values_SF = sums_SF.astype(np.float64)
+    values_SF[:, REVENUE] /= MONEY_TICKS
+    return values_SF.astype(np.float32)

@@ -1,0 +1,1 @@
+"""Things that run beside the stream: replay, simulation, training, benchmarks."""

@@ -1,0 +1,1 @@
+"""Where results go: Kafka topics and the read side in Redis."""

@@ -1,0 +1,1 @@
+"""The state port and its two stores: memory for tests, Redis for everything else."""

@@ -1,0 +1,58 @@
+"""Every Redis key of the product, and the layout of what lies under it.
+
+All keys of a partition share the hash tag ``{p}``, so a transaction stays in one cluster slot; the
+roll-ups live under the tag ``{r}`` like one more partition. The version in the prefix changes with
+any layout change: two builds that disagree never read each other's bytes.
+
+    sc1:info                     JSON: bucket_ms, partitions, feature_names, spec_hash, horizon, quantiles, labels
+    sc1:stats:{worker}           JSON, expires: counters and gauges of one worker
+    sc1:{p}:meta                 hash: generation, offset:<topic>, newest_ms:<topic>, first_bucket_ms, closed_through_ms …
+    sc1:{p}:series               list of series ids; the position is the slot
+    sc1:{p}:categories           hash series id → category
+    sc1:{p}:open:<start_ms>      int64   [slots × F], sums of an open bucket
+    sc1:{p}:closed:<start_ms>    float32 [slots × F], a closed bucket; absent = all zeros; shorter = zeros after
+    sc1:{p}:visitors:<start_ms>  8-byte hashes of (series, visitor) seen in an open bucket
+    sc1:{p}:ids:<topic>:<start_ms>  8-byte hashes of event ids, one segment of the dedup window
+    sc1:{p}:forecast             hash: origin_ms, model_id, watermark_ms, emitted_ms, calibrated, series
+    sc1:{p}:forecast:units       float32 [slots × H × Q]
+    sc1:{p}:forecast:cumulative  float32 [slots × H × Q]
+    sc1:{p}:ahead:<start_ms>     float16 [slots × 3], quantiles 0.1, 0.5, 0.9 of a bucket forecast one step ahead
+
+All numbers are little-endian, rows are contiguous.
+"""
+
+from typing import Final
+
+VERSION: Final = "sc1"
+ROLLUPS: Final = "r"
+
+#: A partition number, or `ROLLUPS`.
+Tag = int | str
+
+
+def info() -> str:
+    """Key of the deployment's shape, written by the worker.
+
+    >>> info()
+    'sc1:info'
+    """
+    return f"{VERSION}:info"
+
+
+def stats(worker_id: str) -> str:
+    """Key of one worker's counters; expires when the worker is gone."""
+    return f"{VERSION}:stats:{worker_id}"
+
+
+def stats_pattern() -> str:
+    """Pattern that finds every worker's counters."""
+    return f"{VERSION}:stats:*"
+
+
+def of(tag: Tag, *parts: str | int) -> str:
+    """Key of a partition.
+
+    >>> of(3, "closed", 3_600_000)
+    'sc1:{3}:closed:3600000'
+    """
+    return ":".join((VERSION, f"{{{tag}}}", *map(str, parts)))

@@ -1,0 +1,45 @@
+"""The topics of the product in one table: names, direction, retention, compaction.
+
+Agents, sinks, `surgecast topics` and docker-compose all go by this table. All inputs keyed by SKU
+have the same number of partitions, so one worker owns a SKU's orders, clicks and catalog together.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One topic. `retention_ms` is None where compaction keeps the newest record of each key."""
+
+    name: str
+    direction: Literal["input", "output", "control"]
+    retention_ms: int | None
+    keyed_by: str = "sku"
+
+    @property
+    def config(self) -> dict[str, str]:
+        """Broker-side configuration of the topic."""
+        if self.retention_ms is None:
+            return {"cleanup.policy": "compact"}
+        return {"cleanup.policy": "delete", "retention.ms": str(self.retention_ms)}
+
+
+ORDERS = Topic("orders", "input", 7 * DAY_MS)
+CLICKS = Topic("clicks", "input", 3 * DAY_MS)
+CATALOG = Topic("catalog", "input", None)
+INVENTORY = Topic("inventory", "input", None)
+PLANS = Topic("plans", "input", None, keyed_by="plan_id")
+HEARTBEATS = Topic("heartbeats", "control", DAY_MS, keyed_by="partition")
+FORECASTS = Topic("forecasts", "output", DAY_MS, keyed_by="series_id")
+ALERTS = Topic("alerts", "output", 30 * DAY_MS, keyed_by="series_id")
+SIGNALS = Topic("signals", "output", DAY_MS, keyed_by="series_id")
+FEATURES = Topic("features", "output", 7 * DAY_MS, keyed_by="series_id")
+DEAD_LETTER = Topic("dead-letter", "output", 14 * DAY_MS, keyed_by="topic")
+
+TOPICS = (
+    ORDERS, CLICKS, CATALOG, INVENTORY, PLANS, HEARTBEATS,
+    FORECASTS, ALERTS, SIGNALS, FEATURES, DEAD_LETTER,
+)  # fmt: skip
