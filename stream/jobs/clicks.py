@@ -1,0 +1,215 @@
+"""Synthetic clicks made from real order lines: seeded, labelled, the same for the same line.
+
+No click stream exists for the shipped orders, so a demonstration makes one. Every sale gets the
+clicks of its buyer (views minutes to hours before, cart, purchase) and those of people who looked
+at the product on the days after and did not buy, with a day and night rhythm of their own, some of
+them with a cart filled and emptied. Returns get none. What a line gets depends on its `event_id`
+and the seed alone: the clicks of some lines are some of the clicks of all lines. Browsing follows
+a sale, so it tells a model nothing of sales to come; a buyer's views do, as they would in a shop.
+
+Axes: N = order lines, K = clicks.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+import xxhash
+from numpy.typing import NDArray
+
+#: What is said of these clicks wherever they show.
+CLICKS_LABEL: Final = "synthetic clicks, made from the orders by a seeded generator"
+
+#: Changes when the same lines and seed would give other clicks; a file of another is remade.
+VERSION: Final = 1
+
+COLUMNS: Final = ("event_id", "ts", "sku", "action", "visitor_id", "price")
+
+_MINUTE_MS, _HOUR_MS, _DAY_MS = 60_000, 3_600_000, 86_400_000
+_MORE_VIEWS = 0.45  # chance of one more view by the buyer, after the first
+_LONG_LOOK = 0.25  # share of buyer's views that lie hours, not minutes, before the sale
+_BROWSERS = 1.3  # people who look and do not buy, per sale
+_ABANDON = 0.07  # share of them who fill a cart and empty it
+_BROWSE_DAYS = 6
+_SOON_MS = 18 * _MINUTE_MS
+_ACTION = pl.Enum(["view", "cart", "remove", "purchase"])
+#: Browsing by hour of the day: few at night, a plateau by day, most in the evening.
+_HOURS = np.array(
+    [9, 5, 3, 2, 2, 3, 6, 12, 20, 28, 33, 35, 38, 36, 34, 34, 36, 40, 48, 58, 66, 62, 44, 22]
+)
+
+Keys = NDArray[np.uint64]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+def synthesize_clicks(orders: pl.DataFrame, seed: int = 7) -> pl.DataFrame:
+    """Clicks of the given order lines up to the last line's time, sorted by time; 4 to 6 a sale.
+
+    `orders` has the columns `event_id, ts, sku, quantity, unit_price` and, if known, `order_id` and
+    `customer_id`. The result has `COLUMNS`; `ts` in milliseconds, `price` the line's price,
+    `visitor_id` a made-up pseudonym, the same for all clicks of one customer's sales.
+    """
+    sales = orders.filter(pl.col("quantity") > 0)
+    until_ms = int(orders["ts"].to_numpy().max(initial=0))
+    key_N = _keys(sales["event_id"].to_list(), seed)
+    ts_N = sales["ts"].to_numpy().astype(np.int64)
+    views_N = 1 + _geometric(_uniform(key_N, 1), _MORE_VIEWS)
+    bought = _buyers_clicks(key_N, ts_N, views_N)
+    bought = bought.with_columns(visitor=_buyers(sales, seed).gather(bought["line"]))
+    clicks = (
+        pl.concat([bought, _browsers_clicks(key_N, ts_N, views_N + 2)])
+        .filter(pl.col("ts") <= until_ms)
+        .sort("ts", "line", "k")
+    )
+    source = sales.select("event_id", "sku", "unit_price")[clicks["line"]]
+    return clicks.select(
+        event_id=pl.concat_str(pl.lit("c-"), source["event_id"], pl.lit("-"), "k"),
+        ts="ts",
+        sku=source["sku"],
+        action=pl.col("action").cast(pl.String),
+        visitor_id=pl.concat_str(pl.lit("v-"), "visitor"),
+        price=source["unit_price"],
+    )
+
+
+def cached_clicks(orders: pl.DataFrame, path: Path, seed: int = 7) -> pl.DataFrame:
+    """Read the clicks of `orders` from the file `path`; make and write them if it has others."""
+    stamp = f"{VERSION}:{seed}:{orders.height}:{orders['ts'].sum()}:{orders['quantity'].sum()}"
+    if path.is_file() and pq.read_schema(path).metadata.get(b"stamp") == stamp.encode():
+        return pl.read_parquet(path)
+    clicks = synthesize_clicks(orders, seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".new")
+    clicks.write_parquet(
+        aside,
+        compression="zstd",
+        compression_level=1,
+        metadata={"label": CLICKS_LABEL, "stamp": stamp},
+    )
+    aside.replace(path)
+    return clicks
+
+
+def _buyers_clicks(key_N: Keys, ts_N: Ints, views_N: Ints) -> pl.DataFrame:
+    """Make views, one cart and one purchase a sale; `k` counts the clicks of a line from 0."""
+    line_K, nth_K = _spread(views_N)
+    scale_ms = np.where(_uniform(key_N[line_K], 100 + nth_K) < _LONG_LOOK, 6 * _HOUR_MS, _SOON_MS)
+    wait_ms = -np.log1p(-_uniform(key_N[line_K], 200 + nth_K)) * scale_ms
+    lag_ms = 3 * _MINUTE_MS + np.minimum(wait_ms, 1.5 * _DAY_MS).astype(np.int64)
+    cart_lag_ms = (10_000 + _uniform(key_N, 2) * 2.5 * _MINUTE_MS).astype(np.int64)
+    every = np.arange(len(ts_N))
+    return pl.concat(
+        [
+            _rows(line_K, nth_K, ts_N[line_K] - lag_ms, "view"),
+            _rows(every, views_N, ts_N - cart_lag_ms, "cart"),
+            _rows(every, views_N + 1, ts_N, "purchase"),
+        ]
+    )
+
+
+def _browsers_clicks(key_N: Keys, ts_N: Ints, first_N: Ints) -> pl.DataFrame:
+    """Make views by people who do not buy, days after a sale; some fill a cart and empty it."""
+    people_N = _poisson(_uniform(key_N, 3), _BROWSERS)
+    line_K, nth_K = _spread(people_N)
+    key_K = key_N[line_K]
+    at_K = _browsing_ms(ts_N[line_K], key_K, nth_K)
+    visitor_K = _pseudonym(_mixed(key_K, 600 + nth_K))
+    views = _rows(line_K, first_N[line_K] + nth_K, at_K, "view").with_columns(visitor=visitor_K)
+    some = np.flatnonzero(_uniform(key_K, 700 + nth_K) < _ABANDON)
+    line_G, nth_G = line_K[some], nth_K[some]
+    ordinal_G = (first_N + people_N)[line_G] + 2 * nth_G
+    filled_G = at_K[some] + 15_000
+    stay_ms = (20_000 + _uniform(key_K[some], 800 + nth_G) * 9 * _MINUTE_MS).astype(np.int64)
+    visitor_G = visitor_K.gather(some)
+    return pl.concat(
+        [
+            views,
+            _rows(line_G, ordinal_G, filled_G, "cart").with_columns(visitor=visitor_G),
+            _rows(line_G, ordinal_G + 1, filled_G + stay_ms, "remove").with_columns(
+                visitor=visitor_G
+            ),
+        ]
+    )
+
+
+def _browsing_ms(sold_ms: Ints, key_K: Keys, nth_K: Ints) -> Ints:
+    """Pick a moment after the sale: a later day, an hour of the day by `_HOURS`."""
+    days = 1 + np.floor(_uniform(key_K, 300 + nth_K) * _BROWSE_DAYS).astype(np.int64)
+    cumulated = np.cumsum(_HOURS) / _HOURS.sum()
+    hour = np.searchsorted(cumulated, _uniform(key_K, 400 + nth_K), side="right")
+    inside_ms = (_uniform(key_K, 500 + nth_K) * _HOUR_MS).astype(np.int64)
+    return (sold_ms // _DAY_MS + days) * _DAY_MS + hour * _HOUR_MS + inside_ms
+
+
+def _rows(line: Ints, k: Ints, ts: Ints, action: str) -> pl.DataFrame:
+    return pl.DataFrame(
+        {"line": line.astype(np.int64), "k": k.astype(np.int64), "ts": ts.astype(np.int64)}
+    ).with_columns(action=pl.lit(action, dtype=_ACTION))
+
+
+def _spread(count_N: Ints) -> tuple[Ints, Ints]:
+    """Row of each repetition and its number within the row.
+
+    >>> [part.tolist() for part in _spread(np.array([2, 0, 1]))]
+    [[0, 0, 2], [0, 1, 0]]
+    """
+    line_K = np.repeat(np.arange(len(count_N)), count_N)
+    starts_N = np.cumsum(count_N) - count_N
+    return line_K, np.arange(len(line_K)) - starts_N[line_K]
+
+
+def _keys(names: Sequence[str], seed: int) -> Keys:
+    """One 64-bit key a name, by xxh3 under the seed."""
+    digest = xxhash.xxh3_64_intdigest
+    return np.fromiter((digest(name.encode(), seed) for name in names), np.uint64, len(names))
+
+
+def _buyers(sales: pl.DataFrame, seed: int) -> pl.Series:
+    """Pseudonym of each line's buyer: by customer, else by order, else by line."""
+    known = [name for name in ("customer_id", "order_id", "event_id") if name in sales.columns]
+    person = sales.select(pl.coalesce(known))[known[0]]
+    return _pseudonym(_keys(person.to_list(), seed ^ 0x5EED))
+
+
+def _pseudonym(key_K: Keys) -> pl.Series:
+    """Write the key's upper 48 bits as digits."""
+    return pl.Series("visitor", key_K >> np.uint64(16)).cast(pl.String)
+
+
+def _mixed(key_K: Keys, draw: int | Ints) -> Keys:
+    """Draw one number of each key's own stream (SplitMix64; Steele, Lea & Flood 2014)."""
+    with np.errstate(over="ignore"):
+        z = key_K + np.asarray(draw, np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: Keys = z ^ (z >> np.uint64(31))
+    return mixed
+
+
+def _uniform(key_K: Keys, draw: int | Ints) -> Floats:
+    """Draw a number in [0, 1) for each key, from 53 bits."""
+    return np.ldexp((_mixed(key_K, draw) >> np.uint64(11)).astype(np.float64), -53)
+
+
+def _geometric(u_N: Floats, more: float) -> Ints:
+    """Successes before the first failure, by inversion; `more` is the chance of a success.
+
+    >>> _geometric(np.array([0.0, 0.6, 0.8]), 0.5).tolist()
+    [0, 1, 2]
+    """
+    successes_N: Ints = np.floor(np.log1p(-u_N) / np.log(more)).astype(np.int64)
+    return successes_N
+
+
+def _poisson(u_N: Floats, mean: float) -> Ints:
+    """Poisson counts by inversion, cut at 12.
+
+    >>> _poisson(np.array([0.0, 0.5, 0.95]), 1.0).tolist()
+    [0, 1, 3]
+    """
+    terms = np.cumprod(np.concatenate([[np.exp(-mean)], mean / np.arange(1, 12)]))
+    return np.searchsorted(np.cumsum(terms), u_N, side="right").astype(np.int64)
