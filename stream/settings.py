@@ -237,6 +237,20 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:
         raise UsageError(f"--config {config}: {error}") from None
 
 
+def kafka_home() -> Path | None:
+    """Apache Kafka distribution named by KAFKA_HOME, to start in place of the in-memory broker.
+
+    Raises UsageError when it is set and holds no `libs/` with jars.
+    """
+    text = os.environ.get("KAFKA_HOME")
+    if not text:
+        return None
+    home = Path(text)
+    if not any(home.glob("libs/kafka*.jar")):
+        raise UsageError(f"KAFKA_HOME={text} is no Apache Kafka distribution: no libs/kafka*.jar")
+    return home
+
+
 def child_environment(settings: Settings) -> dict[str, str]:
     """Environment that makes a child process read these same settings."""
     environment = dict(os.environ)
@@ -256,6 +270,8 @@ def _as_text(leaf: Any) -> str | None:
     if isinstance(leaf, SecretStr):
         return leaf.get_secret_value()
     if isinstance(leaf, tuple):
-        parts = (f'"{_as_text(part)}"' if not isinstance(part, float) else str(part) for part in leaf)
+        parts = (
+            f'"{_as_text(part)}"' if not isinstance(part, float) else str(part) for part in leaf
+        )
         return "[" + ",".join(parts) + "]"
     return str(leaf)
