@@ -10,7 +10,8 @@ clicks: those are synthetic and come from `stream.jobs.clicks`.
 The rules, in order; each line is counted under the first rule that takes it out:
 
 1. SKUs are trimmed and upper-cased: 173 of them differ from another only in letter case.
-2. Exact duplicates (all columns but the generated `event_id` alike) are kept once.
+2. Duplicates (alike but for the generated `event_id` and the wording of the description) are
+   kept once.
 3. A SKU that is not five digits with optional letters is no product (postage, vouchers, manual
    entries, bank charges, bad debts, tests, …).
 4. A price of 0 or less is no sale (write-offs, samples, corrections, bad debts).
@@ -90,9 +91,9 @@ def clean(raw: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
         "skus_read": raw["sku"].n_unique(),
         "skus_merged_by_letter_case": raw["sku"].n_unique() - lines["sku"].n_unique(),
     }
-    same = [name for name in lines.columns if name != "event_id"]
+    same = [name for name in lines.columns if name not in ("event_id", "description")]
     rules = {
-        "exact_duplicate": pl.struct(same).is_first_distinct(),
+        "duplicate": pl.struct(same).is_first_distinct(),
         "no_product": pl.col("sku").str.contains(PRODUCT_SKU),
         "price_not_positive": pl.col("unit_price") > 0,
         "quantity_zero": pl.col("quantity") != 0,

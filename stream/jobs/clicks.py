@@ -79,7 +79,7 @@ def synthesize_clicks(orders: pl.DataFrame, seed: int = 7) -> pl.DataFrame:
 def cached_clicks(orders: pl.DataFrame, path: Path, seed: int = 7) -> pl.DataFrame:
     """Read the clicks of `orders` from the file `path`; make and write them if it has others."""
     stamp = f"{VERSION}:{seed}:{orders.height}:{orders['ts'].sum()}:{orders['quantity'].sum()}"
-    if path.is_file() and pq.read_schema(path).metadata.get(b"stamp") == stamp.encode():
+    if path.is_file() and pq.read_metadata(path).metadata.get(b"stamp") == stamp.encode():
         return pl.read_parquet(path)
     clicks = synthesize_clicks(orders, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
