@@ -1,0 +1,139 @@
+"""Answers about one series: closed buckets, open buckets, forecast, and how old they are.
+
+Pure decoding of the rows that `stream/state/keys.py` describes; no connection and no clock in here.
+
+Axes: T = buckets, F = features in the order of `model.contract.FEATURE_NAMES`, H = horizon,
+Q = quantiles.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.contract import FEATURE_NAMES
+from stream.features.definitions import MONEY_TICKS, REVENUE
+from stream.feed.deployment import Deployment
+
+Floats = NDArray[np.float32]
+
+#: A worker that has not reported for this long is taken to be gone (it reports twice a second).
+STALE_AFTER_MS: Final = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Age:
+    """How old an answer is: time since the worker of its partition last reported.
+
+    `age_ms` is None when no worker was ever seen.
+    """
+
+    age_ms: int | None
+    stale: bool
+
+    @classmethod
+    def since(cls, reported_ms: int | None, *, now_ms: int) -> "Age":
+        """Age of what was last confirmed at `reported_ms`.
+
+        >>> Age.since(1_000, now_ms=1_300), Age.since(None, now_ms=5).stale
+        (Age(age_ms=300, stale=False), True)
+        """
+        if reported_ms is None:
+            return cls(None, stale=True)
+        age_ms = max(0, now_ms - reported_ms)
+        return cls(age_ms, stale=age_ms > STALE_AFTER_MS)
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Closed buckets of a series, oldest first; a bucket nobody bought in is a row of zeros."""
+
+    series_id: str
+    start_T: NDArray[np.int64]
+    values_TF: Floats
+    age: Age
+
+
+@dataclass(frozen=True, slots=True)
+class OpenBucket:
+    """Sums so far of a bucket that is not closed yet; money in units of the currency."""
+
+    start_ms: int
+    values_F: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesForecast:
+    """The newest forecast of a series: quantiles of each bucket, and of the running sum."""
+
+    series_id: str
+    origin_ms: int
+    bucket_ms: int
+    quantiles: tuple[float, ...]
+    units_HQ: Floats
+    cumulative_HQ: Floats
+    model_id: str
+    calibrated: bool
+    watermark_ms: int
+    emitted_ms: int
+    age: Age
+
+
+def closed_row(raw: bytes) -> Floats:
+    """One series' row of a closed block: float32 [F]; absent or short means zeros.
+
+    >>> closed_row(b"").tolist() == [0.0] * len(FEATURE_NAMES)
+    True
+    """
+    if len(raw) != 4 * len(FEATURE_NAMES):
+        return np.zeros(len(FEATURE_NAMES), np.float32)
+    return np.frombuffer(raw, "<f4").astype(np.float32)
+
+
+def open_row(raw: bytes) -> NDArray[np.float64]:
+    """One series' row of an open block: float64 [F], money in units of the currency."""
+    if len(raw) != 8 * len(FEATURE_NAMES):
+        return np.zeros(len(FEATURE_NAMES))
+    return open_values(np.frombuffer(raw, "<i8"))
+
+
+def open_values(sums_F: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Whole-number sums as values.
+
+    >>> float(open_values(np.full(len(FEATURE_NAMES), 25_000))[REVENUE])
+    2.5
+    """
+    values_F = sums_F.astype(np.float64)
+    values_F[REVENUE] /= MONEY_TICKS
+    return values_F
+
+
+def parse_forecast(
+    series_id: str,
+    header: Mapping[bytes, bytes],
+    *,
+    units: bytes,
+    cumulative: bytes,
+    shape: Deployment,
+    age: Age,
+) -> SeriesForecast | None:
+    """Decode a series' forecast; None when the partition has none for it yet."""
+    size = 4 * shape.horizon * len(shape.quantiles)
+    if not header or len(units) != size or len(cumulative) != size:
+        return None
+    block = (shape.horizon, len(shape.quantiles))
+    return SeriesForecast(
+        series_id=series_id,
+        origin_ms=int(header[b"origin_ms"]),
+        bucket_ms=shape.bucket_ms,
+        quantiles=shape.quantiles,
+        units_HQ=np.frombuffer(units, "<f4").reshape(block).astype(np.float32),
+        cumulative_HQ=np.frombuffer(cumulative, "<f4").reshape(block).astype(np.float32),
+        model_id=header[b"model_id"].decode(),
+        calibrated=header.get(b"calibrated", b"0").lower() in {b"1", b"true"},
+        watermark_ms=int(header.get(b"watermark_ms", header[b"origin_ms"])),
+        emitted_ms=int(header.get(b"emitted_ms", b"0")),
+        age=age,
+    )

@@ -1,0 +1,245 @@
+"""The read side of the store: what dashboards and the API ask about series, in few round trips.
+
+`Reader.refresh()` takes note of how far the workers have come; the answers go by what it noted.
+A reader belongs to one thread. It only reads.
+
+Axes: T = buckets, F = features in the order of `model.contract.FEATURE_NAMES`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from redis import Redis
+from redis.exceptions import RedisError
+
+from model.contract import FEATURE_NAMES
+from stream.errors import ServiceUnavailable
+from stream.feed.answers import (
+    Age,
+    Floats,
+    History,
+    OpenBucket,
+    SeriesForecast,
+    closed_row,
+    open_row,
+    open_values,
+    parse_forecast,
+)
+from stream.feed.deployment import Deployment, Progress
+from stream.feed.movers import Mover, Movers
+from stream.feed.overview import Overview, wall_clock_ms
+from stream.feed.stats import Stats
+from stream.settings import RedisSettings
+from stream.state import keys
+from stream.state.keys import ROLLUPS, Tag
+
+_N: Final = len(FEATURE_NAMES)
+_MAX_OPEN: Final = 64
+_TRIES: Final = 3
+
+Live = tuple[list[OpenBucket], SeriesForecast | None]
+
+
+def connect(settings: RedisSettings) -> "Redis":
+    """Client for `Reader`, not yet connected. Raises ServiceUnavailable when no URL is set."""
+    if settings.url is None:
+        raise ServiceUnavailable(
+            "no store: set SURGECAST_REDIS__URL, for example redis://host:6379/0"
+        )
+    password = settings.password.get_secret_value() if settings.password else None
+    options = {"password": password} if password else {}
+    return Redis.from_url(settings.url, socket_timeout=5, socket_connect_timeout=5, **options)
+
+
+class Reader:
+    """Answers about series, from a Redis client with `decode_responses=False`.
+
+    Its methods raise ServiceUnavailable when the store does not answer; `refresh` raises
+    IncompatibleState when the store holds another build's columns.
+    """
+
+    def __init__(self, redis: "Redis", *, now_ms: Callable[[], int] = wall_clock_ms) -> None:
+        self._redis: Any = redis  # its stubs mix the answers of the blocking and the async client
+        self._seen = Overview(redis, now_ms=now_ms)
+        self._movers = Movers(redis)
+
+    def refresh(self) -> None:
+        """Take note of the workers' progress, counters and new series; one round trip."""
+        self._seen.refresh()
+
+    def info(self) -> Deployment | None:
+        """The deployment's shape; None before the first worker has started."""
+        return self._seen.info
+
+    def stats(self) -> Stats:
+        """Counters of the living workers together."""
+        return self._seen.stats
+
+    def progress(self, series_id: str) -> Progress | None:
+        """How far the partition of a series has come; None when either is unknown."""
+        place = self.find(series_id)
+        return self._seen.progress.get(place[0]) if place else None
+
+    def find(self, series_id: str) -> tuple[Tag, int] | None:
+        """Tag and slot of a series; None when it is not known."""
+        return self._seen.catalogue.find(series_id)
+
+    def series(self) -> list[tuple[str, Tag, int]]:
+        """Every series as (series_id, tag, slot): roll-ups first, then in order of appearance."""
+        return self._seen.catalogue.listed()
+
+    def categories(self) -> Mapping[str, str]:
+        """Category of each SKU that has one."""
+        return self._seen.catalogue.categories
+
+    def category_of(self, series_id: str) -> str | None:
+        """Category of the series' SKU; None for a roll-up or when none is known."""
+        return self.categories().get(series_id.split("@", 1)[0])
+
+    def age(self, series_id: str) -> Age:
+        """How old every answer about a series is."""
+        return self._seen.age(series_id)
+
+    def movers(self, n: int) -> list[Mover]:
+        """The n series that rose and the n that fell most: last 24 h against the mean day before.
+
+        Largest rise first, largest fall last. Reads each closed block once in the reader's life.
+        """
+        self._movers.catch_up(self._seen)
+        return self._movers.top(n)
+
+    def by_volume(self) -> list[str]:
+        """Series ids by units of the last eight days, as of the last `movers`; most first."""
+        return self._movers.by_volume()
+
+    def history(self, series_id: str, from_ms: int, to_ms: int) -> History:
+        """Closed buckets that start in `[from_ms, to_ms)`; one round trip."""
+        start_T, place = self._grid(series_id, from_ms, to_ms)
+        rows = self._rows(place, "closed", start_T, 4 * _N)
+        values_TF = np.array([closed_row(row) for row in rows], np.float32).reshape(-1, _N)
+        return History(series_id, start_T, values_TF, self.age(series_id))
+
+    def ahead(self, series_id: str, from_ms: int, to_ms: int) -> Floats:
+        """Quantiles 0.1, 0.5, 0.9 forecast one step ahead, float32 [T, 3], of `history`'s buckets.
+
+        A bucket that was never forecast is a row of NaN.
+        """
+        start_T, place = self._grid(series_id, from_ms, to_ms)
+        rows = self._rows(place, "ahead", start_T, 2 * 3)
+        ahead_T3 = np.full((len(rows), 3), np.nan, np.float32)
+        for at, row in enumerate(rows):
+            if len(row) == 6:
+                ahead_T3[at] = np.frombuffer(row, "<f2")
+        return ahead_T3
+
+    def open_bucket(self, series_id: str) -> list[OpenBucket]:
+        """Buckets not closed yet, oldest first: usually one, two while late events are awaited."""
+        return self.live([series_id])[series_id][0]
+
+    def forecast(self, series_id: str) -> SeriesForecast | None:
+        """The newest forecast, header and rows of one moment; None when there is none yet."""
+        return self.live([series_id])[series_id][1]
+
+    def live(self, series_ids: Iterable[str]) -> dict[str, Live]:
+        """Open buckets and forecast of several series; one transaction a partition."""
+        answers: dict[str, Live] = {}
+        by_tag: dict[Tag, list[tuple[str, int]]] = {}
+        for series_id in series_ids:
+            place = self.find(series_id)
+            if place is None:
+                answers[series_id] = ([], None)
+            else:
+                by_tag.setdefault(place[0], []).append((series_id, place[1]))
+        for tag, slots in by_tag.items():
+            answers |= self._live(tag, slots)
+        return answers
+
+    def _live(self, tag: Tag, slots: Sequence[tuple[str, int]]) -> dict[str, Live]:
+        info = self._seen.info
+        if info is None:
+            return {series_id: ([], None) for series_id, _ in slots}
+        for _ in range(_TRIES):  # a bucket may close between the look and the read: read again
+            starts = self._open_starts(tag)
+            header, rows = self._read_live(tag, [slot for _, slot in slots], starts, info)
+            if self._open_starts(tag)[:1] == starts[:1]:
+                break
+        answers: dict[str, Live] = {}
+        for (series_id, _), (units, cumulative, *sums) in zip(slots, rows, strict=True):
+            opened = [OpenBucket(s, open_row(row)) for s, row in zip(starts, sums, strict=True)]
+            answers[series_id] = (
+                self._open_rollup(series_id) if tag == ROLLUPS else opened,
+                parse_forecast(
+                    series_id,
+                    header,
+                    units=units,
+                    cumulative=cumulative,
+                    shape=info,
+                    age=self.age(series_id),
+                ),
+            )
+        return answers
+
+    def _read_live(
+        self, tag: Tag, slots: Sequence[int], starts: Sequence[int], info: Deployment
+    ) -> tuple[dict[bytes, bytes], list[list[bytes]]]:
+        pipe = self._redis.pipeline(transaction=True)
+        pipe.hgetall(keys.of(tag, "meta"))
+        pipe.hgetall(keys.of(tag, "forecast"))
+        size = 4 * info.horizon * len(info.quantiles)
+        for slot in slots:
+            for block in ("units", "cumulative"):
+                at = slot * size
+                pipe.getrange(keys.of(tag, "forecast", block), at, at + size - 1)
+            for start in starts:
+                at = slot * 8 * _N
+                pipe.getrange(keys.of(tag, "open", start), at, at + 8 * _N - 1)
+        meta, header, *rows = self._execute(pipe)
+        progress = Progress.parse(meta)
+        if progress is not None:
+            self._seen.progress[tag] = progress
+        width = 2 + len(starts)
+        return header, [rows[at : at + width] for at in range(0, len(rows), width)]
+
+    def _open_starts(self, tag: Tag) -> list[int]:
+        progress, info = self._seen.progress.get(tag), self._seen.info
+        if progress is None or info is None or tag == ROLLUPS:
+            return []
+        newest_ms = max(progress.newest_ms, progress.closed_through_ms)
+        return list(range(progress.closed_through_ms, newest_ms + 1, info.bucket_ms)[:_MAX_OPEN])
+
+    def _open_rollup(self, series_id: str) -> list[OpenBucket]:
+        progress = self._seen.progress.get(ROLLUPS)
+        return [
+            OpenBucket(start, open_values(sums[series_id]))
+            for start, sums in sorted(self.stats().open_rollups.items())
+            if series_id in sums and (progress is None or start >= progress.closed_through_ms)
+        ]
+
+    def _grid(
+        self, series_id: str, from_ms: int, to_ms: int
+    ) -> tuple[NDArray[np.int64], tuple[Tag, int] | None]:
+        progress, info = self.progress(series_id), self._seen.info
+        if progress is None or info is None:
+            return np.zeros(0, np.int64), None
+        starts = progress.closed_starts(from_ms, to_ms, bucket_ms=info.bucket_ms)
+        return np.array(starts, np.int64), self.find(series_id)
+
+    def _rows(
+        self, place: tuple[Tag, int] | None, kind: str, start_T: NDArray[np.int64], width: int
+    ) -> list[bytes]:
+        if place is None or not len(start_T):
+            return []
+        tag, slot = place
+        pipe = self._redis.pipeline(transaction=False)
+        for start in start_T.tolist():
+            pipe.getrange(keys.of(tag, kind, start), slot * width, (slot + 1) * width - 1)
+        return self._execute(pipe)
+
+    def _execute(self, pipe: Any) -> list[Any]:
+        try:
+            answers: list[Any] = pipe.execute()
+        except RedisError as error:
+            raise ServiceUnavailable(f"the store does not answer: {error}") from error
+        return answers

@@ -1,0 +1,90 @@
+"""The counters and gauges the workers leave in the store twice a second, added up."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counters of all living workers together; empty when none reports.
+
+    Latencies are those of the slowest worker, the watermark that of the furthest behind.
+    """
+
+    workers: tuple[str, ...] = ()
+    at_ms: int | None = None
+    reported_ms: Mapping[int, int] = field(default_factory=dict)
+    events: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    events_per_s: float = 0.0
+    latency_p50_ms: float | None = None
+    latency_p99_ms: float | None = None
+    watermark_ms: int | None = None
+    newest_event_ms: int | None = None
+    buckets_closed: int = 0
+    forecasts: int = 0
+    model_ids: tuple[str, ...] = ()
+    lag: int = 0
+    open_rollups: Mapping[int, Mapping[str, NDArray[np.int64]]] = field(default_factory=dict)
+
+    def total(self, verdict: str) -> int:
+        """Events of all topics with a verdict: counted, duplicate, late or rejected."""
+        return sum(counts.get(verdict, 0) for counts in self.events.values())
+
+
+def merge_stats(reports: Iterable[Mapping[str, Any]]) -> Stats:
+    """Add up the workers' reports.
+
+    >>> one = {"worker": "a", "at_ms": 5, "partitions": [0], "watermark_ms": 90, "events_per_s": 2,
+    ...        "events": {"orders": {"counted": 3}}, "latency_ms": {"p50": 4, "p99": 9}}
+    >>> two = one | {"worker": "b", "partitions": [1], "watermark_ms": 70}
+    >>> both = merge_stats([one, two])
+    >>> both.watermark_ms, both.total("counted"), both.latency_p99_ms, both.workers
+    (70, 6, 9.0, ('a', 'b'))
+    """
+    listed = list(reports)
+    if not listed:
+        return Stats()
+    events: dict[str, dict[str, int]] = {}
+    reported: dict[int, int] = {}
+    rollups: dict[int, dict[str, NDArray[np.int64]]] = {}
+    for report in listed:
+        for topic, counts in (report.get("events") or {}).items():
+            into = events.setdefault(topic, {})
+            for verdict, count in counts.items():
+                into[verdict] = into.get(verdict, 0) + int(count)
+        for partition in report.get("partitions") or ():
+            reported[int(partition)] = max(reported.get(int(partition), 0), int(report["at_ms"]))
+        for start, sums in (report.get("open_rollups") or {}).items():
+            by_name = rollups.setdefault(int(start), {})
+            for name, row in sums.items():
+                row_F = np.asarray(row, np.int64)
+                by_name[name] = by_name[name] + row_F if name in by_name else row_F
+    return Stats(
+        workers=tuple(sorted(str(report["worker"]) for report in listed)),
+        at_ms=max(int(report["at_ms"]) for report in listed),
+        reported_ms=reported,
+        events=events,
+        events_per_s=sum(float(report.get("events_per_s") or 0) for report in listed),
+        latency_p50_ms=_worst(listed, "p50"),
+        latency_p99_ms=_worst(listed, "p99"),
+        watermark_ms=min(_known(listed, "watermark_ms"), default=None),
+        newest_event_ms=max(_known(listed, "newest_event_ms"), default=None),
+        buckets_closed=sum(_known(listed, "buckets_closed")),
+        forecasts=sum(_known(listed, "forecasts")),
+        model_ids=tuple(sorted({str(r["model_id"]) for r in listed if r.get("model_id")})),
+        lag=sum(_known(listed, "lag")),
+        open_rollups=rollups,
+    )
+
+
+def _known(reports: Sequence[Mapping[str, Any]], name: str) -> list[int]:
+    return [int(report[name]) for report in reports if report.get(name) is not None]
+
+
+def _worst(reports: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    found = [(report.get("latency_ms") or {}).get(name) for report in reports]
+    return max((float(value) for value in found if value is not None), default=None)
