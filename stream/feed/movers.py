@@ -168,7 +168,7 @@ class Movers:
             daily = part.daily(slots)
             for slot, row in zip(slots.tolist(), daily.tolist(), strict=True):
                 name = self._names[tag][slot]
-                found.append(Mover(name, part.day_S[slot], float(mean_S[slot]), tuple(row)))
+                found.append(Mover(name, float(part.day_S[slot]), float(mean_S[slot]), tuple(row)))
         ups = sorted((m for m in found if m.change > 0), key=lambda m: (-m.change, m.series_id))
         downs = sorted((m for m in found if m.change < 0), key=lambda m: (m.change, m.series_id))
         return ups[:n] + downs[:n][::-1]
