@@ -100,6 +100,13 @@ class WindowSettings(Section):
     max_gap: DurationMs = 366 * 86_400_000
 
 
+class WorkerSettings(Section):
+    """Where a worker serves its Prometheus counters; nowhere when unset."""
+
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = Field(None, ge=0, le=65_535)
+
+
 class StateSettings(Section):
     """How often state is written and how long closed buckets stay in the store."""
 
@@ -186,6 +193,7 @@ class Settings(BaseSettings):
     kafka: KafkaSettings = KafkaSettings()
     redis: RedisSettings = RedisSettings()
     window: WindowSettings = WindowSettings()
+    worker: WorkerSettings = WorkerSettings()
     state: StateSettings = StateSettings()
     ingest: IngestSettings = IngestSettings()
     model: ModelSettings = ModelSettings()

@@ -1,0 +1,93 @@
+"""Commands that run one role until they are stopped: `worker`, `api`, `dashboard`."""
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Annotated, Any
+
+import typer
+
+from stream.cli_context import settings_of
+from stream.errors import UsageError
+from stream.settings import Settings
+
+Port = Annotated[int | None, typer.Option(min=0, max=65_535, help="Port; 0 picks a free one.")]
+Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the command line."""
+    app.command()(worker)
+    app.command()(api)
+    app.command()(dashboard)
+
+
+def worker(context: typer.Context) -> None:
+    """Count events, close buckets, forecast. Start more of them to share the partitions.
+
+    Example:  SURGECAST_KAFKA__BOOTSTRAP_SERVERS=kafka:9092 SURGECAST_REDIS__URL=redis://redis:6379/0
+    surgecast worker
+    """
+    from stream.kafka_admin import bootstrap_servers
+    from stream.worker import run
+
+    settings = _with_store(settings_of(context))
+    bootstrap_servers(settings)
+    run(settings)
+
+
+def api(context: typer.Context, host: Host = None, port: Port = None) -> None:
+    """Serve the HTTP API, its documentation at /docs.
+
+    Example:  surgecast api --host 0.0.0.0 --port 8000
+    """
+    from stream.embedded import require_free_port
+    from stream.feed.http import serve_api
+
+    settings = _with_store(settings_of(context, **_server("api", host, port)))
+    require_free_port(
+        settings.api.host, settings.api.port, what="the HTTP API", setting="SURGECAST_API__PORT"
+    )
+    serve_api(settings)
+
+
+def dashboard(context: typer.Context, host: Host = None, port: Port = None) -> None:
+    """Serve the live dashboard.
+
+    Example:  surgecast dashboard --port 5006
+    """
+    from stream.embedded import require_free_port
+
+    settings = _with_store(settings_of(context, **_server("dashboard", host, port)))
+    require_free_port(
+        settings.dashboard.host,
+        settings.dashboard.port,
+        what="the dashboard",
+        setting="SURGECAST_DASHBOARD__PORT",
+    )
+    role("dashboard")(settings)
+
+
+def role(name: str) -> Callable[[Settings], None]:
+    """The function behind a role that another package brings. Raises UsageError if none does."""
+    found: list[Any] = [point.load() for point in entry_points(group="surgecast.roles", name=name)]
+    if not found:
+        raise UsageError(
+            f"no installed package brings the role {name}; pip install surgecast again"
+        )
+    serve: Callable[[Settings], None] = found[0]
+    return serve
+
+
+def _server(section: str, host: str | None, port: int | None) -> dict[str, dict[str, Any]]:
+    given = {"host": host, "port": port}
+    values = {name: value for name, value in given.items() if value is not None}
+    return {section: values} if values else {}
+
+
+def _with_store(settings: Settings) -> Settings:
+    if settings.redis.url is None:
+        raise UsageError(
+            "no store named: set SURGECAST_REDIS__URL (for example redis://127.0.0.1:6379/0), "
+            "or run everything with `surgecast up`"
+        )
+    return settings
