@@ -5,6 +5,7 @@
     ├── ServiceUnavailable       a broker or store that does not answer (retriable)
     ├── EmbeddedServiceFailed    an embedded service that did not start or died
     ├── FencedOut                this worker lost the partition it wanted to write
+    ├── LostRecords              records of a partition were skipped on the way to the state
     ├── IncompatibleState        what lies in the store belongs to another build or cluster
     └── UnreadableEvent          a record that is refused; carries the dead-letter reason
 
@@ -34,6 +35,10 @@ class EmbeddedServiceFailed(SurgecastError, RuntimeError):
 
 class FencedOut(SurgecastError, RuntimeError):
     """Another worker owns the partition now. Operator: nothing to do; this worker drops it."""
+
+
+class LostRecords(SurgecastError, RuntimeError):
+    """Records were not delivered. Operator: none; the worker stops and resumes where it was safe."""
 
 
 class IncompatibleState(SurgecastError, RuntimeError):

@@ -1,1 +1,27 @@
-"""Thin Faust adapters: one function per input topic, no decisions."""
+"""Thin Faust adapters: each hands the batches of one topic to the pipeline and decides nothing."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from mode import CrashingSupervisor
+
+from stream.app import SurgecastApp
+from stream.pipeline import CONSUMERS, Pipeline
+from stream.transport import AsFetched, RecordBatch
+
+
+def attach(app: SurgecastApp, pipeline: Pipeline) -> None:
+    """Attach one agent a topic."""
+    for name, method in CONSUMERS.items():
+        _attach_one(app, name, method.__get__(pipeline))
+
+
+def _attach_one(
+    app: SurgecastApp, name: str, consume: Callable[[RecordBatch], Awaitable[None]]
+) -> None:
+    async def agent(batches: AsyncIterator[RecordBatch]) -> None:
+        async for batch in batches:
+            await consume(batch)
+
+    topic = app.topic(name, key_serializer="raw", value_serializer=AsFetched(), allow_empty=True)
+    # A batch that fails must not be skipped: the worker stops, and resumes at the stored offsets.
+    app.agent(topic, name=name, supervisor_strategy=CrashingSupervisor)(agent)

@@ -5,12 +5,15 @@ roll-ups live under the tag ``{r}`` like one more partition. The version in the 
 any layout change: two builds that disagree never read each other's bytes.
 
     sc1:info                     JSON: bucket_ms, partitions, feature_names, spec_hash, horizon, quantiles, labels
+    sc1:pseudonym-key            random bytes, only where privacy.key is not set
     sc1:stats:{worker}           JSON, expires: counters and gauges of one worker
-    sc1:{p}:meta                 hash: generation, offset:<topic>, newest_ms:<topic>, first_bucket_ms, closed_through_ms …
+    sc1:{p}:meta                 hash: fence, offset:<topic>, newest_ms:<topic>, count:<topic>:<verdict>,
+                                 first_bucket_ms, closed_through_ms, emitted_through_ms, heartbeat_ms, open, segments:<topic>
     sc1:{p}:series               list of series ids; the position is the slot
-    sc1:{p}:categories           hash series id → category
+    sc1:{p}:categories           hash SKU → category
     sc1:{p}:open:<start_ms>      int64   [slots × F], sums of an open bucket
     sc1:{p}:closed:<start_ms>    float32 [slots × F], a closed bucket; absent = all zeros; shorter = zeros after
+    sc1:{p}:partial:<start_ms>   JSON roll-up name → F integer sums of a closed bucket; absent = nothing happened
     sc1:{p}:visitors:<start_ms>  8-byte hashes of (series, visitor) seen in an open bucket
     sc1:{p}:ids:<topic>:<start_ms>  8-byte hashes of event ids, one segment of the dedup window
     sc1:{p}:forecast             hash: origin_ms, model_id, watermark_ms, emitted_ms, calibrated, series
@@ -37,6 +40,11 @@ def info() -> str:
     'sc1:info'
     """
     return f"{VERSION}:info"
+
+
+def pseudonym_key() -> str:
+    """Key of the random pseudonym key, where the settings give none."""
+    return f"{VERSION}:pseudonym-key"
 
 
 def stats(worker_id: str) -> str:

@@ -1,0 +1,99 @@
+"""The Faust app: our batch transport, our offsets, no tables, no topics of its own.
+
+Faust hosts the agents and takes part in the consumer group; event time, state and offsets are ours.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import faust
+from faust.types.transports import TransportT
+
+from stream.errors import UsageError
+from stream.settings import Settings
+from stream.transport import BatchTransport, OffsetAuthority
+
+
+class SurgecastApp(faust.App):
+    """A Faust app whose offsets belong to `offset_authority`, set before it starts."""
+
+    offset_authority: OffsetAuthority
+
+    def _new_transport(self) -> TransportT:
+        return BatchTransport(self.conf.broker_consumer, self)
+
+
+def broker_address(settings: Settings) -> str:
+    """Bootstrap servers. Raises UsageError when none are named."""
+    servers = settings.kafka.bootstrap_servers
+    if not servers:
+        raise UsageError(
+            "no broker: set SURGECAST_KAFKA__BOOTSTRAP_SERVERS, or run everything with surgecast up"
+        )
+    return servers
+
+
+def create_app(settings: Settings, *, data_dir: Path) -> SurgecastApp:
+    """The worker's app; agents are attached by `stream.agents.attach`."""
+    kafka = settings.kafka
+    servers = broker_address(settings).split(",")
+    session_s = kafka.session_timeout / 1000
+    return SurgecastApp(
+        kafka.group,
+        broker=[f"aiokafka://{server.strip()}" for server in servers],
+        broker_credentials=_credentials(settings),
+        broker_session_timeout=session_s,
+        broker_heartbeat_interval=session_s / 4,
+        broker_rebalance_timeout=max(60.0, session_s),
+        broker_request_timeout=max(90.0, session_s),
+        broker_commit_interval=1.0,
+        broker_max_poll_records=None,
+        consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=1_048_576,
+        stream_buffer_maxsize=8,
+        stream_wait_empty=True,
+        stream_recovery_delay=0.0,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        web_enabled=False,
+        datadir=str(data_dir),
+        store="memory://",
+    )
+
+
+def kafka_client(settings: Settings) -> dict[str, Any]:
+    """Connection arguments of an aiokafka client."""
+    kafka = settings.kafka
+    client: dict[str, Any] = {
+        "bootstrap_servers": broker_address(settings),
+        "security_protocol": kafka.security_protocol,
+    }
+    if kafka.security_protocol.startswith("SASL"):
+        client["sasl_mechanism"] = kafka.sasl_mechanism
+        client["sasl_plain_username"] = kafka.username
+        client["sasl_plain_password"] = kafka.password.get_secret_value() if kafka.password else ""
+    if kafka.security_protocol.endswith("SSL"):
+        client["ssl_context"] = _ssl_context(settings)
+    return client
+
+
+def _credentials(settings: Settings) -> Any:
+    kafka = settings.kafka
+    if kafka.security_protocol == "PLAINTEXT":
+        return None
+    context = _ssl_context(settings) if kafka.security_protocol.endswith("SSL") else None
+    if kafka.security_protocol == "SSL":
+        return faust.SSLCredentials(context=context)
+    return faust.SASLCredentials(
+        username=kafka.username,
+        password=kafka.password.get_secret_value() if kafka.password else "",
+        mechanism=kafka.sasl_mechanism,
+        ssl_context=context,
+    )
+
+
+def _ssl_context(settings: Settings) -> Any:
+    from aiokafka.helpers import create_ssl_context
+
+    cafile = settings.kafka.ssl_cafile
+    return create_ssl_context(cafile=str(cafile) if cafile else None)

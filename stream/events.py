@@ -1,0 +1,51 @@
+"""The shapes of the input records, as msgspec structs: only what the product computes with.
+
+Fields that name people (`customer_id`) and nobody needs are not read at all; `visitor_id` becomes a
+keyed pseudonym in the decoder. Unknown fields are ignored.
+"""
+
+from typing import Literal
+
+import msgspec
+
+#: Fields that name people, wherever they occur in an input record.
+PERSON_FIELDS = ("customer_id", "visitor_id")
+
+
+class Order(msgspec.Struct, gc=False):
+    """One order line; a negative quantity is a return or cancellation."""
+
+    event_id: str
+    ts: int | str
+    sku: str
+    quantity: int
+    unit_price: float
+    location: str | None = None
+
+
+class Click(msgspec.Struct, gc=False):
+    """One thing a visitor did on a product page."""
+
+    event_id: str
+    ts: int | str
+    sku: str
+    action: Literal["view", "cart", "remove", "purchase"]
+    visitor_id: str | None = None
+    location: str | None = None
+
+
+class CatalogEntry(msgspec.Struct, gc=False):
+    """What is known of a SKU."""
+
+    sku: str
+    category: str | None = None
+    brand: str | None = None
+    price: float | None = None
+    launched_at: int | str | None = None
+
+
+class Heartbeat(msgspec.Struct, gc=False):
+    """A promise: up to `offsets` all is older than `event_time_ms`, and nothing older follows."""
+
+    event_time_ms: int
+    offsets: dict[str, int]

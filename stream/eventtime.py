@@ -1,0 +1,137 @@
+"""Event time: buckets, watermarks, verdicts and the deduplication window.
+
+Second station of the path: the columns from `stream/codecs.py` are judged here before they are summed.
+Everything is a function of event times and the order of the log; no clock is read. A watermark is
+the newest event time of one input of one partition less the allowed lateness, and never goes back.
+
+Axes: N = events of a batch, in log order.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+
+def bucket_start_ms(event_time_ms: int, *, width_ms: int) -> int:
+    """Start of the half-open bucket ``[start, start + width)``.
+
+    >>> bucket_start_ms(3_700_000, width_ms=3_600_000)
+    3600000
+    >>> bucket_start_ms(3_600_000, width_ms=3_600_000)
+    3600000
+    """
+    return event_time_ms - event_time_ms % width_ms
+
+
+@dataclass(slots=True)
+class Watermark:
+    """Watermark of one input of one partition; all times in ms, `newest_ms` None before any event.
+
+    >>> watermark = Watermark(allowed_lateness_ms=5_000)
+    >>> watermark.late(np.array([20_000, 14_000, 16_000])).tolist()
+    [False, True, False]
+    >>> watermark.now_ms
+    15000
+    """
+
+    allowed_lateness_ms: int
+    newest_ms: int | None = None
+
+    @property
+    def now_ms(self) -> int | None:
+        """The watermark: events older than this are late."""
+        return None if self.newest_ms is None else self.newest_ms - self.allowed_lateness_ms
+
+    def late(self, event_time_N: Ints) -> Mask:
+        """Observe events in log order; which of them were late when they came."""
+        if not len(event_time_N):
+            return np.zeros(0, np.bool_)
+        newest_N = np.maximum.accumulate(event_time_N)
+        if self.newest_ms is not None:
+            newest_N = np.maximum(newest_N, self.newest_ms)
+        self.newest_ms = int(newest_N[-1])
+        return event_time_N < newest_N - self.allowed_lateness_ms
+
+    def implausible(self, event_time_N: Ints, *, max_gap_ms: int) -> Mask:
+        """Events so far ahead of the stream that they must be wrong; call before `late`.
+
+        The reference is the newest event seen, or the median of the first batch.
+        """
+        if not len(event_time_N):
+            return np.zeros(0, np.bool_)
+        reference = self.newest_ms
+        if reference is None:
+            reference = int(np.sort(event_time_N)[(len(event_time_N) - 1) // 2])
+        return event_time_N > reference + max_gap_ms
+
+
+@dataclass(slots=True)
+class DedupWindow:
+    """Event ids seen within a window of event time, as 64-bit hashes in segments one window long.
+
+    A segment is forgotten when it lies more than one window behind the newest event, so an id is
+    remembered for at least `window_ms` and at most twice that. `unsaved` holds the hashes not yet
+    stored, by segment; the owner empties it.
+
+    >>> seen = DedupWindow(window_ms=1_000)
+    >>> seen.fresh([7, 7, 8], np.array([10, 10, 20])).tolist()
+    [True, False, True]
+    >>> seen.add([7, 8], np.array([10, 20]))
+    >>> seen.fresh([8, 9], np.array([20, 30])).tolist()
+    [False, True]
+    """
+
+    window_ms: int
+    segments: dict[int, set[int]] = field(default_factory=dict)
+    unsaved: dict[int, list[int]] = field(default_factory=dict)
+
+    def fresh(self, hash_N: list[int], event_time_N: Ints) -> Mask:
+        """Which events have an id that neither the window nor this batch has seen before."""
+        n = len(hash_N)
+        result = np.ones(n, np.bool_)
+        unique = set(hash_N)
+        known: set[int] = set()
+        for segment in self.segments.values():
+            known |= unique & segment
+        if len(unique) == n and not known:
+            return result
+        seen = set(known)
+        for position, event_hash in enumerate(hash_N):
+            if event_hash in seen:
+                result[position] = False
+            else:
+                seen.add(event_hash)
+        return result
+
+    def add(self, hash_M: list[int], event_time_M: Ints) -> None:
+        """Remember the ids of counted events."""
+        if not hash_M:
+            return
+        start_M = event_time_M - event_time_M % self.window_ms
+        first = int(start_M[0])
+        if (start_M == first).all():
+            self._remember(first, hash_M)
+            return
+        for start in np.unique(start_M).tolist():
+            self._remember(start, [hash_M[i] for i in np.flatnonzero(start_M == start).tolist()])
+
+    def _remember(self, start_ms: int, hashes: list[int]) -> None:
+        self.segments.setdefault(start_ms, set()).update(hashes)
+        self.unsaved.setdefault(start_ms, []).extend(hashes)
+
+    def load(self, start_ms: int, hashes: Iterable[int]) -> None:
+        """Take a stored segment back."""
+        self.segments.setdefault(start_ms, set()).update(hashes)
+
+    def forget_before(self, newest_ms: int) -> list[int]:
+        """Drop segments more than a window behind `newest_ms`; their starts, for the store."""
+        old = [s for s in self.segments if s + self.window_ms < newest_ms - self.window_ms]
+        for start in old:
+            del self.segments[start]
+            self.unsaved.pop(start, None)
+        return old

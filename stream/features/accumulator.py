@@ -1,0 +1,106 @@
+"""Sums of the open buckets of one partition, in memory, and what of them must be stored.
+
+Third station: judged columns are added here; `stream/partition.py` closes buckets and stores changes.
+Blocks are int64 [slots × features]; changes are tracked in pages so that a flush writes few bytes
+when little happened and whole runs when much did. Distinct visitors are counted exactly, by the set of
+64-bit (series, visitor) pseudonyms of the bucket.
+
+Axes: N = events, S = slots, F = features.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.features.definitions import (
+    N_FEATURES,
+    VISITORS,
+    add_clicks,
+    add_orders,
+)
+
+Ints = NDArray[np.int64]
+
+PAGE_SLOTS = 64
+ROW_BYTES = N_FEATURES * 8
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+class OpenBucket:
+    """Sums of one open bucket; grows with the number of slots.
+
+    >>> bucket = OpenBucket(2)
+    >>> bucket.add_orders(np.array([1]), np.array([3]), np.array([2.5]))
+    >>> bucket.sums_SF[1, :4].tolist()
+    [3, 0, 75000, 1]
+    >>> [(offset, len(block)) for offset, block in bucket.unsaved_runs()]
+    [(0, 144)]
+    """
+
+    def __init__(self, n_slots: int) -> None:
+        self._capacity = max(PAGE_SLOTS, -(-n_slots // PAGE_SLOTS) * PAGE_SLOTS)
+        self._sums = np.zeros((self._capacity, N_FEATURES), np.int64)
+        self._dirty = np.zeros(self._capacity // PAGE_SLOTS, np.bool_)
+        self._n_slots = n_slots
+        self.visitors: set[int] = set()
+        self.unsaved_visitors: list[int] = []
+
+    @classmethod
+    def from_bytes(cls, block: bytes, visitors: bytes, n_slots: int) -> "OpenBucket":
+        """An open bucket as the store has it."""
+        rows = np.frombuffer(block, "<i8").reshape(-1, N_FEATURES)
+        bucket = cls(max(n_slots, len(rows)))
+        bucket._sums[: len(rows)] = rows
+        bucket.visitors = set(np.frombuffer(visitors, "<u8").tolist())
+        return bucket
+
+    @property
+    def sums_SF(self) -> Ints:
+        """Sums of all slots; money in ticks."""
+        return self._sums[: self._n_slots]
+
+    def grow(self, n_slots: int) -> None:
+        """Make room for slots that are new since the bucket was opened."""
+        if n_slots > self._capacity:
+            capacity = max(-(-n_slots // PAGE_SLOTS) * PAGE_SLOTS, 2 * self._capacity)
+            sums = np.zeros((capacity, N_FEATURES), np.int64)
+            sums[: self._capacity] = self._sums
+            dirty = np.zeros(capacity // PAGE_SLOTS, np.bool_)
+            dirty[: len(self._dirty)] = self._dirty
+            self._sums, self._dirty, self._capacity = sums, dirty, capacity
+        self._n_slots = max(self._n_slots, n_slots)
+
+    def add_orders(self, slot_N: Ints, quantity_N: Ints, price_N: NDArray[np.float64]) -> None:
+        """Count order lines."""
+        add_orders(self._sums, slot_N, quantity_N, price_N)
+        self._dirty[slot_N // PAGE_SLOTS] = True
+
+    def add_clicks(self, slot_N: Ints, column_N: Ints) -> None:
+        """Count clicks by action."""
+        add_clicks(self._sums, slot_N, column_N)
+        self._dirty[slot_N // PAGE_SLOTS] = True
+
+    def add_visitors(self, slot_N: Ints, visitor_N: NDArray[np.uint64]) -> None:
+        """Count visitors that are new to their series in this bucket."""
+        pair_N = visitor_N ^ (slot_N.astype(np.uint64) * _GOLDEN)
+        unique, first = np.unique(pair_N, return_index=True)
+        seen = self.visitors
+        fresh = [i for i, pair in enumerate(unique.tolist()) if pair not in seen]
+        if not fresh:
+            return
+        pairs = unique[fresh].tolist()
+        seen.update(pairs)
+        self.unsaved_visitors.extend(pairs)
+        np.add.at(self._sums[:, VISITORS], slot_N[first[fresh]], 1)
+
+    def unsaved_runs(self) -> Iterator[tuple[int, bytes]]:
+        """Byte offset and bytes of each run of changed pages; they count as saved afterwards."""
+        pages = np.flatnonzero(self._dirty)
+        if not len(pages):
+            return
+        self._dirty[:] = False
+        for run in np.split(pages, np.flatnonzero(np.diff(pages) > 1) + 1):
+            start = int(run[0]) * PAGE_SLOTS
+            stop = min((int(run[-1]) + 1) * PAGE_SLOTS, self._n_slots)
+            yield start * ROW_BYTES, self._sums[start:stop].tobytes()

@@ -1,0 +1,228 @@
+"""After a close is stored: features to their topic, one model step, forecasts to the read side and topic.
+
+The last station of the path. One loop takes what has closed, oldest first. While closes pile up (a
+replay at full speed, a restart) a partition is stepped over all of them at once and only its newest
+forecast is published: an older origin would be superseded before anyone could read it. Features are
+published for every bucket of every series.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import structlog
+
+from model.contract import QuantileForecast
+from stream.errors import ServiceUnavailable
+from stream.partition import Closed
+from stream.serving import Serving
+from stream.sinks.kafka import KafkaSink
+from stream.sinks.readside import ReadSide
+from stream.sinks.records import feature_records, forecast_records
+from stream.state.keys import Tag
+from stream.telemetry import LATENCY
+from stream.topics import FEATURES, FORECASTS
+
+log = structlog.get_logger(__name__)
+
+#: Closed buckets taken at once; more waiting than this holds the input back.
+MAX_BUCKETS = 64
+MAX_WAITING = 512
+RETRY_S = 1.0
+
+
+@dataclass(slots=True)
+class ClosedBuckets:
+    """Buckets of one partition that are stored as closed, and through when it has closed.
+
+    `series` is the slot order; `buckets` may be empty where a partition only has to be served.
+    """
+
+    tag: Tag
+    series: list[str]
+    buckets: list[Closed]
+    through_ms: int
+    emitted: Callable[[int], None] = field(default=lambda _: None)
+
+    @property
+    def count(self) -> int:
+        """What it counts for in the queue: its buckets and one."""
+        return len(self.buckets) + 1
+
+
+@dataclass(slots=True)
+class _Unpublished:
+    forecast: QuantileForecast
+    series: list[str]
+    reason: str
+
+
+class Output:
+    """The output loop of a worker; `clock_ms` is the wall clock."""
+
+    def __init__(
+        self,
+        serving: Serving,
+        sink: KafkaSink,
+        read_side: ReadSide,
+        *,
+        bucket_ms: int,
+        publish_every_ms: int,
+        clock_ms: Callable[[], int],
+    ) -> None:
+        self.serving = serving
+        self._sink = sink
+        self._read_side = read_side
+        self._bucket_ms = bucket_ms
+        self._publish_every_ms = publish_every_ms
+        self._clock_ms = clock_ms
+        self._queue: asyncio.Queue[ClosedBuckets] = asyncio.Queue()
+        self._waiting = 0
+        self._room = asyncio.Event()
+        self._room.set()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="serving")
+        self._series: dict[Tag, list[str]] = {}
+        self._through: dict[Tag, int] = {}
+        self._unpublished: dict[Tag, _Unpublished] = {}
+        self._published_ms: dict[Tag, int] = {}
+        self._busy = False
+        self.latencies_ms: list[int] = []
+        self.buckets_closed = 0
+        self.forecasts = 0
+
+    def put(self, closed: ClosedBuckets) -> None:
+        """Queue what has been stored as closed."""
+        self._waiting += closed.count
+        if self._waiting > MAX_WAITING:
+            self._room.clear()
+        self._queue.put_nowait(closed)
+
+    async def wait_for_room(self) -> None:
+        """Hold the input while too many closes wait."""
+        await self._room.wait()
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything closed has been served and published."""
+        return not (self._busy or self._waiting or self._unpublished)
+
+    async def run(self) -> None:
+        """Serve until cancelled; what fails because a service is away is tried again."""
+        while True:
+            batch = await self._take()
+            self._busy = True
+            try:
+                await self._retried(self._publish_features, batch)
+                await self._serve(batch)
+                await self._retried(self._publish_due)
+            finally:
+                self._busy = False
+
+    async def drain(self) -> None:
+        """Publish what waits, at once: the end of the worker."""
+        self._publish_every_ms = 0
+        while not self.idle:
+            await asyncio.sleep(0.02)
+        self._thread.shutdown(wait=False)
+
+    def forget(self, tag: Tag) -> None:
+        """A partition moved away: nothing of it is served any more."""
+        self.serving.forget(tag)
+        for mapping in (self._series, self._through, self._unpublished, self._published_ms):
+            mapping.pop(tag, None)
+
+    async def _take(self) -> list[ClosedBuckets]:
+        batch: list[ClosedBuckets] = []
+        taken = 0  # an item counts as one more than its buckets, so that none is free
+        try:
+            batch.append(await asyncio.wait_for(self._queue.get(), timeout=0.25))
+            taken = batch[0].count
+            while taken < MAX_BUCKETS and not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+                taken += batch[-1].count
+        except TimeoutError:
+            pass
+        self._waiting -= taken
+        if self._waiting <= MAX_WAITING:
+            self._room.set()
+        return batch
+
+    async def _publish_features(self, batch: list[ClosedBuckets]) -> None:
+        for closed in batch:
+            for bucket in closed.buckets:
+                await self._sink.send(
+                    FEATURES.name,
+                    feature_records(
+                        closed.series, bucket.values_SF,
+                        start_ms=bucket.start_ms, bucket_ms=self._bucket_ms,
+                    ),
+                )  # fmt: skip
+            if closed.buckets:
+                closed.emitted(closed.buckets[-1].start_ms + self._bucket_ms)
+
+    async def _serve(self, batch: list[ClosedBuckets]) -> None:
+        cause: dict[Tag, int] = {}
+        for closed in batch:
+            self._series[closed.tag] = closed.series
+            self._through[closed.tag] = max(closed.through_ms, self._through.get(closed.tag, 0))
+            self.buckets_closed += len(closed.buckets)
+            if len(closed.buckets) == 1:
+                cause[closed.tag] = closed.buckets[-1].cause_ms
+        due: dict[Tag, None] = {closed.tag: None for closed in batch}
+        loop = asyncio.get_running_loop()
+        swapped = await loop.run_in_executor(self._thread, self.serving.take_over)
+        if swapped:
+            due |= dict.fromkeys(self._through)
+        for tag in due:
+            forecast = await self._retried(
+                loop.run_in_executor, self._thread, self.serving.advance, tag, self._through[tag]
+            )
+            if forecast is None:
+                continue
+            await self._retried(self._write, tag, forecast)
+            if cause.get(tag):
+                latency_ms = max(0, self._clock_ms() - cause[tag])
+                self.latencies_ms = [*self.latencies_ms[-999:], latency_ms]
+                LATENCY.observe(latency_ms / 1000)
+            reason = "swap" if swapped else "close"
+            self._unpublished[tag] = _Unpublished(forecast, self._series[tag], reason)
+
+    async def _write(self, tag: Tag, forecast: QuantileForecast) -> None:
+        await self._read_side.forecast(
+            tag,
+            forecast,
+            calibrated=False,
+            watermark_ms=self._through[tag],
+            emitted_ms=self._clock_ms(),
+        )
+
+    async def _publish_due(self) -> None:
+        now = self._clock_ms()
+        for tag, due in list(self._unpublished.items()):
+            backlog = self._waiting > 0 and due.reason == "close"
+            if backlog or now - self._published_ms.get(tag, 0) < self._publish_every_ms:
+                continue
+            self.forecasts += await self._sink.send(
+                FORECASTS.name,
+                forecast_records(
+                    due.series,
+                    due.forecast,
+                    watermark_ms=due.forecast.origin_ms,
+                    emitted_ms=self._clock_ms(),
+                    calibrated=False,
+                    reason=due.reason,
+                ),
+            )
+            self._published_ms[tag] = now
+            if self._unpublished.get(tag) is due:
+                del self._unpublished[tag]
+
+    async def _retried(self, call: Callable[..., "asyncio.Future[object]"], *arguments: object):  # type: ignore[no-untyped-def]
+        """Call until the services it needs answer."""
+        while True:
+            try:
+                return await call(*arguments)
+            except (ServiceUnavailable, ConnectionError) as error:
+                log.warning("output_waits", reason=str(error))
+                await asyncio.sleep(RETRY_S)

@@ -1,0 +1,347 @@
+"""One partition's state: judged events in, closed buckets and a write plan out. No I/O.
+
+This is the heart of the ingest path. It owns the series registry, the open buckets, the watermarks
+and the deduplication window of one partition number across all input topics, and says in a `WritePlan`
+what a flush must store so that a successor can go on exactly here. `stream/pipeline.py` moves the
+bytes; this module decides.
+"""
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.codecs import Columns, Refused, click_columns, order_columns
+from stream.events import Click, Order
+from stream.eventtime import DedupWindow, Watermark
+from stream.features.accumulator import OpenBucket
+from stream.features.definitions import N_FEATURES, closed_block
+from stream.privacy import Pseudonyms
+from stream.settings import WindowSettings
+from stream.state.port import WritePlan
+from stream.topics import CLICKS, ORDERS
+
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+LATE = "late"
+
+#: Topics whose events carry event time.
+INPUTS = (ORDERS.name, CLICKS.name)
+
+
+@dataclass(slots=True)
+class Closed:
+    """A closed bucket: float32 values of the S series known when it closed, and sums by roll-up."""
+
+    start_ms: int
+    values_SF: NDArray[np.float32]
+    rollups: dict[str, list[int]]
+    cause_ms: int = 0
+
+
+@dataclass(slots=True)
+class Judged:
+    """What became of a batch: how many were counted or duplicates, and the records refused."""
+
+    counted: int = 0
+    duplicates: int = 0
+    refused: list[Refused] = field(default_factory=list)
+
+
+class Series:
+    """Slots of a partition's series, in order of appearance, with their categories."""
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+        self.category_of: dict[str, str] = {}
+        self._slots: dict[str, int] = {}
+        self._codes: list[int] = []
+        self._names: list[str] = []
+        self._code_of: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def slots(self, series_N: list[str]) -> Ints:
+        """Slots of series, new ones appended.
+
+        >>> Series().slots(["a", "b", "a"]).tolist()
+        [0, 1, 0]
+        """
+        known = self._slots
+        try:
+            return np.array([known[name] for name in series_N], np.int64)
+        except KeyError:
+            for name in series_N:
+                if name not in known:
+                    known[name] = len(self.ids)
+                    self.ids.append(name)
+                    self._codes.append(self._code(self.category_of.get(name.partition("@")[0])))
+        return np.array([known[name] for name in series_N], np.int64)
+
+    def categorise(self, sku: str, category: str) -> None:
+        """Put a SKU into a category, from the next closed bucket on."""
+        self.category_of[sku] = category
+        for name, slot in self._slots.items() if sku not in self._slots else ():
+            if name.startswith(f"{sku}@"):
+                self._codes[slot] = self._code(category)
+        if sku in self._slots:
+            self._codes[self._slots[sku]] = self._code(category)
+
+    def rollups(self, sums_SF: Ints) -> dict[str, list[int]]:
+        """Partial sums of `total` and each `category:…`, leaving out those without any event."""
+        result: dict[str, list[int]] = {}
+        total = sums_SF.sum(axis=0)
+        if not total.any():
+            return result
+        result["total"] = total.tolist()
+        by_code = np.zeros((len(self._names) + 1, N_FEATURES), np.int64)
+        np.add.at(by_code, np.array(self._codes[: len(sums_SF)], np.int64), sums_SF)
+        for code, name in enumerate(self._names):
+            if by_code[code].any():
+                result[f"category:{name}"] = by_code[code].tolist()
+        return result
+
+    def _code(self, category: str | None) -> int:
+        if category is None:
+            return -1  # the last row of by_code, which nobody reads
+        if category not in self._code_of:
+            self._code_of[category] = len(self._names)
+            self._names.append(category)
+        return self._code_of[category]
+
+
+class Partition:
+    """State of partition `number`; `positions` holds the next offset of each topic read."""
+
+    def __init__(self, number: int, window: WindowSettings, *, retention_ms: int) -> None:
+        self.number = number
+        self.window = window
+        self.retention_ms = retention_ms
+        self.series = Series()
+        self.watermarks = {name: Watermark(window.allowed_lateness) for name in INPUTS}
+        self.dedup = {name: DedupWindow(window.dedup) for name in INPUTS}
+        self.open: dict[int, OpenBucket] = {}
+        self.positions: dict[str, int] = {}
+        self.heartbeat_ms: int | None = None
+        self.first_bucket_ms: int | None = None
+        self.closed_through_ms: int | None = None
+        self.emitted_through_ms: int | None = None
+        self.saved_series = 0
+        self.unsaved_categories: dict[str, str] = {}
+        self.closed_unsaved: list[Closed] = []
+        self.changed = False
+        #: Events by (topic, verdict) since the partition's first event; stored with the state.
+        self.counts: Counter[tuple[str, str]] = Counter()
+
+    def count_orders(self, columns: Columns[Order]) -> Judged:
+        """Judge and count order lines."""
+        kept, judged = self._judge(ORDERS.name, columns)
+        quantity_N, price_N = order_columns([columns.events[i] for i in kept.tolist()])
+        for bucket, slots, rows in self._buckets(columns, kept):
+            bucket.add_orders(slots, quantity_N[rows], price_N[rows])
+        return judged
+
+    def count_clicks(self, columns: Columns[Click], people: Pseudonyms) -> Judged:
+        """Judge and count clicks."""
+        kept, judged = self._judge(CLICKS.name, columns)
+        column_N, visitors = click_columns([columns.events[i] for i in kept.tolist()], people)
+        known_N = np.array([v is not None for v in visitors], np.bool_)
+        number_N = np.array([v or 0 for v in visitors], np.uint64)
+        for bucket, slots, rows in self._buckets(columns, kept):
+            bucket.add_clicks(slots, column_N[rows])
+            with_visitor = known_N[rows]
+            bucket.add_visitors(slots[with_visitor], number_N[rows][with_visitor])
+        return judged
+
+    def categorise(self, sku: str, category: str) -> None:
+        """Take a catalog entry's category."""
+        if self.series.category_of.get(sku) != category:
+            self.series.categorise(sku, category)
+            self.unsaved_categories[sku] = category
+
+    def moved_to(self, topic: str, next_offset: int) -> None:
+        """Note how far a topic has been read."""
+        self.positions[topic] = next_offset
+        self.changed = True
+
+    def watermark_ms(self, idle: frozenset[str] = frozenset()) -> int | None:
+        """Least watermark of the inputs that are not idle; a heartbeat can only raise it."""
+        active = [mark.now_ms for name, mark in self.watermarks.items() if name not in idle]
+        known = [now for now in active if now is not None]
+        least = min(known) if known and len(known) == len(active) else None
+        marks = [mark for mark in (least, self.heartbeat_ms) if mark is not None]
+        return max(marks) if marks else None
+
+    def close_through(self, watermark_ms: int, *, cause_ms: int = 0) -> list[Closed]:
+        """Close every bucket that ends at or before the watermark, oldest first.
+
+        `cause_ms` is the broker time of the record that moved the watermark.
+        """
+        width = self.window.bucket
+        end_ms = watermark_ms - watermark_ms % width
+        start_ms = self.closed_through_ms
+        if start_ms is None:
+            start_ms = min(self.open, default=end_ms)
+            if start_ms > end_ms or (self.open and start_ms == end_ms):
+                return []
+            self.first_bucket_ms = self.closed_through_ms = self.emitted_through_ms = start_ms
+            self.changed = True
+        closed = []
+        for start in range(start_ms, end_ms, width):
+            bucket = self.open.pop(start, None)
+            if bucket is None:
+                sums_SF = np.zeros((len(self.series), N_FEATURES), np.int64)
+            else:
+                bucket.grow(len(self.series))
+                sums_SF = bucket.sums_SF
+            rollups = self.series.rollups(sums_SF)
+            closed.append(Closed(start, closed_block(sums_SF), rollups, cause_ms))
+        if closed:
+            self.closed_through_ms = end_ms
+            self.first_bucket_ms = max(self.first_bucket_ms or start_ms, end_ms - self.retention_ms)
+            self.closed_unsaved += closed
+            self.changed = True
+        return closed
+
+    def _judge(self, topic: str, columns: Columns[Order] | Columns[Click]) -> tuple[Ints, Judged]:
+        """Places of the events to count; duplicates are dropped, late ones refused."""
+        times = columns.event_time_N
+        judged = Judged(refused=columns.refused)
+        mark = self.watermarks[topic]
+        wild = mark.implausible(times, max_gap_ms=self.window.max_gap)
+        if wild.any():
+            self._refuse(judged, columns, wild, "future_timestamp", "ahead of the stream by")
+        plausible = np.flatnonzero(~wild)
+        times = times[plausible]
+        hashes = [columns.id_hash_N[i] for i in plausible.tolist()]
+        dedup = self.dedup[topic]
+        fresh = dedup.fresh(hashes, times)
+        late = mark.late(times) & fresh
+        if self.closed_through_ms is not None:
+            late |= fresh & (times < self.closed_through_ms)
+        if late.any():
+            late_N = np.zeros(len(columns), np.bool_)
+            late_N[plausible[late]] = True
+            self._refuse(judged, columns, late_N, LATE, "late by")
+        counted = fresh & ~late
+        kept = plausible[counted]
+        dedup.add([hashes[i] for i in np.flatnonzero(counted).tolist()], times[counted])
+        judged.counted = len(kept)
+        judged.duplicates = int(len(fresh) - fresh.sum())
+        n_late = sum(refused.reason == LATE for refused in judged.refused)
+        self.counts[topic, "counted"] += judged.counted
+        self.counts[topic, "duplicate"] += judged.duplicates
+        self.counts[topic, LATE] += n_late
+        self.counts[topic, "rejected"] += len(judged.refused) - n_late
+        return kept, judged
+
+    def _refuse(
+        self, judged: Judged, columns: Columns[Order] | Columns[Click],
+        which_N: Mask, reason: str, words: str,
+    ) -> None:  # fmt: skip
+        newest = max(
+            [mark.newest_ms for mark in self.watermarks.values() if mark.newest_ms is not None],
+            default=0,
+        )
+        for place in np.flatnonzero(which_N).tolist():
+            event_time = int(columns.event_time_N[place])
+            detail = (
+                f"event time {event_time}, {words} {abs(newest - event_time)} ms against the newest"
+            )
+            judged.refused.append(Refused(int(columns.position_N[place]), reason, detail))
+
+    def _buckets(
+        self, columns: Columns[Order] | Columns[Click], kept: Ints
+    ) -> list[tuple[OpenBucket, Ints, Ints]]:
+        """Open buckets touched by the kept events, with slots and rows (places among the kept)."""
+        if not len(kept):
+            return []
+        places = kept.tolist()
+        slot_N = self.series.slots([columns.series_N[i] for i in places])
+        times = columns.event_time_N[kept]
+        start_N = times - times % self.window.bucket
+        first = int(start_N[0])
+        rows = np.arange(len(kept))
+        if (start_N == first).all():
+            return [(self._bucket(first), slot_N, rows)]
+        groups = []
+        for start in np.unique(start_N).tolist():
+            here = rows[start_N == start]
+            groups.append((self._bucket(start), slot_N[here], here))
+        return groups
+
+    def _bucket(self, start_ms: int) -> OpenBucket:
+        bucket = self.open.get(start_ms)
+        if bucket is None:
+            bucket = self.open[start_ms] = OpenBucket(len(self.series))
+        bucket.grow(len(self.series))
+        return bucket
+
+    # -- what a flush stores --------------------------------------------------------------------
+
+    def take_plan(self) -> tuple[WritePlan, list[Closed]]:
+        """All that changed since the last plan, and the buckets whose closing it stores.
+
+        The caller stores the plan or gives the partition up: it is not made twice.
+        """
+        plan = WritePlan()
+        new = self.series.ids[self.saved_series :]
+        if new:
+            plan.pushes.append((("series",), list(new)))
+            self.saved_series = len(self.series)
+        if self.unsaved_categories:
+            plan.fields[("categories",)] = self.unsaved_categories
+            self.unsaved_categories = {}
+        for start, bucket in self.open.items():
+            plan.patches += [(("open", start), at, block) for at, block in bucket.unsaved_runs()]
+            if bucket.unsaved_visitors:
+                plan.appends.append((("visitors", start), _packed(bucket.unsaved_visitors)))
+                bucket.unsaved_visitors = []
+        closed, self.closed_unsaved = self.closed_unsaved, []
+        self._plan_closed(plan, closed)
+        for topic, window in self.dedup.items():
+            newest = self.watermarks[topic].newest_ms
+            if newest is not None:
+                plan.deletes += [("ids", topic, start) for start in window.forget_before(newest)]
+            for start, hashes in window.unsaved.items():
+                plan.appends.append((("ids", topic, start), _packed(hashes)))
+            window.unsaved = {}
+        if plan or self.changed:
+            plan.meta = self._meta()
+        self.changed = False
+        return plan, closed
+
+    def _plan_closed(self, plan: WritePlan, buckets: list[Closed]) -> None:
+        for closed in buckets:
+            start = closed.start_ms
+            plan.deletes += [("open", start), ("visitors", start)]
+            plan.deletes += [
+                ("closed", start - self.retention_ms),
+                ("partial", start - self.retention_ms),
+            ]
+            if closed.rollups:
+                plan.puts["closed", start] = closed.values_SF.tobytes()
+                plan.puts["partial", start] = json.dumps(closed.rollups).encode()
+
+    def _meta(self) -> dict[str, str]:
+        meta = {f"offset:{topic}": str(offset) for topic, offset in self.positions.items()}
+        for topic, mark in self.watermarks.items():
+            if mark.newest_ms is not None:
+                meta[f"newest_ms:{topic}"] = str(mark.newest_ms)
+            meta[f"segments:{topic}"] = json.dumps(sorted(self.dedup[topic].segments))
+        for (topic, verdict), count in self.counts.items():
+            meta[f"count:{topic}:{verdict}"] = str(count)
+        meta["open"] = json.dumps(sorted(self.open))
+        for name in ("first_bucket_ms", "closed_through_ms", "emitted_through_ms", "heartbeat_ms"):
+            value = getattr(self, name)
+            if value is not None:
+                meta[name] = str(value)
+        return meta
+
+
+def _packed(hashes: list[int]) -> bytes:
+    return np.array(hashes, "<u8").tobytes()

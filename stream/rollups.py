@@ -1,0 +1,142 @@
+"""Roll-ups across partitions: `total` and `category:…`, closed when every partition has closed.
+
+Each partition stores its partial sums with every closed bucket; the owner of partition 0 adds them up
+and keeps the result like one more partition (tag `r`), with its own closed blocks and states. Visitors
+of a roll-up are the sum over its series, not the distinct people.
+"""
+
+import json
+
+import numpy as np
+
+from stream.features.definitions import N_FEATURES, closed_block
+from stream.partition import Closed, Series
+from stream.state.keys import ROLLUPS
+from stream.state.port import Path, StateStore, WritePlan
+from stream.state.restore import stored_closes
+
+#: Buckets closed in one go.
+MAX_BUCKETS = 200
+
+
+class Rollups:
+    """The roll-up partition of a deployment with `partitions` partitions."""
+
+    def __init__(
+        self, store: StateStore, partitions: int, *, bucket_ms: int, retention_ms: int
+    ) -> None:
+        self._store = store
+        self._partitions = partitions
+        self._bucket_ms = bucket_ms
+        self._retention_ms = retention_ms
+        self._token: int | None = None
+        self._series = Series()
+        self._saved = 0
+        self._first_ms: int | None = None
+        self.closed_through_ms: int | None = None
+        self._emitted_ms: int | None = None
+
+    @property
+    def series(self) -> list[str]:
+        """Roll-ups in slot order."""
+        return self._series.ids
+
+    async def acquire(self) -> list[Closed]:
+        """Take the roll-ups over; the buckets that were closed but perhaps not published."""
+        self._token = await self._store.acquire(ROLLUPS)
+        meta = await self._store.meta(ROLLUPS)
+        self._series = Series()
+        self._series.slots(await self._store.items(ROLLUPS, ("series",)))
+        self._saved = len(self._series)
+        self._first_ms = _time(meta, "first_bucket_ms")
+        self.closed_through_ms = _time(meta, "closed_through_ms")
+        self._emitted_ms = _time(meta, "emitted_through_ms")
+        if self.closed_through_ms is None or self._emitted_ms is None:
+            return []
+        starts = range(self._emitted_ms, self.closed_through_ms, self._bucket_ms)
+        return await stored_closes(self._store, ROLLUPS, len(self._series), starts)
+
+    def emitted(self, through_ms: int) -> None:
+        """All buckets before `through_ms` are published; stored with the next close."""
+        self._emitted_ms = max(self._emitted_ms or 0, through_ms)
+
+    def release(self) -> None:
+        """Another worker owns partition 0 now."""
+        self._token = None
+
+    async def close(self) -> list[Closed]:
+        """Close the buckets every partition has closed; stored before they are returned.
+
+        Raises FencedOut when another worker has taken the roll-ups over.
+        """
+        if self._token is None:
+            return []
+        frontier = await self._frontier()
+        if frontier is None:
+            return []
+        first_ms, through_ms = frontier
+        start_ms = self.closed_through_ms if self.closed_through_ms is not None else first_ms
+        end_ms = min(through_ms, start_ms + MAX_BUCKETS * self._bucket_ms)
+        starts = range(start_ms, end_ms, self._bucket_ms)
+        if not starts:
+            return []
+        closed = await self._summed(starts)
+        known_first_ms = start_ms if self._first_ms is None else self._first_ms
+        kept_from_ms = max(known_first_ms, end_ms - self._retention_ms)
+        plan = self._plan(closed, first_ms=kept_from_ms, through_ms=end_ms)
+        await self._store.apply(ROLLUPS, self._token, plan)
+        self._first_ms, self.closed_through_ms = kept_from_ms, end_ms
+        self._emitted_ms = start_ms if self._emitted_ms is None else self._emitted_ms
+        self._saved = len(self._series)
+        return closed
+
+    async def _frontier(self) -> tuple[int, int] | None:
+        """First bucket of any partition, and the time through which all have closed."""
+        firsts, throughs = [], []
+        for number in range(self._partitions):
+            meta = await self._store.meta(number)
+            if "closed_through_ms" not in meta:
+                return None
+            firsts.append(int(meta["first_bucket_ms"]))
+            throughs.append(int(meta["closed_through_ms"]))
+        return min(firsts), min(throughs)
+
+    async def _summed(self, starts: range) -> list[Closed]:
+        paths: list[Path] = [("partial", start) for start in starts]
+        sums: list[dict[str, np.ndarray[tuple[int], np.dtype[np.int64]]]] = [{} for _ in starts]
+        for number in range(self._partitions):
+            for total, blob in zip(sums, await self._store.blobs(number, paths), strict=True):
+                for name, row in json.loads(blob or b"{}").items():
+                    part = np.array(row, np.int64)
+                    total[name] = total[name] + part if name in total else part
+        closed = []
+        for start, by_name in zip(starts, sums, strict=True):
+            slots = self._series.slots(sorted(by_name))
+            sums_SF = np.zeros((len(self._series), N_FEATURES), np.int64)
+            for slot, name in zip(slots.tolist(), sorted(by_name), strict=True):
+                sums_SF[slot] = by_name[name]
+            closed.append(Closed(start, closed_block(sums_SF), {}))
+        return closed
+
+    def _plan(self, closed: list[Closed], *, first_ms: int, through_ms: int) -> WritePlan:
+        plan = WritePlan(
+            meta={
+                "first_bucket_ms": str(first_ms),
+                "closed_through_ms": str(through_ms),
+                "emitted_through_ms": str(
+                    closed[0].start_ms if self._emitted_ms is None else self._emitted_ms
+                ),
+            }
+        )
+        new = self._series.ids[self._saved :]
+        if new:
+            plan.pushes.append((("series",), list(new)))
+        for bucket in closed:
+            if bucket.values_SF.any():
+                plan.puts["closed", bucket.start_ms] = bucket.values_SF.tobytes()
+            plan.deletes.append(("closed", bucket.start_ms - self._retention_ms))
+        return plan
+
+
+def _time(meta: dict[str, str], name: str) -> int | None:
+    return int(meta[name]) if name in meta else None

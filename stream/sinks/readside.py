@@ -1,0 +1,72 @@
+"""The read side in Redis: newest forecasts, one-step-ahead bands, worker statistics.
+
+Written before anything goes to Kafka, because readers must not wait for encoding. These are caches of
+what the stored features imply; they carry no fence and can be rebuilt at any time.
+"""
+
+import json
+from typing import Any
+
+import numpy as np
+import redis.asyncio as aioredis
+
+from model.contract import QuantileForecast
+from stream.state import keys
+from stream.state.keys import Tag
+
+#: Quantiles kept of the forecast one step ahead.
+AHEAD_QUANTILES = (0.1, 0.5, 0.9)
+STATS_EXPIRE_S = 10
+
+
+class ReadSide:
+    """Writer of the read side; `client` must not decode responses."""
+
+    def __init__(self, client: aioredis.Redis, *, ahead_retention_ms: int) -> None:
+        self._client = client
+        self._ahead_retention_ms = ahead_retention_ms
+
+    async def info(self, info: dict[str, Any]) -> None:
+        """Say what this deployment looks like; labels of an earlier writer are kept."""
+        old = json.loads(await self._client.get(keys.info()) or b"{}")
+        merged = {"labels": old.get("labels", {}), **info}
+        await self._client.set(keys.info(), json.dumps(merged))
+
+    async def forecast(
+        self,
+        tag: Tag,
+        forecast: QuantileForecast,
+        *,
+        calibrated: bool,
+        watermark_ms: int,
+        emitted_ms: int,
+    ) -> None:
+        """Replace the newest forecast of a partition, in one block."""
+        header = {
+            "origin_ms": forecast.origin_ms,
+            "model_id": forecast.model_id,
+            "watermark_ms": watermark_ms,
+            "emitted_ms": emitted_ms,
+            "calibrated": int(calibrated),
+            "series": len(forecast.units_SHQ),
+            "horizon": forecast.units_SHQ.shape[1],
+        }
+        columns = [
+            int(np.argmin(np.abs(np.array(forecast.quantiles) - q))) for q in AHEAD_QUANTILES
+        ]
+        ahead = forecast.units_SHQ[:, 0, columns].astype("<f2")
+        origin = forecast.origin_ms
+        async with self._client.pipeline(transaction=True) as block:
+            block.hset(keys.of(tag, "forecast"), mapping=header)
+            block.set(keys.of(tag, "forecast", "units"), forecast.units_SHQ.astype("<f4").tobytes())
+            block.set(
+                keys.of(tag, "forecast", "cumulative"),
+                forecast.cumulative_SHQ.astype("<f4").tobytes(),
+            )
+            block.set(keys.of(tag, "ahead", origin), ahead.tobytes())
+            block.delete(keys.of(tag, "ahead", origin - self._ahead_retention_ms))
+            await block.execute()
+
+    async def stats(self, worker_id: str, stats: dict[str, Any]) -> None:
+        """Publish one worker's counters; they expire when the worker is gone."""
+        await self._client.set(keys.stats(worker_id), json.dumps(stats), ex=STATS_EXPIRE_S)

@@ -1,0 +1,130 @@
+"""The output records of the contract, as bytes. Pure: what goes to which topic under which key.
+
+Axes: S = series, H = horizon steps, Q = quantiles, F = features.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from model.contract import FEATURE_NAMES, FeatureSpec, QuantileForecast
+from stream.codecs import Refused
+from stream.privacy import Pseudonyms
+
+_encode = msgspec.json.Encoder().encode
+_SPEC_HASH = FeatureSpec().hash
+#: Longer raw values are cut in the dead letter; the detail says so.
+MAX_RAW_CHARS = 200_000
+
+
+class FeatureRecord(msgspec.Struct):
+    """A closed bucket of one series."""
+
+    series_id: str
+    bucket_start_ms: int
+    bucket_ms: int
+    values: dict[str, float]
+    spec_hash: str
+
+
+class ForecastRecord(msgspec.Struct):
+    """A forecast of one series, as in the contract."""
+
+    series_id: str
+    sku: str | None
+    location: str | None
+    origin_ms: int
+    bucket_ms: int
+    quantiles: Sequence[float]
+    units: list[list[float]]
+    cumulative_units: list[list[float]]
+    nowcast: None
+    model_id: str
+    calibrated: bool
+    watermark_ms: int
+    emitted_ms: int
+    reason: str
+
+
+def feature_records(
+    series: Sequence[str], values_SF: NDArray[np.float32], *, start_ms: int, bucket_ms: int
+) -> Iterator[tuple[str, bytes]]:
+    """Series id and record of every series of a closed bucket, silent ones included.
+
+    Values come from the stored float32 block, so a record sent again is equal.
+
+    >>> block = np.zeros((1, len(FEATURE_NAMES)), np.float32)
+    >>> [(key, record[:17]) for key, record in feature_records(["A"], block, start_ms=0, bucket_ms=1)]
+    [('A', b'{"series_id":"A",')]
+    """
+    rows = np.round(values_SF.astype(np.float64), 4).tolist()
+    for name, row in zip(series, rows, strict=False):
+        values = dict(zip(FEATURE_NAMES, row, strict=True))
+        yield name, _encode(FeatureRecord(name, start_ms, bucket_ms, values, _SPEC_HASH))
+
+
+def split_series(series_id: str) -> tuple[str | None, str | None]:
+    """SKU and location of a series id; both None for a roll-up.
+
+    >>> split_series("85123A@Berlin"), split_series("85123A"), split_series("category:Bags")
+    (('85123A', 'Berlin'), ('85123A', None), (None, None))
+    """
+    if series_id == "total" or series_id.startswith(("category:", "location:")):
+        return None, None
+    sku, _, location = series_id.partition("@")
+    return sku, location or None
+
+
+def forecast_records(
+    series: Sequence[str],
+    forecast: QuantileForecast,
+    *,
+    watermark_ms: int,
+    emitted_ms: int,
+    calibrated: bool,
+    reason: str,
+) -> Iterator[tuple[str, bytes]]:
+    """Series id and record of every series of a forecast; units rounded to 1/1,000."""
+    units = np.round(forecast.units_SHQ.astype(np.float64), 3).tolist()
+    cumulative = np.round(forecast.cumulative_SHQ.astype(np.float64), 3).tolist()
+    for name, units_HQ, cumulative_HQ in zip(series, units, cumulative, strict=False):
+        sku, location = split_series(name)
+        record = ForecastRecord(
+            name, sku, location, forecast.origin_ms, forecast.bucket_ms, forecast.quantiles,
+            units_HQ, cumulative_HQ, None, forecast.model_id, calibrated,
+            watermark_ms, emitted_ms, reason,
+        )  # fmt: skip
+        yield name, _encode(record)
+
+
+def dead_letter(
+    refused: Refused,
+    value: bytes | None,
+    *,
+    topic: str,
+    partition: int,
+    offset: int,
+    received_ms: int,
+    people: Pseudonyms,
+) -> bytes:
+    """The dead letter of a refused record; people's ids are replaced by pseudonyms."""
+    raw = None if value is None else value.decode("utf-8", "backslashreplace")
+    detail = people.scrub(refused.detail)
+    if raw is not None:
+        if len(raw) > MAX_RAW_CHARS:
+            detail += f"; raw cut to {MAX_RAW_CHARS} of {len(raw)} characters"
+            raw = raw[:MAX_RAW_CHARS]
+        raw = people.scrub(raw)
+    return _encode(
+        {
+            "topic": topic,
+            "partition": partition,
+            "offset": offset,
+            "reason": refused.reason,
+            "detail": detail,
+            "received_ms": received_ms,
+            "raw": raw,
+        }  # fmt: skip
+    )

@@ -1,0 +1,58 @@
+"""The state port: what a partition asks of a store, and the plan of one atomic write.
+
+Two stores implement it (`memory.py` for unit tests, `redis.py` for everything else) and one contract
+test holds both to the same behaviour. A write carries the token its owner got when it acquired the
+partition; a later owner's token makes it fail, so a worker that has lost a partition cannot write.
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from stream.state.keys import Tag
+
+#: Parts of a key below the partition, for example ``("closed", 3_600_000)``.
+Path = tuple[str | int, ...]
+
+
+@dataclass(slots=True)
+class WritePlan:
+    """Everything one flush changes under a partition; applied whole or not at all.
+
+    Order of application: puts, patches, appends, pushes, meta, deletes.
+    """
+
+    meta: dict[str, str] = field(default_factory=dict)
+    puts: dict[Path, bytes] = field(default_factory=dict)
+    patches: list[tuple[Path, int, bytes]] = field(default_factory=list)
+    appends: list[tuple[Path, bytes]] = field(default_factory=list)
+    pushes: list[tuple[Path, list[str]]] = field(default_factory=list)
+    fields: dict[Path, dict[str, str]] = field(default_factory=dict)
+    deletes: list[Path] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.meta or self.puts or self.patches or self.appends
+            or self.pushes or self.fields or self.deletes
+        )  # fmt: skip
+
+
+class StateStore(Protocol):
+    """Blobs, lists and hashes of partitions, written in fenced transactions."""
+
+    async def acquire(self, tag: Tag) -> int:
+        """Take a partition over; the token that every write must carry from now on."""
+
+    async def apply(self, tag: Tag, token: int, plan: WritePlan) -> None:
+        """Apply a plan atomically. Raises FencedOut when a later owner has acquired the partition."""
+
+    async def meta(self, tag: Tag) -> dict[str, str]:
+        """All meta fields of a partition; empty when it has none."""
+
+    async def blobs(self, tag: Tag, paths: list[Path]) -> list[bytes | None]:
+        """Blobs in one round trip; None where absent."""
+
+    async def items(self, tag: Tag, path: Path) -> list[str]:
+        """A whole list."""
+
+    async def fields_of(self, tag: Tag, path: Path) -> dict[str, str]:
+        """A whole hash."""

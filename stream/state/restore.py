@@ -1,0 +1,62 @@
+"""A partition as the store has it: the way back from `Partition.take_plan`."""
+
+import json
+
+import numpy as np
+
+from stream.features.accumulator import OpenBucket
+from stream.features.definitions import N_FEATURES
+from stream.partition import INPUTS, Closed, Partition
+from stream.settings import WindowSettings
+from stream.state.keys import Tag
+from stream.state.port import Path, StateStore
+
+
+async def restore(
+    store: StateStore, number: int, window: WindowSettings, *, retention_ms: int
+) -> Partition:
+    """Load a partition; an empty one when the store has none. Acquire it before."""
+    partition = Partition(number, window, retention_ms=retention_ms)
+    meta = await store.meta(number)
+    for sku, category in (await store.fields_of(number, ("categories",))).items():
+        partition.series.categorise(sku, category)
+    partition.series.slots(await store.items(number, ("series",)))
+    partition.saved_series = len(partition.series)
+    for name in ("first_bucket_ms", "closed_through_ms", "emitted_through_ms", "heartbeat_ms"):
+        if name in meta:
+            setattr(partition, name, int(meta[name]))
+    for name, value in meta.items():
+        if name.startswith("offset:"):
+            partition.positions[name.removeprefix("offset:")] = int(value)
+        elif name.startswith("count:"):
+            _, topic, verdict = name.split(":")
+            partition.counts[topic, verdict] = int(value)
+    open_starts: list[int] = json.loads(meta.get("open", "[]"))
+    segments: list[tuple[str, int]] = []
+    for topic in INPUTS:
+        if f"newest_ms:{topic}" in meta:
+            partition.watermarks[topic].newest_ms = int(meta[f"newest_ms:{topic}"])
+        segments += [(topic, start) for start in json.loads(meta.get(f"segments:{topic}", "[]"))]
+    paths: list[Path] = [("open", start) for start in open_starts]
+    paths += [("visitors", start) for start in open_starts]
+    paths += [("ids", topic, start) for topic, start in segments]
+    blobs = [blob or b"" for blob in await store.blobs(number, paths)]
+    n_open = len(open_starts)
+    for start, block, visitors in zip(open_starts, blobs, blobs[n_open:], strict=False):
+        partition.open[start] = OpenBucket.from_bytes(block, visitors, len(partition.series))
+    for (topic, start), packed in zip(segments, blobs[2 * n_open :], strict=True):
+        partition.dedup[topic].load(start, np.frombuffer(packed, "<u8").tolist())
+    return partition
+
+
+async def stored_closes(store: StateStore, tag: Tag, n_series: int, starts: range) -> list[Closed]:
+    """Closed buckets as stored, for publishing them again; equal to what was published before."""
+    blobs = await store.blobs(tag, [("closed", start) for start in starts])
+    closed = []
+    for start, blob in zip(starts, blobs, strict=True):
+        values_SF = np.zeros((n_series, N_FEATURES), np.float32)
+        if blob:
+            rows = np.frombuffer(blob, "<f4").reshape(-1, N_FEATURES)
+            values_SF[: len(rows)] = rows
+        closed.append(Closed(start, values_SF, {}))
+    return closed

@@ -1,0 +1,254 @@
+"""Faust's Kafka transport, handing an agent whole fetched batches instead of single messages.
+
+First station of the path: broker batches come in here, `stream/codecs.py` reads them. The cost of a
+stream processor in Python is the object built for each message, so the consumer thread unpacks every
+broker batch at once and gives Faust *one* message per fetch and partition, whose value is a
+`RecordBatch`. CRC checks, control batches, aborted transactions and compaction gaps are handled as
+aiokafka does. Which offsets are committed, and where reading starts, is decided by the owner of the
+state (`OffsetAuthority`), because offsets live beside the values computed from them.
+
+It does not decode values and knows nothing of what they mean.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import aiokafka
+from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult, PartitionRecords
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import ConsumerStoppedError, CorruptRecordException
+from aiokafka.structs import TopicPartition
+from faust.serializers.codecs import Codec
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
+from faust.types import TP, ConsumerMessage
+
+
+@dataclass(slots=True)
+class RecordBatch:
+    """Records of one partition, in log order, as fetched.
+
+    `records` are aiokafka's parsed records (`offset`, `timestamp`, `key`, `value`, `headers`);
+    `from_offset` is where reading stood before and `next_offset` where it goes on; between them there
+    may be fewer records than offsets (compaction, control records); `newest_timestamp_ms` is the broker-side time of the newest of them.
+    """
+
+    topic: str
+    partition: int
+    records: list[Any]
+    from_offset: int
+    next_offset: int
+    newest_timestamp_ms: int
+
+    @property
+    def values(self) -> list[bytes | None]:
+        """Values in log order; None is a tombstone."""
+        return [record.value for record in self.records]
+
+    @property
+    def keys(self) -> list[bytes | None]:
+        """Keys in log order."""
+        return [record.key for record in self.records]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+
+class AsFetched(Codec):
+    """The Faust codec of our topics: the value is handed on untouched."""
+
+    def _loads(self, s: Any) -> Any:
+        return s
+
+    def _dumps(self, obj: Any) -> Any:
+        return obj
+
+
+class OffsetAuthority(Protocol):
+    """Who knows which offsets are safe: the state, not the acknowledgements."""
+
+    async def resume_offsets(self, assigned: set[TP], generation: int) -> Mapping[TP, int]:
+        """Take over the partitions; where to go on reading. Partitions left out start as committed."""
+
+    def flushed_offset(self, tp: TP) -> int | None:
+        """Next offset after all that is safely stored, or None."""
+
+    async def flush(self) -> None:
+        """Store everything that was read so far."""
+
+
+def _whole_batches(
+    source: PartitionRecords, *, topic: str, partition: int
+) -> Iterator[RecordBatch]:
+    """Yield one `RecordBatch` a broker batch; keeps `source.next_fetch_offset` as aiokafka would."""
+    batches = source._records
+    from_offset = source.next_fetch_offset
+    while batches.has_next():
+        batch = batches.next_batch()
+        if source._check_crcs and not batch.validate_crc():
+            raise CorruptRecordException(f"Invalid CRC in {topic}-{partition}")
+        if source._isolation_level == READ_COMMITTED and batch.producer_id is not None:
+            source._consume_aborted_up_to(batch.base_offset)
+            if batch.is_control_batch and source._contains_abort_marker(batch):
+                source._aborted_producers.discard(batch.producer_id)
+            if batch.is_transactional and batch.producer_id in source._aborted_producers:
+                source.next_fetch_offset = batch.next_offset
+                continue
+        if batch.is_control_batch:
+            source.next_fetch_offset = batch.next_offset
+            continue
+        wanted = source.next_fetch_offset
+        records = list(batch)
+        if records and records[0].offset < wanted:
+            records = [record for record in records if record.offset >= wanted]
+        source.next_fetch_offset = max(wanted, batch.next_offset)
+        yield RecordBatch(
+            topic=topic,
+            partition=partition,
+            records=records,
+            from_offset=from_offset,
+            next_offset=source.next_fetch_offset,
+            newest_timestamp_ms=batch.max_timestamp or 0,
+        )
+        from_offset = source.next_fetch_offset
+
+
+def _joined(batches: list[RecordBatch]) -> RecordBatch:
+    first, *rest = batches
+    for batch in rest:
+        first.records.extend(batch.records)
+        first.newest_timestamp_ms = max(first.newest_timestamp_ms, batch.newest_timestamp_ms)
+    first.next_offset = batches[-1].next_offset
+    return first
+
+
+class BatchConsumerThread(AIOKafkaConsumerThread):
+    """Faust's consumer thread, fetching per broker batch, with co-partitioned assignment."""
+
+    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        # Range assignment gives one worker the same partition number of every topic, which
+        # orders, clicks and catalog of a SKU need.
+        consumer._partition_assignment_strategy = (RangePartitionAssignor,)
+        consumer._fetch_max_wait_ms = 100
+        return consumer
+
+    async def _fetch_records(
+        self,
+        consumer: aiokafka.AIOKafkaConsumer,
+        active_partitions: set[TP],
+        timeout: float | None = None,  # noqa: ASYNC109 - Faust's signature
+        max_records: int | None = None,
+    ) -> Mapping[TP, list[RecordBatch]]:
+        if not self.consumer.flow_active:
+            return {}
+        fetcher = consumer._fetcher
+        if consumer._closed or fetcher._closed:
+            raise ConsumerStoppedError
+        deadline = time.monotonic() + (timeout or 0.0)
+        with fetcher._subscriptions.fetch_context():
+            while True:
+                for tp, result in fetcher._records.items():
+                    if isinstance(result, FetchResult):
+                        _hand_over(tp, result)
+                drained = await fetcher.fetched_records(active_partitions, timeout=0)
+                remaining = deadline - time.monotonic()
+                if drained or remaining <= 0:
+                    return {
+                        cast(TP, tp): [_joined(batches)]
+                        for tp, batches in drained.items()
+                        if batches
+                    }
+                if not await _another_fetch(fetcher, remaining) or not self.consumer.flow_active:
+                    return {}
+
+
+def _hand_over(tp: TopicPartition, result: FetchResult) -> None:
+    """Make a fetch result yield whole batches; done once, before its first record is taken."""
+    source = result._partition_records
+    if source is not None and not hasattr(source, "_whole"):
+        source._whole = True
+        source._records_iterator = _whole_batches(source, topic=tp.topic, partition=tp.partition)
+
+
+async def _another_fetch(fetcher: Any, seconds: float) -> bool:
+    """Wait until the broker has answered once more; False when it did not in time."""
+    waiter = fetcher._create_fetch_waiter()
+    done, pending = await asyncio.wait([waiter], timeout=seconds)
+    for late in pending:
+        late.cancel()
+    for answer in done:
+        answer.result()  # raises what the fetch raised
+    return bool(done)
+
+
+class BatchConsumer(Consumer):
+    """Faust's consumer, committing exactly what the state has stored."""
+
+    @property
+    def authority(self) -> OffsetAuthority:
+        """The owner of the state, hung on the app by `stream/app.py`."""
+        return cast(OffsetAuthority, self.app.offset_authority)
+
+    def _new_consumer_thread(self) -> BatchConsumerThread:
+        return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    def _to_message(self, tp: TP, record: RecordBatch) -> ConsumerMessage:
+        return ConsumerMessage(
+            record.topic,
+            record.partition,
+            record.next_offset - 1,
+            record.newest_timestamp_ms / 1000.0,
+            0,
+            (),
+            None,
+            record,
+            None,
+            0,
+            0,
+            tp,
+            generation_id=self.app.consumer_generation_id,
+        )
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Go to the offsets stored beside the state; elsewhere to the committed ones."""
+        committed = dict(await super().seek_to_committed())
+        self._committed_in_kafka = {tp: offset for tp, offset in committed.items() if offset}
+        resume = await self.authority.resume_offsets(
+            set(self.assignment()), self.app.consumer_generation_id
+        )
+        if resume:
+            await self._thread.seek_wait(resume)
+        return committed | dict(resume)
+
+    async def perform_seek(self) -> None:
+        """As Faust's, but what the broker has as committed stays what it is."""
+        await super().perform_seek()
+        self._committed_offset.clear()
+        self._committed_offset.update(self._committed_in_kafka)
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
+        for tp in self.assignment():
+            if topics is None or tp in topics or tp.topic in topics:
+                yield tp
+
+    def _new_offset(self, tp: TP) -> int | None:
+        self._acked[tp].clear()
+        self._acked_index[tp].clear()
+        return self.authority.flushed_offset(tp)
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Gaps need no bookkeeping: the state's offset already lies beyond them."""
+
+    async def commit_and_end_transactions(self) -> None:
+        """Store what was read, then commit it: the last act before a rebalance or a stop."""
+        await self.authority.flush()
+        await super().commit_and_end_transactions()
+
+
+class BatchTransport(Transport):
+    """The transport an app uses to get batches: see `stream/app.py`."""
+
+    Consumer = BatchConsumer

@@ -1,0 +1,189 @@
+"""The worker role: builds every part from the settings and runs them under Faust.
+
+The composition root: settings are read once by the command line, and only here do store, sinks, serving,
+pipeline and app meet. Clocks are read here and handed down.
+"""
+
+import asyncio
+import os
+import secrets
+import socket
+import time
+from typing import Any
+
+import redis
+import redis.asyncio as aioredis
+import structlog
+from faust.types import TP
+from mode import Service
+
+from model.baselines import SeasonalNaiveForecaster
+from model.contract import FEATURE_NAMES, FeatureSpec
+from stream.agents import attach
+from stream.app import SurgecastApp, create_app, kafka_client
+from stream.champion import ChampionWatch
+from stream.errors import UsageError
+from stream.output import Output
+from stream.pipeline import Pipeline
+from stream.privacy import Pseudonyms
+from stream.registry import Registry
+from stream.serving import Serving
+from stream.settings import Settings
+from stream.sinks.kafka import KafkaSink
+from stream.sinks.readside import ReadSide
+from stream.state import keys
+from stream.state.history import StoredHistory, load_history
+from stream.state.keys import ROLLUPS, Tag
+from stream.state.redis import RedisStore
+from stream.stats import Stats
+
+log = structlog.get_logger(__name__)
+
+STATS_EVERY_S = 0.5
+CHAMPION_EVERY_S = 2.0
+AHEAD_RETENTION_MS = 7 * 86_400_000
+
+
+def now_ms() -> int:
+    """Wall clock in ms."""
+    return time.time_ns() // 1_000_000
+
+
+def redis_options(settings: Settings) -> tuple[str, dict[str, Any]]:
+    """URL and arguments of a Redis client. Raises UsageError when no store is named."""
+    if not settings.redis.url:
+        raise UsageError("no store: set SURGECAST_REDIS__URL, or run everything with surgecast up")
+    options: dict[str, Any] = {"decode_responses": False}
+    if settings.redis.password:
+        options["password"] = settings.redis.password.get_secret_value()
+    return settings.redis.url, options
+
+
+def pseudonyms(settings: Settings, client: redis.Redis) -> Pseudonyms:
+    """Pseudonyms under the configured key, or under a random one kept in the store."""
+    if settings.privacy.key:
+        return Pseudonyms(settings.privacy.key.get_secret_value().encode())
+    client.set(keys.pseudonym_key(), secrets.token_bytes(32), nx=True)
+    return Pseudonyms(bytes(client.get(keys.pseudonym_key()) or b""))
+
+
+class WorkerService(Service):
+    """Everything of a worker that is not an agent; started and stopped with the Faust app."""
+
+    def __init__(self, app: SurgecastApp, settings: Settings, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        url, options = redis_options(settings)
+        self.settings = settings
+        self.worker_id = f"{socket.gethostname()}-{os.getpid()}"
+        self._blocking = redis.Redis.from_url(url, **options)
+        self._client = aioredis.Redis.from_url(url, **options)
+        self._read_side = ReadSide(self._client, ahead_retention_ms=AHEAD_RETENTION_MS)
+        self._sink = KafkaSink(kafka_client(settings))
+        bucket_ms = settings.window.bucket
+        fallback = SeasonalNaiveForecaster(
+            horizon=settings.model.horizon,
+            bucket_ms=bucket_ms,
+            quantiles=settings.model.quantiles,
+        )
+        self._serving = Serving(fallback, self._history, bucket_ms=bucket_ms)
+        self._output = Output(
+            self._serving,
+            self._sink,
+            self._read_side,
+            bucket_ms=bucket_ms,
+            publish_every_ms=settings.forecasts.publish_every,
+            clock_ms=now_ms,
+        )
+        self._app = app
+        self.pipeline = Pipeline(
+            settings,
+            RedisStore(self._client),
+            self._sink,
+            self._output,
+            pseudonyms(settings, self._blocking),
+            clock_ms=now_ms,
+            lag=self._lag,
+        )
+        self._stats = Stats(self.worker_id, self.pipeline, self._output, self._lag)
+        self._champion = ChampionWatch(
+            Registry(settings.registry_path),
+            self._serving,
+            settings.model,
+            bucket_ms=bucket_ms,
+            tags=self._tags,
+        )
+
+    async def on_start(self) -> None:
+        """Connect the producer and say what this deployment looks like."""
+        await self._sink.start()
+        settings = self.settings
+        await self._read_side.info(
+            {
+                "bucket_ms": settings.window.bucket,
+                "partitions": settings.kafka.partitions,
+                "horizon": settings.model.horizon,
+                "quantiles": list(settings.model.quantiles),
+                "feature_names": list(FEATURE_NAMES),
+                "spec_hash": FeatureSpec().hash,
+                "started_ms": now_ms(),
+            }
+        )
+
+    @Service.task
+    async def _flush(self) -> None:
+        await self.pipeline.run()
+
+    @Service.task
+    async def _serve(self) -> None:
+        await self._output.run()
+
+    @Service.task
+    async def _watch_champion(self) -> None:
+        await self._champion.run(every_s=CHAMPION_EVERY_S)
+
+    @Service.task
+    async def _publish_stats(self) -> None:
+        while not self.should_stop:
+            document = self._stats.document(at_ms=now_ms())
+            await self._read_side.stats(self.worker_id, document)
+            await asyncio.sleep(STATS_EVERY_S)
+
+    async def on_stop(self) -> None:
+        """Disconnect; what was read has been stored by the consumer's own stop."""
+        await self._sink.stop()
+        await self._client.aclose()
+
+    def _tags(self) -> list[Tag]:
+        numbers: list[Tag] = list(self.pipeline.owned)
+        return [*numbers, ROLLUPS] if 0 in self.pipeline.owned else numbers
+
+    def _history(self, tag: Tag, from_ms: int | None, to_ms: int | None) -> StoredHistory | None:
+        return load_history(
+            self._blocking, tag, bucket_ms=self.settings.window.bucket, from_ms=from_ms, to_ms=to_ms
+        )
+
+    def _lag(self, tp: TP) -> int | None:
+        consumer = self._app.consumer
+        if tp not in consumer.assignment():
+            return 0
+        highwater = consumer.highwater(tp)
+        owned = self.pipeline.owned.get(tp.partition)
+        if highwater is None or owned is None:
+            return None
+        return max(0, highwater - owned.partition.positions.get(tp.topic, 0))
+
+
+def run(settings: Settings) -> None:
+    """Run a worker until it is told to stop (SIGTERM, SIGINT). Blocks."""
+    app = create_app(settings, data_dir=settings.data_dir / "faust")
+    service = WorkerService(app, settings)
+    app.offset_authority = service.pipeline
+    attach(app, service.pipeline)
+    app.add_dependency(service)
+    worker = app.Worker(
+        loglevel=None,
+        override_logging=False,
+        redirect_stdouts=False,
+        quiet=True,
+    )
+    worker.execute_from_commandline()
