@@ -1,12 +1,14 @@
-"""Fixtures for every kind of test: a real store, empty for each test."""
+"""Fixtures for every kind of test: a real store, empty for each test; brokers; no silent skips."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Generator, Iterator
 
 import pytest
 from redis import Redis
 
 from stream.embedded import embedded_store
 from stream.settings import Settings
+from tests.services import broker, no_process_left  # noqa: F401 - fixtures
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +26,13 @@ def redis_client(valkey_url: str) -> Iterator[Redis]:
     client.flushdb()
     yield client
     client.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With CI=true a skipped test is a failure: nothing may go untested in silence."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI") == "true":
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and CI skips nothing: {report.longrepr}"
+    return report
