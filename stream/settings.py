@@ -31,8 +31,8 @@ def duration_ms(text: str | int) -> int:
     >>> duration_ms("1h"), duration_ms("250ms"), duration_ms(40)
     (3600000, 250, 40)
     """
-    if isinstance(text, int):
-        return text
+    if isinstance(text, int) or text.strip().isdecimal():
+        return int(text)
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*", str(text))
     if not match:
         raise ValueError(f"{text!r} is no duration; write for example 250ms, 30s, 15m, 1h or 28d")
@@ -169,9 +169,10 @@ class ServerSettings(Section):
 
 
 class DashboardSettings(ServerSettings):
-    """The live page."""
+    """The live page. `origins` are further hosts, such as a proxy's, whose pages may connect."""
 
     port: int = Field(5006, ge=0, le=65_535)
+    origins: tuple[str, ...] = ()
 
 
 class ApiSettings(ServerSettings):
