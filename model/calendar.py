@@ -1,0 +1,119 @@
+"""Calendar of buckets: what is known of any bucket, past or future, from its start alone.
+
+Hour and weekday are one-hot, so closed hours and Saturdays can be learnt exactly; the day of the
+year is given by harmonics; holidays and the Christmas gap have columns of their own. Times are read
+as the wall clock of the shop.
+
+Axes: N = buckets, C = calendar features.
+"""
+
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+HOUR_MS: Final = 3_600_000
+DAY_MS: Final = 86_400_000
+_YEAR_DAYS: Final = 365.2425
+_HOURS, _WEEKDAYS, _YEAR_HARMONICS, _REST = 24, 7, 3, 9
+N_CALENDAR: Final = _HOURS + 2 + _WEEKDAYS + 2 * _YEAR_HARMONICS + _REST
+
+
+@lru_cache(maxsize=512)
+def _holiday_days(country: str, year: int) -> frozenset[int]:
+    """Days since the epoch that are public holidays of `country` in `year`."""
+    import holidays  # slow to import, and needed for a configured country only
+
+    subdivision = "ENG" if country == "GB" else None
+    days = holidays.country_holidays(country, subdiv=subdivision, years=year)
+    epoch = np.datetime64("1970-01-01")
+    return frozenset(int((np.datetime64(day) - epoch).astype(int)) for day in days)
+
+
+def calendar_features(
+    start_ms_N: NDArray[np.int64], *, bucket_ms: int, country: str | None
+) -> NDArray[np.float32]:
+    """Calendar [N, C] of the buckets that start at `start_ms_N`.
+
+    Raises NotImplementedError (from `holidays`) for an unknown country.
+
+    >>> monday = np.array([4 * DAY_MS + 13 * HOUR_MS], np.int64)  # 1970-01-05, 13:00
+    >>> features = calendar_features(monday, bucket_ms=HOUR_MS, country="GB")
+    >>> features[0, 13].item(), features[0, 26:33].tolist()
+    (1.0, [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+    """
+    start_N = np.asarray(start_ms_N, np.int64)
+    day_N = start_N // DAY_MS
+    out_NC = np.zeros((start_N.size, N_CALENDAR), np.float32)
+    rows = np.arange(start_N.size)
+    if bucket_ms < DAY_MS:
+        of_day_N = start_N % DAY_MS
+        out_NC[rows, of_day_N // HOUR_MS] = 1.0
+        angle_N = 2 * np.pi * (of_day_N % HOUR_MS) / HOUR_MS
+        out_NC[:, _HOURS] = np.sin(angle_N)
+        out_NC[:, _HOURS + 1] = np.cos(angle_N)
+    column = _HOURS + 2
+    out_NC[rows, column + (day_N + 3) % 7] = 1.0  # 1970-01-01 was a Thursday; Monday is 0
+    column += _WEEKDAYS
+
+    dates_N = day_N.astype("datetime64[D]")
+    year_N = dates_N.astype("datetime64[Y]")
+    of_year_N = (dates_N - year_N.astype("datetime64[D]")).astype(np.int64)
+    for k in range(1, _YEAR_HARMONICS + 1):
+        angle_N = 2 * np.pi * k * of_year_N / _YEAR_DAYS
+        out_NC[:, column] = np.sin(angle_N)
+        out_NC[:, column + 1] = np.cos(angle_N)
+        column += 2
+    _special_days(out_NC[:, column:], day_N, of_year_N, year_N, country)
+    return out_NC
+
+
+def _special_days(
+    out_NR: NDArray[np.float32],
+    day_N: NDArray[np.int64],
+    of_year_N: NDArray[np.int64],
+    year_N: NDArray[np.datetime64],
+    country: str | None,
+) -> None:
+    """Fill the columns of holidays, the Christmas gap, the run-up to it and the month's phase."""
+    years_N = year_N.astype(np.int64) + 1970
+    if country is not None:
+        off = np.array(
+            sorted(
+                {
+                    day
+                    for year in range(int(years_N.min()) - 1, int(years_N.max()) + 2)
+                    for day in _holiday_days(country, year)
+                }
+            ),
+            np.int64,
+        )
+        out_NR[:, 0] = np.isin(day_N, off)
+        out_NR[:, 1] = np.isin(day_N + 1, off)
+        out_NR[:, 2] = np.isin(day_N - 1, off)
+    christmas_N = (
+        (years_N - 1970).astype("datetime64[Y]").astype("datetime64[D]").astype(np.int64)
+        + 358
+        + ((years_N % 4 == 0) & ((years_N % 100 != 0) | (years_N % 400 == 0)))
+    )
+    until_N = christmas_N - day_N
+    out_NR[:, 3] = (until_N <= 1) | (of_year_N < 3)  # 24 December to 3 January
+    out_NR[:, 4] = (until_N >= 0) * np.exp(-np.maximum(until_N, 0) / 5.0)
+    out_NR[:, 5] = (until_N >= 0) * np.exp(-np.maximum(until_N, 0) / 20.0)
+    out_NR[:, 6] = np.exp(-of_year_N / 7.0)
+    of_month_N = (
+        day_N.astype("datetime64[D]")
+        - day_N.astype("datetime64[D]").astype("datetime64[M]").astype("datetime64[D]")
+    ).astype(np.int64)
+    out_NR[:, 7] = np.sin(2 * np.pi * of_month_N / 30.44)
+    out_NR[:, 8] = np.cos(2 * np.pi * of_month_N / 30.44)
+
+
+def horizon_calendar(
+    origin_ms_N: NDArray[np.int64], *, horizon: int, bucket_ms: int, country: str | None
+) -> NDArray[np.float32]:
+    """Calendar [N, H, C] of the `horizon` buckets from each origin on (the first one forecast)."""
+    starts_NH = np.asarray(origin_ms_N, np.int64)[:, None] + bucket_ms * np.arange(horizon)
+    flat = calendar_features(starts_NH.reshape(-1), bucket_ms=bucket_ms, country=country)
+    return flat.reshape(*starts_NH.shape, N_CALENDAR)

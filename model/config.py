@@ -1,0 +1,101 @@
+"""Configuration of networks and training: frozen, typed, stored whole in every checkpoint."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Architecture = Literal["lstm", "gru", "transformer"]
+
+DAY_MS = 86_400_000
+DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """What a network is and what it forecasts.
+
+    `memory_days` is how many days the slow carried mean (the output scale) looks back,
+    `scale_floor` the least scale in units a bucket; `holidays_country` a code of the `holidays`
+    package, or None for a calendar without holidays. `context` is the length of the transformer's
+    rolling cache.
+
+    Raises ValueError for a horizon, quantile or size that makes no sense.
+
+    >>> ModelConfig(horizon=24, bucket_ms=3_600_000).buckets_per_day
+    24
+    """
+
+    horizon: int
+    bucket_ms: int
+    quantiles: tuple[float, ...] = DECILES
+    architecture: Architecture = "lstm"
+    hidden: int = 64
+    layers: int = 2
+    rank: int = 48
+    context: int = 64
+    memory_days: float = 28.0
+    scale_floor: float = 0.02
+    holidays_country: str | None = "GB"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be a forecast."""
+        if self.horizon < 1:
+            raise ValueError(f"horizon {self.horizon} must be at least 1")
+        if self.bucket_ms < 1:
+            raise ValueError(f"bucket_ms {self.bucket_ms} must be positive")
+        rising = all(a < b for a, b in zip(self.quantiles, self.quantiles[1:], strict=False))
+        if not self.quantiles or not rising or not 0 < self.quantiles[0] <= self.quantiles[-1] < 1:
+            raise ValueError(f"quantiles {self.quantiles} must rise and lie between 0 and 1")
+        if min(self.hidden, self.layers, self.rank, self.context) < 1:
+            raise ValueError("hidden, layers, rank and context must be at least 1")
+
+    @property
+    def buckets_per_day(self) -> int:
+        """Buckets a day, at least 1."""
+        return max(1, DAY_MS // self.bucket_ms)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self) | {"quantiles": list(self.quantiles)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
+        """The inverse of `as_dict`. Raises TypeError for an unknown name."""
+        return cls(**values | {"quantiles": tuple(values["quantiles"])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """How a network is trained.
+
+    A *chunk* is `chunk` buckets of `lanes` series; each chunk is one update. `groups` are sets of
+    lanes at different times. `volume_power` says how strongly series with much demand are drawn
+    more often (0 = all alike, 1 = by volume). `max_seconds` stops the training wherever it is;
+    without it the same seed gives the same weights on a CPU.
+    """
+
+    model: ModelConfig
+    seed: int = 7
+    updates: int = 1_200
+    chunk: int = 96
+    lanes: int = 192
+    groups: int = 4
+    origins: int = 24
+    reset_share: float = 0.15
+    cold_share: float = 0.1
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-4
+    clip_norm: float = 1.0
+    average_decay: float = 0.995
+    cumulative_weight: float = 0.5
+    volume_power: float = 0.5
+    max_series: int = 1_500
+    validation_share: float = 0.1
+    validate_every: int = 100
+    patience: int = 5
+    max_seconds: float | None = None
+    device: str = "cpu"
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self) | {"model": self.model.as_dict()}

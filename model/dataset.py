@@ -1,0 +1,205 @@
+"""History for training: a dense block of closed buckets, and lanes of series that walk through it.
+
+A **lane group** is a set of series that walk together from bucket to bucket, chunk by chunk, with
+their carried statistics; groups stand at different times, so one update sees several seasons. The
+history itself is read in place and never copied whole.
+
+Axes: T = buckets, S = series of the history, B = lanes of a group, F = stored features,
+I = inputs, C = calendar.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.calendar import calendar_features, horizon_calendar
+from model.config import ModelConfig
+from model.contract import FEATURE_NAMES
+from model.errors import HistoryTooShort, InvalidValues
+from model.inputs import carry_statistics, series_inputs
+from model.scaling import new_statistics, scale_of, started
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Closed buckets of all series: `values_TSF` float32, T buckets × S series × F features.
+
+    Bucket t covers ``[start_ms + t·bucket_ms, …)``. Raises InvalidValues for a shape or values that
+    are no demand.
+    """
+
+    values_TSF: Floats
+    start_ms: int
+    bucket_ms: int
+    series: list[str]
+
+    def __post_init__(self) -> None:
+        """Check the shape; values are checked series by series as they are drawn."""
+        shape = self.values_TSF.shape
+        if len(shape) != 3 or shape[2] != len(FEATURE_NAMES):
+            raise InvalidValues(f"history of shape {shape} is not [T, S, {len(FEATURE_NAMES)}]")
+        if shape[1] != len(self.series):
+            raise InvalidValues(f"history has {shape[1]} columns for {len(self.series)} series")
+
+    @property
+    def buckets(self) -> int:
+        """Number of buckets T."""
+        return int(self.values_TSF.shape[0])
+
+    @property
+    def end_ms(self) -> int:
+        """End of the last bucket."""
+        return self.start_ms + self.buckets * self.bucket_ms
+
+    def volume(self, end: int | None = None) -> NDArray[np.float64]:
+        """Units [S] of each series before bucket `end`."""
+        total_S = np.zeros(len(self.series))
+        for first in range(0, end or self.buckets, 512):
+            part = self.values_TSF[first : min(first + 512, end or self.buckets), :, 0]
+            total_S += part.sum(axis=0, dtype=np.float64)
+        return total_S
+
+
+@dataclass(slots=True)
+class Chunk:
+    """One chunk of G groups of B lanes, ready for the network; N = G · B lanes, group by group.
+
+    `inputs_NLI`, `scale_NL` and `started_NL` describe the chunk's L buckets, `calendar_NLC` is
+    alike in a group; `ahead_NX` is the demand of the buckets after the chunk's first, up to one
+    horizon behind its last; `known_NX` is 1 where these lie before the end of what may be known.
+    """
+
+    first_G: NDArray[np.int64]
+    inputs_NLI: Tensor
+    calendar_NLC: Tensor
+    scale_NL: Tensor
+    started_NL: Tensor
+    ahead_NX: Tensor
+    known_NX: Tensor
+
+
+@dataclass(slots=True)
+class Picked:
+    """The series drawn for training, their values, and where statistics can be picked up.
+
+    `values_TSF` holds the series drawn only; the statistics `grid_GSK[g]` stand *before* bucket
+    ``g * every``. What lies at or behind bucket `end` is for validation.
+    """
+
+    values_TSF: Tensor
+    start_ms: int
+    config: ModelConfig
+    end: int
+    every: int
+    index_S: NDArray[np.int64]
+    weight_S: NDArray[np.float64]
+    grid_GSK: Tensor
+    calendar_TC: Tensor = field(repr=False)
+
+    def chunk(
+        self,
+        lanes_GB: Tensor,
+        stats_NK: Tensor,
+        first_G: NDArray[np.int64],
+        *,
+        length: int,
+        end: int,
+    ) -> Chunk:
+        """Buckets ``[first, first + length)`` of every group; carries `stats_NK` over them.
+
+        Demand is known before bucket `end` only.
+        """
+        config = self.config
+        groups = list(zip(first_G.tolist(), lanes_GB, strict=True))
+        values_LNF = torch.cat(
+            [self.values_TSF[first : first + length, lanes] for first, lanes in groups], dim=1
+        )
+        carried_LNK = torch.empty(*values_LNF.shape[:2], stats_NK.shape[1])
+        for t in range(length):
+            carry_statistics(stats_NK, values_LNF[t], config)
+            carried_LNK[t] = stats_NK
+        flat_XK = carried_LNK.flatten(0, 1)
+        inputs_XI = series_inputs(flat_XK, values_LNF.flatten(0, 1), config)
+        shape = values_LNF.shape[:2]
+        reach = length + config.horizon - 1
+        size = lanes_GB.shape[1]
+        ahead_NX = torch.zeros(shape[1], reach)
+        known_NX = torch.zeros(shape[1], reach)
+        for group, (first, lanes) in enumerate(groups):
+            rows = slice(group * size, (group + 1) * size)
+            known = min(reach, end - first - 1)
+            ahead_NX[rows, :known] = self.values_TSF[first + 1 : first + 1 + known, lanes, 0].T
+            known_NX[rows, :known] = 1.0
+        calendar = [self.calendar_TC[first : first + length] for first, _ in groups]
+        return Chunk(
+            first_G=first_G.copy(),
+            inputs_NLI=inputs_XI.view(*shape, -1).transpose(0, 1),
+            calendar_NLC=torch.stack(calendar).repeat_interleave(size, dim=0),
+            scale_NL=scale_of(flat_XK, floor=config.scale_floor).view(shape).T,
+            started_NL=started(flat_XK).view(shape).T,
+            ahead_NX=ahead_NX,
+            known_NX=known_NX,
+        )
+
+    def horizon_calendar(
+        self, first_G: NDArray[np.int64], positions_P: NDArray[np.int64]
+    ) -> Tensor:
+        """Calendar [G · P, H, C] of the horizons behind buckets ``first + position``."""
+        config = self.config
+        buckets = (first_G[:, None] + positions_P + 1).reshape(-1)
+        return torch.from_numpy(
+            horizon_calendar(
+                self.start_ms + buckets * config.bucket_ms,
+                horizon=config.horizon,
+                bucket_ms=config.bucket_ms,
+                country=config.holidays_country,
+            )
+        )
+
+
+def pick_series(
+    history: History, config: ModelConfig, *, end: int, every: int, limit: int, power: float
+) -> Picked:
+    """Take at most `limit` series, those with most demand first, and prepare their statistics.
+
+    Lanes are later drawn with weight ``volume ** power``. Raises HistoryTooShort where nothing was
+    sold before bucket `end`, InvalidValues for NaN, infinite or negative units.
+    """
+    volume_S = history.volume(end)
+    if not np.isfinite(volume_S).all():
+        raise InvalidValues("the history holds NaN or infinite units")
+    order = np.argsort(-volume_S, kind="stable")[:limit]
+    index_S = np.sort(order[volume_S[order] > 0])
+    if not index_S.size:
+        raise HistoryTooShort(f"no unit was sold in the {end} buckets to learn from")
+    values = np.ascontiguousarray(history.values_TSF[:, index_S])
+    if not np.isfinite(values).all() or values[:, :, 0].min() < 0:
+        raise InvalidValues("the history holds NaN, infinite or negative units")
+    values_TSF = torch.from_numpy(values)
+    weight_S = volume_S[index_S] ** power
+    starts = history.start_ms + history.bucket_ms * np.arange(history.buckets, dtype=np.int64)
+    calendar_TC = torch.from_numpy(
+        calendar_features(starts, bucket_ms=config.bucket_ms, country=config.holidays_country)
+    )
+    stats_SK = new_statistics(index_S.size)
+    grid = []
+    for t in range(history.buckets):
+        if t % every == 0:
+            grid.append(stats_SK.clone())
+        carry_statistics(stats_SK, values_TSF[t], config)
+    return Picked(
+        values_TSF=values_TSF,
+        start_ms=history.start_ms,
+        config=config,
+        end=end,
+        every=every,
+        index_S=index_S,
+        weight_S=weight_S / weight_S.sum(),
+        grid_GSK=torch.stack(grid),
+        calendar_TC=calendar_TC,
+    )

@@ -1,0 +1,108 @@
+"""Quantile heads: all horizon steps and quantiles at once, monotone by construction.
+
+What is known of the future writes the weights: a small network turns the calendar of each horizon
+bucket into a matrix, and the series' encoding is multiplied by it. All series share these matrices,
+so serving is one matrix product however long the horizon is.
+
+A quantile is the one below plus a softplus increment, so quantiles never cross. Cumulative demand
+is a sum over the horizon of such rising, non-negative steps, so it rises with the quantile and with
+the horizon. The lowest quantile is lowered by `ZERO_SHIFT` of the scale and cut at zero when
+served: what is next to nothing is forecast as exactly nothing.
+
+Direct forecasts of every horizon from every bucket: MQ-RNN, arXiv:1711.11053 ("forking sequences").
+
+Axes: B = series, O = origins, R = rank (+1 for the bias), C = calendar, H = horizon, Q = quantiles.
+"""
+
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+ZERO_SHIFT: Final = 0.01
+
+
+def rising(logits: Tensor) -> Tensor:
+    """Quantiles in multiples of the scale from logits [..., Q]; may start `ZERO_SHIFT` below zero.
+
+    >>> rising(torch.zeros(2)).tolist()
+    [0.683..., 1.376...]
+    """
+    steps = functional.softplus(logits)
+    return steps.cumsum(dim=-1) - ZERO_SHIFT
+
+
+def rising_sums(logits: Tensor) -> Tensor:
+    """Quantiles of the sum over buckets 0…h, in multiples of the scale, from logits [..., H, Q].
+
+    >>> rising_sums(torch.zeros(2, 1)).flatten().tolist()
+    [0.683..., 1.376...]
+    """
+    steps = functional.softplus(logits)
+    return steps.cumsum(dim=-1).cumsum(dim=-2) - ZERO_SHIFT
+
+
+class QuantileHeads(nn.Module):
+    """Units of each horizon bucket, and of their running sum."""
+
+    def __init__(
+        self, width: int, n_calendar: int, *, horizon: int, n_quantiles: int, rank: int
+    ) -> None:
+        super().__init__()
+        self.horizon = horizon
+        self.n_quantiles = n_quantiles
+        self.rank = rank
+        self.project = nn.Linear(width, rank)
+        self.place = nn.Parameter(torch.randn(horizon, 8) * 0.3)
+        self.read = nn.Linear(n_calendar + 8, 48)
+        self.write = nn.Linear(48, (rank + 1) * 2 * n_quantiles)
+        with torch.no_grad():
+            self.write.weight.mul_(0.3)
+            self.write.bias.mul_(0.3)
+            bias_R2Q = self.write.bias.view(rank + 1, 2, n_quantiles)
+            bias_R2Q[-1].fill_(-2.0)  # most steps are next to nothing before anything is learnt
+
+    def code(self, encoded: Tensor) -> Tensor:
+        """What of the encoding [..., D] the heads use: [..., R]."""
+        projected: Tensor = self.project(encoded)
+        return functional.silu(projected)
+
+    def written(self, horizon_OHC: Tensor) -> Tensor:
+        """Weights [O, R + 1, 2, H, Q] for the calendar of the horizon buckets of O origins."""
+        origins, horizon = horizon_OHC.shape[0], self.horizon
+        place = self.place.expand(origins, horizon, -1)
+        read_OHX = functional.silu(self.read(torch.cat((horizon_OHC, place), dim=2)))
+        flat: Tensor = self.write(read_OHX)
+        shape = (origins, horizon, self.rank + 1, 2, self.n_quantiles)
+        return flat.view(shape).permute(0, 2, 3, 1, 4)
+
+    def forward(self, encoded_OBD: Tensor, horizon_OHC: Tensor) -> tuple[Tensor, Tensor]:
+        """Quantiles [O, B, H, Q] of units and of cumulative units, in multiples of the scale.
+
+        Not yet cut at zero, so that a forecast of nothing still has a gradient.
+        """
+        code_OBR = self.code(encoded_OBD)
+        weights = self.written(horizon_OHC).flatten(2)
+        logits_OBX = torch.baddbmm(weights[:, -1:, :], code_OBR, weights[:, :-1, :])
+        shape = (*logits_OBX.shape[:2], 2, self.horizon, self.n_quantiles)
+        logits = logits_OBX.view(shape)
+        return rising(logits[:, :, 0]), rising_sums(logits[:, :, 1])
+
+    def serve(
+        self, encoded_BD: Tensor, weights: Tensor, scale_B: Tensor, units: Tensor, sums: Tensor
+    ) -> None:
+        """Write units and cumulative units into `units` and `sums` (each [B, H, Q], contiguous).
+
+        `weights` is `written` of this one origin, [R + 1, 2, H * Q].
+        """
+        code_BR = self.code(encoded_BD)
+        scale_B11 = scale_B[:, None, None]
+        for part, out_BHQ in enumerate((units, sums)):
+            flat_BX = out_BHQ.view(out_BHQ.shape[0], -1)
+            torch.addmm(weights[-1, part], code_BR, weights[:-1, part], out=flat_BX)
+            steps = functional.softplus(out_BHQ)
+            torch.cumsum(steps, dim=2, out=out_BHQ)
+            if part == 1:
+                torch.cumsum(out_BHQ, dim=1, out=out_BHQ)
+            out_BHQ.sub_(ZERO_SHIFT).clamp_(min=0.0).mul_(scale_B11)

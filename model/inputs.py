@@ -1,0 +1,95 @@
+"""What the network sees of a series at a closed bucket.
+
+Every input is a pure function of the carried statistics (already updated by the bucket) and of the
+bucket itself, so stepping bucket by bucket and reading the history anew give the same numbers.
+Demand is divided by the carried scale and compressed by log1p; where no click was ever seen the
+click inputs are zero and a flag says so.
+
+Axes: S = series, F = stored features, K = carried statistics, I = inputs.
+"""
+
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from model import scaling as at
+from model.config import ModelConfig
+
+#: Inputs of a series, in order.
+INPUT_NAMES: Final = (
+    "demand", "demand_log", "sold", "returns", "orders", "revenue", "views", "carts", "visitors",
+    "conversion", "has_clicks", "price", "price_last", "scale_log", "age_log", "week_ratio",
+    "day_ratio", "rate", "size_ratio", "since_log", "returns_share", "started",
+)  # fmt: skip
+N_INPUTS: Final = len(INPUT_NAMES)
+
+
+def _log_ratio(a: Tensor, b: Tensor, floor: float) -> Tensor:
+    return torch.log((a + floor) / (b + floor))
+
+
+def series_inputs(stats_SK: Tensor, values_SF: Tensor, config: ModelConfig) -> Tensor:
+    """Inputs [S, I] of one closed bucket; `stats_SK` already holds the bucket.
+
+    >>> config = ModelConfig(horizon=2, bucket_ms=3_600_000)
+    >>> tuple(series_inputs(at.new_statistics(3), torch.zeros(3, 9), config).shape) == (3, N_INPUTS)
+    True
+    """
+    floor = config.scale_floor
+    scale_S = at.scale_of(stats_SK, floor=floor)
+    units_S = values_SF[:, at.UNITS]
+    demand_S = units_S / scale_S
+    visitors_S = values_SF[:, at.VISITORS]
+    price_S = stats_SK[:, at.PRICE].clamp(min=1e-3)
+    money_S = values_SF[:, at.REVENUE].clamp(min=0.0) / (price_S * scale_S)
+    has_clicks_S = (stats_SK[:, at.M_VIEWS] > 0).to(units_S.dtype)
+    priced_S = stats_SK[:, at.PRICE] > 0
+    last_S = stats_SK[:, at.PRICE_LAST].clamp(min=1e-3)
+    relative_S = torch.where(priced_S, torch.log(last_S / price_S), 0.0).clamp(-2.0, 2.0)
+    sold_S = units_S > 0
+    week_S = stats_SK[:, at.WEEK]
+    columns = (
+        demand_S.clamp(max=20.0) * 0.1,
+        torch.log1p(demand_S),
+        sold_S.to(units_S.dtype),
+        torch.log1p(values_SF[:, at.RETURNS] / scale_S),
+        torch.log1p(values_SF[:, at.ORDERS]),
+        torch.where(priced_S, torch.log1p(money_S), 0.0),
+        torch.log1p(values_SF[:, at.VIEWS] / (stats_SK[:, at.M_VIEWS] + floor)),
+        torch.log1p(values_SF[:, at.CARTS]),
+        torch.log1p(visitors_S / (stats_SK[:, at.M_VISITORS] + floor)),
+        torch.where(
+            visitors_S > 0, values_SF[:, at.PURCHASES] / visitors_S.clamp(min=1.0), 0.0
+        ).clamp(max=3.0)
+        - stats_SK[:, at.CONV],
+        has_clicks_S,
+        torch.where(sold_S, relative_S, 0.0),
+        relative_S,
+        torch.log(scale_S) * 0.25,
+        torch.log1p(stats_SK[:, at.AGE] / config.buckets_per_day) * 0.25,
+        _log_ratio(week_S, stats_SK[:, at.SLOW], floor),
+        _log_ratio(stats_SK[:, at.DAY], week_S, floor),
+        stats_SK[:, at.RATE],
+        _log_ratio(stats_SK[:, at.SIZE], stats_SK[:, at.SLOW], floor) * 0.25,
+        torch.log1p(stats_SK[:, at.SINCE]) * 0.25,
+        stats_SK[:, at.M_RETURNS] / scale_S,
+        (stats_SK[:, at.AGE] > 0).to(units_S.dtype),
+    )
+    return torch.stack(columns, dim=1)
+
+
+def carry_statistics(stats_SK: Tensor, values_SF: Tensor, config: ModelConfig) -> None:
+    """Carry the statistics over one bucket, in place."""
+    at.update_statistics(
+        stats_SK,
+        values_SF,
+        buckets_per_day=config.buckets_per_day,
+        memory_days=config.memory_days,
+    )
+
+
+def observe(stats_SK: Tensor, values_SF: Tensor, config: ModelConfig) -> Tensor:
+    """Carry the statistics over one bucket, in place, and return its inputs [S, I]."""
+    carry_statistics(stats_SK, values_SF, config)
+    return series_inputs(stats_SK, values_SF, config)

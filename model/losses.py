@@ -1,0 +1,58 @@
+"""Training losses in torch: pinball losses scaled by the series, **without** the factor 2 of WQL.
+
+Axes: … = any leading axes, H = horizon, Q = quantiles.
+"""
+
+import torch
+from torch import Tensor
+
+
+def pinball(target: Tensor, forecast: Tensor, quantiles_Q: Tensor) -> Tensor:
+    """Pinball loss ``max(q·e, (q − 1)·e)``, e = target − forecast, no factor 2.
+
+    Koenker & Bassett 1978.
+
+    `target` is [...], `forecast` [..., Q]; the result is [..., Q].
+
+    >>> q = torch.tensor([0.5, 0.9])
+    >>> pinball(torch.tensor(10.0), torch.tensor([8.0, 8.0]), q).tolist()
+    [1.0, 1.8]
+    """
+    error = target.unsqueeze(-1) - forecast
+    return torch.maximum(quantiles_Q * error, (quantiles_Q - 1) * error)
+
+
+def masked_mean(loss: Tensor, weight: Tensor) -> Tensor:
+    """Mean of `loss` under `weight` (broadcast); zero where nothing has weight.
+
+    >>> masked_mean(torch.tensor([1.0, 5.0]), torch.tensor([1.0, 0.0])).item()
+    1.0
+    """
+    weight = weight.expand_as(loss)
+    return (loss * weight).sum() / weight.sum().clamp(min=1e-9)
+
+
+def forecast_loss(
+    *,
+    units: Tensor,
+    sums: Tensor,
+    target: Tensor,
+    known: Tensor,
+    weight: Tensor,
+    quantiles_Q: Tensor,
+    cumulative_weight: float,
+) -> Tensor:
+    """Pinball loss of both heads in multiples of the scale.
+
+    `units` and `sums` are [..., H, Q], `target` and `known` [..., H] (`known` = the bucket lies in
+    the data), `weight` [...] of each origin. The loss of cumulative demand is divided by the number
+    of buckets summed, so that far steps do not drown near ones.
+    """
+    counted = (known * weight.unsqueeze(-1)).unsqueeze(-1)
+    loss = masked_mean(pinball(target, units, quantiles_Q), counted)
+    if cumulative_weight:
+        span_H = torch.arange(1, target.shape[-1] + 1, device=target.device, dtype=target.dtype)
+        whole = known.cumprod(dim=-1) * weight.unsqueeze(-1)
+        sum_loss = pinball(target.cumsum(dim=-1), sums, quantiles_Q) / span_H.unsqueeze(-1)
+        loss = loss + cumulative_weight * masked_mean(sum_loss, whole.unsqueeze(-1))
+    return loss

@@ -1,0 +1,118 @@
+"""Forecast metrics in numpy, each with its definition; the factor-2 convention is stated at each.
+
+Axes: N = any number of forecast buckets, flattened, Q = quantiles, T = past buckets.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+
+
+class UndefinedMetric(ValueError):
+    """The metric has no value for this input; the text says why."""
+
+
+def pinball_loss(actual_N: Floats, forecast_NQ: Floats, quantiles: tuple[float, ...]) -> Floats:
+    """Pinball loss [N, Q] in units, **without** the factor 2 (Koenker & Bassett 1978).
+
+    ``max(q·e, (q − 1)·e)`` with ``e = actual − forecast``.
+
+    >>> pinball_loss(np.array([10.0]), np.array([[8.0, 8.0]]), (0.5, 0.9)).round(6).tolist()
+    [[1.0, 1.8]]
+    """
+    q_Q = np.asarray(quantiles)
+    error_NQ = np.asarray(actual_N, np.float64)[:, None] - forecast_NQ
+    return np.maximum(q_Q * error_NQ, (q_Q - 1) * error_NQ)
+
+
+def wql(actual_N: Floats, forecast_NQ: Floats, quantiles: tuple[float, ...]) -> float:
+    """Weighted quantile loss: ``2 · Σ pinball / Σ |actual|``, mean over q (**factor 2**).
+
+    Pooled over everything given. Raises UndefinedMetric where Σ |actual| is 0.
+
+    >>> round(wql(np.array([10.0, 0.0]), np.array([[8.0], [1.0]]), (0.5,)), 6)
+    0.3
+    """
+    total = float(np.abs(actual_N).sum())
+    if total == 0:
+        raise UndefinedMetric("WQL is undefined: all actual values are zero")
+    loss_Q = pinball_loss(actual_N, forecast_NQ, quantiles).sum(axis=0)
+    return float(2 * loss_Q.mean() / total)
+
+
+def sql(
+    actual_N: Floats, forecast_NQ: Floats, quantiles: tuple[float, ...], naive_error_N: Floats
+) -> float:
+    """Scaled quantile loss: ``2 · pinball / naive error``, mean (**factor 2**).
+
+    `naive_error_N` is `seasonal_error` of the series each bucket belongs to; buckets where it is 0
+    are left out. Raises UndefinedMetric where none is left.
+
+    >>> round(sql(np.array([10.0]), np.array([[8.0]]), (0.5,), np.array([4.0])), 6)
+    0.5
+    """
+    loss_N = 2 * pinball_loss(actual_N, forecast_NQ, quantiles).mean(axis=1)
+    return _scaled_mean(loss_N, naive_error_N, "SQL")
+
+
+def mase(actual_N: Floats, median_N: Floats, naive_error_N: Floats) -> float:
+    """Mean absolute scaled error (Hyndman & Koehler 2006): mean ``|actual − median| / naive``.
+
+    >>> mase(np.array([10.0]), np.array([8.0]), np.array([4.0]))
+    0.5
+    """
+    error_N = np.abs(np.asarray(actual_N, np.float64) - median_N)
+    return _scaled_mean(error_N, naive_error_N, "MASE")
+
+
+def _scaled_mean(loss_N: Floats, naive_error_N: Floats, name: str) -> float:
+    usable_N = np.asarray(naive_error_N) > 0
+    if not usable_N.any():
+        raise UndefinedMetric(f"{name} is undefined: the seasonal naive made no error in the past")
+    return float((loss_N[usable_N] / np.asarray(naive_error_N)[usable_N]).mean())
+
+
+def seasonal_error(past_T: Floats, season: int) -> float:
+    """In-sample mean absolute error of the seasonal naive: mean of ``|y[t] − y[t − season]|``.
+
+    Raises UndefinedMetric for a past that is no longer than one season.
+
+    >>> seasonal_error(np.array([1.0, 2.0, 3.0, 5.0]), 2)
+    2.5
+    """
+    past_T = np.asarray(past_T, np.float64)
+    if past_T.size <= season:
+        raise UndefinedMetric(f"{past_T.size} past buckets are no more than one season of {season}")
+    return float(np.abs(past_T[season:] - past_T[:-season]).mean())
+
+
+def interval_coverage(actual_N: Floats, low_N: Floats, high_N: Floats) -> float:
+    """Share of actual values inside ``[low, high]``, both ends included.
+
+    >>> interval_coverage(np.array([1.0, 9.0]), np.array([0.0, 0.0]), np.array([2.0, 2.0]))
+    0.5
+    """
+    actual_N = np.asarray(actual_N)
+    return float(((actual_N >= low_N) & (actual_N <= high_N)).mean())
+
+
+def quantile_coverage(actual_N: Floats, forecast_N: Floats) -> float:
+    """Share of actual values at or below the forecast quantile.
+
+    >>> quantile_coverage(np.array([1.0, 9.0]), np.array([1.0, 2.0]))
+    0.5
+    """
+    return float((np.asarray(actual_N) <= forecast_N).mean())
+
+
+def bias(actual_N: Floats, median_N: Floats) -> float:
+    """``Σ (median − actual) / Σ |actual|``: above zero = forecast too high.
+
+    >>> bias(np.array([10.0]), np.array([12.0]))
+    0.2
+    """
+    total = float(np.abs(actual_N).sum())
+    if total == 0:
+        raise UndefinedMetric("bias is undefined: all actual values are zero")
+    return float((np.asarray(median_N, np.float64) - actual_N).sum() / total)

@@ -1,0 +1,35 @@
+"""The protocol every network follows: a sequence at once for training, one bucket for serving.
+
+Both ways must give the same numbers; that law is tested for each architecture. The state is a tuple
+of tensors whose first axis is the series, so it can be grown, sliced and cleared without knowing
+the architecture.
+
+Axes: B = series in the batch, T = buckets, I = inputs of a series, C = calendar, D = encoded width.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+State = tuple[Tensor, ...]
+
+
+class Network(Protocol):
+    """An encoder of what is known up to a bucket."""
+
+    width: int
+
+    def new_state(self, batch: int, device: torch.device) -> State:
+        """State of series that nothing was read of: zeros, first axis B."""
+        ...
+
+    def forward(
+        self, inputs_BTI: Tensor, calendar_BTC: Tensor, state: State
+    ) -> tuple[Tensor, State]:
+        """Encode a sequence: [B, T, D] and the state after it. Leaves `state` as it was."""
+        ...
+
+    def step(self, inputs_BI: Tensor, calendar_C: Tensor, state: State) -> Tensor:
+        """Encode one bucket: [B, D]. Carries `state` over the bucket **in place**; no gradient."""
+        ...

@@ -1,0 +1,88 @@
+"""Stacked LSTM (Hochreiter & Schmidhuber 1997), the default network.
+
+Training runs the library's fused sequence kernel. Serving runs the cell by hand on packed weights:
+the calendar, alike for all series, becomes part of the bias, and the state is updated in place.
+
+Axes: B = series in the batch, T = buckets, I = inputs of a series, C = calendar, D = hidden width.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from model.networks.base import State
+
+
+class LstmNetwork(nn.Module):
+    """LSTM behind the `Network` protocol; the state is (h, c) of each layer, each [B, D]."""
+
+    def __init__(self, n_inputs: int, n_calendar: int, *, hidden: int, layers: int) -> None:
+        super().__init__()
+        self.width = hidden
+        self.layers = layers
+        self.n_inputs = n_inputs
+        self.lstm = nn.LSTM(n_inputs + n_calendar, hidden, layers, batch_first=True)
+        with torch.no_grad():
+            for layer in range(layers):  # remember by default (Jozefowicz et al. 2015)
+                getattr(self.lstm, f"bias_ih_l{layer}")[hidden : 2 * hidden].fill_(1.0)
+        self._packed: list[tuple[Tensor, Tensor, Tensor]] | None = None
+
+    def new_state(self, batch: int, device: torch.device) -> State:
+        """Zeros: (h, c) of each layer."""
+        return tuple(torch.zeros(batch, self.width, device=device) for _ in range(2 * self.layers))
+
+    def forward(
+        self, inputs_BTI: Tensor, calendar_BTC: Tensor, state: State
+    ) -> tuple[Tensor, State]:
+        """Encode a sequence."""
+        self._packed = None
+        hidden_LBD = torch.stack(state[0::2])
+        cell_LBD = torch.stack(state[1::2])
+        both_BTX = torch.cat((inputs_BTI, calendar_BTC), dim=2)
+        encoded_BTD, (hidden_LBD, cell_LBD) = self.lstm(both_BTX, (hidden_LBD, cell_LBD))
+        after = tuple(
+            part[layer] for layer in range(self.layers) for part in (hidden_LBD, cell_LBD)
+        )
+        return encoded_BTD, after
+
+    def step(self, inputs_BI: Tensor, calendar_C: Tensor, state: State) -> Tensor:
+        """Encode one bucket and carry `state` over it in place."""
+        if self._packed is None:
+            self._packed = self._pack()
+        width = self.width
+        below_BI = inputs_BI
+        for layer, (weight_IG, recurrent_DG, bias_G) in enumerate(self._packed):
+            hidden_BD, cell_BD = state[2 * layer], state[2 * layer + 1]
+            bias = bias_G
+            if layer == 0:
+                bias = bias_G + calendar_C @ weight_IG[self.n_inputs :]
+                gates_BG = torch.addmm(bias, below_BI, weight_IG[: self.n_inputs])
+            else:
+                gates_BG = torch.addmm(bias, below_BI, weight_IG)
+            gates_BG.addmm_(hidden_BD, recurrent_DG)
+            gates_BG[:, : 3 * width].sigmoid_()
+            candidate_BD = gates_BG[:, 3 * width :].tanh_()
+            cell_BD.mul_(gates_BG[:, width : 2 * width])
+            cell_BD.addcmul_(gates_BG[:, :width], candidate_BD)
+            torch.tanh(cell_BD, out=hidden_BD)
+            hidden_BD.mul_(gates_BG[:, 2 * width : 3 * width])
+            below_BI = hidden_BD
+        return below_BI
+
+    def _pack(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Weights [I, 4D], recurrent weights [D, 4D] and bias [4D] of each layer."""
+        parameters = dict(self.lstm.named_parameters())
+        packed = []
+        for layer in range(self.layers):
+            weight_GI = _reordered(parameters[f"weight_ih_l{layer}"])
+            recurrent_GD = _reordered(parameters[f"weight_hh_l{layer}"])
+            bias_G = parameters[f"bias_ih_l{layer}"] + parameters[f"bias_hh_l{layer}"]
+            packed.append(
+                (weight_GI.t().contiguous(), recurrent_GD.t().contiguous(), _reordered(bias_G))
+            )
+        return packed
+
+
+def _reordered(gates: Tensor) -> Tensor:
+    """Gates in the order in, forget, out, candidate, so that one sigmoid serves three of them."""
+    into, forget, candidate, out = gates.detach().chunk(4)
+    return torch.cat((into, forget, out, candidate))

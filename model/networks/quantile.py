@@ -1,0 +1,47 @@
+"""The whole network: an encoder of the past and quantile heads that read the future calendar."""
+
+import torch
+from torch import Tensor, nn
+
+from model.calendar import N_CALENDAR
+from model.config import ModelConfig
+from model.heads import QuantileHeads
+from model.inputs import N_INPUTS
+from model.networks.base import Network, State
+from model.networks.lstm import LstmNetwork
+
+
+def build_encoder(config: ModelConfig) -> Network:
+    """The encoder `config.architecture` names. Raises ValueError for an unknown one."""
+    if config.architecture == "lstm":
+        return LstmNetwork(N_INPUTS, N_CALENDAR, hidden=config.hidden, layers=config.layers)
+    raise ValueError(f"architecture {config.architecture!r} is unknown")
+
+
+class QuantileNetwork(nn.Module):
+    """Encoder and heads of one `ModelConfig`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder: Network = build_encoder(config)
+        self.heads = QuantileHeads(
+            self.encoder.width,
+            N_CALENDAR,
+            horizon=config.horizon,
+            n_quantiles=len(config.quantiles),
+            rank=config.rank,
+        )
+
+    def new_state(self, batch: int, device: torch.device) -> State:
+        """State of series that nothing was read of."""
+        return self.encoder.new_state(batch, device)
+
+    def forward(
+        self,
+        inputs_BTI: Tensor,
+        calendar_BTC: Tensor,
+        state: State,
+    ) -> tuple[Tensor, State]:
+        """Encode a sequence: [B, T, D] and the state after it."""
+        return self.encoder.forward(inputs_BTI, calendar_BTC, state)

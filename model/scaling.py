@@ -1,0 +1,127 @@
+"""Carried statistics of every series: mean demand, rate and size, price, clicks, age.
+
+One row of K numbers a series, updated once a bucket and carried like the network's state. The
+forecast of a series is in multiples of its **scale**: the slow carried mean of its demand with a
+floor, so that counts of 0–4 units and long runs of zeros stay sane. Statistics begin with the first
+activity of a series; zeros before it leave no trace, so how much empty history was read is of no
+matter.
+
+Axes: S = series, F = stored features, K = carried statistics.
+"""
+
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from model.contract import FEATURE_NAMES
+
+UNITS, RETURNS, REVENUE, ORDERS, VIEWS, CARTS, _, PURCHASES, VISITORS = range(len(FEATURE_NAMES))
+
+#: Columns of the statistics, in order.
+STATISTICS: Final = (
+    "age",  # buckets since the first activity, 0 = not started
+    "mean_slow",  # units a bucket over `memory_days`
+    "mean_week",
+    "mean_day",
+    "rate",  # share of buckets with demand
+    "size",  # units in a bucket with demand
+    "since",  # buckets since the last demand
+    "price",  # mean price paid
+    "price_last",
+    "views",  # views a bucket
+    "visitors",
+    "returns",  # units returned a bucket
+    "conversion",  # orders a visitor
+    "sold",  # buckets with demand so far
+)
+(
+    AGE,
+    SLOW,
+    WEEK,
+    DAY,
+    RATE,
+    SIZE,
+    SINCE,
+    PRICE,
+    PRICE_LAST,
+    M_VIEWS,
+    M_VISITORS,
+    M_RETURNS,
+    CONV,
+    SOLD,
+) = range(len(STATISTICS))
+N_STATISTICS: Final = len(STATISTICS)
+
+
+def new_statistics(size: int, device: torch.device | str = "cpu") -> Tensor:
+    """Statistics [S, K] of series nothing is known about: all zero."""
+    return torch.zeros(size, N_STATISTICS, device=device)
+
+
+def _approach(stats_SK: Tensor, column: int, value_S: Tensor, share_S: Tensor) -> None:
+    stats_SK[:, column].lerp_(value_S, share_S)
+
+
+def update_statistics(
+    stats_SK: Tensor, values_SF: Tensor, *, buckets_per_day: float, memory_days: float
+) -> None:
+    """Carry the statistics over one closed bucket, in place.
+
+    Means forget exponentially over their span and start as plain means: with n buckets seen, the
+    new bucket counts ``max(1 / n, 1 / span)``. Prices move only when something was sold.
+
+    >>> stats = new_statistics(1)
+    >>> bucket = torch.tensor([[4.0, 0, 8.0, 1, 0, 0, 0, 0, 0]])
+    >>> update_statistics(stats, bucket, buckets_per_day=24, memory_days=28)
+    >>> update_statistics(stats, torch.zeros(1, 9), buckets_per_day=24, memory_days=28)
+    >>> stats[0, SLOW].item(), stats[0, PRICE].item(), stats[0, AGE].item()
+    (2.0, 2.0, 2.0)
+    """
+    units_S = values_SF[:, UNITS]
+    started_S = (stats_SK[:, AGE] > 0) | (values_SF != 0).any(dim=1)
+    stats_SK[:, AGE] += started_S.to(stats_SK.dtype)
+    first_S = stats_SK[:, AGE].clamp(min=1.0).reciprocal()
+
+    def share(span: float) -> Tensor:
+        return first_S.clamp(min=1.0 / max(span, 1.0))
+
+    slow_S = share(memory_days * buckets_per_day)
+    week_S = share(7 * buckets_per_day)
+    sold_S = units_S > 0
+    _approach(stats_SK, SLOW, units_S, slow_S)
+    _approach(stats_SK, WEEK, units_S, week_S)
+    _approach(stats_SK, DAY, units_S, share(buckets_per_day))
+    _approach(stats_SK, RATE, sold_S.to(stats_SK.dtype), slow_S)
+    _approach(stats_SK, M_RETURNS, values_SF[:, RETURNS], slow_S)
+    _approach(stats_SK, M_VIEWS, values_SF[:, VIEWS], week_S)
+    _approach(stats_SK, M_VISITORS, values_SF[:, VISITORS], week_S)
+    visitors_S = values_SF[:, VISITORS]
+    ratio_S = values_SF[:, PURCHASES] / visitors_S.clamp(min=1.0)
+    _approach(stats_SK, CONV, ratio_S, torch.where(visitors_S > 0, week_S, 0.0))
+
+    stats_SK[:, SINCE] = torch.where(sold_S | ~started_S, 0.0, stats_SK[:, SINCE] + 1.0)
+    stats_SK[:, SOLD] += sold_S.to(stats_SK.dtype)
+    seen_S = stats_SK[:, SOLD].clamp(min=1.0).reciprocal().clamp(min=1.0 / 50.0)
+    _approach(stats_SK, SIZE, units_S, torch.where(sold_S, seen_S, 0.0))
+    # revenue has the returns taken off, so it is the price only where nothing came back
+    priced_S = sold_S & (values_SF[:, RETURNS] <= 0) & (values_SF[:, REVENUE] > 0)
+    price_S = values_SF[:, REVENUE] / units_S.clamp(min=1e-6)
+    unpriced_S = stats_SK[:, PRICE] <= 0
+    weight_S = torch.where(unpriced_S, 1.0, seen_S)
+    _approach(stats_SK, PRICE, price_S, torch.where(priced_S, weight_S, 0.0))
+    stats_SK[:, PRICE_LAST] = torch.where(priced_S, price_S, stats_SK[:, PRICE_LAST])
+
+
+def scale_of(stats_SK: Tensor, *, floor: float) -> Tensor:
+    """Scale [S] of each series in units a bucket: its slow mean, never below `floor`.
+
+    >>> scale_of(new_statistics(1), floor=0.02).item()
+    0.02
+    """
+    return stats_SK[:, SLOW].clamp(min=floor)
+
+
+def started(stats_SK: Tensor) -> Tensor:
+    """Which series [S] have shown any activity yet."""
+    return stats_SK[:, AGE] > 0
