@@ -9,7 +9,7 @@ published for every bucket of every series.
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -19,7 +19,7 @@ from stream.partition import Closed
 from stream.serving import Serving
 from stream.sinks.kafka import KafkaSink
 from stream.sinks.readside import ReadSide
-from stream.sinks.records import feature_records, forecast_records
+from stream.sinks.records import FeatureRecords, forecast_records
 from stream.state.keys import Tag
 from stream.telemetry import LATENCY
 from stream.topics import FEATURES, FORECASTS
@@ -77,6 +77,7 @@ class Output:
         self._bucket_ms = bucket_ms
         self._publish_every_ms = publish_every_ms
         self._clock_ms = clock_ms
+        self._features = FeatureRecords(bucket_ms=bucket_ms)
         self._queue: asyncio.Queue[ClosedBuckets] = asyncio.Queue()
         self._waiting = 0
         self._room = asyncio.Event()
@@ -92,11 +93,17 @@ class Output:
         self.forecasts = 0
 
     def put(self, closed: ClosedBuckets) -> None:
-        """Queue what has been stored as closed."""
-        self._waiting += closed.count
+        """Queue what has been stored as closed, in portions."""
+        for start in range(0, max(1, len(closed.buckets)), MAX_BUCKETS):
+            buckets = closed.buckets[start : start + MAX_BUCKETS]
+            through_ms = closed.through_ms
+            if start + MAX_BUCKETS < len(closed.buckets):
+                through_ms = buckets[-1].start_ms + self._bucket_ms
+            portion = replace(closed, buckets=buckets, through_ms=through_ms)
+            self._waiting += portion.count
+            self._queue.put_nowait(portion)
         if self._waiting > MAX_WAITING:
             self._room.clear()
-        self._queue.put_nowait(closed)
 
     async def wait_for_room(self) -> None:
         """Hold the input while too many closes wait."""
@@ -149,15 +156,17 @@ class Output:
         return batch
 
     async def _publish_features(self, batch: list[ClosedBuckets]) -> None:
+        of = self._features.of
+        await self._sink.send(
+            FEATURES.name,
+            (
+                record
+                for closed in batch
+                for bucket in closed.buckets
+                for record in of(closed.series, bucket.values_SF, start_ms=bucket.start_ms)
+            ),
+        )
         for closed in batch:
-            for bucket in closed.buckets:
-                await self._sink.send(
-                    FEATURES.name,
-                    feature_records(
-                        closed.series, bucket.values_SF,
-                        start_ms=bucket.start_ms, bucket_ms=self._bucket_ms,
-                    ),
-                )  # fmt: skip
             if closed.buckets:
                 closed.emitted(closed.buckets[-1].start_ms + self._bucket_ms)
 

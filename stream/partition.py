@@ -169,11 +169,19 @@ class Partition:
         self.changed = True
 
     def watermark_ms(self, idle: frozenset[str] = frozenset()) -> int | None:
-        """Least watermark of the inputs that are not idle; a heartbeat can only raise it."""
-        active = [mark.now_ms for name, mark in self.watermarks.items() if name not in idle]
-        known = [now for now in active if now is not None]
-        least = min(known) if known and len(known) == len(active) else None
-        marks = [mark for mark in (least, self.heartbeat_ms) if mark is not None]
+        """Least watermark of the inputs that are not idle; where all are idle, the greatest.
+
+        A heartbeat can only raise it. None while an input that is not idle has had no event.
+        """
+        now_of = {name: mark.now_ms for name, mark in self.watermarks.items()}
+        active = [now for name, now in now_of.items() if name not in idle]
+        known = [now for now in active or now_of.values() if now is not None]
+        reached: int | None = None
+        if active and len(known) == len(active):
+            reached = min(known)
+        elif not active and known:
+            reached = max(known)
+        marks = [mark for mark in (reached, self.heartbeat_ms) if mark is not None]
         return max(marks) if marks else None
 
     def close_through(self, watermark_ms: int, *, cause_ms: int = 0) -> list[Closed]:

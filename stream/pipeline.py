@@ -240,20 +240,17 @@ class Pipeline:
     def _tick(self) -> None:
         """Advance what only time can advance: idle inputs, and partitions that are silent altogether."""
         now_ms = self._clock_ms()
-        marks: dict[int, int] = {}
+        marks: list[int] = []
         silent: list[Owned] = []
-        for number, owned in self.owned.items():
+        for owned in self.owned.values():
             idle = self._idle(owned)
+            owned.advance(idle, cause_ms=now_ms)
             if len(idle) == len(INPUTS):
                 silent.append(owned)
-                continue
-            mark = owned.partition.watermark_ms(idle)
-            if mark is not None:
-                marks[number] = mark
-                owned.advance(idle, cause_ms=now_ms)
-        if marks:
-            for owned in silent:
-                owned.partition.close_through(min(marks.values()), cause_ms=now_ms)
+            else:
+                marks.append(owned.partition.closed_through_ms or 0)
+        for owned in silent if marks else ():
+            owned.partition.close_through(min(marks), cause_ms=now_ms)
 
     @property
     def watermark_ms(self) -> int | None:

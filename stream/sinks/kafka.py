@@ -34,7 +34,8 @@ class KafkaSink:
         self._client = client
         self._producer: AIOKafkaProducer | None = None
         self._partitions: dict[str, int] = {}
-        self._placed: dict[tuple[str, int], int] = {}
+        #: By number of partitions: where a series goes, and its key.
+        self._placed: dict[int, dict[str, tuple[int, bytes]]] = {}
 
     async def start(self) -> None:
         """Connect. Raises ServiceUnavailable when the broker does not answer."""
@@ -68,14 +69,14 @@ class KafkaSink:
             raise ServiceUnavailable("the producer is not connected")
         n_partitions = await self._count(producer, topic)
         by_partition: dict[int, list[tuple[bytes, bytes]]] = defaultdict(list)
-        placed = self._placed
+        placed = self._placed.setdefault(n_partitions, {})
         n = 0
         for name, value in records:
-            target = placed.get((name, n_partitions))
-            key = name.encode()
-            if target is None:
-                target = placed[name, n_partitions] = partition_of(key, n_partitions)
-            by_partition[target].append((key, value))
+            place = placed.get(name)
+            if place is None:
+                key = name.encode()
+                place = placed[name] = (partition_of(key, n_partitions), key)
+            by_partition[place[0]].append((place[1], value))
             n += 1
         try:
             pending = [

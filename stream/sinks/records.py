@@ -48,21 +48,44 @@ class ForecastRecord(msgspec.Struct):
     reason: str
 
 
-def feature_records(
-    series: Sequence[str], values_SF: NDArray[np.float32], *, start_ms: int, bucket_ms: int
-) -> Iterator[tuple[str, bytes]]:
-    """Series id and record of every series of a closed bucket, silent ones included.
+class FeatureRecords:
+    """Records of closed buckets. Silent series, nearly all of them, are cut from a template.
 
     Values come from the stored float32 block, so a record sent again is equal.
 
+    >>> records = FeatureRecords(bucket_ms=60_000)
     >>> block = np.zeros((1, len(FEATURE_NAMES)), np.float32)
-    >>> [(key, record[:17]) for key, record in feature_records(["A"], block, start_ms=0, bucket_ms=1)]
-    [('A', b'{"series_id":"A",')]
+    >>> [(name, record)] = records.of(["A"], block, start_ms=0)
+    >>> name, msgspec.json.decode(record)["values"]["units"]
+    ('A', 0.0)
     """
-    rows = np.round(values_SF.astype(np.float64), 4).tolist()
-    for name, row in zip(series, rows, strict=False):
-        values = dict(zip(FEATURE_NAMES, row, strict=True))
-        yield name, _encode(FeatureRecord(name, start_ms, bucket_ms, values, _SPEC_HASH))
+
+    def __init__(self, *, bucket_ms: int) -> None:
+        self._bucket_ms = bucket_ms
+        silent = dict.fromkeys(FEATURE_NAMES, 0.0)
+        record = _encode(FeatureRecord("", 0, bucket_ms, silent, _SPEC_HASH))
+        head = b'{"series_id":"","bucket_start_ms":0'
+        self._silent_tail = record[len(head) :]
+        self._heads: dict[str, bytes] = {}
+
+    def of(
+        self, series: Sequence[str], values_SF: NDArray[np.float32], *, start_ms: int
+    ) -> Iterator[tuple[str, bytes]]:
+        """Series id and record of every series of a closed bucket, silent ones included."""
+        tail = b"%d" % start_ms + self._silent_tail
+        heads = self._heads
+        sold_S = values_SF.any(axis=1)
+        rows = iter(np.round(values_SF[sold_S].astype(np.float64), 4).tolist())
+        for name, sold in zip(series, sold_S.tolist(), strict=False):
+            if sold:
+                values = dict(zip(FEATURE_NAMES, next(rows), strict=True))
+                record = FeatureRecord(name, start_ms, self._bucket_ms, values, _SPEC_HASH)
+                yield name, _encode(record)
+            else:
+                head = heads.get(name)
+                if head is None:
+                    head = heads[name] = b'{"series_id":%b,"bucket_start_ms":' % _encode(name)
+                yield name, head + tail
 
 
 def split_series(series_id: str) -> tuple[str | None, str | None]:
