@@ -12,7 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from stream import cli_ops, cli_roles
+from model.errors import ModelError
+from stream import cli_models, cli_ops, cli_roles, cli_run
 from stream.cli_context import Globals
 from stream.errors import SurgecastError
 
@@ -56,7 +57,7 @@ def _root(
     context.obj = Globals(config=config, flags=flags)
 
 
-for _commands in (cli_roles, cli_ops):
+for _commands in (cli_run, cli_roles, cli_models, cli_ops):
     _commands.register(app)
 
 
@@ -80,7 +81,7 @@ def run(arguments: list[str] | None = None) -> int:
 
 def _explanation(error: Exception) -> tuple[int, str] | None:
     """Exit status and text of an error that is not a fault of ours; None for one that is."""
-    if isinstance(error, SurgecastError):
+    if isinstance(error, SurgecastError | ModelError):
         return 1, f"surgecast: {error}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return 1, f"surgecast: no disk space for {error.filename or 'a file'}; free some"

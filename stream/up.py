@@ -25,6 +25,7 @@ from stream.up_view import View
 _TICK_S = 0.25
 _SERVER_TIMEOUT_S = 90.0
 _TRAINER_NICENESS = 10
+_SESSION_MS = 4_000
 
 log = structlog.get_logger(__name__)
 
@@ -33,19 +34,21 @@ log = structlog.get_logger(__name__)
 class ReplaySource:
     """What to replay. `start_ms` is the first instant sent; history lies before it (None: none).
 
-    `speed` is event-time seconds per second, None for as fast as it goes. `clicks` None with
-    `sample` makes the synthetic clicks of the shipped orders.
+    `speed` is event-time seconds per second, None for as fast as it goes. The shipped orders bring
+    their catalogue and synthetic clicks where none are named.
     """
 
     orders: Path
     clicks: Path | None
+    catalog: Path | None
     speed: float | None
     start_ms: int | None
 
     def arguments(self) -> list[str]:
         """Command-line options the jobs on this source share."""
         clicks = ["--clicks", str(self.clicks)] if self.clicks else []
-        return [str(self.orders), *clicks, "--progress-lines"]
+        catalog = ["--catalog", str(self.catalog)] if self.catalog else []
+        return [str(self.orders), *clicks, *catalog, "--progress-lines"]
 
 
 def up(settings: Settings, view: View, *, replay: ReplaySource | None, until_end: bool) -> None:
@@ -102,7 +105,9 @@ class _Run:
         if settings.kafka.bootstrap_servers is None:
             self._view.note("starting the embedded broker")
             broker = self._stack.enter_context(embedded_broker(settings))
-            kafka = {"bootstrap_servers": broker.bootstrap_servers}
+            kafka: dict[str, Any] = {"bootstrap_servers": broker.bootstrap_servers}
+            if broker.kind == "tansu":  # joining its groups takes half the session timeout
+                kafka["session_timeout"] = min(settings.kafka.session_timeout, _SESSION_MS)
             settings = _updated(settings, "kafka", kafka)
             self._supervisor.watch(broker.service)
         if settings.redis.url is None:

@@ -60,19 +60,39 @@ class Watcher:
         return self._stats
 
     def drained(self, sent: Step) -> bool:
-        """Whether the workers have counted everything and applied the last heartbeat of a replay.
+        """Whether all of a replay is counted, closed, forecast and published.
 
-        By the counters of the last `refresh`; `sent.facts["end_ms"]` is that heartbeat's time.
+        By the counters of the last `refresh` and the store; `sent.facts["end_ms"]` is the time of
+        the replay's last heartbeat, up to which every bucket closes.
         """
         stats = self._stats
         end_ms = sent.facts.get("end_ms")
         behind = stats.watermark_ms is None or (end_ms is not None and stats.watermark_ms < end_ms)
-        if stats.lag or behind or not stats.workers:
+        if behind or stats.lag or not stats.drained:
             self._quiet = 0
         elif stats.at_ms != self._seen_ms:
             self._quiet += 1
         self._seen_ms = stats.at_ms
-        return self._quiet >= _QUIET_REPORTS
+        return self._quiet >= _QUIET_REPORTS and self._forecast_through(end_ms)
+
+    def _forecast_through(self, end_ms: int | None) -> bool:
+        """Whether each partition, roll-ups too, has closed up to `end_ms` and forecast from there.
+
+        One series speaks for its partition: buckets close and forecasts are written partition-wise.
+        """
+        info = self._reader.info()
+        if end_ms is None or info is None:
+            return True
+        through_ms = end_ms // info.bucket_ms * info.bucket_ms
+        spokesmen = {tag: series_id for series_id, tag, _ in self._reader.series()}
+        try:
+            live = self._reader.live(spokesmen.values())
+        except ServiceUnavailable:
+            return False
+        return all(
+            forecast is not None and forecast.origin_ms >= through_ms
+            for _, forecast in live.values()
+        )
 
     def summary(self, *, seconds: float) -> Summary:
         """What has been done, as of the last `refresh`; `seconds` since the replay began."""

@@ -28,6 +28,7 @@ class Stats:
     forecasts: int = 0
     model_ids: tuple[str, ...] = ()
     lag: int = 0
+    drained: bool = False
     open_rollups: Mapping[int, Mapping[str, NDArray[np.int64]]] = field(default_factory=dict)
 
     def total(self, verdict: str) -> int:
@@ -77,6 +78,7 @@ def merge_stats(reports: Iterable[Mapping[str, Any]]) -> Stats:
         forecasts=sum(_known(listed, "forecasts")),
         model_ids=tuple(sorted({str(r["model_id"]) for r in listed if r.get("model_id")})),
         lag=sum(_known(listed, "lag")),
+        drained=all(report.get("drained", False) for report in listed),
         open_rollups=rollups,
     )
 

@@ -4,6 +4,7 @@ The glue between settings, `model.training` and the registry, with a progress ba
 events itself; `stream.jobs.history` makes the history.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from rich.console import Console
@@ -59,10 +60,12 @@ def train_from_history(
     seed: int = 7,
     promote: bool = True,
     console: Console | None = None,
+    progress: Callable[[TrainProgress], None] | None = None,
 ) -> TrainingOutcome:
     """Train on `history`, publish to `registry`, promote, and show how far it is.
 
-    Raises UsageError where the history is too short or holds what is no demand.
+    `progress` takes the place of the bar on `console`. Raises UsageError where the history is too
+    short or holds what is no demand.
     """
     config = train_config(
         settings,
@@ -71,7 +74,10 @@ def train_from_history(
         max_seconds=max_seconds,
         updates=updates,
     )
-    trained = train_with_bar(history, config, console=console)
+    if progress is None:
+        trained = train_with_bar(history, config, console=console)
+    else:
+        trained = _trained(history, config, progress)
     model_id = registry.publish(trained, promote=promote)
     return TrainingOutcome(model_id, trained.metrics, trained.span_ms)
 
@@ -103,7 +109,13 @@ def train_with_bar(
                 losses += f" · validation {at.validation_loss:.3f}"
             bar.update(task, completed=at.share, losses=losses)
 
-        try:
-            return train(history, config, show)
-        except ModelError as error:
-            raise UsageError(f"cannot train: {error}") from error
+        return _trained(history, config, show)
+
+
+def _trained(
+    history: History, config: TrainConfig, progress: Callable[[TrainProgress], None]
+) -> Trained:
+    try:
+        return train(history, config, progress)
+    except ModelError as error:
+        raise UsageError(f"cannot train: {error}") from error

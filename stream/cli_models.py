@@ -1,0 +1,226 @@
+"""Commands around models: `trainer`, `train`, `models`."""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from stream.cli_context import print_json, settings_of
+from stream.cli_run import Catalog, Clicks, Json, Lines, Orders
+from stream.progress import Step, report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from model.training import TrainProgress
+    from stream.jobs.offline import TrainingOutcome
+    from stream.settings import Settings
+
+#: Series of the training history besides the roll-ups: those with most units.
+TRAINING_SERIES = 400
+
+models = typer.Typer(
+    help="The model registry.\n\nExample:  surgecast models list", no_args_is_help=True
+)
+
+ModelId = Annotated[str, typer.Argument(help="Model id, as `surgecast models list` shows it.")]
+Until = Annotated[str | None, typer.Option(help="Learn only from what lies before this time.")]
+History = Annotated[
+    str, typer.Option("--history", help="Order lines, CSV or Parquet, or the word sample.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the command line."""
+    app.command()(trainer)
+    app.command()(train)
+    app.add_typer(models, name="models")
+
+
+def trainer(
+    context: typer.Context,
+    *,
+    orders: Orders,
+    clicks: Clicks = None,
+    catalog: Catalog = None,
+    until: Until = None,
+    progress_lines: Lines = False,
+) -> None:
+    """Train and promote a first model if the registry has none; workers pick it up by themselves.
+
+    Example:  surgecast trainer orders.parquet --until 2011-09-05
+    """
+    from stream.registry import Registry
+
+    settings = settings_of(context)
+    champion = Registry(settings.registry_path).champion()
+    if champion is not None:
+        if progress_lines:
+            report(Step("train", 100, 100, {"model": champion}))
+        else:
+            typer.echo(f"{champion} serves already", file=sys.stderr)
+        return
+    outcome = _train(
+        settings, orders, clicks, catalog, until=until, progress_lines=progress_lines, promote=True
+    )
+    if not progress_lines:
+        typer.echo(outcome.model_id)
+
+
+def train(
+    context: typer.Context,
+    *,
+    history: History,
+    clicks: Clicks = None,
+    catalog: Catalog = None,
+    until: Until = None,
+    promote: Annotated[
+        bool, typer.Option("--promote", help="Let it serve, whatever serves now.")
+    ] = False,
+    max_seconds: Annotated[
+        float | None, typer.Option(min=1, help="Stop training after so long.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a model on a file and put it into the registry.
+
+    Example:  surgecast train --history orders.parquet --until 2011-07-01
+    """
+    settings = settings_of(context)
+    outcome = _train(
+        settings, history, clicks, catalog, until=until, promote=promote, max_seconds=max_seconds
+    )
+    if as_json:
+        print_json(
+            {
+                "model_id": outcome.model_id,
+                "metrics": outcome.metrics,
+                "span_ms": list(outcome.span_ms),
+                "promoted": promote,
+            }
+        )
+    else:
+        typer.echo(outcome.model_id)
+
+
+def _train(
+    settings: "Settings",
+    orders: str,
+    clicks: Path | None,
+    catalog: Path | None,
+    *,
+    until: str | None,
+    promote: bool,
+    progress_lines: bool = False,
+    max_seconds: float | None = None,
+) -> "TrainingOutcome":
+    from stream.jobs.history import build_history
+    from stream.jobs.offline import DEMO_SECONDS, train_from_history
+    from stream.jobs.source import open_source, time_ms
+    from stream.registry import Registry
+
+    bucket_ms = settings.window.bucket
+    end_ms = None if until is None else time_ms(until) // bucket_ms * bucket_ms
+    source = open_source(settings, orders, clicks=clicks, catalog=catalog)
+    history = build_history(
+        source.orders, source.clicks, source.catalog, bucket_ms=bucket_ms, end_ms=end_ms
+    ).for_training(TRAINING_SERIES)
+    return train_from_history(
+        history,
+        settings.model,
+        Registry(settings.registry_path),
+        promote=promote,
+        max_seconds=DEMO_SECONDS if progress_lines else max_seconds,
+        progress=_line_reporter() if progress_lines else None,
+    )
+
+
+def _line_reporter() -> "Callable[[TrainProgress], None]":
+    def show(at: "TrainProgress") -> None:
+        facts: dict[str, Any] = {"loss": at.loss, "validation": at.validation_loss}
+        report(Step("train", round(100 * at.share), 100, facts))
+
+    return show
+
+
+@models.command("list")
+def list_models(context: typer.Context, as_json: Json = False) -> None:
+    """List the models, the newest data first; the champion serves.
+
+    Example:  surgecast models list
+    """
+    from stream.registry import Registry
+
+    entries = Registry(settings_of(context).registry_path).list()
+    if as_json:
+        print_json(
+            {
+                "models": [
+                    {
+                        "model_id": entry.model_id,
+                        "champion": entry.is_champion,
+                        "architecture": entry.manifest.architecture,
+                        "span_ms": list(entry.manifest.span_ms),
+                        "metrics": entry.manifest.metrics,
+                    }
+                    for entry in entries
+                ]
+            }
+        )
+        return
+    if not entries:
+        typer.echo("the registry is empty; surgecast train --history FILE fills it", err=True)
+        return
+    table = Table("model", "", "architecture", "bucket", "horizon", "data until", "metrics")
+    for entry in entries:
+        manifest = entry.manifest
+        table.add_row(
+            entry.model_id,
+            "champion" if entry.is_champion else "",
+            manifest.architecture,
+            f"{manifest.bucket_ms // 60_000} min",
+            str(manifest.horizon),
+            f"{datetime.fromtimestamp(manifest.span_ms[1] / 1_000, UTC):%Y-%m-%d}",
+            ", ".join(f"{name} {value:.4g}" for name, value in manifest.metrics.items()),
+        )
+    Console().print(table)
+
+
+@models.command("show")
+def show_model(context: typer.Context, model_id: ModelId) -> None:
+    """Print a model's manifest as JSON.
+
+    Example:  surgecast models show lstm-20110905-1a2b3c4d
+    """
+    from stream.registry import Registry
+
+    manifest = Registry(settings_of(context).registry_path).manifest(model_id)
+    sys.stdout.write(manifest.to_json().decode() + "\n")
+
+
+@models.command("promote")
+def promote_model(context: typer.Context, model_id: ModelId) -> None:
+    """Let a model serve; workers switch between two closes.
+
+    Example:  surgecast models promote lstm-20110905-1a2b3c4d
+    """
+    from stream.registry import Registry
+
+    Registry(settings_of(context).registry_path).promote(model_id)
+    typer.echo(f"{model_id} serves")
+
+
+@models.command("rollback")
+def roll_back(context: typer.Context) -> None:
+    """Let the model before the champion serve again.
+
+    Example:  surgecast models rollback
+    """
+    from stream.registry import Registry
+
+    model_id = Registry(settings_of(context).registry_path).rollback()
+    typer.echo(f"{model_id} serves")

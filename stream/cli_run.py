@@ -1,0 +1,160 @@
+"""Commands that bring events in: `up`, `replay`, and the jobs `up` runs beside it."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stream.cli_context import print_json, settings_of
+from stream.progress import Step, report
+
+if TYPE_CHECKING:
+    from stream.up import ReplaySource
+
+Clicks = Annotated[Path | None, typer.Option(help="Clicks of the same time, CSV or Parquet.")]
+Catalog = Annotated[Path | None, typer.Option(help="Catalogue (sku, category, …), CSV or Parquet.")]
+Speed = Annotated[str, typer.Option(help="Event-time seconds a second, or max.")]
+Start = Annotated[
+    str | None,
+    typer.Option(help="First time replayed, 2011-09-05 or RFC 3339; what is before is history."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+Lines = Annotated[bool, typer.Option("--progress-lines", hidden=True)]
+Orders = Annotated[str, typer.Argument(help="Order lines, CSV or Parquet, or the word sample.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the command line."""
+    app.command()(up)
+    app.command()(replay)
+    app.command("sample-path")(sample_path)
+
+
+def up(
+    context: typer.Context,
+    *,
+    orders: Annotated[
+        str | None,
+        typer.Option("--replay", help="Order lines to replay, CSV or Parquet, or the word sample."),
+    ] = None,
+    clicks: Clicks = None,
+    catalog: Catalog = None,
+    speed: Speed = "3600",
+    start: Start = None,
+    until_end: Annotated[
+        bool, typer.Option("--until-end", help="Stop when the replay is through, with a summary.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Run everything on this machine: broker, store, worker, trainer, HTTP API, dashboard.
+
+    Without SURGECAST_KAFKA__BOOTSTRAP_SERVERS and SURGECAST_REDIS__URL it starts its own broker
+    and store. Ctrl-C stops all of it.
+
+    Example:  surgecast up --replay sample --speed 3600
+    """
+    from stream.errors import UsageError
+    from stream.up import up as run_up
+    from stream.up_view import View
+
+    settings = settings_of(context)
+    source = None
+    if orders is not None:
+        source = _replay_source(orders, clicks, catalog, speed, start)
+    elif until_end or clicks or catalog or start:
+        raise UsageError("--until-end, --clicks, --catalog and --start need --replay FILE")
+    run_up(settings, View(as_json=as_json), replay=source, until_end=until_end)
+
+
+def replay(
+    context: typer.Context,
+    *,
+    orders: Orders,
+    clicks: Clicks = None,
+    catalog: Catalog = None,
+    speed: Speed = "max",
+    start: Start = None,
+    end: Annotated[str | None, typer.Option(help="Replay what lies before this time.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="So many order lines.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where it was stopped.")] = False,
+    as_json: Json = False,
+    progress_lines: Lines = False,
+) -> None:
+    """Send a file's events to Kafka in event-time order, with a progress bar.
+
+    Example:  surgecast replay orders.parquet --clicks clicks.parquet --speed 600
+    """
+    from contextlib import nullcontext
+
+    from stream.jobs.replay import replay as run_replay
+    from stream.jobs.replay_progress import ReplayProgress, shown_progress
+    from stream.jobs.source import default_start_ms, open_source, orders_path, speed_of, time_ms
+    from stream.kafka_admin import bootstrap_servers
+
+    settings = settings_of(context)
+    bootstrap_servers(settings)
+    rate = speed_of(speed)
+    path = orders_path(orders)
+    source = open_source(settings, path, clicks=clicks, catalog=catalog)
+
+    def show_line(at: ReplayProgress) -> None:
+        facts: dict[str, Any] = {"events_per_s": at.events_per_s, "event_time_ms": at.event_time_ms}
+        report(Step("replay", at.acked, at.total, facts))
+
+    with nullcontext(show_line) if progress_lines else shown_progress() as show:
+        result = run_replay(
+            settings,
+            source.orders,
+            source.clicks,
+            source.catalog,
+            speed=rate,
+            start_ms=default_start_ms(path) if start is None else time_ms(start),
+            end_ms=None if end is None else time_ms(end),
+            limit=limit,
+            resume=resume,
+            progress=show,
+        )
+    sent = sum(result.events.values())
+    if progress_lines:
+        report(Step("replay", sent, sent, {"end_ms": result.heartbeat_ms}))
+    elif as_json:
+        print_json(
+            {
+                "events": result.events,
+                "seconds": round(result.seconds, 3),
+                "events_per_s": round(result.events_per_s, 1),
+                "first_event_ms": result.first_event_ms,
+                "last_event_ms": result.last_event_ms,
+                "complete": result.complete,
+            }
+        )
+    else:
+        counts = ", ".join(f"{count:,} {topic}" for topic, count in result.events.items())
+        typer.echo(f"sent {counts} in {result.seconds:.1f} s", file=sys.stderr)
+
+
+def sample_path() -> None:
+    """Print where the shipped order lines lie.
+
+    Example:  surgecast replay $(surgecast sample-path) --speed max
+    """
+    from stream.jobs.sample import sample_orders
+
+    typer.echo(str(sample_orders()))
+
+
+def _replay_source(
+    orders: str, clicks: Path | None, catalog: Path | None, speed: str, start: str | None
+) -> "ReplaySource":
+    """What `up` replays, checked before anything is started."""
+    from stream.errors import UsageError
+    from stream.jobs.source import default_start_ms, orders_path, speed_of, time_ms
+    from stream.up import ReplaySource
+
+    path = orders_path(orders)
+    for file in (clicks, catalog):
+        if file is not None and not file.is_file():
+            raise UsageError(f"{file}: no such file")
+    start_ms = default_start_ms(path) if start is None else time_ms(start)
+    return ReplaySource(path.resolve(), clicks, catalog, speed_of(speed), start_ms)
