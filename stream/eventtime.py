@@ -33,7 +33,8 @@ class Watermark:
     """Watermark of one input of one partition; all times in ms, `newest_ms` None before any event.
 
     >>> watermark = Watermark(allowed_lateness_ms=5_000)
-    >>> watermark.late(np.array([20_000, 14_000, 16_000])).tolist()
+    >>> times = np.array([20_000, 14_000, 16_000])
+    >>> (times < watermark.observe(times) - 5_000).tolist()  # which were late when they came
     [False, True, False]
     >>> watermark.now_ms
     15000
@@ -47,18 +48,18 @@ class Watermark:
         """The watermark: events older than this are late."""
         return None if self.newest_ms is None else self.newest_ms - self.allowed_lateness_ms
 
-    def late(self, event_time_N: Ints) -> Mask:
-        """Observe events in log order; which of them were late when they came."""
+    def observe(self, event_time_N: Ints) -> Ints:
+        """Observe events in log order; for each, the newest event time up to and with it."""
         if not len(event_time_N):
-            return np.zeros(0, np.bool_)
+            return event_time_N
         newest_N = np.maximum.accumulate(event_time_N)
         if self.newest_ms is not None:
             newest_N = np.maximum(newest_N, self.newest_ms)
         self.newest_ms = int(newest_N[-1])
-        return event_time_N < newest_N - self.allowed_lateness_ms
+        return newest_N
 
     def implausible(self, event_time_N: Ints, *, max_gap_ms: int) -> Mask:
-        """Events so far ahead of the stream that they must be wrong; call before `late`.
+        """Events so far ahead of the stream that they must be wrong; call before `observe`.
 
         The reference is the newest event seen, or the median of the first batch.
         """
@@ -74,38 +75,43 @@ class Watermark:
 class DedupWindow:
     """Event ids seen within a window of event time, as 64-bit hashes in segments one window long.
 
-    A segment is forgotten when it lies more than one window behind the newest event, so an id is
-    remembered for at least `window_ms` and at most twice that. `unsaved` holds the hashes not yet
-    stored, by segment; the owner empties it.
+    An id is remembered until its segment lies more than one window behind the newest event: for at
+    least `window_ms`, at most twice that. This is judged event by event, so it does not depend on
+    how the log was cut into batches. `unsaved` holds the hashes not yet stored, by segment; the owner
+    empties it.
 
     >>> seen = DedupWindow(window_ms=1_000)
-    >>> seen.fresh([7, 7, 8], np.array([10, 10, 20])).tolist()
+    >>> times, none_late = np.array([10, 10, 20]), np.zeros(3, np.bool_)
+    >>> seen.fresh([7, 7, 8], times, newest_N=times, late_N=none_late).tolist()
     [True, False, True]
     >>> seen.add([7, 8], np.array([10, 20]))
-    >>> seen.fresh([8, 9], np.array([20, 30])).tolist()
-    [False, True]
+    >>> seen.fresh([8], np.array([20]), newest_N=np.array([20]), late_N=none_late[:1]).tolist()
+    [False]
     """
 
     window_ms: int
     segments: dict[int, set[int]] = field(default_factory=dict)
     unsaved: dict[int, list[int]] = field(default_factory=dict)
 
-    def fresh(self, hash_N: list[int], event_time_N: Ints) -> Mask:
-        """Which events have an id that neither the window nor this batch has seen before."""
-        n = len(hash_N)
-        result = np.ones(n, np.bool_)
+    def fresh(self, hash_N: list[int], event_time_N: Ints, *, newest_N: Ints, late_N: Mask) -> Mask:
+        """Which events carry an id that is not remembered. Late ones are not counted, so not learnt.
+
+        `newest_N` is the newest event time when each event came.
+        """
         unique = set(hash_N)
-        known: set[int] = set()
-        for segment in self.segments.values():
-            known |= unique & segment
-        if len(unique) == n and not known:
+        remembered: dict[int, int] = {}
+        for start, segment in sorted(self.segments.items()):
+            remembered.update(dict.fromkeys(unique & segment, start))
+        result = np.ones(len(hash_N), np.bool_)
+        if len(unique) == len(hash_N) and not remembered:
             return result
-        seen = set(known)
-        for position, event_hash in enumerate(hash_N):
-            if event_hash in seen:
-                result[position] = False
-            else:
-                seen.add(event_hash)
+        columns = (event_time_N.tolist(), newest_N.tolist(), late_N.tolist())
+        for place, (known, time, newest, late) in enumerate(zip(hash_N, *columns, strict=True)):
+            start = remembered.get(known)
+            if start is not None and start + 2 * self.window_ms >= newest:
+                result[place] = False
+            elif not late:
+                remembered[known] = time - time % self.window_ms
         return result
 
     def add(self, hash_M: list[int], event_time_M: Ints) -> None:
@@ -130,7 +136,7 @@ class DedupWindow:
 
     def forget_before(self, newest_ms: int) -> list[int]:
         """Drop segments more than a window behind `newest_ms`; their starts, for the store."""
-        old = [s for s in self.segments if s + self.window_ms < newest_ms - self.window_ms]
+        old = [start for start in self.segments if start + 2 * self.window_ms < newest_ms]
         for start in old:
             del self.segments[start]
             self.unsaved.pop(start, None)

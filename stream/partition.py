@@ -226,11 +226,13 @@ class Partition:
         plausible = np.flatnonzero(~wild)
         times = times[plausible]
         hashes = [columns.id_hash_N[i] for i in plausible.tolist()]
-        dedup = self.dedup[topic]
-        fresh = dedup.fresh(hashes, times)
-        late = mark.late(times) & fresh
+        newest = mark.observe(times)
+        late = times < newest - mark.allowed_lateness_ms
         if self.closed_through_ms is not None:
-            late |= fresh & (times < self.closed_through_ms)
+            late |= times < self.closed_through_ms
+        dedup = self.dedup[topic]
+        fresh = dedup.fresh(hashes, times, newest_N=newest, late_N=late)
+        late &= fresh
         if late.any():
             late_N = np.zeros(len(columns), np.bool_)
             late_N[plausible[late]] = True
