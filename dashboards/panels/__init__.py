@@ -1,1 +1,1 @@
-"""One module a panel of the live page."""
+"""Parts of the page; each keeps its own sources equal to the newest snapshot."""

@@ -1,0 +1,131 @@
+"""A session's document: panels, the chosen series, and a callback four times a second.
+
+A test reads the page's own copy in the browser:
+
+    Bokeh.documents[0].get_model_by_name("actuals").data      closed buckets: start, x, units, …
+    Bokeh.documents[0].get_model_by_name("fan").data          start, x, median, lo1…lo4, hi1…hi4
+    Bokeh.documents[0].get_model_by_name("open_bucket").data  start, x, units
+    Bokeh.documents[0].get_model_by_name("ahead").data        start, x, lo, median, hi
+    Bokeh.documents[0].get_model_by_name("kpis").data         key, value, note, tone
+    Bokeh.documents[0].get_model_by_name("status").data       key, value, note, tone
+
+and chooses a series by `get_model_by_name("series_search").value = "category:Garden"`, or by opening
+the page with `?series=…`.
+"""
+
+from pathlib import Path
+from typing import Any, Final
+
+from bokeh.document import Document
+from bokeh.models import AutocompleteInput, InlineStyleSheet, RadioButtonGroup
+
+from dashboards.feed import EVERY_S, Feed
+from dashboards.panels.forecast import ForecastChart
+from dashboards.panels.kpis import Kpis
+from dashboards.panels.movers import MoversList
+from dashboards.panels.status import Status
+from dashboards.panels.traffic import TrafficChart
+from dashboards.snapshot import DAY_MS, Snapshot
+from stream.feed.overview import wall_clock_ms
+
+DEFAULT_SERIES: Final = "total"
+_SPANS: Final = (("24 h", DAY_MS), ("3 days", 3 * DAY_MS), ("7 days", None))
+_WIDGETS_CSS: Final = Path(__file__).parent / "live" / "static" / "widgets.css"
+
+
+class Page:
+    """What one session shows; `attach` puts it into the session's document."""
+
+    def __init__(self, feed: Feed, series_id: str) -> None:
+        self._feed = feed
+        self._subscription = feed.subscribe(series_id)
+        self._shown: Snapshot | None = None
+        self._names: tuple[str, ...] | None = None
+        self._not_found = ""
+        sheet = InlineStyleSheet(css=_WIDGETS_CSS.read_text(encoding="utf-8"))
+        self.search = AutocompleteInput(
+            name="series_search",
+            value="",
+            placeholder="Search a SKU or category",
+            case_sensitive=False,
+            restrict=False,
+            min_characters=1,
+            max_completions=10,
+            search_strategy="includes",
+            sizing_mode="stretch_width",
+            stylesheets=[sheet],
+        )
+        self.spans = RadioButtonGroup(
+            name="span", labels=[label for label, _ in _SPANS], active=2, stylesheets=[sheet]
+        )
+        self.kpis = Kpis()
+        self.chart = ForecastChart()
+        self.traffic = TrafficChart(self.chart.actuals, self.chart.x_range)
+        self.movers = MoversList()
+        self.status = Status()
+        # sources without a mark of their own belong to the document through the chart
+        self.chart.figure.tags = [
+            self.kpis.source, self.movers.source, self.movers.picks, self.status.source,
+        ]  # fmt: skip
+        self.search.on_change("value", lambda _attr, _old, new: self.choose(new))
+        self.spans.on_change("active", lambda _attr, _old, new: self.zoom(new))
+
+    def attach(self, document: Document) -> None:
+        """Add the roots and the callback; forget the session when it ends."""
+        document.on_session_destroyed(self._ended)
+        for root in (self.search, self.spans, self.chart.figure, self.traffic.figure):
+            document.add_root(root)
+        document.title = "Surgecast"
+        document.add_periodic_callback(self.update, int(1_000 * EVERY_S))
+        self.update()
+
+    def choose(self, wanted: str) -> None:
+        """Show the series that was asked for; an empty wish changes nothing."""
+        wanted = wanted.strip()
+        series_id = self._feed.resolve(wanted) if wanted else None
+        self._not_found = f"No series “{wanted}”" if wanted and series_id is None else ""
+        if series_id is not None:
+            self._subscription.watch(series_id)
+            self._shown = None
+
+    def zoom(self, active: int | None) -> None:
+        """Show a shorter or longer past."""
+        self.chart.zoom(_SPANS[2 if active is None else active][1])
+        self._shown = None
+
+    def update(self) -> None:
+        """Show the newest snapshot, if there is a newer one."""
+        snapshot = self._feed.latest
+        series_id = self._subscription.series_id
+        if series_id not in snapshot.views and self.chart.drawn in snapshot.views:
+            series_id = self.chart.drawn or series_id  # until the newly chosen one has been read
+        view = snapshot.views.get(series_id)
+        if snapshot is not self._shown:
+            self.chart.update(snapshot, view)
+            self.traffic.update(snapshot)
+            self.kpis.update(snapshot, view)
+            self.movers.update(snapshot)
+            if snapshot.names is not self._names:
+                self._names = snapshot.names
+                self.search.completions = list(snapshot.names)
+            self._shown = snapshot
+        self.status.update(
+            snapshot, series_id, view, now_ms=wall_clock_ms(), search=self._not_found
+        )
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._subscription.close()
+
+    def _ended(self, session_context: Any) -> None:  # Bokeh asks for this very parameter
+        self.close()
+
+
+def build(document: Document, feed: Feed) -> Page:
+    """Fill a session's document. `?series=` in its address chooses the series."""
+    context = document.session_context
+    request = context.request if context else None
+    asked = request.arguments.get("series", [b""])[0] if request else b""
+    page = Page(feed, asked.decode(errors="replace").strip() or DEFAULT_SERIES)
+    page.attach(document)
+    return page

@@ -1,0 +1,16 @@
+"""Colours of the marks in the charts; the page's own are in `live/static/page.css`.
+
+Blue is what happened, orange what is expected: apart for every common colour blindness.
+"""
+
+from typing import Final
+
+ACTUAL: Final = "#5aa9e6"
+OPEN: Final = "#a9d6ff"
+EXPECTED: Final = "#ffa94d"
+MEDIAN: Final = "#ffd8a8"
+AHEAD: Final = "#ffa94d"
+NOW: Final = "#e8eef7"
+VIEWS: Final = "#3f6f97"
+CONVERSION: Final = "#63e6be"
+MUTED: Final = "#9aa8bd"

@@ -1,0 +1,146 @@
+"""What the page says in words: heading of the series, state of the pipeline, what to wait for.
+
+The source `status` has rows like `kpis`: `key`, `value`, `note`, `tone`. Keys: `series` (id of the
+chosen series), `title`, `ahead` (demand over the horizon), `bands`, `live`, `notice` (shown over an empty
+chart), `counts`, `clicks` (the label of
+made-up clicks), `search` (why nothing was found) and `pulse`, which changes with every second
+so that the page notices when it is cut off.
+"""
+
+from dashboards import text
+from dashboards.columns import band_name, band_pairs, median_column
+from dashboards.panels.kpis import Row, as_columns
+from dashboards.snapshot import SeriesView, Snapshot
+from dashboards.sources import empty, sync
+from stream.feed.answers import STALE_AFTER_MS
+
+
+class Status:
+    """The words of one session."""
+
+    def __init__(self) -> None:
+        self.source = empty("status", "key", "value", "note", "tone")
+
+    def update(
+        self,
+        snapshot: Snapshot,
+        series_id: str,
+        view: SeriesView | None,
+        *,
+        now_ms: int,
+        search: str = "",
+    ) -> None:
+        """Say how things stand."""
+        rows = [
+            ("series", series_id, "", ""),
+            _title(snapshot, series_id, view),
+            _ahead(view),
+            live(snapshot, now_ms=now_ms),
+            ("notice", *notice(snapshot, series_id, view), ""),
+            _counts(snapshot),
+            _clicks(snapshot),
+            _bands(snapshot),
+            ("search", search, "", ""),
+            ("pulse", str(now_ms // 1_000), "", ""),
+        ]
+        sync(self.source, as_columns(rows))
+
+
+def _title(snapshot: Snapshot, series_id: str, view: SeriesView | None) -> Row:
+    kind = "category" if series_id.startswith("category:") else ""
+    if view is not None and view.category:
+        kind = view.category
+    if series_id == "total" and snapshot.n_series:
+        kind = f"{snapshot.n_series:,} series"
+    return ("title", text.series_title(series_id), kind, "")
+
+
+def _ahead(view: SeriesView | None) -> Row:
+    forecast = view.forecast if view else None
+    if forecast is None:
+        return ("ahead", "", "", "")
+    last_Q = forecast.cumulative_HQ[-1]
+    horizon = text.duration(len(forecast.units_HQ) * forecast.bucket_ms).replace(".0", "")
+    band = f"{band_name(forecast.quantiles)}: {text.number(last_Q[0])} – {text.number(last_Q[-1])}"
+    return (
+        "ahead",
+        f"{text.number(last_Q[median_column(forecast.quantiles)])} units",
+        f"next {horizon} · {band}",
+        "",
+    )
+
+
+def _bands(snapshot: Snapshot) -> Row:
+    if snapshot.info is None:
+        return ("bands", "Forecast bands", "", "")
+    quantiles = snapshot.info.quantiles
+    pairs = dict.fromkeys(band_pairs(len(quantiles)))
+    names = ", ".join(band_name((quantiles[low], quantiles[high])) for low, high in pairs)
+    return ("bands", f"Forecast bands {names.replace(' %,', ',')}", "", "")
+
+
+def live(snapshot: Snapshot, *, now_ms: int) -> Row:
+    """Whether what is shown still moves.
+
+    >>> live(Snapshot(at_ms=5, problem="the store does not answer"), now_ms=5)
+    ('live', 'No connection', 'the store does not answer', 'bad')
+    """
+    if snapshot.problem:
+        return ("live", "No connection", snapshot.problem, "bad")
+    stats = snapshot.stats
+    if snapshot.info is None:
+        return ("live", "Waiting", "no worker has started yet", "warn")
+    if stats.at_ms is None:
+        return ("live", "Worker stopped", "no worker reports; figures stand still", "bad")
+    age_ms = max(0, now_ms - stats.at_ms)
+    if age_ms > STALE_AFTER_MS:
+        return ("live", "Stale", f"last report {text.duration(age_ms)} ago", "warn")
+    n_workers = len(stats.workers)
+    who = "1 worker" if n_workers == 1 else f"{n_workers} workers"
+    when = "just now" if age_ms < 1_500 else f"{text.duration(age_ms)} ago"
+    return ("live", "Live", f"{who} · updated {when}", "good")
+
+
+def notice(snapshot: Snapshot, series_id: str, view: SeriesView | None) -> tuple[str, str]:
+    """Heading and explanation over a chart that has nothing to draw; empty when it has.
+
+    >>> notice(Snapshot(problem="x"), "total", None)[0]
+    'The store does not answer'
+    """
+    if view is not None and (len(view.start_T) or view.forecast is not None):
+        return ("", "")
+    if snapshot.problem:
+        return ("The store does not answer", f"{snapshot.problem}. Trying again by itself.")
+    if snapshot.info is None:
+        return ("Waiting for the first worker", "Start one with: surgecast worker")
+    if view is None:
+        if not snapshot.n_series:
+            return ("Waiting for the first events", "Nothing has been sold or clicked yet.")
+        return (f"Looking for {series_id}", "It appears as soon as its first event is in.")
+    width = text.bucket_name(snapshot.info.bucket_ms)
+    return (
+        f"The first {width} is filling",
+        f"History and forecast appear when the {width} of event time closes.",
+    )
+
+
+def _counts(snapshot: Snapshot) -> Row:
+    stats = snapshot.stats
+    if not stats.workers:
+        return ("counts", "", "", "")
+    parts = [
+        f"{stats.total('counted'):,} events counted",
+        f"{stats.total('duplicate'):,} duplicates",
+        f"{stats.total('late'):,} late",
+        f"{stats.total('rejected'):,} rejected",
+        f"{stats.buckets_closed:,} buckets closed",
+        f"{stats.forecasts:,} forecasts",
+        f"{stats.lag:,} waiting",
+    ]
+    return ("counts", " · ".join(parts), "", "")
+
+
+def _clicks(snapshot: Snapshot) -> Row:
+    synthetic = snapshot.info is not None and snapshot.info.is_synthetic("clicks")
+    label = snapshot.info.labels["clicks"] if snapshot.info is not None and synthetic else ""
+    return ("clicks", "synthetic clicks" if synthetic else "", label, "")

@@ -1,0 +1,101 @@
+"""The dashboard's server: `serve(settings)` blocks until SIGTERM, SIGINT or Ctrl-C.
+
+Sessions are signed with a key made at start, and a websocket is only accepted from this server's own
+pages (or those named in `dashboard.origins`), so that no other site can read along.
+"""
+
+import errno
+import logging
+import signal
+import threading
+from pathlib import Path
+from typing import Final
+
+import structlog
+from bokeh.application import Application
+from bokeh.application.handlers import DirectoryHandler
+from bokeh.server.server import Server
+from bokeh.util.token import generate_secret_key
+
+from dashboards.process import close_shared_feed, shared_feed
+from stream.embedded import free_port
+from stream.errors import UsageError
+from stream.settings import DashboardSettings, Settings
+
+LIVE: Final = Path(__file__).parent / "live"
+_LOCAL: Final = ("127.0.0.1", "localhost")
+
+log = structlog.get_logger(__name__)
+
+
+def origins(settings: DashboardSettings, port: int) -> list[str]:
+    """Hosts whose pages may open a websocket.
+
+    >>> origins(DashboardSettings(host="127.0.0.1"), 5006)
+    ['127.0.0.1:5006', 'localhost:5006']
+    >>> origins(DashboardSettings(host="0.0.0.0", origins=("shop.example",)), 80)
+    ['127.0.0.1:80', 'localhost:80', 'shop.example']
+    """
+    hosts = list(_LOCAL)
+    if settings.host not in {*_LOCAL, "0.0.0.0", "::"}:  # noqa: S104 -- compared, not bound
+        hosts.append(settings.host)
+    return [*(f"{host}:{port}" for host in hosts), *settings.origins]
+
+
+def start(settings: Settings) -> Server:
+    """A server that listens and has started its feed, but does not run its loop yet.
+
+    Raises UsageError when the port is taken.
+    """
+    wanted = settings.dashboard
+    port = wanted.port or free_port()
+    try:
+        server = Server(
+            {"/live": Application(DirectoryHandler(filename=str(LIVE)))},
+            address=wanted.host,
+            port=port,
+            allow_websocket_origin=origins(wanted, port),
+            generate_session_ids=True,
+            sign_sessions=True,
+            secret_key=generate_secret_key().encode(),
+            session_token_expiration=3_600,
+            keep_alive_milliseconds=10_000,
+            check_unused_sessions_milliseconds=5_000,
+            unused_session_lifetime_milliseconds=5_000,
+        )
+    except OSError as error:
+        raise UsageError(_cannot_listen(wanted, error)) from None
+    server.start()
+    return server
+
+
+def _cannot_listen(wanted: DashboardSettings, error: OSError) -> str:
+    why = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
+    return (
+        f"port {wanted.port} of {wanted.host} {why}; choose another for the dashboard with "
+        "SURGECAST_DASHBOARD__PORT (0 picks a free one)"
+    )
+
+
+def serve(settings: Settings) -> None:
+    """Run the dashboard until told to stop.
+
+    Raises UsageError when the port is taken, ServiceUnavailable when no store is named.
+    """
+    # a tab that closes between two updates is no news
+    logging.getLogger("bokeh.server.views.ws").setLevel(logging.ERROR)
+    feed = shared_feed(settings)
+    try:
+        server = start(settings)
+        loop = server.io_loop
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: loop.add_callback_from_signal(loop.stop))
+        log.info("dashboard_started", url=f"http://{settings.dashboard.host}:{server.port}/live")
+        try:
+            loop.start()
+        finally:
+            server.stop()
+            log.info("dashboard_stopped", sessions=feed.n_sessions)
+    finally:
+        close_shared_feed()

@@ -1,0 +1,95 @@
+"""Figures of a series over spans of event time, from its closed and open buckets.
+
+Axes: T = closed buckets, F = features in the order of `model.contract.FEATURE_NAMES`.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dashboards.snapshot import DAY_MS, SeriesView
+from stream.features.definitions import ORDERS, PURCHASES, REVENUE, UNITS, VIEWS
+
+_HOUR_MS: Final = 3_600_000
+_BASE_DAYS: Final = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Sums over the last 24 h of closed buckets, and over the mean day of the seven days before.
+
+    `mean_*` is None where there is less than one full day to compare with.
+    """
+
+    units: float
+    revenue: float
+    views: float
+    purchases: float
+    mean_units: float | None
+    mean_revenue: float | None
+    mean_views: float | None
+
+    @property
+    def conversion(self) -> float | None:
+        """Purchases per view; None without views."""
+        return self.purchases / self.views if self.views > 0 else None
+
+
+def last_day(view: SeriesView) -> Span:
+    """Sums of the last 24 h against the mean day before."""
+    end_ms = view.closed_through_ms
+    recent = view.start_T >= end_ms - DAY_MS
+    before = (view.start_T >= end_ms - (1 + _BASE_DAYS) * DAY_MS) & ~recent
+    sums_F = view.values_TF[recent].sum(axis=0, dtype=np.float64)
+    base_F = view.values_TF[before].sum(axis=0, dtype=np.float64)
+    span_ms = end_ms - DAY_MS - int(view.start_T[before][0]) if before.any() else 0
+    means: list[float | None] = [None, None, None]
+    if span_ms >= DAY_MS:
+        means = [float(base_F[f] * DAY_MS / span_ms) for f in (UNITS, REVENUE, VIEWS)]
+    return Span(
+        units=float(sums_F[UNITS]),
+        revenue=float(sums_F[REVENUE]),
+        views=float(sums_F[VIEWS]),
+        purchases=float(sums_F[PURCHASES]),
+        mean_units=means[0],
+        mean_revenue=means[1],
+        mean_views=means[2],
+    )
+
+
+def opened(view: SeriesView, column: int) -> float:
+    """Sum so far over the open buckets."""
+    return float(sum(bucket.values_F[column] for bucket in view.opened))
+
+
+def orders_per_minute(view: SeriesView, *, bucket_ms: int, now_ms: int | None) -> float | None:
+    """Order lines a minute of event time, over the last closed hour and the open bucket so far.
+
+    `now_ms` is the newest event time; None leaves the open bucket out.
+    """
+    span_ms = max(_HOUR_MS, bucket_ms)
+    recent = view.start_T >= view.closed_through_ms - span_ms
+    closed_ms = int(recent.sum()) * bucket_ms
+    orders = float(view.values_TF[recent, ORDERS].sum(dtype=np.float64))
+    if now_ms is not None and now_ms > view.closed_through_ms and view.opened:
+        orders += opened(view, ORDERS)
+        closed_ms += now_ms - view.closed_through_ms
+    return orders / (closed_ms / 60_000) if closed_ms else None
+
+
+def trailing_conversion(values_TF: NDArray[np.float32], *, n_buckets: int) -> NDArray[np.float64]:
+    """Purchases per view over the last `n_buckets` buckets, at each bucket; NaN without views.
+
+    >>> values_TF = np.zeros((3, 9), np.float32)
+    >>> values_TF[:, VIEWS], values_TF[:, PURCHASES] = [0, 10, 30], [0, 1, 3]
+    >>> trailing_conversion(values_TF, n_buckets=2).tolist()
+    [nan, 0.1, 0.1]
+    """
+    sums = np.cumsum(values_TF[:, [VIEWS, PURCHASES]], axis=0, dtype=np.float64)
+    sums[n_buckets:] -= sums[:-n_buckets].copy() if n_buckets < len(sums) else 0
+    views_T, purchases_T = sums[:, 0], sums[:, 1]
+    conversion_T = np.full(len(sums), np.nan)
+    np.divide(purchases_T, views_T, out=conversion_T, where=views_T > 0)
+    return conversion_T

@@ -1,0 +1,125 @@
+"""Numbers and times as people read them: thousands separators, units, UTC."""
+
+import math
+from datetime import UTC, datetime
+
+MISSING = "–"
+
+
+def number(value: float | None, *, digits: int = 0) -> str:
+    """A number with thousands separators; a dash when there is none.
+
+    >>> number(1234567.4), number(3.14159, digits=2), number(None), number(float("nan"))
+    ('1,234,567', '3.14', '–', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return MISSING
+    return f"{value:,.{digits}f}"
+
+
+def compact(value: float | None) -> str:
+    """At most four figures and a suffix, for narrow places.
+
+    >>> compact(987), compact(18_432), compact(1_250_000), compact(4.26), compact(0)
+    ('987', '18.4 k', '1.25 M', '4.3', '0')
+    """
+    if value is None or not math.isfinite(value):
+        return MISSING
+    size = abs(value)
+    if size >= 1e6:
+        return f"{value / 1e6:.2f} M"
+    if size >= 10_000:
+        return f"{value / 1e3:.1f} k"
+    if size >= 100 or value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.1f}"
+
+
+def signed(value: float) -> str:
+    """A difference with its sign; a true minus.
+
+    >>> signed(1234), signed(-56.4), signed(0.2)
+    ('+1,234', '−56', '+0.2')
+    """
+    digits = 0 if abs(value) >= 10 or value == int(value) else 1
+    return f"{'−' if value < 0 else '+'}{abs(value):,.{digits}f}"
+
+
+def percent(share: float | None, *, digits: int = 1) -> str:
+    """A share as per cent.
+
+    >>> percent(0.0312), percent(None)
+    ('3.1 %', '–')
+    """
+    if share is None or not math.isfinite(share):
+        return MISSING
+    return f"{100 * share:.{digits}f} %"
+
+
+def change(now: float, before: float) -> str:
+    """Relative change in whole per cent; empty when there is nothing to compare with.
+
+    >>> change(150, 100), change(50, 100), change(700, 100), change(5, 0)
+    ('+50 %', '−50 %', '×7.0', '')
+    """
+    if before <= 0:
+        return ""
+    ratio = now / before
+    if ratio >= 4:
+        return f"×{ratio:.1f}"
+    return f"{'−' if ratio < 1 else '+'}{abs(ratio - 1):.0%}".replace("%", " %")
+
+
+def duration(ms: float | None) -> str:
+    """A span of time in the unit that fits.
+
+    >>> duration(41), duration(1_630), duration(95_000), duration(7_500_000), duration(None)
+    ('41 ms', '1.6 s', '95 s', '2.1 h', '–')
+    """
+    if ms is None or not math.isfinite(ms):
+        return MISSING
+    for limit, width, unit in ((1_000, 1, "ms"), (10_000, 1_000, "s"), (120_000, 1_000, "s")):
+        if ms < limit:
+            return f"{ms / width:.{1 if unit == 's' and ms < 10_000 else 0}f} {unit}"
+    if ms < 7_200_000:
+        return f"{ms / 60_000:.0f} min"
+    if ms < 172_800_000:
+        return f"{ms / 3_600_000:.1f} h"
+    return f"{ms / 86_400_000:.1f} d"
+
+
+def utc(ms: int | None, *, form: str = "%a %d %b %Y %H:%M") -> str:
+    """A moment in UTC, to the minute.
+
+    >>> utc(1_322_582_400_000), utc(None)
+    ('Tue 29 Nov 2011 16:00', '–')
+    """
+    if ms is None:
+        return MISSING
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime(form)
+
+
+def bucket_name(bucket_ms: int) -> str:
+    """What one bucket is called in a sentence.
+
+    >>> bucket_name(3_600_000), bucket_name(900_000), bucket_name(86_400_000)
+    ('hour', '15 minutes', 'day')
+    """
+    names = {60_000: "minute", 3_600_000: "hour", 86_400_000: "day"}
+    if bucket_ms in names:
+        return names[bucket_ms]
+    if bucket_ms % 3_600_000 == 0:
+        return f"{bucket_ms // 3_600_000} hours"
+    return f"{bucket_ms // 60_000} minutes"
+
+
+def series_title(series_id: str) -> str:
+    """Heading of a series.
+
+    >>> series_title("total"), series_title("category:Garden"), series_title("85123A")
+    ('All products', 'Garden', '85123A')
+    """
+    if series_id == "total":
+        return "All products"
+    kind, _, name = series_id.partition(":")
+    return name if kind in {"category", "location"} and name else series_id

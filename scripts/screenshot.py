@@ -1,0 +1,58 @@
+"""Take a picture of the running dashboard: python scripts/screenshot.py URL OUT.png [--series ID].
+
+Waits until the chart holds closed buckets and a forecast. Needs playwright and Debian's Chromium
+(or another one, named with --chromium). Exit status 1 when the page logs an error.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from urllib.parse import urlencode
+
+from playwright.sync_api import Page, sync_playwright
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+_DRAWN = """() => {
+  const model = (name) => window.Bokeh?.documents?.[0]?.get_model_by_name(name);
+  const rows = (name) => model(name)?.data?.start?.length ?? 0;
+  return rows("actuals") > 0 && rows("fan") > 0;
+}"""
+
+
+def take(page: Page, url: str, out: Path, *, settle_ms: int) -> list[str]:
+    """Write the picture; return what the page complained about."""
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(url)
+    page.wait_for_function(_DRAWN, timeout=60_000)
+    page.wait_for_timeout(settle_ms)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=str(out))
+    return complaints
+
+
+def main() -> int:
+    """Read the command line, take the picture."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("url")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--width", type=int, default=1280)
+    parser.add_argument("--height", type=int, default=800)
+    parser.add_argument("--series", help="series to choose, for example category:Garden")
+    parser.add_argument("--settle-ms", type=int, default=2_000)
+    parser.add_argument("--chromium", default="/usr/bin/chromium")
+    given = parser.parse_args()
+    url = f"{given.url}?{urlencode({'series': given.series})}" if given.series else given.url
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=given.chromium, args=FLAGS)
+        page = browser.new_page(viewport={"width": given.width, "height": given.height})
+        complaints = take(page, url, given.out, settle_ms=given.settle_ms)
+        browser.close()
+    for complaint in complaints:
+        print(complaint, file=sys.stderr)
+    return 1 if complaints else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
