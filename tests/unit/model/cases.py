@@ -1,0 +1,102 @@
+"""Series and histories the laws of the forecaster are tested on: real ones and awkward ones."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+
+from model.config import ModelConfig, TrainConfig
+from model.contract import FEATURE_NAMES
+from model.dataset import History
+from model.incremental import NetworkForecaster
+from model.networks.quantile import QuantileNetwork
+
+Floats = NDArray[np.float32]
+
+HOUR_MS = 3_600_000
+DAY_MS = 86_400_000
+#: A Monday, 2011-10-03T00:00Z.
+START_MS = 1_317_600_000_000
+_ORDERS = Path(__file__).parents[3] / "stream" / "data" / "orders.parquet"
+
+
+def real_hours(*, days: int = 21, series: int = 40, start_ms: int = START_MS) -> Floats:
+    """Closed hourly buckets [T, S, F] of the shipped sample: its best sellers of the window."""
+    orders = pl.read_parquet(_ORDERS, columns=["ts", "sku", "quantity", "unit_price"])
+    window = orders.filter(pl.col("ts").is_between(start_ms, start_ms + days * DAY_MS - 1))
+    best = window.group_by("sku").len().sort(["len", "sku"], descending=[True, False])
+    place = {sku: slot for slot, sku in enumerate(best["sku"].head(series))}
+    values_TSF = np.zeros((days * 24, series, len(FEATURE_NAMES)), np.float32)
+    for ts, sku, quantity, price in window.iter_rows():
+        if sku in place:
+            row = values_TSF[(ts - start_ms) // HOUR_MS, place[sku]]
+            row[:4] += (max(quantity, 0), max(-quantity, 0), quantity * price, 1)
+    return values_TSF
+
+
+def awkward(buckets: int = 400, *, seed: int = 3) -> tuple[list[str], Floats]:
+    """Names and closed buckets [T, S, F] of series that break careless models."""
+    rng = np.random.default_rng(seed)
+    units = {
+        "all zero": np.zeros(buckets),
+        "one spike": np.where(np.arange(buckets) == buckets // 2, 5_000.0, 0.0),
+        "level shift": np.where(np.arange(buckets) < buckets // 2, 2.0, 900.0),
+        "0 to 4 units": rng.choice(5, buckets, p=(0.8, 0.1, 0.06, 0.03, 0.01)),
+        "sold once, then nothing": np.where(np.arange(buckets) == 0, 1.0, 0.0),
+        "huge": rng.poisson(2e6, buckets),
+    }
+    values_TSF = np.zeros((buckets, len(units), len(FEATURE_NAMES)), np.float32)
+    for slot, units_T in enumerate(units.values()):
+        values_TSF[:, slot, 0] = units_T
+        values_TSF[:, slot, 2] = 1.5 * units_T
+        values_TSF[:, slot, 3] = units_T > 0
+    return list(units), values_TSF
+
+
+def with_clicks(values_TSF: Floats, *, seed: int = 5) -> Floats:
+    """The same buckets with clicks made up around the orders."""
+    rng = np.random.default_rng(seed)
+    values_TSF = values_TSF.copy()
+    views = rng.poisson(0.3 + 8 * values_TSF[..., 3])
+    values_TSF[..., 4] = views
+    values_TSF[..., 5] = rng.binomial(views, 0.2)
+    values_TSF[..., 7] = values_TSF[..., 3]
+    values_TSF[..., 8] = np.ceil(views * 0.7)
+    return values_TSF
+
+
+def untrained(
+    *, seed: int = 0, horizon: int = 24, bucket_ms: int = HOUR_MS, **changes: object
+) -> NetworkForecaster:
+    """A small network with seeded random weights: the laws hold for any weights."""
+    config = ModelConfig.from_dict(
+        ModelConfig(
+            horizon=horizon, bucket_ms=bucket_ms, hidden=16, layers=2, rank=8, context=16
+        ).as_dict()
+        | changes
+    )
+    torch.manual_seed(seed)
+    return NetworkForecaster(QuantileNetwork(config), f"untrained-{config.architecture}")
+
+
+def small_training(**changes: object) -> TrainConfig:
+    """A training that takes a second."""
+    model = ModelConfig(horizon=6, bucket_ms=HOUR_MS, hidden=12, layers=1, rank=8)
+    values: dict[str, object] = {
+        "model": model,
+        "updates": 12,
+        "chunk": 24,
+        "lanes": 16,
+        "groups": 2,
+        "origins": 6,
+        "validate_every": 6,
+    }
+    return TrainConfig(**(values | changes))  # type: ignore[arg-type]  # test settings by name
+
+
+def history_of(values_TSF: Floats) -> History:
+    """A history of hourly buckets that starts on a Monday."""
+    names = [f"s{slot}" for slot in range(values_TSF.shape[1])]
+    return History(values_TSF, START_MS, HOUR_MS, names)
