@@ -8,8 +8,8 @@ import pytest
 from model.calendar import DAY_MS, HOUR_MS, N_CALENDAR, calendar_features, horizon_calendar
 
 
-def _ms(*when: int) -> int:
-    return int(dt.datetime(*when, tzinfo=dt.UTC).timestamp() * 1000)
+def _ms(year: int, month: int, day: int, hour: int = 0) -> int:
+    return int(dt.datetime(year, month, day, hour, tzinfo=dt.UTC).timestamp() * 1000)
 
 
 def _days(*starts: int) -> np.ndarray:
