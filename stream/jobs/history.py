@@ -1,9 +1,9 @@
 """Closed buckets of files: the features the live path would have stored, computed in one pass.
 
 Sums go through `stream.features.definitions`, as the worker's do, and events are admitted by the
-rules of `stream.codecs`, so a closed bucket here equals the live one bit for bit. An `event_id` counts
-once in a whole file. Most series sell nothing in most buckets, so rows are kept for what happened
-only; a dense block is made of a window, or of the series that matter, when one is needed.
+rules of `stream.codecs`, so a closed bucket here equals the live one bit for bit. An `event_id`
+counts once in a whole file. Most series sell nothing in most buckets, so rows are kept for what
+happened only; a dense block is made of a window, or of the series that matter, when one is needed.
 
 Axes: N = events, R = rows (bucket and series with an event), T = buckets, S = series, F = features.
 """

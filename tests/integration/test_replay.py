@@ -1,0 +1,338 @@
+"""A replay against a real broker: order, partitions, promises, resumption, plain failures."""
+
+import gc
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import polars as pl
+import pytest
+from kafka import KafkaConsumer, TopicPartition
+from kafka.partitioner.default import murmur2
+
+from stream.embedded import embedded_broker, free_port
+from stream.errors import ServiceUnavailable, UsageError
+from stream.jobs import replay_sender
+from stream.jobs.clicks import synthesize_clicks
+from stream.jobs.replay import replay, state_path
+from stream.jobs.replay_progress import ReplayProgress
+from stream.kafka_admin import create_topics
+from stream.settings import Settings
+from tests.samples import HOUR_MS, START_MS, small_catalog, small_orders
+from tests.services import TestBroker, settings_for
+
+pytestmark = pytest.mark.integration
+
+ORDERS = small_orders(6_000, hours=96)
+CLICKS = synthesize_clicks(ORDERS)
+
+
+@dataclass
+class Tap:
+    """Reads what arrives on the broker from the moment it is made."""
+
+    settings: Settings
+    seen: dict[TopicPartition, list[tuple[int, bytes | None, dict[str, object]]]] = field(
+        default_factory=dict
+    )
+
+    def __post_init__(self) -> None:
+        self.consumer = KafkaConsumer(bootstrap_servers=self.settings.kafka.bootstrap_servers)
+        places = [
+            TopicPartition(topic, partition)
+            for topic in ("orders", "clicks", "catalog", "heartbeats")
+            for partition in range(self.settings.kafka.partitions)
+        ]
+        self.consumer.assign(places)
+        # Tansu calls the base offset of the last batch, plus 1, the end: read past that batch.
+        for place, offset in self.consumer.end_offsets(places).items():
+            self.consumer.seek(place, max(offset - 1, 0))
+        self.read()
+        self.seen.clear()
+
+    def read(self) -> None:
+        """Read to the end of every partition."""
+        ends = self.consumer.end_offsets(list(self.consumer.assignment()))
+        deadline_s = time.monotonic() + 60
+        while True:
+            polled = self.consumer.poll(timeout_ms=200, max_records=5_000)
+            for place, records in polled.items():
+                self.seen.setdefault(place, []).extend(
+                    (record.offset, record.key, msgspec.json.decode(record.value))
+                    for record in records
+                )
+            if not polled and all(self.consumer.position(p) >= end for p, end in ends.items()):
+                return
+            assert time.monotonic() < deadline_s, "the broker does not hand out what it has"
+
+    def values(self, topic: str) -> list[dict[str, object]]:
+        return [
+            value
+            for place, records in sorted(self.seen.items())
+            if place.topic == topic
+            for _, _, value in records
+        ]
+
+
+@pytest.fixture
+def settings(broker: TestBroker, tmp_path: Path) -> Settings:
+    return broker.settings.model_copy(update={"data_dir": tmp_path})
+
+
+@pytest.fixture
+def tap(settings: Settings) -> Iterator[Tap]:
+    tap = Tap(settings)
+    yield tap
+    tap.consumer.close()
+
+
+def test_every_row_arrives_once_as_it_stands_in_the_file(settings: Settings, tap: Tap) -> None:
+    """Values, keys and partitions are those of the contract; a null is left out."""
+    report = replay(settings, ORDERS, CLICKS, small_catalog(ORDERS))
+    tap.read()
+
+    assert report.events == {"orders": ORDERS.height, "clicks": CLICKS.height, "catalog": 20}
+    assert report.complete
+    for topic, frame in (("orders", ORDERS), ("clicks", CLICKS)):
+        by_id = {row["event_id"]: row for row in frame.iter_rows(named=True)}
+        values = tap.values(topic)
+        assert len(values) == len(by_id)
+        for value in values:
+            row = by_id[str(value["event_id"])]
+            assert value == {name: cell for name, cell in row.items() if cell is not None}
+    for place, records in tap.seen.items():
+        if place.topic in {"orders", "clicks", "catalog"}:
+            for _, key, value in records:
+                assert key == str(value["sku"]).encode()
+                assert place.partition == (murmur2(key) & 0x7FFFFFFF) % 4
+
+
+def test_each_partition_is_in_event_time_order(settings: Settings, tap: Tap) -> None:
+    replay(settings, ORDERS, CLICKS)
+    tap.read()
+
+    for place, records in tap.seen.items():
+        if place.topic in {"orders", "clicks"}:
+            times = [int(str(value["ts"])) for _, _, value in records]
+            assert times == sorted(times)
+
+
+def check_promises(tap: Tap) -> dict[int, list[int]]:
+    """No heartbeat is broken by an event behind its offsets; the times promised, by partition."""
+    promised: dict[int, list[int]] = {}
+    for place, records in tap.seen.items():
+        if place.topic != "heartbeats":
+            continue
+        for _, key, value in records:
+            assert key == str(place.partition).encode()
+            moment, offsets = value["event_time_ms"], value["offsets"]
+            assert isinstance(moment, int)
+            assert isinstance(offsets, dict)
+            assert set(offsets) == {"orders", "clicks"}
+            promised.setdefault(place.partition, []).append(moment)
+            for topic, next_offset in offsets.items():
+                for offset, _, event in tap.seen.get(TopicPartition(topic, place.partition), []):
+                    older = int(str(event["ts"])) < moment
+                    assert not (offset >= next_offset and older), "an older event followed"
+                    assert offset >= next_offset or int(str(event["ts"])) <= moment
+    return promised
+
+
+@pytest.mark.parametrize("speed", [None, 40_000.0])
+def test_heartbeats_keep_their_promise_and_the_last_closes_every_bucket(
+    settings: Settings, tap: Tap, speed: float | None
+) -> None:
+    report = replay(settings, ORDERS, CLICKS, speed=speed)
+    tap.read()
+
+    promised = check_promises(tap)
+    last_ms = max(int(ORDERS["ts"][-1]), int(CLICKS["ts"][-1]))
+    end_ms = (last_ms // HOUR_MS + 1) * HOUR_MS + settings.window.allowed_lateness + HOUR_MS
+    assert report.heartbeat_ms == end_ms
+    assert set(promised) == set(range(4)), "every partition hears, events or not"
+    for times in promised.values():
+        assert times == sorted(times)
+        assert times[-1] == end_ms
+        assert len(times) >= (2 if speed is None else 10)
+
+
+def test_the_clock_goes_on_when_nothing_is_sold(settings: Settings, tap: Tap) -> None:
+    """At speed X the heartbeats cross a gap of days at X, and the replay takes its time."""
+    two = pl.concat([ORDERS.head(50), ORDERS.tail(50)]).with_columns(
+        ts=pl.when(pl.int_range(pl.len()) < 50)
+        .then(START_MS + 3 * HOUR_MS)
+        .otherwise(START_MS + 51 * HOUR_MS)
+    )
+    started_s = time.monotonic()
+    report = replay(settings, two, speed=50_000, start_ms=START_MS)
+    took_s = time.monotonic() - started_s
+    tap.read()
+
+    promised = check_promises(tap)
+    within = [t for t in promised[0] if START_MS + 4 * HOUR_MS < t < START_MS + 50 * HOUR_MS]
+    assert len(within) >= 8
+    assert promised[0][0] <= START_MS + 3 * HOUR_MS, "it starts at the start, not at the first sale"
+    assert report.seconds >= 51 * 3_600 / 50_000
+    assert took_s < 51 * 3_600 / 50_000 + 10
+
+
+def test_a_window_and_a_limit_cut_both_files(settings: Settings, tap: Tap) -> None:
+    start_ms = START_MS + 24 * HOUR_MS
+    report = replay(settings, ORDERS, CLICKS, start_ms=start_ms, limit=500)
+    tap.read()
+
+    lines = ORDERS.filter(pl.col("ts") >= start_ms).head(500)
+    seen = CLICKS.filter(pl.col("ts").is_between(start_ms, int(lines["ts"][-1])))
+    assert report.events == {"orders": 500, "clicks": seen.height}
+    assert {v["event_id"] for v in tap.values("clicks")} == set(seen["event_id"])
+
+
+def test_a_stopped_replay_resumes_where_the_broker_had_acknowledged(
+    settings: Settings, tap: Tap
+) -> None:
+    """Nothing is lost; what is sent twice has the same event_id; partitions keep their order."""
+    stop = threading.Event()
+
+    def stop_half_way(progress: ReplayProgress) -> None:
+        if progress.acked > progress.total / 2:
+            stop.set()
+
+    paced = {"speed": 60_000.0, "progress": stop_half_way, "stop": stop}
+    first = replay(settings, ORDERS, CLICKS, **paced)  # type: ignore[arg-type]
+    assert not first.complete
+    position = msgspec.json.decode(state_path(settings).read_bytes())["position"]
+    assert 0 < position < ORDERS.height + CLICKS.height
+    assert first.events["orders"] + first.events["clicks"] == position
+
+    second = replay(settings, ORDERS, CLICKS, resume=True)
+    tap.read()
+
+    assert second.resumed_at == position
+    assert second.complete
+    check_promises(tap)
+    ids = [str(v["event_id"]) for v in tap.values("orders") + tap.values("clicks")]
+    assert Counter(ids) == Counter([*ORDERS["event_id"], *CLICKS["event_id"]])
+
+
+def test_resuming_a_finished_replay_sends_no_event(settings: Settings, tap: Tap) -> None:
+    replay(settings, ORDERS.head(100))
+    again = replay(settings, ORDERS.head(100), resume=True)
+    tap.read()
+
+    assert again.events == {"orders": 0, "clicks": 0}
+    assert len(tap.values("orders")) == 100
+
+
+def test_ctrl_c_leaves_a_state_to_resume_from(settings: Settings, tap: Tap) -> None:
+    def interrupt(progress: ReplayProgress) -> None:
+        if progress.acked > 1_000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        replay(settings, ORDERS, CLICKS, speed=60_000, progress=interrupt)
+    replay(settings, ORDERS, CLICKS, resume=True)
+    tap.read()
+
+    ids = {str(v["event_id"]) for v in tap.values("orders") + tap.values("clicks")}
+    assert ids == {*ORDERS["event_id"], *CLICKS["event_id"]}
+    check_promises(tap)
+
+
+def test_a_state_of_other_events_is_refused(settings: Settings) -> None:
+    replay(settings, ORDERS.head(100))
+
+    with pytest.raises(UsageError, match="other events"):
+        replay(settings, ORDERS.head(101), resume=True)
+    state_path(settings).write_text("{}")
+    with pytest.raises(UsageError, match="no state"):
+        replay(settings, ORDERS.head(100), resume=True)
+
+
+def test_progress_counts_acknowledged_events_up_to_all(settings: Settings) -> None:
+    shown: list[ReplayProgress] = []
+    replay(settings, ORDERS, CLICKS, progress=shown.append)
+
+    total = ORDERS.height + CLICKS.height
+    acked = [progress.acked for progress in shown]
+    assert acked == sorted(acked)
+    assert replace(shown[-1], seconds=0, events_per_s=0, event_time_ms=0) == ReplayProgress(
+        sent=total, acked=total, total=total, events_per_s=0, event_time_ms=0, seconds=0, done=True
+    )
+
+
+def test_records_a_worker_refuses_are_sent_for_it_to_refuse(settings: Settings, tap: Tap) -> None:
+    odd = ORDERS.head(3).with_columns(
+        sku=pl.Series([None, "1", "2"]), quantity=pl.Series([1, 0, None], dtype=pl.Int64)
+    )
+    replay(settings, odd)
+    tap.read()
+
+    values = {str(v["event_id"]): v for v in tap.values("orders")}
+    first, second, third = (values[str(name)] for name in odd["event_id"])
+    assert "sku" not in first
+    assert second["quantity"] == 0
+    assert "quantity" not in third
+
+
+def test_without_topics_it_says_what_to_run(tmp_path: Path) -> None:
+    with embedded_broker(Settings(data_dir=tmp_path), kind="tansu") as running:
+        settings = settings_for(running, tmp_path)
+        with pytest.raises(UsageError, match="surgecast topics create"):
+            replay(settings, ORDERS)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_without_a_broker_it_says_so_in_one_line(tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    settings = Settings(data_dir=tmp_path, kafka={"bootstrap_servers": address})
+
+    with pytest.raises(ServiceUnavailable, match=address) as caught:
+        replay(settings, ORDERS)
+    assert "\n" not in str(caught.value)
+    gc.collect()  # kafka-python leaves the sockets it could not connect to the collector
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_broker_that_dies_is_one_line_and_resumable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay_sender, "_DELIVERY_TIMEOUT_MS", 3_000)
+    with embedded_broker(Settings(data_dir=tmp_path), kind="tansu") as running:
+        settings = settings_for(running, tmp_path)
+        create_topics(settings)
+
+        def kill(progress: ReplayProgress) -> None:
+            if progress.acked > 2_000:
+                running.service.stop()
+
+        with pytest.raises(ServiceUnavailable, match="--resume") as caught:
+            replay(settings, ORDERS, CLICKS, speed=60_000, progress=kill)
+
+    assert "\n" not in str(caught.value)
+    state = msgspec.json.decode(state_path(settings).read_bytes())
+    assert 0 < state["position"] < state["total"]
+    gc.collect()  # as above
+
+
+@pytest.mark.parametrize("speed", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_speed_must_be_a_number_above_zero(tmp_path: Path, speed: float) -> None:
+    with pytest.raises(UsageError, match="--speed"):
+        replay(Settings(data_dir=tmp_path), ORDERS, speed=speed)
+
+
+def test_an_empty_window_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no order line"):
+        replay(Settings(data_dir=tmp_path), ORDERS, start_ms=START_MS + 1_000 * HOUR_MS)
+
+
+def test_sample_times_are_whole_hours() -> None:
+    """The constants these tests count with."""
+    assert START_MS % HOUR_MS == 0
+    assert np.all(ORDERS["ts"].to_numpy() >= START_MS)
