@@ -28,10 +28,11 @@ def worker(context: typer.Context) -> None:
     surgecast worker
     """
     from stream.kafka_admin import bootstrap_servers
-    from stream.worker import run
 
     settings = _with_store(settings_of(context))
     bootstrap_servers(settings)
+    from stream.worker import run  # takes seconds to load: a mistake is said before
+
     run(settings)
 
 
@@ -41,12 +42,13 @@ def api(context: typer.Context, host: Host = None, port: Port = None) -> None:
     Example:  surgecast api --host 0.0.0.0 --port 8000
     """
     from stream.embedded import require_free_port
-    from stream.feed.http import serve_api
 
     settings = _with_store(settings_of(context, **_server("api", host, port)))
     require_free_port(
         settings.api.host, settings.api.port, what="the HTTP API", setting="SURGECAST_API__PORT"
     )
+    from stream.feed.http import serve_api
+
     serve_api(settings)
 
 
