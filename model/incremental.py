@@ -7,6 +7,8 @@ forecasting. Both run block by block, so that what a block needs stays in the pr
 Axes: S = series, T = buckets, F = stored features, H = horizon, Q = quantiles.
 """
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -25,7 +27,8 @@ from model.scaling import new_statistics, scale_of, started
 
 Floats = NDArray[np.float32]
 
-BLOCK = 2_048
+#: Series stepped at once on a CPU: their states and gates fit its cache.
+BLOCK = 1_024
 #: A gap between two steps that is longer than this many buckets is an error, not silence.
 MAX_GAP = 10_000
 
@@ -130,10 +133,19 @@ class NetworkStates:
 
 
 class NetworkForecaster:
-    """A trained network that serves; called from one thread at a time."""
+    """A trained network that serves; called from one thread at a time.
+
+    On a CPU, blocks of series are shared out to `threads` threads (default: as many as torch would
+    use), each running plain single-threaded kernels: no thread waits for another within a step.
+    """
 
     def __init__(
-        self, network: QuantileNetwork, model_id: str, device: torch.device | str = "cpu"
+        self,
+        network: QuantileNetwork,
+        model_id: str,
+        device: torch.device | str = "cpu",
+        *,
+        threads: int | None = None,
     ) -> None:
         self.model_id = model_id
         self.config: ModelConfig = network.config
@@ -142,6 +154,12 @@ class NetworkForecaster:
         self.bucket_ms = self.config.bucket_ms
         self.device = torch.device(device)
         self.network = network.to(self.device).eval().requires_grad_(False)
+        self._pool = ThreadPoolExecutor(
+            threads or torch.get_num_threads(),
+            thread_name_prefix="forecast",
+            initializer=torch.set_num_threads,
+            initargs=(1,),
+        )
 
     def new_states(self, capacity: int) -> NetworkStates:
         """States without any series, with room for `capacity`."""
@@ -159,13 +177,15 @@ class NetworkForecaster:
             sums_SHQ = torch.empty(shape, device=self.device)
             weights = self._head_weights(origin_ms)
             calendar_C = self._calendar(bucket_start_ms, 1)[0]
-            for first in range(0, mine.size, BLOCK):
-                block = slice(first, min(first + BLOCK, mine.size))
+
+            def forecast(block: slice) -> None:
                 encoded = self._carry(mine, values[block], calendar_C, block)
                 scale_B = scale_of(mine.stats_SK[block], floor=self.config.scale_floor)
                 self.network.heads.serve(
                     encoded, weights, scale_B, units_SHQ[block], sums_SHQ[block]
                 )
+
+            self._for_blocks(mine.size, forecast)
             mine.last_ms = bucket_start_ms
             return QuantileForecast(
                 origin_ms=origin_ms,
@@ -184,12 +204,14 @@ class NetworkForecaster:
         with torch.inference_mode():
             mine = self._advance(states, history_TSF, start_ms)
             calendar_TC = self._calendar(start_ms, buckets)
-            for first in range(0, mine.size, BLOCK):
-                block = slice(first, min(first + BLOCK, mine.size))
+
+            def carry(block: slice) -> None:
                 part_TSF = history_TSF[:, block]
                 for t in range(buckets):
                     values = self._tensor(part_TSF[t], block.stop - block.start)
                     self._carry(mine, values, calendar_TC[t], block)
+
+            self._for_blocks(mine.size, carry)
             mine.last_ms = start_ms + (buckets - 1) * self.bucket_ms
 
     def _advance(self, states: States, values: Floats, start_ms: int) -> NetworkStates:
@@ -204,6 +226,19 @@ class NetworkForecaster:
             self.warm_up(states, nothing, start_ms - silent * self.bucket_ms)
         states.grow(values.shape[-2])
         return states
+
+    def _for_blocks(self, size: int, work: Callable[[slice], None]) -> None:
+        """Do `work` for every block of series; all at once on a GPU."""
+        step = BLOCK if self.device.type == "cpu" else max(size, 1)
+        blocks = [slice(first, min(first + step, size)) for first in range(0, size, step)]
+
+        def inferring(block: slice) -> None:
+            with torch.inference_mode():
+                work(block)
+
+        self.network.prepare()
+        for _ in self._pool.map(inferring, blocks):
+            pass
 
     def _carry(
         self, states: NetworkStates, values: Tensor, calendar_C: Tensor, block: slice

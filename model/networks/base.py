@@ -24,6 +24,10 @@ class Network(Protocol):
         """State of series that nothing was read of: zeros, first axis B."""
         ...
 
+    def prepare(self) -> None:
+        """Pack the weights for `step`; called before threads share the network."""
+        ...
+
     def forward(
         self, inputs_BTI: Tensor, calendar_BTC: Tensor, state: State
     ) -> tuple[Tensor, State]:

@@ -44,11 +44,15 @@ class LstmNetwork(nn.Module):
         )
         return encoded_BTD, after
 
-    def step(self, inputs_BI: Tensor, calendar_C: Tensor, state: State) -> Tensor:
-        """Encode one bucket and carry `state` over it in place."""
+    def prepare(self) -> None:
+        """Pack the weights, once for all steps until the next training."""
         if self._packed is None:
             self._packed = self._pack()
-        width = self.width
+
+    def step(self, inputs_BI: Tensor, calendar_C: Tensor, state: State) -> Tensor:
+        """Encode one bucket and carry `state` over it in place."""
+        self.prepare()
+        assert self._packed is not None
         below_BI = inputs_BI
         for layer, (weight_IG, recurrent_DG, bias_G) in enumerate(self._packed):
             hidden_BD, cell_BD = state[2 * layer], state[2 * layer + 1]
@@ -59,12 +63,11 @@ class LstmNetwork(nn.Module):
             else:
                 gates_BG = torch.addmm(bias, below_BI, weight_IG)
             gates_BG.addmm_(hidden_BD, recurrent_DG)
-            gates_BG[:, : 3 * width].sigmoid_()
-            candidate_BD = gates_BG[:, 3 * width :].tanh_()
-            cell_BD.mul_(gates_BG[:, width : 2 * width])
-            cell_BD.addcmul_(gates_BG[:, :width], candidate_BD)
+            into_BD, forget_BD, out_BD, candidate_BD = gates_BG.sigmoid_().chunk(4, dim=1)
+            # tanh(x) = 2 · sigmoid(2x) − 1: one pass over all gates serves the candidate too
+            cell_BD.mul_(forget_BD).addcmul_(into_BD, candidate_BD, value=2.0).sub_(into_BD)
             torch.tanh(cell_BD, out=hidden_BD)
-            hidden_BD.mul_(gates_BG[:, 2 * width : 3 * width])
+            hidden_BD.mul_(out_BD)
             below_BI = hidden_BD
         return below_BI
 
@@ -83,6 +86,6 @@ class LstmNetwork(nn.Module):
 
 
 def _reordered(gates: Tensor) -> Tensor:
-    """Gates in the order in, forget, out, candidate, so that one sigmoid serves three of them."""
+    """Gates in the order in, forget, out, candidate; the candidate doubled, see `step`."""
     into, forget, candidate, out = gates.detach().chunk(4)
-    return torch.cat((into, forget, out, candidate))
+    return torch.cat((into, forget, out, 2.0 * candidate))

@@ -37,6 +37,10 @@ class QuantileNetwork(nn.Module):
         """State of series that nothing was read of."""
         return self.encoder.new_state(batch, device)
 
+    def prepare(self) -> None:
+        """Pack the weights for serving, before threads share them."""
+        self.encoder.prepare()
+
     def forward(
         self,
         inputs_BTI: Tensor,
