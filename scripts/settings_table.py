@@ -1,0 +1,63 @@
+"""Write the table of settings into README.md, between its two markers, from the settings tree.
+
+python scripts/settings_table.py          # rewrites the table
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from stream.settings import Settings, duration_text
+
+README = Path(__file__).parents[1] / "README.md"
+START, END = "<!-- settings -->", "<!-- /settings -->"
+#: Sections that no part of this version reads.
+UNREAD = {"alerts", "stock", "trainer"}
+#: Whole milliseconds that are written as durations.
+DURATIONS = {
+    "session_timeout", "bucket", "allowed_lateness", "idle_timeout", "dedup", "future_tolerance",
+    "max_gap", "flush_every", "retention", "publish_every", "every",
+}  # fmt: skip
+
+
+def table() -> str:
+    """The settings as Markdown: section, what it is about, names with defaults."""
+    rows = ["| section | name = default | |", "|---|---|---|"]
+    plain = []
+    for name, field in Settings.model_fields.items():
+        if name in UNREAD:
+            continue
+        if isinstance(field.default, BaseModel):
+            section = type(field.default)
+            about = " ".join((section.__doc__ or "").split())
+            values = ", ".join(
+                _setting(leaf, getattr(field.default, leaf)) for leaf in section.model_fields
+            )
+            rows.append(f"| `{name}` | {values} | {about} |")
+        else:
+            plain.append(_setting(name, field.default))
+    rows.insert(2, f"| (none) | {', '.join(plain)} | Where files go, how much is logged. |")
+    return "\n".join(rows)
+
+
+def _setting(name: str, value: Any) -> str:
+    if value is None or value is PydanticUndefined:
+        return f"`{name}`"
+    if name in DURATIONS and isinstance(value, int):
+        return f"`{name}={duration_text(value)}`"
+    if isinstance(value, tuple):
+        return f"`{name}=[{','.join(map(str, value))}]`"
+    return f"`{name}={value}`"
+
+
+def readme_with(text: str, rows: str) -> str:
+    """The README with its table replaced."""
+    before, _, rest = text.partition(START)
+    _, _, after = rest.partition(END)
+    return f"{before}{START}\n{rows}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    README.write_text(readme_with(README.read_text(), table()))
