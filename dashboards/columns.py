@@ -65,12 +65,12 @@ def closed_columns(view: SeriesView, *, bucket_ms: int, after_ms: int) -> tuple[
     new = view.start_T > after_ms
     values = view.values_TF[new].astype(float)
     start = view.start_T[new].astype(float)
-    x = (start + bucket_ms / 2).tolist()
+    x = start + bucket_ms / 2
     conversion_T = trailing_conversion(view.values_TF, n_buckets=max(1, DAY_MS // bucket_ms))
     low, median, high = view.ahead_T3[new].astype(float).T
     actuals: Columns = {
         "start": start.tolist(),
-        "x": x,
+        "x": x.tolist(),
         "units": values[:, UNITS].tolist(),
         "orders": values[:, ORDERS].tolist(),
         "revenue": np.round(values[:, REVENUE], 2).tolist(),
@@ -80,7 +80,7 @@ def closed_columns(view: SeriesView, *, bucket_ms: int, after_ms: int) -> tuple[
     }
     ahead: Columns = {
         "start": start.tolist(),
-        "x": x,
+        "x": x.tolist(),
         "lo": low.tolist(),
         "median": median.tolist(),
         "hi": high.tolist(),
@@ -96,7 +96,9 @@ def expected(low: float, median: float, high: float) -> str:
     """
     if not math.isfinite(low):
         return text.MISSING
-    low_, median_, high_ = (text.number(v, digits=1 if high < 100 else 0) for v in (low, median, high))
+    low_, median_, high_ = (
+        text.number(v, digits=1 if high < 100 else 0) for v in (low, median, high)
+    )
     return f"{median_}  ({low_} – {high_})"
 
 
@@ -153,7 +155,7 @@ def nice_ceiling(value: float) -> float:
     """A round number just above `value`, for the end of an axis; at least 4.
 
     >>> nice_ceiling(3.2), nice_ceiling(41), nice_ceiling(1_630)
-    (4, 50.0, 2000.0)
+    (4, 50, 2000)
     """
     if value <= 4:
         return 4

@@ -9,15 +9,16 @@ A test reads the page's own copy in the browser:
     Bokeh.documents[0].get_model_by_name("kpis").data         key, value, note, tone
     Bokeh.documents[0].get_model_by_name("status").data       key, value, note, tone
 
-and chooses a series by `get_model_by_name("series_search").value = "category:Garden"`, or by opening
-the page with `?series=…`.
+and chooses a series by `get_model_by_name("series_search").value = "category:Garden"`, or by
+opening the page with `?series=…`.
 """
 
 from pathlib import Path
 from typing import Any, Final
 
 from bokeh.document import Document
-from bokeh.models import AutocompleteInput, InlineStyleSheet, RadioButtonGroup
+from bokeh.models import InlineStyleSheet
+from bokeh.models.widgets import AutocompleteInput, RadioButtonGroup
 
 from dashboards.feed import EVERY_S, Feed
 from dashboards.panels.forecast import ForecastChart
@@ -76,6 +77,7 @@ class Page:
         for root in (self.search, self.spans, self.chart.figure, self.traffic.figure):
             document.add_root(root)
         document.title = "Surgecast"
+        document.config.notify_connection_status = False  # the page says so itself
         document.add_periodic_callback(self.update, int(1_000 * EVERY_S))
         self.update()
 
@@ -124,7 +126,7 @@ class Page:
 def build(document: Document, feed: Feed) -> Page:
     """Fill a session's document. `?series=` in its address chooses the series."""
     context = document.session_context
-    request = context.request if context else None
+    request = getattr(context, "request", None)
     asked = request.arguments.get("series", [b""])[0] if request else b""
     page = Page(feed, asked.decode(errors="replace").strip() or DEFAULT_SERIES)
     page.attach(document)

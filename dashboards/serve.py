@@ -1,10 +1,9 @@
 """The dashboard's server: `serve(settings)` blocks until SIGTERM, SIGINT or Ctrl-C.
 
-Sessions are signed with a key made at start, and a websocket is only accepted from this server's own
-pages (or those named in `dashboard.origins`), so that no other site can read along.
+Sessions are signed with a key made at start, and a websocket is only accepted from this server's
+own pages (or those named in `dashboard.origins`), so that no other site can read along.
 """
 
-import errno
 import logging
 import signal
 import threading
@@ -18,8 +17,7 @@ from bokeh.server.server import Server
 from bokeh.util.token import generate_secret_key
 
 from dashboards.process import close_shared_feed, shared_feed
-from stream.embedded import free_port
-from stream.errors import UsageError
+from stream.embedded import free_port, require_free_port
 from stream.settings import DashboardSettings, Settings
 
 LIVE: Final = Path(__file__).parent / "live"
@@ -49,32 +47,22 @@ def start(settings: Settings) -> Server:
     """
     wanted = settings.dashboard
     port = wanted.port or free_port()
-    try:
-        server = Server(
-            {"/live": Application(DirectoryHandler(filename=str(LIVE)))},
-            address=wanted.host,
-            port=port,
-            allow_websocket_origin=origins(wanted, port),
-            generate_session_ids=True,
-            sign_sessions=True,
-            secret_key=generate_secret_key().encode(),
-            session_token_expiration=3_600,
-            keep_alive_milliseconds=10_000,
-            check_unused_sessions_milliseconds=5_000,
-            unused_session_lifetime_milliseconds=5_000,
-        )
-    except OSError as error:
-        raise UsageError(_cannot_listen(wanted, error)) from None
+    require_free_port(wanted.host, port, what="the dashboard", setting="SURGECAST_DASHBOARD__PORT")
+    server = Server(
+        {"/live": Application(DirectoryHandler(filename=str(LIVE)))},
+        address=wanted.host,
+        port=port,
+        allow_websocket_origin=origins(wanted, port),
+        generate_session_ids=True,
+        sign_sessions=True,
+        secret_key=generate_secret_key().encode(),
+        session_token_expiration=3_600,
+        keep_alive_milliseconds=10_000,
+        check_unused_sessions_milliseconds=5_000,
+        unused_session_lifetime_milliseconds=5_000,
+    )
     server.start()
     return server
-
-
-def _cannot_listen(wanted: DashboardSettings, error: OSError) -> str:
-    why = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
-    return (
-        f"port {wanted.port} of {wanted.host} {why}; choose another for the dashboard with "
-        "SURGECAST_DASHBOARD__PORT (0 picks a free one)"
-    )
 
 
 def serve(settings: Settings) -> None:

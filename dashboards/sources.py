@@ -25,12 +25,12 @@ def _is_nan(value: Any) -> bool:
 
 
 def sync(source: ColumnDataSource, columns: Mapping[str, Sequence[Any]]) -> bool:
-    """Make the source hold these columns: patches where the length is the same. True if it changed."""
+    """Make the source hold these columns, by patches if it can. True if it changed."""
     held = source.data
     if set(held) != set(columns) or any(len(held[name]) != len(columns[name]) for name in columns):
         source.data = {name: list(column) for name, column in columns.items()}
         return True
-    patches = {name: changed_cells(held[name], column) for name, column in columns.items()}
+    patches = {name: changed_cells(list(held[name]), column) for name, column in columns.items()}
     patches = {name: cells for name, cells in patches.items() if cells}
     if patches:
         source.patch(patches)

@@ -22,7 +22,10 @@ _DRAWN = """() => {
 def take(page: Page, url: str, out: Path, *, settle_ms: int) -> list[str]:
     """Write the picture; return what the page complained about."""
     complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on(
+        "console",
+        lambda message: complaints.append(message.text) if message.type == "error" else None,
+    )
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(url)
     page.wait_for_function(_DRAWN, timeout=60_000)

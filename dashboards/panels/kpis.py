@@ -26,7 +26,7 @@ class Kpis:
 
     def update(self, snapshot: Snapshot, view: SeriesView | None) -> None:
         """Show the newest figures."""
-        rows = [*_trade(snapshot, view), *_pipeline(snapshot)]
+        rows = [*_trade(snapshot, view), *_pipeline(snapshot, view)]
         sync(self.source, as_columns(rows))
 
 
@@ -77,14 +77,23 @@ def _trade(snapshot: Snapshot, view: SeriesView | None) -> list[Row]:
         shown = shown.removesuffix(" vs mean day")
     return [
         ("orders", text.number(per_minute, digits=digits), "last hour", ""),
-        ("units", text.number(day.units), *_moving(view, UNITS, day.units, day.mean_units, in_open)),
+        (
+            "units",
+            text.number(day.units),
+            *_moving(view, UNITS, day.units, day.mean_units, in_open),
+        ),
         (
             "revenue",
             text.number(day.revenue),
             *_moving(view, REVENUE, day.revenue, day.mean_revenue, in_open),
         ),
         ("views", text.number(day.views), f"{shown}{made_up}", tone),
-        ("conversion", text.percent(day.conversion, digits=2), "synthetic clicks" if made_up else "purchases / view", ""),
+        (
+            "conversion",
+            text.percent(day.conversion, digits=2),
+            "synthetic clicks" if made_up else "purchases / view",
+            "",
+        ),
     ]
 
 
@@ -92,22 +101,22 @@ def _moving(
     view: SeriesView, column: int, now: float, mean_day: float | None, in_open: str
 ) -> tuple[str, str]:
     note, tone = compared(now, mean_day)
-    if tone:
+    if tone or not view.opened:
         return note, tone
     return f"{text.signed(summary.opened(view, column))} {in_open}", ""
 
 
-def _pipeline(snapshot: Snapshot) -> list[Row]:
-    stats = snapshot.stats
+def _pipeline(snapshot: Snapshot, view: SeriesView | None) -> list[Row]:
+    stats, forecast = snapshot.stats, view.forecast if view else None
     p50, p99 = stats.latency_p50_ms, stats.latency_p99_ms
     speed = f" · {text.number(snapshot.speed)}×" if (snapshot.speed or 0) > 1.5 else ""
-    model = ", ".join(stats.model_ids)
+    model = ", ".join(stats.model_ids) or (forecast.model_id if forecast else "")
     kind = "seasonal naive until a network is trained" if is_fallback(model) else "carried state"
-    if snapshot.info is not None and stats.watermark_ms is not None:
-        moment = text.utc(stats.watermark_ms, form="%H:%M")
-        date = text.utc(stats.watermark_ms, form="%d %b %Y")
-    else:
-        moment, date = text.MISSING, ""
+    watermark_ms = stats.watermark_ms
+    if watermark_ms is None and forecast is not None:
+        watermark_ms = forecast.watermark_ms
+    moment = text.utc(watermark_ms, form="%H:%M")
+    date = text.utc(watermark_ms, form="%d %b %Y") if watermark_ms is not None else ""
     return [
         ("events", text.compact(stats.events_per_s if stats.workers else None), "all inputs", ""),
         (

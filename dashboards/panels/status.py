@@ -1,10 +1,9 @@
 """What the page says in words: heading of the series, state of the pipeline, what to wait for.
 
 The source `status` has rows like `kpis`: `key`, `value`, `note`, `tone`. Keys: `series` (id of the
-chosen series), `title`, `ahead` (demand over the horizon), `bands`, `live`, `notice` (shown over an empty
-chart), `counts`, `clicks` (the label of
-made-up clicks), `search` (why nothing was found) and `pulse`, which changes with every second
-so that the page notices when it is cut off.
+chosen series), `title`, `ahead` (demand over the horizon), `bands`, `live`, `notice` (shown over an
+empty chart), `counts`, `clicks` (the label of made-up clicks), `search` (why nothing was found) and
+`pulse`, which changes with every second so that the page notices when it is cut off.
 """
 
 from dashboards import text

@@ -90,6 +90,15 @@ class Reader:
         """Every series as (series_id, tag, slot): roll-ups first, then in order of appearance."""
         return self._seen.catalogue.listed()
 
+    @property
+    def n_series(self) -> int:
+        """How many series there are, roll-ups included."""
+        return len(self._seen.catalogue)
+
+    def rollups(self) -> list[str]:
+        """Series ids of the roll-ups: `total`, `category:*`."""
+        return self._seen.catalogue.named(ROLLUPS)
+
     def categories(self) -> Mapping[str, str]:
         """Category of each SKU that has one."""
         return self._seen.catalogue.categories

@@ -1,0 +1,149 @@
+"""The page in a real browser, over a seeded store that moves on."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+from redis import Redis
+
+from stream.embedded import free_port
+from stream.settings import child_environment, load_settings
+from tests.seeding import Shop, stocked
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+RUN = "from stream.settings import load_settings; from dashboards.serve import serve; "
+RUN += "serve(load_settings())"
+COLUMN = """([model, column]) => {
+  const source = window.Bokeh?.documents?.[0]?.get_model_by_name(model);
+  return source ? Array.from(source.data[column]) : [];
+}"""
+
+
+def column(page: Page, model: str, name: str) -> list[Any]:
+    """A column of a source, read from the page's own Bokeh document."""
+    return list(page.evaluate(COLUMN, [model, name]))
+
+
+def wait_for(page: Page, condition: str, argument: Any = None) -> None:
+    page.wait_for_function(
+        f"(given) => {{ const column = (m, c) => ({COLUMN})([m, c]); return {condition}; }}",
+        arg=argument,
+        timeout=15_000,
+    )
+
+
+@pytest.fixture
+def shop(redis_client: Redis) -> Shop:
+    return stocked(redis_client, days=9, n_series=40, partitions=2)
+
+
+@pytest.fixture
+def url(valkey_url: str, shop: Shop) -> Iterator[str]:
+    port = free_port()
+    settings = load_settings(redis={"url": valkey_url}, dashboard={"port": port})
+    environment = child_environment(settings) | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-c", RUN], env=environment, cwd=ROOT)
+    address = f"http://127.0.0.1:{port}/live"
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(f"{address}/static/page.css", timeout=2).close()
+            break
+        except OSError:
+            time.sleep(0.1)
+    yield address
+    process.terminate()
+    assert process.wait(timeout=15) == 0
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (1920, 1080)])
+def test_the_page_follows_the_shop(
+    url: str, shop: Shop, browser: Any, width: int, height: int
+) -> None:
+    """Closed buckets, fan and open bucket change in the browser as they do in the store."""
+    page: Page = browser.new_page(viewport={"width": width, "height": height})
+    complaints: list[str] = []
+    page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(url)
+    wait_for(page, 'column("actuals", "start").length > 100 && column("fan", "x").length > 0')
+    first, fan = column(page, "actuals", "start"), column(page, "fan", "median")
+    assert first[-1] + shop.bucket_ms == shop.closed_through_ms
+
+    shop.trickle(0.3)
+    shop.flush()
+    wait_for(
+        page,
+        'column("open_bucket", "units")[0] === given',
+        int(shop.sums_SF[:, 0].sum()),
+    )
+    shop.close()
+    wait_for(page, 'column("actuals", "start").at(-1) > given', first[-1])
+    assert column(page, "actuals", "start") == [*first[1:], first[-1] + shop.bucket_ms]
+    assert column(page, "fan", "median") != fan
+
+    # a click chooses a series, and the address follows
+    page.locator(".mover").first.click()
+    chosen = page.locator(".mover").first.get_attribute("data-series")
+    page.wait_for_url(f"{url}?series={chosen}")
+    wait_for(page, "document.querySelector('h1').textContent === given", chosen)
+    # the search does the same from the keyboard
+    page.locator(".search input").fill("garden")
+    page.keyboard.press("Enter")
+    wait_for(page, "document.querySelector('h1').textContent === 'Garden'")
+
+    # nothing is cut off, nothing came from elsewhere, nothing went wrong
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.evaluate("document.documentElement.scrollHeight") == height
+    assert page.locator(".notice").is_hidden()
+    assert all(request.startswith(url.removesuffix("/live")) for request in requests)
+    assert complaints == []
+
+
+def test_closed_tabs_are_forgotten(url: str, shop: Shop, browser: Any) -> None:
+    """After many tabs have come and gone, the store is asked for no more than one tab needs."""
+    for name in shop.names[:12]:
+        page = browser.new_page()
+        page.goto(f"{url}?series={name}")
+        wait_for(page, 'column("actuals", "start").length > 0')
+        page.close()
+    page = browser.new_page()
+    page.goto(url)
+    wait_for(page, 'column("actuals", "start").length > 0')
+    deadline = time.monotonic() + 40
+    while time.monotonic() < deadline and _range_reads_per_s(shop.redis) > 40:
+        time.sleep(1)
+
+    assert _range_reads_per_s(shop.redis) <= 40
+
+
+def _range_reads_per_s(redis: Any) -> float:
+    def calls() -> int:
+        stats = redis.info("commandstats").get("cmdstat_getrange", {"calls": 0})
+        return int(stats["calls"])
+
+    before = calls()
+    time.sleep(1)
+    return calls() - before
