@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
     app.command()(up)
     app.command()(replay)
     app.command("sample-path")(sample_path)
+    app.command()(backfill)
 
 
 def up(
@@ -89,7 +90,14 @@ def replay(
 
     from stream.jobs.replay import replay as run_replay
     from stream.jobs.replay_progress import ReplayProgress, shown_progress
-    from stream.jobs.source import default_start_ms, open_source, orders_path, speed_of, time_ms
+    from stream.jobs.source import (
+        default_start_ms,
+        open_source,
+        orders_path,
+        publish_labels,
+        speed_of,
+        time_ms,
+    )
     from stream.kafka_admin import bootstrap_servers
 
     settings = settings_of(context)
@@ -97,6 +105,7 @@ def replay(
     rate = speed_of(speed)
     path = orders_path(orders)
     source = open_source(settings, path, clicks=clicks, catalog=catalog)
+    publish_labels(settings, source.labels)
 
     def show_line(at: ReplayProgress) -> None:
         facts: dict[str, Any] = {"events_per_s": at.events_per_s, "event_time_ms": at.event_time_ms}
@@ -132,6 +141,55 @@ def replay(
     else:
         counts = ", ".join(f"{count:,} {topic}" for topic, count in result.events.items())
         typer.echo(f"sent {counts} in {result.seconds:.1f} s", file=sys.stderr)
+
+
+def backfill(
+    context: typer.Context,
+    orders: Orders,
+    *,
+    until: Annotated[str, typer.Option(help="Count what lies before this time.")],
+    clicks: Clicks = None,
+    catalog: Catalog = None,
+    force: Annotated[bool, typer.Option("--force", help="Drop what the store holds.")] = False,
+    if_empty: Annotated[
+        bool, typer.Option("--if-empty", help="Do nothing where the store has state.")
+    ] = False,
+    progress_lines: Lines = False,
+) -> None:
+    """Store the closed buckets of a file, before the first worker starts: history to forecast from.
+
+    Example:  surgecast backfill orders.parquet --until 2025-03-01
+    """
+    from stream.errors import IncompatibleState
+    from stream.feed.reader import connect
+    from stream.jobs.backfill import backfill as run_backfill
+    from stream.jobs.source import open_source, time_ms
+
+    settings = settings_of(context)
+    source = open_source(settings, orders, clicks=clicks, catalog=catalog)
+    if progress_lines:
+        report(Step("history", 1, 2))
+    try:
+        with connect(settings.redis) as client:
+            done = run_backfill(
+                settings,
+                client,
+                source.orders,
+                source.clicks,
+                source.catalog,
+                until_ms=time_ms(until),
+                labels=source.labels,
+                force=force,
+            )
+    except IncompatibleState:
+        if not if_empty:
+            raise
+        typer.echo("the store has state already; it is left as it is", err=True)
+        return
+    if progress_lines:
+        report(Step("history", 2, 2, {"buckets": done.buckets, "series": done.series}))
+    else:
+        typer.echo(f"stored {done.buckets:,} buckets of {done.series:,} series", err=True)
 
 
 def sample_path() -> None:

@@ -126,7 +126,7 @@ class _Run:
         """Closed buckets of what lies before the replay; the roles start meanwhile."""
         child, follower = self._supervisor.start(
             "backfill",
-            ["backfill", *replay.arguments(), "--until", str(replay.start_ms)],
+            ["backfill", *replay.arguments(), "--until", str(replay.start_ms), "--if-empty"],
             essential=False,
             follow=True,
         )

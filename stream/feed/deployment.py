@@ -20,9 +20,14 @@ class Deployment:
     labels: Mapping[str, str]
 
     @classmethod
-    def parse(cls, text: bytes) -> "Deployment":
-        """Read `sc1:info`. Raises IncompatibleState when its columns are not this build's."""
+    def parse(cls, text: bytes) -> "Deployment | None":
+        """Read `sc1:info`; None while it holds the labels of a replay alone, before any worker.
+
+        Raises IncompatibleState when its columns are not this build's.
+        """
         fields = json.loads(text)
+        if "feature_names" not in fields:
+            return None
         names = tuple(fields["feature_names"])
         if names != FEATURE_NAMES:
             raise IncompatibleState(

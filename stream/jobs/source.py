@@ -4,14 +4,18 @@ The word `sample` stands for the shipped order lines; with it come its catalogue
 demonstration starts, and synthetic clicks, made once and kept in the data directory.
 """
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import polars as pl
+from redis.exceptions import RedisError
 
-from stream.errors import UsageError
+from stream.errors import ServiceUnavailable, UsageError
+from stream.feed.reader import connect
 from stream.jobs.clicks import cached_clicks
 from stream.jobs.sample import (
     REPLAY_START_MS,
@@ -22,6 +26,7 @@ from stream.jobs.sample import (
 )
 from stream.jobs.tables import read_catalog, read_clicks, read_orders
 from stream.settings import Settings
+from stream.state import keys
 
 SAMPLE: Final = "sample"
 
@@ -74,6 +79,22 @@ def open_source(
         else:
             del labels["clicks"]
     return Source(lines, seen, known, labels)
+
+
+def publish_labels(settings: Settings, labels: Mapping[str, str]) -> None:
+    """Say in the store (`sc1:info`) what the inputs are; nothing where no store is named.
+
+    Raises ServiceUnavailable when the store does not answer.
+    """
+    if not labels or settings.redis.url is None:
+        return
+    try:
+        with connect(settings.redis) as client:
+            info = json.loads(client.get(keys.info()) or b"{}")
+            info["labels"] = {**info.get("labels", {}), **labels}
+            client.set(keys.info(), json.dumps(info))
+    except RedisError as error:
+        raise ServiceUnavailable(f"the store does not answer: {error}") from None
 
 
 def time_ms(text: str) -> int:
