@@ -1,6 +1,6 @@
 """What flows between the stream and the model: the feature columns and the forecast block.
 
-The stream sums events into buckets with exactly these columns; the network reads them in this order.
+The stream sums events into buckets with exactly these columns; the network reads them in order.
 A checkpoint stores the hash and is refused by a build whose columns differ.
 """
 

@@ -1,7 +1,7 @@
 """Watches the registry's champion and warms it up aside, while the model before it serves.
 
-The pointer is polled, because a file and an object store both can only be polled. Whatever goes wrong
-on the way keeps the model that serves; the reason is logged once per candidate.
+The pointer is polled: a file and an object store alike can only be polled. Whatever goes wrong on
+the way keeps the model that serves; the reason is logged once per candidate.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """Bytes of a fetched batch to columns; what cannot be read is refused with a reason.
 
-Stands between `stream/transport.py` and `stream/eventtime.py`. The fast path decodes the whole batch into
-msgspec structs and checks columns at once; only when something is wrong does it look record by record.
-It does not know buckets, watermarks or slots.
+Stands between `stream/transport.py` and `stream/eventtime.py`. The fast path decodes the whole
+batch into msgspec structs and checks columns at once; only when something is wrong does it look record by
+record. It does not know buckets, watermarks or slots.
 
 Axes: N = readable events of the batch, in log order.
 """
@@ -10,7 +10,7 @@ Axes: N = readable events of the batch, in log order.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 import numpy as np
@@ -99,7 +99,7 @@ def series_id(sku: str, location: str | None) -> str:
 
 
 class EventDecoder(Generic[E]):
-    """Decoder of one input topic; keeps what it has verified, so that a known key costs a lookup."""
+    """Decoder of one input topic; it keeps what it has verified: a known key costs a lookup."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class EventDecoder(Generic[E]):
         locations: tuple[str, ...] = (),
         max_value_bytes: int = 262_144,
     ) -> None:
-        self._decode = msgspec.json.Decoder(shape).decode
+        self._decode: Callable[[bytes], E] = msgspec.json.Decoder(shape).decode
         self._locations = frozenset(locations)
         self._max_value_bytes = max_value_bytes
         self._known: dict[tuple[bytes | None, str, str | None], str] = {}
@@ -121,7 +121,7 @@ class EventDecoder(Generic[E]):
         try:
             if any(value is None or len(value) > self._max_value_bytes for value in values):
                 raise msgspec.DecodeError
-            events = list(map(self._decode, values))
+            events = list(map(self._decode, cast("list[bytes]", values)))
         except (msgspec.DecodeError, UnicodeDecodeError):
             positions, events = self._one_by_one(values, refused)
         keys = batch.keys
@@ -169,8 +169,8 @@ class EventDecoder(Generic[E]):
         faults = self._learn(set(triples).difference(known))
         times, time_faults = self._times(events, latest_ms)
         bad: dict[int, UnreadableEvent] = dict(time_faults)
-        for place in _faulty_values(events):
-            bad.setdefault(*place)
+        for place, fault in _faulty_values(events):
+            bad.setdefault(place, fault)
         if faults:
             for place, triple in enumerate(triples):
                 if triple in faults:

@@ -9,7 +9,7 @@
     ├── IncompatibleState        what lies in the store belongs to another build or cluster
     └── UnreadableEvent          a record that is refused; carries the dead-letter reason
 
-The command line prints ``str(error)`` on stderr and exits with 1; it never shows a traceback for these.
+The command line prints ``str(error)`` on stderr and exits with 1, never with a traceback for these.
 """
 
 
@@ -24,7 +24,7 @@ class UsageError(SurgecastError, ValueError):
 
 
 class ServiceUnavailable(SurgecastError, ConnectionError):
-    """The broker or store did not answer. Operator: start it or correct its address; workers retry."""
+    """No answer from broker or store. Operator: start it or correct its address; workers retry."""
 
     retriable = True
 
@@ -38,7 +38,7 @@ class FencedOut(SurgecastError, RuntimeError):
 
 
 class LostRecords(SurgecastError, RuntimeError):
-    """Records were not delivered. Operator: none; the worker stops and resumes where it was safe."""
+    """Records were not delivered. The worker stops; started again, it resumes where it was safe."""
 
 
 class IncompatibleState(SurgecastError, RuntimeError):

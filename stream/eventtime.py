@@ -1,7 +1,7 @@
 """Event time: buckets, watermarks, verdicts and the deduplication window.
 
-Second station of the path: the columns from `stream/codecs.py` are judged here before they are summed.
-Everything is a function of event times and the order of the log; no clock is read. A watermark is
+Second station of the path: the columns of `stream/codecs.py` are judged here before they are
+summed. Everything is a function of event times and the order of the log; no clock is read. A watermark is
 the newest event time of one input of one partition less the allowed lateness, and never goes back.
 
 Axes: N = events of a batch, in log order.
@@ -77,8 +77,8 @@ class DedupWindow:
 
     An id is remembered until its segment lies more than one window behind the newest event: for at
     least `window_ms`, at most twice that. This is judged event by event, so it does not depend on
-    how the log was cut into batches. `unsaved` holds the hashes not yet stored, by segment; the owner
-    empties it.
+    how the log was cut into batches. `unsaved` holds the hashes not yet stored, by segment; the
+    owner empties it.
 
     >>> seen = DedupWindow(window_ms=1_000)
     >>> times, none_late = np.array([10, 10, 20]), np.zeros(3, np.bool_)
@@ -94,7 +94,7 @@ class DedupWindow:
     unsaved: dict[int, list[int]] = field(default_factory=dict)
 
     def fresh(self, hash_N: list[int], event_time_N: Ints, *, newest_N: Ints, late_N: Mask) -> Mask:
-        """Which events carry an id that is not remembered. Late ones are not counted, so not learnt.
+        """Which events carry an id that is not remembered; late ones are not counted or learnt.
 
         `newest_N` is the newest event time when each event came.
         """
@@ -107,8 +107,8 @@ class DedupWindow:
             return result
         columns = (event_time_N.tolist(), newest_N.tolist(), late_N.tolist())
         for place, (known, time, newest, late) in enumerate(zip(hash_N, *columns, strict=True)):
-            start = remembered.get(known)
-            if start is not None and start + 2 * self.window_ms >= newest:
+            segment_ms = remembered.get(known)
+            if segment_ms is not None and segment_ms + 2 * self.window_ms >= newest:
                 result[place] = False
             elif not late:
                 remembered[known] = time - time % self.window_ms

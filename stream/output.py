@@ -1,4 +1,4 @@
-"""After a close is stored: features to their topic, one model step, forecasts to the read side and topic.
+"""After a close is stored: features to their topic, one model step, forecasts to store and topic.
 
 The last station of the path. One loop takes what has closed, oldest first. While closes pile up (a
 replay at full speed, a restart) a partition is stepped over all of them at once and only its newest
@@ -7,9 +7,10 @@ published for every bucket of every series.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import structlog
 
@@ -23,6 +24,8 @@ from stream.sinks.records import FeatureRecords, forecast_records
 from stream.state.keys import Tag
 from stream.telemetry import LATENCY
 from stream.topics import FEATURES, FORECASTS
+
+R = TypeVar("R")
 
 log = structlog.get_logger(__name__)
 
@@ -126,13 +129,6 @@ class Output:
             finally:
                 self._busy = False
 
-    async def drain(self) -> None:
-        """Publish what waits, at once: the end of the worker."""
-        self._publish_every_ms = 0
-        while not self.idle:
-            await asyncio.sleep(0.02)
-        self._thread.shutdown(wait=False)
-
     def forget(self, tag: Tag) -> None:
         """A partition moved away: nothing of it is served any more."""
         self.serving.forget(tag)
@@ -227,7 +223,7 @@ class Output:
             if self._unpublished.get(tag) is due:
                 del self._unpublished[tag]
 
-    async def _retried(self, call: Callable[..., "asyncio.Future[object]"], *arguments: object):  # type: ignore[no-untyped-def]
+    async def _retried(self, call: Callable[..., Awaitable[R]], *arguments: Any) -> R:
         """Call until the services it needs answer."""
         while True:
             try:

@@ -1,9 +1,9 @@
 """One partition's state: judged events in, closed buckets and a write plan out. No I/O.
 
 This is the heart of the ingest path. It owns the series registry, the open buckets, the watermarks
-and the deduplication window of one partition number across all input topics, and says in a `WritePlan`
-what a flush must store so that a successor can go on exactly here. `stream/pipeline.py` moves the
-bytes; this module decides.
+and the deduplication window of one partition number across all input topics, and says in a
+`WritePlan` what a flush must store so that a successor can go on exactly here. `stream/pipeline.py`
+moves the bytes; this module decides.
 """
 
 import json

@@ -1,8 +1,9 @@
 """The worker's ingest: which partitions it owns, when state is flushed, when buckets close.
 
-Between the agents and `stream/partition.py`: it hands batches to the partition that owns them, applies
-heartbeats, advances watermarks, stores plans and passes what has closed on to `stream/output.py`. It is
-also the authority on offsets: reading resumes where the store says, and Kafka is told only what is stored.
+Between the agents and `stream/partition.py`: it hands batches to the partition that owns them,
+applies heartbeats, advances watermarks, stores plans and passes what has closed on to
+`stream/output.py`. It is also the authority on offsets: reading resumes where the store says, and
+Kafka is told only what is stored.
 
 Never blocks the event loop; holds the input back when the store or the output is slow.
 """
@@ -39,7 +40,7 @@ RETRY_S = 0.5
 
 
 class Pipeline:
-    """Ingest of one worker. `lag` tells how many records of a topic partition are not yet fetched."""
+    """Ingest of one worker. `lag` tells how many records of a topic partition are not counted."""
 
     def __init__(
         self,
@@ -212,7 +213,7 @@ class Pipeline:
         await self.output.wait_for_room()
 
     def _mine(self, batch: RecordBatch) -> tuple[Owned, RecordBatch] | None:
-        """The owner of a batch and its records not counted yet; None when there is nothing to do."""
+        """The owner of a batch and its records not counted yet; None when nothing is to be done."""
         owned = self.owned.get(batch.partition)
         fresh = None if owned is None else owned.fresh(batch)
         return None if owned is None or fresh is None else (owned, fresh)
@@ -238,7 +239,7 @@ class Pipeline:
         return owned.idle(self._lag, timeout_ms=self._settings.window.idle_timeout)
 
     def _tick(self) -> None:
-        """Advance what only time can advance: idle inputs, and partitions that are silent altogether."""
+        """Advance what only time can: idle inputs, and partitions that are silent altogether."""
         now_ms = self._clock_ms()
         marks: list[int] = []
         silent: list[Owned] = []

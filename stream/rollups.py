@@ -1,8 +1,8 @@
 """Roll-ups across partitions: `total` and `category:…`, closed when every partition has closed.
 
-Each partition stores its partial sums with every closed bucket; the owner of partition 0 adds them up
-and keeps the result like one more partition (tag `r`), with its own closed blocks and states. Visitors
-of a roll-up are the sum over its series, not the distinct people.
+Each partition stores its partial sums with every closed bucket; the owner of partition 0 adds them
+up and keeps the result like one more partition (tag `r`), with its own closed blocks and states.
+Visitors of a roll-up are the sum over its series, not the distinct people.
 """
 
 import json

@@ -1,9 +1,9 @@
 """Closed buckets in, forecasts out: the states of all series, carried by one forecaster.
 
-Runs in the worker's serving thread, never on the event loop. Each partition (and the roll-ups) has its
-own states; a bucket costs one step. States are a cache: a partition that is new to this worker is
-warmed up from the stored history. A better model is warmed up aside, in another thread, and takes over
-between two closes. It does no output; `stream/output.py` does.
+Runs in the worker's serving thread, never on the event loop. Each partition (and the roll-ups) has
+its own states; a bucket costs one step. States are a cache: a partition that is new to this worker
+is warmed up from the stored history. A better model is warmed up aside, in another thread, and
+takes over between two closes. It does no output; `stream/output.py` does.
 """
 
 from collections.abc import Callable
@@ -66,7 +66,7 @@ class Serving:
         return self._step(tag, through_ms)
 
     def prepare(self, forecaster: Forecaster, tags: list[Tag]) -> None:
-        """Warm a new model up aside; it takes over at the next close. Called from another thread."""
+        """Warm a new model up aside, from another thread; it takes over at the next close."""
         carried: dict[Tag, _Carried] = {}
         for tag in tags:
             history = self._history(tag, None, None)

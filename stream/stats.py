@@ -1,4 +1,4 @@
-"""What a worker tells the read side about itself, twice a second: counters, lag, latency, open sums."""
+"""What a worker tells the read side of itself twice a second: counters, lag, latency, open sums."""
 
 import time
 from collections import Counter, deque

@@ -1,7 +1,7 @@
 """Faust's Kafka transport, handing an agent whole fetched batches instead of single messages.
 
-First station of the path: broker batches come in here, `stream/codecs.py` reads them. The cost of a
-stream processor in Python is the object built for each message, so the consumer thread unpacks every
+First station of the path: broker batches come in here, `stream/codecs.py` reads them. The cost of
+a stream processor in Python is the object built for each message, so the thread unpacks every
 broker batch at once and gives Faust *one* message per fetch and partition, whose value is a
 `RecordBatch`. CRC checks, control batches, aborted transactions and compaction gaps are handled as
 aiokafka does. Which offsets are committed, and where reading starts, is decided by the owner of the
@@ -30,9 +30,10 @@ from faust.types import TP, ConsumerMessage
 class RecordBatch:
     """Records of one partition, in log order, as fetched.
 
-    `records` are aiokafka's parsed records (`offset`, `timestamp`, `key`, `value`, `headers`);
-    `from_offset` is where reading stood before and `next_offset` where it goes on; between them there
-    may be fewer records than offsets (compaction, control records); `newest_timestamp_ms` is the broker-side time of the newest of them.
+    `records` are aiokafka's parsed records (`offset`, `timestamp`, `key`, `value`, `headers`).
+    `from_offset` is where reading stood before and `next_offset` where it goes on; between them
+    there may be fewer records than offsets (compaction, control records).
+    `newest_timestamp_ms` is the broker-side time of the newest record.
     """
 
     topic: str
@@ -70,7 +71,7 @@ class OffsetAuthority(Protocol):
     """Who knows which offsets are safe: the state, not the acknowledgements."""
 
     async def resume_offsets(self, assigned: set[TP], generation: int) -> Mapping[TP, int]:
-        """Take over the partitions; where to go on reading. Partitions left out start as committed."""
+        """Take over partitions; where to go on reading. Those left out start as committed."""
 
     def flushed_offset(self, tp: TP) -> int | None:
         """Next offset after all that is safely stored, or None."""
@@ -82,7 +83,7 @@ class OffsetAuthority(Protocol):
 def _whole_batches(
     source: PartitionRecords, *, topic: str, partition: int
 ) -> Iterator[RecordBatch]:
-    """Yield one `RecordBatch` a broker batch; keeps `source.next_fetch_offset` as aiokafka would."""
+    """One `RecordBatch` a broker batch; keeps `source.next_fetch_offset` as aiokafka would."""
     batches = source._records
     from_offset = source.next_fetch_offset
     while batches.has_next():
@@ -190,7 +191,7 @@ class BatchConsumer(Consumer):
     @property
     def authority(self) -> OffsetAuthority:
         """The owner of the state, hung on the app by `stream/app.py`."""
-        return cast(OffsetAuthority, self.app.offset_authority)
+        return cast(OffsetAuthority, cast(Any, self.app).offset_authority)
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
         return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -202,9 +203,9 @@ class BatchConsumer(Consumer):
             record.next_offset - 1,
             record.newest_timestamp_ms / 1000.0,
             0,
-            (),
             None,
-            record,
+            None,
+            cast(Any, record),  # what travels here is the whole batch; the codec hands it on
             None,
             0,
             0,

@@ -1,7 +1,7 @@
 """The worker role: builds every part from the settings and runs them under Faust.
 
-The composition root: settings are read once by the command line, and only here do store, sinks, serving,
-pipeline and app meet. Clocks are read here and handed down.
+The composition root: settings are read once by the command line, and only here do store, sinks,
+serving, pipeline and app meet. Clocks are read here and handed down.
 """
 
 import asyncio
@@ -64,7 +64,8 @@ def pseudonyms(settings: Settings, client: redis.Redis) -> Pseudonyms:
     if settings.privacy.key:
         return Pseudonyms(settings.privacy.key.get_secret_value().encode())
     client.set(keys.pseudonym_key(), secrets.token_bytes(32), nx=True)
-    return Pseudonyms(bytes(client.get(keys.pseudonym_key()) or b""))
+    key: Any = client.get(keys.pseudonym_key())
+    return Pseudonyms(key)
 
 
 class WorkerService(Service):

@@ -1,7 +1,8 @@
 """Thin Faust adapters: each hands the batches of one topic to the pipeline and decides nothing."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
+from faust.types import StreamT
 from mode import CrashingSupervisor
 
 from stream.app import SurgecastApp
@@ -18,7 +19,7 @@ def attach(app: SurgecastApp, pipeline: Pipeline) -> None:
 def _attach_one(
     app: SurgecastApp, name: str, consume: Callable[[RecordBatch], Awaitable[None]]
 ) -> None:
-    async def agent(batches: AsyncIterator[RecordBatch]) -> None:
+    async def agent(batches: StreamT[RecordBatch]) -> None:
         async for batch in batches:
             await consume(batch)
 

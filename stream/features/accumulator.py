@@ -1,9 +1,9 @@
 """Sums of the open buckets of one partition, in memory, and what of them must be stored.
 
-Third station: judged columns are added here; `stream/partition.py` closes buckets and stores changes.
+Third station: judged columns are added here; `stream/partition.py` closes buckets, stores changes.
 Blocks are int64 [slots × features]; changes are tracked in pages so that a flush writes few bytes
-when little happened and whole runs when much did. Distinct visitors are counted exactly, by the set of
-64-bit (series, visitor) pseudonyms of the bucket.
+when little happened and whole runs when much did. Distinct visitors are counted exactly, by the set
+of 64-bit (series, visitor) pseudonyms of the bucket.
 
 Axes: N = events, S = slots, F = features.
 """

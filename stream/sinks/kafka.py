@@ -24,7 +24,7 @@ def partition_of(key: bytes, n_partitions: int) -> int:
     >>> partition_of(b"85123A", 1)
     0
     """
-    return (murmur2(key) & 0x7FFFFFFF) % n_partitions
+    return int(murmur2(key) & 0x7FFFFFFF) % n_partitions
 
 
 class KafkaSink:

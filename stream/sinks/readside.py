@@ -1,7 +1,7 @@
 """The read side in Redis: newest forecasts, one-step-ahead bands, worker statistics.
 
-Written before anything goes to Kafka, because readers must not wait for encoding. These are caches of
-what the stored features imply; they carry no fence and can be rebuilt at any time.
+Written before anything goes to Kafka, because readers must not wait for encoding. These are caches
+of what the stored features imply; they carry no fence and can be rebuilt at any time.
 """
 
 import json
@@ -42,7 +42,7 @@ class ReadSide:
         emitted_ms: int,
     ) -> None:
         """Replace the newest forecast of a partition, in one block."""
-        header = {
+        header: dict[Any, Any] = {
             "origin_ms": forecast.origin_ms,
             "model_id": forecast.model_id,
             "watermark_ms": watermark_ms,

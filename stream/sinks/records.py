@@ -74,7 +74,7 @@ class FeatureRecords:
         """Series id and record of every series of a closed bucket, silent ones included."""
         tail = b"%d" % start_ms + self._silent_tail
         heads = self._heads
-        sold_S = values_SF.any(axis=1)
+        sold_S: NDArray[np.bool_] = (values_SF != 0).any(axis=1)
         rows = iter(np.round(values_SF[sold_S].astype(np.float64), 4).tolist())
         for name, sold in zip(series, sold_S.tolist(), strict=False):
             if sold:
@@ -149,5 +149,5 @@ def dead_letter(
             "detail": detail,
             "received_ms": received_ms,
             "raw": raw,
-        }  # fmt: skip
+        }
     )

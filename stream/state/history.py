@@ -5,6 +5,7 @@ synchronous. Axes: T = buckets, S = series slots, F = features.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import redis
@@ -52,7 +53,7 @@ def load_history(
     values_TSF = np.zeros((len(starts), len(series), N_FEATURES), np.float32)
     for at in range(0, len(starts), _CHUNK):
         chunk = starts[at : at + _CHUNK]
-        blobs = client.mget([keys.of(tag, "closed", start) for start in chunk])
+        blobs: list[Any] = client.mget([keys.of(tag, "closed", start) for start in chunk])
         for t, blob in enumerate(blobs, start=at):
             if blob:
                 rows = np.frombuffer(blob, "<f4").reshape(-1, N_FEATURES)

@@ -4,22 +4,23 @@ All keys of a partition share the hash tag ``{p}``, so a transaction stays in on
 roll-ups live under the tag ``{r}`` like one more partition. The version in the prefix changes with
 any layout change: two builds that disagree never read each other's bytes.
 
-    sc1:info                     JSON: bucket_ms, partitions, feature_names, spec_hash, horizon, quantiles, labels
-    sc1:pseudonym-key            random bytes, only where privacy.key is not set
-    sc1:stats:{worker}           JSON, expires: counters and gauges of one worker
-    sc1:{p}:meta                 hash: fence, offset:<topic>, newest_ms:<topic>, count:<topic>:<verdict>,
-                                 first_bucket_ms, closed_through_ms, emitted_through_ms, heartbeat_ms, open, segments:<topic>
-    sc1:{p}:series               list of series ids; the position is the slot
-    sc1:{p}:categories           hash SKU → category
-    sc1:{p}:open:<start_ms>      int64   [slots × F], sums of an open bucket
-    sc1:{p}:closed:<start_ms>    float32 [slots × F], a closed bucket; absent = all zeros; shorter = zeros after
-    sc1:{p}:partial:<start_ms>   JSON roll-up name → F integer sums of a closed bucket; absent = nothing happened
+    sc1:info                  JSON: bucket_ms, partitions, feature_names, horizon, labels …
+    sc1:pseudonym-key         random bytes, only where privacy.key is not set
+    sc1:stats:{worker}        JSON, expires: counters and gauges of one worker
+    sc1:{p}:meta              hash: fence, offset:<topic>, newest_ms:<topic>, segments:<topic>,
+                              count:<topic>:<verdict>, first_bucket_ms, closed_through_ms,
+                              emitted_through_ms, heartbeat_ms, open
+    sc1:{p}:series            list of series ids; the position is the slot
+    sc1:{p}:categories        hash SKU → category
+    sc1:{p}:open:<start_ms>   int64 [slots × F], sums of an open bucket
+    sc1:{p}:closed:<start_ms> float32 [slots × F]; absent = all zeros; shorter = zeros after
+    sc1:{p}:partial:<start_ms>   JSON roll-up → F integer sums of a closed bucket; absent = nothing
     sc1:{p}:visitors:<start_ms>  8-byte hashes of (series, visitor) seen in an open bucket
     sc1:{p}:ids:<topic>:<start_ms>  8-byte hashes of event ids, one segment of the dedup window
-    sc1:{p}:forecast             hash: origin_ms, model_id, watermark_ms, emitted_ms, calibrated, series
-    sc1:{p}:forecast:units       float32 [slots × H × Q]
+    sc1:{p}:forecast          hash: origin_ms, model_id, watermark_ms, emitted_ms, series …
+    sc1:{p}:forecast:units    float32 [slots × H × Q]
     sc1:{p}:forecast:cumulative  float32 [slots × H × Q]
-    sc1:{p}:ahead:<start_ms>     float16 [slots × 3], quantiles 0.1, 0.5, 0.9 of a bucket forecast one step ahead
+    sc1:{p}:ahead:<start_ms>  float16 [slots × 3], quantiles 0.1, 0.5, 0.9, forecast one step ahead
 
 All numbers are little-endian, rows are contiguous.
 """

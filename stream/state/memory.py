@@ -23,7 +23,7 @@ class MemoryStore:
         return token
 
     async def apply(self, tag: Tag, token: int, plan: WritePlan) -> None:
-        """Apply a plan atomically. Raises FencedOut when a later owner has acquired the partition."""
+        """Apply a plan atomically. Raises FencedOut when a later owner holds the partition."""
         if self._meta[tag].get("fence") != str(token):
             raise FencedOut(f"partition {tag} has another owner")
         for path, blob in plan.puts.items():

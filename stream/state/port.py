@@ -1,6 +1,6 @@
 """The state port: what a partition asks of a store, and the plan of one atomic write.
 
-Two stores implement it (`memory.py` for unit tests, `redis.py` for everything else) and one contract
+Two stores implement it (`memory.py` for unit tests, `redis.py` for all else) and one contract
 test holds both to the same behaviour. A write carries the token its owner got when it acquired the
 partition; a later owner's token makes it fail, so a worker that has lost a partition cannot write.
 """
@@ -43,7 +43,7 @@ class StateStore(Protocol):
         """Take a partition over; the token that every write must carry from now on."""
 
     async def apply(self, tag: Tag, token: int, plan: WritePlan) -> None:
-        """Apply a plan atomically. Raises FencedOut when a later owner has acquired the partition."""
+        """Apply a plan atomically. Raises FencedOut when a later owner holds the partition."""
 
     async def meta(self, tag: Tag) -> dict[str, str]:
         """All meta fields of a partition; empty when it has none."""

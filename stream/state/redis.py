@@ -1,7 +1,7 @@
 """The state port in Redis or Valkey: one script call a flush, checked against the owner's token.
 
-Values, offsets and the fence of a partition change in one atomic step, which is what makes the effect
-of an event exactly-once. All keys of a partition share a hash tag, so this holds on a cluster too.
+Values, offsets and the fence of a partition change in one atomic step, which makes the effect of an
+event exactly-once. All keys of a partition share a hash tag, so this holds on a cluster too.
 """
 
 from importlib.resources import files
@@ -34,7 +34,7 @@ class RedisStore:
         return int(await self._call(self._client.hincrby(keys.of(tag, "meta"), "fence", 1)))
 
     async def apply(self, tag: Tag, token: int, plan: WritePlan) -> None:
-        """Apply a plan atomically. Raises FencedOut when a later owner has acquired the partition."""
+        """Apply a plan atomically. Raises FencedOut when a later owner holds the partition."""
         touched: dict[str, None] = {keys.of(tag, "meta"): None}
         words: list[Any] = [token]
 

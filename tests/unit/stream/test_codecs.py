@@ -20,8 +20,16 @@ def bad_orders() -> list[tuple[str, Any, Any]]:
         ("malformed_json", b'{"event_id": "x", ', b"A"),
         ("malformed_json", b"\xff\xfe\x00", b"A"),
         ("malformed_json", b"", b"A"),
-        ("malformed_json", b'{"event_id":"x","ts":1,"sku":"A","quantity":1,"unit_price":NaN}', b"A"),
-        ("malformed_json", b'{"event_id":"\xc3\x28","ts":1,"sku":"A","quantity":1,"unit_price":1}', b"A"),
+        (
+            "malformed_json",
+            b'{"event_id":"x","ts":1,"sku":"A","quantity":1,"unit_price":NaN}',
+            b"A",
+        ),
+        (
+            "malformed_json",
+            b'{"event_id":"\xc3\x28","ts":1,"sku":"A","quantity":1,"unit_price":1}',
+            b"A",
+        ),
         ("missing_field", missing, b"A"),
         ("wrong_type", order("x", NOW_MS, quantity="two"), b"A"),
         ("wrong_type", order("x", NOW_MS, quantity=1.5), b"A"),
@@ -33,7 +41,11 @@ def bad_orders() -> list[tuple[str, Any, Any]]:
         ("negative_price", order("x", NOW_MS, price=-0.01), b"A"),
         ("out_of_range", order("x", NOW_MS, quantity=10**18), b"A"),
         ("out_of_range", order("x", NOW_MS, price=1e300), b"A"),
-        ("out_of_range", b'{"event_id":"x","ts":1,"sku":"A","quantity":1,"unit_price":1e999}', b"A"),
+        (
+            "out_of_range",
+            b'{"event_id":"x","ts":1,"sku":"A","quantity":1,"unit_price":1e999}',
+            b"A",
+        ),
         ("future_timestamp", order("x", NOW_MS + TEN_YEARS_MS), b"A"),
         ("future_timestamp", order("x", -5), b"A"),
         ("future_timestamp", order("x", 2**63), b"A"),
@@ -49,7 +61,7 @@ def bad_orders() -> list[tuple[str, Any, Any]]:
         ("invalid_location", order("x", NOW_MS, location=""), b"A"),
         ("unknown_location", order("x", NOW_MS, location="Atlantis"), b"A"),
         ("missing_event_id", order("", NOW_MS), b"A"),
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize(("reason", "value", "key"), bad_orders())

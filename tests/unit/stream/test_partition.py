@@ -171,7 +171,7 @@ def test_a_batch_that_skips_records_stops_the_worker() -> None:
 
 
 async def test_a_stored_partition_goes_on_as_if_nothing_had_happened() -> None:
-    """Flush, restore, continue: the same closed buckets, verdicts and counts as without the break."""
+    """Flush, restore, continue: the same closed buckets, verdicts and counts as without."""
     rng = np.random.default_rng(7)
     lines = [
         order(
