@@ -25,8 +25,9 @@ from redis.exceptions import RedisError
 from model.contract import FEATURE_NAMES, FeatureSpec
 from stream.errors import IncompatibleState, ServiceUnavailable, UsageError
 from stream.features.definitions import N_FEATURES, closed_block
-from stream.jobs.history import SparseHistory, build_history
+from stream.jobs.history import build_history
 from stream.jobs.replay_source import partition_of
+from stream.jobs.sparse_history import SparseHistory
 from stream.partition import Series
 from stream.settings import Settings
 from stream.state import keys

@@ -2,15 +2,10 @@
 
 Sums go through `stream.features.definitions`, as the worker's do, and events are admitted by the
 rules of `stream.codecs`, so a closed bucket here equals the live one bit for bit. An `event_id`
-counts once in a whole file. Most series sell nothing in most buckets, so rows are kept for what
-happened only; a dense block is made of a window, or of the series that matter, when one is needed.
+counts once in a whole file.
 
-Axes: N = events, R = rows (bucket and series with an event), T = buckets, S = series, F = features.
+Axes: N = events, R = rows (bucket and series with an event), S = series, F = features.
 """
-
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -21,90 +16,13 @@ from stream.errors import UnreadableEvent, UsageError
 from stream.features.definitions import (
     ACTION_COLUMNS,
     N_FEATURES,
-    UNITS,
     VISITORS,
     add_clicks,
     add_orders,
-    closed_block,
 )
-
-if TYPE_CHECKING:
-    from model.dataset import History
+from stream.jobs.sparse_history import SparseHistory, with_rollups
 
 Ints = NDArray[np.int64]
-Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class SparseHistory:
-    """Integer sums of every bucket and series with an event in ``[start_ms, end_ms)``.
-
-    Row r holds `sums_RF[r]` (money in ticks) of series `slot_R[r]` in the bucket that starts at
-    ``start_ms + bucket_R[r] · bucket_ms``; rows are sorted by bucket, then slot. `series` lists the
-    series in order of first appearance, roll-ups last; `skus` their SKUs (empty for a roll-up).
-    """
-
-    bucket_ms: int
-    start_ms: int
-    end_ms: int
-    series: list[str]
-    skus: list[str]
-    bucket_R: Ints
-    slot_R: Ints
-    sums_RF: Ints
-    categories: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def buckets(self) -> int:
-        """Number of buckets T."""
-        return (self.end_ms - self.start_ms) // self.bucket_ms
-
-    def units(self) -> Ints:
-        """Units sold [S] over the whole history."""
-        total_S = np.zeros(len(self.series), np.int64)
-        np.add.at(total_S, self.slot_R, self.sums_RF[:, UNITS])
-        return total_S
-
-    def largest(self, n: int) -> list[int]:
-        """Slots of all roll-ups and of the `n` other series with most units, in slot order."""
-        units_S = self.units()
-        plain = [slot for slot, sku in enumerate(self.skus) if sku]
-        order = sorted(plain, key=lambda slot: (-int(units_S[slot]), slot))[:n]
-        return sorted([*order, *(slot for slot, sku in enumerate(self.skus) if not sku)])
-
-    def dense(
-        self,
-        slots: Sequence[int] | None = None,
-        *,
-        start_ms: int | None = None,
-        end_ms: int | None = None,
-    ) -> Floats:
-        """Closed blocks [T, S, F], float32, of a window and of some series (default: all)."""
-        first = 0 if start_ms is None else (start_ms - self.start_ms) // self.bucket_ms
-        stop = self.buckets if end_ms is None else (end_ms - self.start_ms) // self.bucket_ms
-        chosen = np.arange(len(self.series)) if slots is None else np.asarray(slots, np.int64)
-        place_S = np.full(len(self.series), -1, np.int64)
-        place_S[chosen] = np.arange(len(chosen))
-        values_TSF = np.zeros((max(stop - first, 0), len(chosen), N_FEATURES), np.float32)
-        low, high = np.searchsorted(self.bucket_R, [first, stop])
-        place_R = place_S[self.slot_R[low:high]]
-        here = place_R >= 0
-        values_TSF[self.bucket_R[low:high][here] - first, place_R[here]] = closed_block(
-            self.sums_RF[low:high][here]
-        )
-        return values_TSF
-
-    def for_training(self, n: int, *, start_ms: int | None = None) -> "History":
-        """Dense history of the roll-ups and the `n` largest series from `start_ms` on."""
-        from model.dataset import History  # torch is slow to import
-
-        slots = self.largest(n)
-        return History(
-            values_TSF=self.dense(slots, start_ms=start_ms),
-            start_ms=self.start_ms if start_ms is None else start_ms,
-            bucket_ms=self.bucket_ms,
-            series=[self.series[slot] for slot in slots],
-        )
 
 
 def build_history(
@@ -156,7 +74,7 @@ def build_history(
         sums_RF=sums_RF,
         categories=_categories(catalog),
     )
-    return _with_rollups(history) if rollups else history
+    return with_rollups(history) if rollups else history
 
 
 def _bounds(
@@ -197,12 +115,16 @@ def _counted_clicks(clicks: pl.DataFrame, start_ms: int, end_ms: int) -> pl.Data
 
 def _inside(events: pl.DataFrame, start_ms: int, end_ms: int) -> pl.DataFrame:
     """Events of the window with an id and a SKU, each id once."""
-    return events.filter(
+    inside = events.filter(
         (pl.col("ts") >= start_ms)
         & (pl.col("ts") < end_ms)
         & (pl.col("event_id").str.len_bytes() > 0)
         & pl.col("sku").is_not_null()
-    ).unique("event_id", keep="first", maintain_order=True)
+    )
+    hashes = np.sort(inside["event_id"].hash().to_numpy())
+    if (hashes[1:] != hashes[:-1]).all():  # far cheaper than to look for equal texts
+        return inside
+    return inside.unique("event_id", keep="first", maintain_order=True)
 
 
 def _named(events: pl.DataFrame) -> pl.DataFrame:
@@ -246,7 +168,8 @@ def _add_clicks(sums_RF: Ints, row_N: Ints, clicks: pl.DataFrame) -> None:
     add_clicks(sums_RF, row_N, columns.to_numpy())
     if "visitor_id" not in clicks.columns:
         return
-    pairs = pl.DataFrame({"row": row_N, "visitor": clicks["visitor_id"]}).drop_nulls().unique()
+    visitors = clicks["visitor_id"].cast(pl.Categorical).to_physical()
+    pairs = pl.DataFrame({"row": row_N, "visitor": visitors}).drop_nulls().unique()
     np.add.at(sums_RF[:, VISITORS], pairs["row"].to_numpy(), 1)
 
 
@@ -255,36 +178,3 @@ def _categories(catalog: pl.DataFrame | None) -> dict[str, str]:
         return {}
     known = catalog.select("sku", "category").drop_nulls()
     return dict(known.iter_rows())
-
-
-def _with_rollups(history: SparseHistory) -> SparseHistory:
-    """The same history with `total` and `category:*` appended: sums over their members."""
-    category_S = [history.categories.get(sku) for sku in history.skus]
-    names = ["total", *sorted({f"category:{name}" for name in category_S if name is not None})]
-    n_series = len(history.series)
-    place = {name: n_series + i for i, name in enumerate(names)}
-    code_S = np.array(
-        [-1 if name is None else place[f"category:{name}"] for name in category_S], np.int64
-    )
-    parent_R = code_S[history.slot_R] if n_series else history.slot_R
-    member = parent_R >= 0
-    bucket_R = np.concatenate([history.bucket_R] * 2 + [history.bucket_R[member]])
-    slot_R = np.concatenate(
-        [history.slot_R, np.full(len(history.slot_R), n_series), parent_R[member]]
-    )
-    sums_RF = np.concatenate([history.sums_RF] * 2 + [history.sums_RF[member]])
-    width = n_series + len(names)
-    keys_R, row_R = np.unique(bucket_R * width + slot_R, return_inverse=True)
-    summed_RF = np.zeros((len(keys_R), N_FEATURES), np.int64)
-    np.add.at(summed_RF, row_R, sums_RF)
-    return SparseHistory(
-        bucket_ms=history.bucket_ms,
-        start_ms=history.start_ms,
-        end_ms=history.end_ms,
-        series=[*history.series, *names],
-        skus=[*history.skus, *([""] * len(names))],
-        bucket_R=keys_R // width,
-        slot_R=keys_R % width,
-        sums_RF=summed_RF,
-        categories=history.categories,
-    )

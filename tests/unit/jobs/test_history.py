@@ -7,7 +7,8 @@ import pytest
 from model.contract import FEATURE_NAMES
 from stream.errors import UsageError
 from stream.jobs.clicks import synthesize_clicks
-from stream.jobs.history import SparseHistory, build_history
+from stream.jobs.history import build_history
+from stream.jobs.sparse_history import SparseHistory
 from tests.samples import HOUR_MS, START_MS, small_catalog, small_orders
 
 
