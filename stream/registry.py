@@ -14,6 +14,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 import fsspec
+import torch
 
 from model.checkpoint import Manifest, dump, restore
 from model.errors import CorruptCheckpoint, UnknownModel
@@ -70,13 +71,15 @@ class Registry:
         return Manifest.from_json(self._read(model_id, "manifest.json"))
 
     def load(self, model_id: str, device: str = "cpu") -> NetworkForecaster:
-        """A model ready to serve on `device`.
+        """A model ready to serve on `device`; `auto` is the GPU where there is one.
 
         Raises UnknownModel, CorruptCheckpoint or IncompatibleCheckpoint; whoever serves keeps the
         model it has.
         """
         manifest = self.manifest(model_id)
         network = restore(self._read(model_id, "weights.safetensors"), manifest)
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
         return NetworkForecaster(network, model_id, device)
 
     def promote(self, model_id: str) -> None:

@@ -61,7 +61,7 @@ class View:
 
     def note(self, text: str) -> None:
         """Say something once."""
-        self._console.print(text, style="dim", highlight=False, markup=False)
+        self._console.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
 
     def ready(self, settings: Settings) -> None:
         """Show where everything is."""
