@@ -9,53 +9,43 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dashboards.snapshot import DAY_MS, SeriesView
+from dashboards.snapshot import SeriesView
 from stream.features.definitions import ORDERS, PURCHASES, REVENUE, UNITS, VIEWS
+from stream.feed.rolling import DAY_MS, mean_day, share, trailing_sums
 
 _HOUR_MS: Final = 3_600_000
-_BASE_DAYS: Final = 7
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
     """Sums over the last 24 h of closed buckets, and over the mean day of the seven days before.
 
-    `mean_*` is None where there is less than one full day to compare with.
+    `conversion` is purchases per view, None without views; `mean_*` is None where there is less
+    than one full day to compare with.
     """
 
     units: float
     revenue: float
     views: float
-    purchases: float
+    conversion: float | None
     mean_units: float | None
     mean_revenue: float | None
     mean_views: float | None
-
-    @property
-    def conversion(self) -> float | None:
-        """Purchases per view; None without views."""
-        return self.purchases / self.views if self.views > 0 else None
 
 
 def last_day(view: SeriesView) -> Span:
     """Sums of the last 24 h against the mean day before."""
     end_ms = view.closed_through_ms
-    recent = view.start_T >= end_ms - DAY_MS
-    before = (view.start_T >= end_ms - (1 + _BASE_DAYS) * DAY_MS) & ~recent
-    sums_F = view.values_TF[recent].sum(axis=0, dtype=np.float64)
-    base_F = view.values_TF[before].sum(axis=0, dtype=np.float64)
-    span_ms = end_ms - DAY_MS - int(view.start_T[before][0]) if before.any() else 0
-    means: list[float | None] = [None, None, None]
-    if span_ms >= DAY_MS:
-        means = [float(base_F[f] * DAY_MS / span_ms) for f in (UNITS, REVENUE, VIEWS)]
+    sums_F = trailing_sums(view.start_T, view.values_TF, end_ms=end_ms, span_ms=DAY_MS)
+    mean_F = mean_day(view.start_T, view.values_TF, end_ms=end_ms)
     return Span(
         units=float(sums_F[UNITS]),
         revenue=float(sums_F[REVENUE]),
         views=float(sums_F[VIEWS]),
-        purchases=float(sums_F[PURCHASES]),
-        mean_units=means[0],
-        mean_revenue=means[1],
-        mean_views=means[2],
+        conversion=share(float(sums_F[PURCHASES]), float(sums_F[VIEWS])),
+        mean_units=None if mean_F is None else float(mean_F[UNITS]),
+        mean_revenue=None if mean_F is None else float(mean_F[REVENUE]),
+        mean_views=None if mean_F is None else float(mean_F[VIEWS]),
     )
 
 

@@ -134,8 +134,9 @@ def _counts(snapshot: Snapshot) -> Row:
         f"{stats.total('rejected'):,} rejected",
         f"{stats.buckets_closed:,} buckets closed",
         f"{stats.forecasts:,} forecasts",
-        f"{stats.lag:,} waiting",
     ]
+    if stats.lag is not None:
+        parts.append(f"{stats.lag:,} waiting")
     return ("counts", " · ".join(parts), "", "")
 
 

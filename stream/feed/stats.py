@@ -27,7 +27,7 @@ class Stats:
     buckets_closed: int = 0
     forecasts: int = 0
     model_ids: tuple[str, ...] = ()
-    lag: int = 0
+    lag: int | None = None
     drained: bool = False
     open_rollups: Mapping[int, Mapping[str, NDArray[np.int64]]] = field(default_factory=dict)
 
@@ -77,7 +77,7 @@ def merge_stats(reports: Iterable[Mapping[str, Any]]) -> Stats:
         buckets_closed=sum(_known(listed, "buckets_closed")),
         forecasts=sum(_known(listed, "forecasts")),
         model_ids=tuple(sorted({str(r["model_id"]) for r in listed if r.get("model_id")})),
-        lag=sum(_known(listed, "lag")),
+        lag=sum(lags) if (lags := _known(listed, "lag")) else None,
         drained=all(report.get("drained", False) for report in listed),
         open_rollups=rollups,
     )

@@ -1,0 +1,117 @@
+"""Bodies of the API. Times are milliseconds since the epoch, UTC; quantities are units."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+Level = Literal["sku", "category", "location", "total"]
+
+
+class Aged(BaseModel):
+    """Carried by every answer about a series: time since its worker last reported."""
+
+    age_ms: int | None = Field(description="None when no worker was ever seen")
+    stale: bool
+
+
+class SeriesItem(Aged):
+    """One series of the list."""
+
+    series_id: str
+    level: Level
+    sku: str | None
+    location: str | None
+    category: str | None
+
+
+class SeriesPage(BaseModel):
+    """A page of the list; `next_cursor` is None on the last."""
+
+    series: list[SeriesItem]
+    next_cursor: str | None
+
+
+class Forecast(Aged):
+    """`units[h][q]`: quantile q of the demand in bucket `[origin_ms + h·bucket_ms, …)`, h from 0.
+
+    `cumulative_units[h][q]`: quantile of the sum of buckets 0…h, forecast as such.
+    """
+
+    series_id: str
+    sku: str | None
+    location: str | None
+    origin_ms: int
+    bucket_ms: int
+    quantiles: list[float]
+    units: list[list[float]]
+    cumulative_units: list[list[float]]
+    nowcast: None = None
+    model_id: str
+    calibrated: bool
+    watermark_ms: int
+    emitted_ms: int
+
+
+class BatchRequest(BaseModel):
+    """Up to 1,000 series at once."""
+
+    series_ids: Annotated[list[str], Field(min_length=1, max_length=1_000)]
+    horizon: Annotated[int | None, Field(ge=1)] = None
+    quantiles: list[float] | None = None
+
+
+class ForecastBatch(BaseModel):
+    """Forecasts in the order asked for; `missing` are unknown or not forecast yet."""
+
+    forecasts: list[Forecast]
+    missing: list[str]
+
+
+class Bucket(BaseModel):
+    """A bucket's features by name."""
+
+    bucket_start_ms: int
+    values: dict[str, float]
+
+
+class History(Aged):
+    """Closed buckets that start in `[from_ms, to_ms)`, oldest first, silent ones as zeros."""
+
+    series_id: str
+    bucket_ms: int
+    from_ms: int
+    to_ms: int
+    buckets: list[Bucket]
+
+
+class Rates(BaseModel):
+    """Over the last 24 h; None where there is nothing to divide by."""
+
+    units_per_hour: float
+    conversion: float | None = Field(description="purchases per view")
+    cart_rate: float | None = Field(description="carts per view")
+    return_rate: float | None = Field(description="units returned per unit sold")
+    mean_price: float | None = Field(description="revenue per unit kept")
+
+
+class Trend(BaseModel):
+    """Units of the last 24 h against the mean day of up to seven days before."""
+
+    units_24h: float
+    mean_day_units: float
+    change: float | None = Field(description="1.0 is twice the mean day")
+
+
+class Features(Aged):
+    """Rolling sums of closed buckets before `as_of_ms`, and what is in the open ones so far.
+
+    A window shorter than a bucket is None; so is the trend without a full day to compare with.
+    """
+
+    series_id: str
+    bucket_ms: int
+    as_of_ms: int
+    windows: dict[str, dict[str, float] | None]
+    rates: Rates
+    trend: Trend | None
+    open: list[Bucket]

@@ -1,0 +1,94 @@
+"""`/healthz`, `/readyz` and `/metrics`: for those who run the product.
+
+The counters are the workers', read from the store and added up, so they are there wherever the
+workers run. To scrape each worker by itself, set `worker.metrics_port`.
+"""
+
+from collections.abc import Iterator
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from stream.feed.answers import STALE_AFTER_MS
+from stream.feed.api.gate import Gate
+from stream.feed.api.problems import Problem
+from stream.feed.overview import wall_clock_ms
+from stream.feed.stats import Stats
+
+open_router = APIRouter(tags=["operations"])
+router = APIRouter(tags=["operations"])
+
+
+@open_router.get("/healthz")
+def healthz() -> dict[str, str]:
+    """Say that this process runs."""
+    return {"status": "ok"}
+
+
+@open_router.get("/readyz")
+def readyz(request: Request) -> dict[str, str | int]:
+    """Say whether answers are fresh: the store answers and a worker reports."""
+    gate: Gate = request.app.state.gate
+    with gate.reading() as reader:
+        stats = reader.stats()
+    if stats.at_ms is None or wall_clock_ms() - stats.at_ms > STALE_AFTER_MS:
+        raise Problem(503, "no-worker", "no worker reports; start one with: surgecast worker")
+    return {"status": "ready", "workers": len(stats.workers)}
+
+
+@router.get("/metrics")
+def metrics(request: Request) -> Response:
+    """Counters and gauges of all workers, as Prometheus reads them."""
+    gate: Gate = request.app.state.gate
+    with gate.reading() as reader:
+        stats, n_series = reader.stats(), reader.n_series
+    registry = CollectorRegistry()
+    registry.register(_Families(stats, n_series, len(request.app.state.listeners)))
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+class _Families:
+    """The metrics of one moment."""
+
+    def __init__(self, stats: Stats, n_series: int, n_listeners: int) -> None:
+        self._stats = stats
+        self._gauges: dict[str, tuple[str, float | None]] = {
+            "surgecast_workers": ("Workers that report.", len(stats.workers)),
+            "surgecast_series": ("Series, roll-ups included.", n_series),
+            "surgecast_events_per_second": ("Events read a second.", stats.events_per_s),
+            "surgecast_lag_records": ("Records not read yet.", stats.lag),
+            "surgecast_watermark_seconds": (
+                "Event-time watermark of the partition furthest behind, Unix seconds.",
+                None if stats.watermark_ms is None else stats.watermark_ms / 1_000,
+            ),
+            "surgecast_http_listeners": ("Open /v1/stream connections.", n_listeners),
+        }
+
+    def collect(self) -> Iterator[Metric]:
+        stats = self._stats
+        events = CounterMetricFamily(
+            "surgecast_events", "Events by topic and verdict.", labels=["topic", "verdict"]
+        )
+        for topic, counts in stats.events.items():
+            for verdict, count in counts.items():
+                events.add_metric([topic, verdict], count)
+        yield events
+        yield CounterMetricFamily(
+            "surgecast_buckets_closed", "Buckets closed.", value=stats.buckets_closed
+        )
+        yield CounterMetricFamily(
+            "surgecast_forecasts", "Forecasts written.", value=stats.forecasts
+        )
+        latency = GaugeMetricFamily(
+            "surgecast_event_to_forecast_latency_seconds",
+            "From a record's broker timestamp to its forecast being readable, slowest worker.",
+            labels=["quantile"],
+        )
+        for quantile, value_ms in (("0.5", stats.latency_p50_ms), ("0.99", stats.latency_p99_ms)):
+            if value_ms is not None:
+                latency.add_metric([quantile], value_ms / 1_000)
+        yield latency
+        for name, (meaning, value) in self._gauges.items():
+            if value is not None:
+                yield GaugeMetricFamily(name, meaning, value=value)
