@@ -1,8 +1,8 @@
 """Bytes of a fetched batch to columns; what cannot be read is refused with a reason.
 
 Stands between `stream/transport.py` and `stream/eventtime.py`. The fast path decodes the whole
-batch into msgspec structs and checks columns at once; only when something is wrong does it look record by
-record. It does not know buckets, watermarks or slots.
+batch into msgspec structs and checks columns at once; only when something is wrong does it look
+record by record. It does not know buckets, watermarks or slots.
 
 Axes: N = readable events of the batch, in log order.
 """

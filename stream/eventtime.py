@@ -1,8 +1,9 @@
 """Event time: buckets, watermarks, verdicts and the deduplication window.
 
 Second station of the path: the columns of `stream/codecs.py` are judged here before they are
-summed. Everything is a function of event times and the order of the log; no clock is read. A watermark is
-the newest event time of one input of one partition less the allowed lateness, and never goes back.
+summed. Everything is a function of event times and the order of the log; no clock is read. A
+watermark is the newest event time of one input of one partition less the allowed lateness, and
+never goes back.
 
 Axes: N = events of a batch, in log order.
 """

@@ -1,8 +1,8 @@
 """A partition this worker has taken over: its state, its token, and how its time moves.
 
 `stream/pipeline.py` keeps one of these for each partition number it owns. Idleness is the only
-thing here that looks at processing time: an input that is silent and read to its end no longer holds the
-watermark back.
+thing here that looks at processing time: an input that is silent and read to its end no longer
+holds the watermark back.
 """
 
 import time
