@@ -89,7 +89,8 @@ def _special_days(
             ),
             np.int64,
         )
-        out_NR[:, 0] = np.isin(day_N, off)
+        easter_N = np.isin(day_N - 2, off) & np.isin(day_N + 1, off) & ((day_N + 3) % 7 == 6)
+        out_NR[:, 0] = np.isin(day_N, off) | easter_N  # the Sunday between Good Friday and Monday
         out_NR[:, 1] = np.isin(day_N + 1, off)
         out_NR[:, 2] = np.isin(day_N - 1, off)
     christmas_N = (

@@ -19,7 +19,7 @@ from model.calendar import N_CALENDAR
 from model.config import ModelConfig
 from model.contract import FeatureSpec
 from model.errors import CorruptCheckpoint, IncompatibleCheckpoint
-from model.inputs import INPUT_NAMES
+from model.inputs import input_names
 from model.networks.quantile import QuantileNetwork
 from model.scaling import STATISTICS
 from model.training import Trained
@@ -27,9 +27,9 @@ from model.training import Trained
 FORMAT_VERSION: Final = 1
 
 
-def input_hash() -> str:
+def input_hash(config: ModelConfig) -> str:
     """Sixteen hex digits that change with the inputs, statistics or calendar of the network."""
-    names = "\0".join((*INPUT_NAMES, *STATISTICS, str(N_CALENDAR)))
+    names = "\0".join((*input_names(config), *STATISTICS, str(N_CALENDAR)))
     return sha256(names.encode()).hexdigest()[:16]
 
 
@@ -94,7 +94,7 @@ def dump(trained: Trained) -> tuple[bytes, Manifest]:
         model=config.as_dict(),
         training={k: v for k, v in trained.config.as_dict().items() if k != "model"},
         feature_hash=FeatureSpec().hash,
-        input_hash=input_hash(),
+        input_hash=input_hash(config),
         bucket_ms=config.bucket_ms,
         horizon=config.horizon,
         quantiles=config.quantiles,
@@ -113,14 +113,22 @@ def restore(payload: bytes, manifest: Manifest) -> QuantileNetwork:
     Raises IncompatibleCheckpoint for other features or another shape, CorruptCheckpoint for weights
     that are cut off, changed or not finite.
     """
-    for name, theirs, ours in (
-        ("features", manifest.feature_hash, FeatureSpec().hash),
-        ("inputs", manifest.input_hash, input_hash()),
-    ):
-        if theirs != ours:
-            raise IncompatibleCheckpoint(
-                f"checkpoint {manifest.model_id} expects {name} {theirs}, this build makes {ours}"
-            )
+    if manifest.feature_hash != FeatureSpec().hash:
+        raise IncompatibleCheckpoint(
+            f"checkpoint {manifest.model_id} expects features {manifest.feature_hash}, "
+            f"this build makes {FeatureSpec().hash}"
+        )
+    try:
+        config = ModelConfig.from_dict(manifest.model)
+    except (TypeError, ValueError, KeyError) as error:
+        raise IncompatibleCheckpoint(
+            f"checkpoint {manifest.model_id} has a configuration this build does not know: {error}"
+        ) from error
+    if manifest.input_hash != input_hash(config):
+        raise IncompatibleCheckpoint(
+            f"checkpoint {manifest.model_id} expects inputs {manifest.input_hash}, "
+            f"this build makes {input_hash(config)}"
+        )
     if len(payload) != manifest.weights_bytes:
         raise CorruptCheckpoint(
             f"the weights of {manifest.model_id} have {len(payload)} bytes, "
@@ -136,9 +144,9 @@ def restore(payload: bytes, manifest: Manifest) -> QuantileNetwork:
         raise CorruptCheckpoint(f"the weights of {manifest.model_id}: {error}") from error
     _require_finite(weights)
     try:
-        network = QuantileNetwork(ModelConfig.from_dict(manifest.model))
+        network = QuantileNetwork(config)
         network.load_state_dict(weights)
-    except (RuntimeError, TypeError, ValueError, KeyError) as error:
+    except (RuntimeError, ValueError) as error:
         raise IncompatibleCheckpoint(
             f"checkpoint {manifest.model_id} does not fit this build: {error}"
         ) from error

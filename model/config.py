@@ -16,7 +16,7 @@ class ModelConfig:
     `memory_days` is how many days the slow carried mean (the output scale) looks back,
     `scale_floor` the least scale in units a bucket; `holidays_country` a code of the `holidays`
     package, or None for a calendar without holidays. `context` is the length of the transformer's
-    rolling cache.
+    rolling cache; `yearly` tells the network what last year brought.
 
     Raises ValueError for a horizon, quantile or size that makes no sense.
 
@@ -34,6 +34,7 @@ class ModelConfig:
     context: int = 64
     memory_days: float = 28.0
     scale_floor: float = 0.02
+    yearly: bool = True
     holidays_country: str | None = "GB"
 
     def __post_init__(self) -> None:
@@ -94,6 +95,7 @@ class TrainConfig:
     patience: int = 5
     max_seconds: float | None = None
     device: str = "cpu"
+    threads: int = 1
     tags: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:

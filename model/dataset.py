@@ -19,8 +19,9 @@ from model.calendar import calendar_features, horizon_calendar
 from model.config import ModelConfig
 from model.contract import FEATURE_NAMES
 from model.errors import HistoryTooShort, InvalidValues
-from model.inputs import carry_statistics, series_inputs
-from model.scaling import new_statistics, scale_of, started
+from model.inputs import carry_statistics, new_carried, series_inputs
+from model.scaling import UNITS, scale_of, started
+from model.yearly import carry_year
 
 Floats = NDArray[np.float32]
 
@@ -120,14 +121,21 @@ class Picked:
             [self.values_TSF[first : first + length, lanes] for first, lanes in groups], dim=1
         )
         carried_LNK = torch.empty(*values_LNF.shape[:2], stats_NK.shape[1])
+        starts_LG = self.start_ms + config.bucket_ms * (np.arange(length)[:, None] + first_G)
+        size = lanes_GB.shape[1]
         for t in range(length):
             carry_statistics(stats_NK, values_LNF[t], config)
+            if config.yearly:
+                for group, start_ms in enumerate(starts_LG[t].tolist()):
+                    rows = slice(group * size, (group + 1) * size)
+                    units_B = values_LNF[t, rows, UNITS]
+                    carry_year(stats_NK[rows], units_B, start_ms, bucket_ms=config.bucket_ms)
             carried_LNK[t] = stats_NK
         flat_XK = carried_LNK.flatten(0, 1)
-        inputs_XI = series_inputs(flat_XK, values_LNF.flatten(0, 1), config)
+        ends_X = torch.from_numpy((starts_LG + config.bucket_ms).repeat(size, axis=1).reshape(-1))
+        inputs_XI = series_inputs(flat_XK, values_LNF.flatten(0, 1), ends_X, config)
         shape = values_LNF.shape[:2]
         reach = length + config.horizon - 1
-        size = lanes_GB.shape[1]
         ahead_NX = torch.zeros(shape[1], reach)
         known_NX = torch.zeros(shape[1], reach)
         for group, (first, lanes) in enumerate(groups):
@@ -186,12 +194,15 @@ def pick_series(
     calendar_TC = torch.from_numpy(
         calendar_features(starts, bucket_ms=config.bucket_ms, country=config.holidays_country)
     )
-    stats_SK = new_statistics(index_S.size)
+    stats_SK = new_carried(index_S.size, config)
     grid = []
     for t in range(history.buckets):
         if t % every == 0:
             grid.append(stats_SK.clone())
         carry_statistics(stats_SK, values_TSF[t], config)
+        if config.yearly:
+            start_ms = history.start_ms + t * config.bucket_ms
+            carry_year(stats_SK, values_TSF[t, :, UNITS], start_ms, bucket_ms=config.bucket_ms)
     return Picked(
         values_TSF=values_TSF,
         start_ms=history.start_ms,

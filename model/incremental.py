@@ -20,10 +20,10 @@ from model.calendar import calendar_features, horizon_calendar
 from model.config import ModelConfig
 from model.contract import FEATURE_NAMES, QuantileForecast
 from model.errors import InvalidValues
-from model.inputs import observe
+from model.inputs import new_carried, observe
 from model.networks.base import State
 from model.networks.quantile import QuantileNetwork
-from model.scaling import new_statistics, scale_of, started
+from model.scaling import scale_of, started
 
 Floats = NDArray[np.float32]
 
@@ -105,7 +105,7 @@ class NetworkStates:
         self.device = device
         self.size = 0
         self.last_ms: int | None = None
-        self.stats_SK = new_statistics(capacity, device)
+        self.stats_SK = new_carried(capacity, network.config, device)
         self.state: State = network.new_state(capacity, device)
 
     @property
@@ -118,7 +118,7 @@ class NetworkStates:
         if size > self.capacity:
             extra = max(size, 2 * self.capacity) - self.capacity
             fresh = self._network.new_state(extra, self.device)
-            more_SK = new_statistics(extra, self.device)
+            more_SK = new_carried(extra, self._network.config, self.device)
             self.stats_SK = torch.cat((self.stats_SK, more_SK))
             self.state = tuple(
                 torch.cat((old, new)) for old, new in zip(self.state, fresh, strict=True)
@@ -175,11 +175,12 @@ class NetworkForecaster:
             shape = (mine.size, self.horizon, len(self.quantiles))
             units_SHQ = torch.empty(shape, device=self.device)
             sums_SHQ = torch.empty(shape, device=self.device)
-            weights = self._head_weights(origin_ms)
+            # in the pool too: a kernel spread over threads here would spin against the blocks
+            weights = self._pool.submit(self._head_weights, origin_ms).result()
             calendar_C = self._calendar(bucket_start_ms, 1)[0]
 
             def forecast(block: slice) -> None:
-                encoded = self._carry(mine, values[block], calendar_C, block)
+                encoded = self._carry(mine, values[block], bucket_start_ms, calendar_C, block)
                 scale_B = scale_of(mine.stats_SK[block], floor=self.config.scale_floor)
                 self.network.heads.serve(
                     encoded, weights, scale_B, units_SHQ[block], sums_SHQ[block]
@@ -209,7 +210,7 @@ class NetworkForecaster:
                 part_TSF = history_TSF[:, block]
                 for t in range(buckets):
                     values = self._tensor(part_TSF[t], block.stop - block.start)
-                    self._carry(mine, values, calendar_TC[t], block)
+                    self._carry(mine, values, start_ms + t * self.bucket_ms, calendar_TC[t], block)
 
             self._for_blocks(mine.size, carry)
             mine.last_ms = start_ms + (buckets - 1) * self.bucket_ms
@@ -241,11 +242,16 @@ class NetworkForecaster:
             pass
 
     def _carry(
-        self, states: NetworkStates, values: Tensor, calendar_C: Tensor, block: slice
+        self,
+        states: NetworkStates,
+        values: Tensor,
+        start_ms: int,
+        calendar_C: Tensor,
+        block: slice,
     ) -> Tensor:
         """One step of statistics and network for a block of series; returns the encoding [B, D]."""
         stats_SK = states.stats_SK[block]
-        inputs = observe(stats_SK, values, self.config)
+        inputs = observe(stats_SK, values, start_ms, self.config)
         state = tuple(part[block] for part in states.state)
         encoded = self.network.encoder.step(inputs, calendar_C, state)
         waiting = ~started(stats_SK)
@@ -275,5 +281,6 @@ class NetworkForecaster:
             bucket_ms=self.bucket_ms,
             country=self.config.holidays_country,
         )
-        weights = self.network.heads.written(torch.from_numpy(horizon_1HC).to(self.device))[0]
-        return weights.flatten(2).contiguous()
+        with torch.inference_mode():
+            weights = self.network.heads.written(torch.from_numpy(horizon_1HC).to(self.device))
+            return weights[0].flatten(2).contiguous()

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from model import scaling as at
 from model.config import ModelConfig
+from model.yearly import RING, carry_year, weeks_ahead, year_inputs
 
 #: Inputs of a series, in order.
 INPUT_NAMES: Final = (
@@ -22,19 +23,42 @@ INPUT_NAMES: Final = (
     "conversion", "has_clicks", "price", "price_last", "scale_log", "age_log", "week_ratio",
     "day_ratio", "rate", "size_ratio", "since_log", "returns_share", "started",
 )  # fmt: skip
-N_INPUTS: Final = len(INPUT_NAMES)
+
+
+def input_names(config: ModelConfig) -> tuple[str, ...]:
+    """Names of all inputs of a network, in order.
+
+    >>> input_names(ModelConfig(horizon=24, bucket_ms=3_600_000))[-2:]
+    ('year_level_0', 'year_level_1')
+    """
+    if not config.yearly:
+        return INPUT_NAMES
+    levels = (f"year_level_{week}" for week in range(weeks_ahead(config)))
+    return (*INPUT_NAMES, "year_known", "year_growth", *levels)
+
+
+def carried_width(config: ModelConfig) -> int:
+    """Carried numbers a series: the statistics, and the ring of weeks where it is used."""
+    return at.N_STATISTICS + (RING if config.yearly else 0)
+
+
+def new_carried(size: int, config: ModelConfig, device: torch.device | str = "cpu") -> Tensor:
+    """Carried statistics [S, K] of series nothing is known about: all zero."""
+    return torch.zeros(size, carried_width(config), device=device)
 
 
 def _log_ratio(a: Tensor, b: Tensor, floor: float) -> Tensor:
     return torch.log((a + floor) / (b + floor))
 
 
-def series_inputs(stats_SK: Tensor, values_SF: Tensor, config: ModelConfig) -> Tensor:
-    """Inputs [S, I] of one closed bucket; `stats_SK` already holds the bucket.
+def series_inputs(
+    stats_SK: Tensor, values_SF: Tensor, origin_ms: int | Tensor, config: ModelConfig
+) -> Tensor:
+    """Inputs [S, I] of one closed bucket that ends at `origin_ms`; `stats_SK` already holds it.
 
-    >>> config = ModelConfig(horizon=2, bucket_ms=3_600_000)
-    >>> tuple(series_inputs(at.new_statistics(3), torch.zeros(3, 9), config).shape) == (3, N_INPUTS)
-    True
+    >>> config = ModelConfig(horizon=2, bucket_ms=3_600_000, yearly=False)
+    >>> tuple(series_inputs(new_carried(3, config), torch.zeros(3, 9), 0, config).shape)
+    (3, 22)
     """
     floor = config.scale_floor
     scale_S = at.scale_of(stats_SK, floor=floor)
@@ -76,11 +100,14 @@ def series_inputs(stats_SK: Tensor, values_SF: Tensor, config: ModelConfig) -> T
         stats_SK[:, at.M_RETURNS] / scale_S,
         (stats_SK[:, at.AGE] > 0).to(units_S.dtype),
     )
-    return torch.stack(columns, dim=1)
+    inputs_SI = torch.stack(columns, dim=1)
+    if not config.yearly:
+        return inputs_SI
+    return torch.cat((inputs_SI, year_inputs(stats_SK, origin_ms, config)), dim=1)
 
 
 def carry_statistics(stats_SK: Tensor, values_SF: Tensor, config: ModelConfig) -> None:
-    """Carry the statistics over one bucket, in place."""
+    """Carry the statistics over one bucket, in place; not the year, which needs the time."""
     at.update_statistics(
         stats_SK,
         values_SF,
@@ -89,7 +116,9 @@ def carry_statistics(stats_SK: Tensor, values_SF: Tensor, config: ModelConfig) -
     )
 
 
-def observe(stats_SK: Tensor, values_SF: Tensor, config: ModelConfig) -> Tensor:
-    """Carry the statistics over one bucket, in place, and return its inputs [S, I]."""
+def observe(stats_SK: Tensor, values_SF: Tensor, start_ms: int, config: ModelConfig) -> Tensor:
+    """Carry the statistics over the bucket at `start_ms`, in place; its inputs [S, I]."""
     carry_statistics(stats_SK, values_SF, config)
-    return series_inputs(stats_SK, values_SF, config)
+    if config.yearly:
+        carry_year(stats_SK, values_SF[:, at.UNITS], start_ms, bucket_ms=config.bucket_ms)
+    return series_inputs(stats_SK, values_SF, start_ms + config.bucket_ms, config)

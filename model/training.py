@@ -13,7 +13,9 @@ import copy
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from threading import Event
 
 import numpy as np
 import torch
@@ -23,10 +25,10 @@ from torch import Tensor
 from model.config import TrainConfig
 from model.dataset import Chunk, History, Picked, pick_series
 from model.errors import HistoryTooShort
+from model.inputs import new_carried
 from model.losses import forecast_loss
 from model.networks.base import State
 from model.networks.quantile import QuantileNetwork
-from model.scaling import new_statistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class _Walk:
         lanes = config.groups * self.size
         self.lanes_GB = torch.zeros(config.groups, self.size, dtype=torch.int64)
         self.first_G = np.zeros(config.groups, np.int64)
-        self.stats_NK = new_statistics(lanes)
+        self.stats_NK = new_carried(lanes, config.model)
         self.state = network.new_state(lanes, torch.device(config.device))
         for group in range(config.groups):
             self._draw(group)
@@ -214,9 +216,27 @@ def train(
 ) -> Trained:
     """Train a network on `history`.
 
-    On a CPU and without `max_seconds` the same seed gives the same weights. Raises HistoryTooShort
+    On a CPU and without `max_seconds` the same seed gives the same weights, whatever else the
+    process does: the kernels run on `config.threads` threads of their own. Raises HistoryTooShort
     and InvalidValues.
     """
+    stop = Event()
+    with ThreadPoolExecutor(
+        1, "train", initializer=torch.set_num_threads, initargs=(config.threads,)
+    ) as pool:
+        running = pool.submit(_train, history, config, progress, stop)
+        try:
+            return running.result()
+        finally:
+            stop.set()
+
+
+def _train(
+    history: History,
+    config: TrainConfig,
+    progress: Callable[[TrainProgress], None] | None,
+    stop: Event,
+) -> Trained:
     began = time.monotonic()
     end = require_enough(history, config)
     torch.manual_seed(config.seed)
@@ -231,7 +251,7 @@ def train(
     )
     device = torch.device(config.device)
     network = QuantileNetwork(config.model).to(device)
-    run = _Run(network, picked, config, rng, began)
+    run = _Run(network, picked, config, rng, began=began, stop=stop)
     best = run.fit(progress or (lambda _: None))
     return Trained(
         network=best.cpu().eval(),
@@ -250,7 +270,9 @@ class _Run:
         picked: Picked,
         config: TrainConfig,
         rng: np.random.Generator,
+        *,
         began: float,
+        stop: Event,
     ) -> None:
         self.network = network
         self.average = copy.deepcopy(network)
@@ -258,6 +280,7 @@ class _Run:
         self.config = config
         self.rng = rng
         self.began = began
+        self.stop = stop
         self.metrics: dict[str, float] = {}
         self.quantiles_Q = torch.tensor(config.model.quantiles, device=config.device)
         self.optimizer = torch.optim.AdamW(
@@ -286,7 +309,7 @@ class _Run:
                     best, best_loss, stale = copy.deepcopy(self.average), validation, 0
                 else:
                     stale += 1
-            if share >= 1.0 or stale >= config.patience:
+            if share >= 1.0 or stale >= config.patience or self.stop.is_set():
                 break
             loss = self.update(walk, share, update)
             smooth = loss if not update else 0.95 * smooth + 0.05 * loss

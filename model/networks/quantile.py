@@ -6,15 +6,26 @@ from torch import Tensor, nn
 from model.calendar import N_CALENDAR
 from model.config import ModelConfig
 from model.heads import QuantileHeads
-from model.inputs import N_INPUTS
+from model.inputs import input_names
 from model.networks.base import Network, State
+from model.networks.gru import GruNetwork
 from model.networks.lstm import LstmNetwork
+from model.networks.transformer import TransformerNetwork
 
 
 def build_encoder(config: ModelConfig) -> Network:
     """The encoder `config.architecture` names. Raises ValueError for an unknown one."""
-    if config.architecture == "lstm":
-        return LstmNetwork(N_INPUTS, N_CALENDAR, hidden=config.hidden, layers=config.layers)
+    hidden, layers = config.hidden, config.layers
+    inputs = len(input_names(config))
+    match config.architecture:
+        case "lstm":
+            return LstmNetwork(inputs, N_CALENDAR, hidden=hidden, layers=layers)
+        case "gru":
+            return GruNetwork(inputs, N_CALENDAR, hidden=hidden, layers=layers)
+        case "transformer":
+            return TransformerNetwork(
+                inputs, N_CALENDAR, hidden=hidden, layers=layers, context=config.context
+            )
     raise ValueError(f"architecture {config.architecture!r} is unknown")
 
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from model.config import ModelConfig
-from model.inputs import INPUT_NAMES, carry_statistics, observe
+from model.inputs import INPUT_NAMES, carry_statistics, input_names, new_carried, observe
 from model.scaling import AGE, PRICE, SLOW, new_statistics, scale_of
-from tests.unit.model.cases import HOUR_MS, awkward, real_hours
+from tests.unit.model.cases import HOUR_MS, START_MS, awkward, real_hours
 
 CONFIG = ModelConfig(horizon=24, bucket_ms=HOUR_MS)
 
@@ -72,18 +72,18 @@ def test_a_return_without_a_sale_moves_no_price() -> None:
 def test_inputs_of_awkward_series_are_finite_and_small() -> None:
     """Whatever comes in, the network sees numbers it can work with."""
     names, values_TSF = awkward()
-    stats = new_statistics(len(names))
-    for bucket in torch.from_numpy(values_TSF):
-        inputs = observe(stats, bucket, CONFIG)
+    stats = new_carried(len(names), CONFIG)
+    for t, bucket in enumerate(torch.from_numpy(values_TSF)):
+        inputs = observe(stats, bucket, START_MS + t * HOUR_MS, CONFIG)
 
-        assert inputs.shape == (len(names), len(INPUT_NAMES))
+        assert inputs.shape == (len(names), len(input_names(CONFIG)))
         assert torch.isfinite(inputs).all()
         assert inputs.abs().max() < 25
 
 
 def test_a_series_without_clicks_shows_none() -> None:
-    stats = new_statistics(3)
+    stats = new_carried(3, CONFIG)
     for bucket in torch.from_numpy(real_hours(days=2, series=3)):
-        inputs = observe(stats, bucket, CONFIG)
+        inputs = observe(stats, bucket, START_MS, CONFIG)
         for name in ("views", "carts", "visitors", "conversion", "has_clicks"):
             assert inputs[:, INPUT_NAMES.index(name)].abs().max() == 0

@@ -1,0 +1,76 @@
+"""Stacked GRU (Cho et al. 2014): a third less state and arithmetic than the LSTM.
+
+Axes: B = series in the batch, T = buckets, I = inputs of a series, C = calendar, D = hidden width,
+G = 3·D gates in the order reset, update, new.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from model.networks.base import State
+
+_Packed = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+class GruNetwork(nn.Module):
+    """GRU behind the `Network` protocol; the state is h of each layer, each [B, D]."""
+
+    def __init__(self, n_inputs: int, n_calendar: int, *, hidden: int, layers: int) -> None:
+        super().__init__()
+        self.width = hidden
+        self.layers = layers
+        self.n_inputs = n_inputs
+        self.gru = nn.GRU(n_inputs + n_calendar, hidden, layers, batch_first=True)
+        self._packed: list[_Packed] | None = None
+
+    def new_state(self, batch: int, device: torch.device) -> State:
+        """Zeros: h of each layer."""
+        return tuple(torch.zeros(batch, self.width, device=device) for _ in range(self.layers))
+
+    def forward(
+        self, inputs_BTI: Tensor, calendar_BTC: Tensor, state: State
+    ) -> tuple[Tensor, State]:
+        """Encode a sequence."""
+        self._packed = None
+        both_BTX = torch.cat((inputs_BTI, calendar_BTC), dim=2)
+        encoded_BTD, hidden_LBD = self.gru(both_BTX, torch.stack(state))
+        return encoded_BTD, tuple(hidden_LBD)
+
+    def prepare(self) -> None:
+        """Pack the weights, once for all steps until the next training."""
+        if self._packed is None:
+            self._packed = self._pack()
+
+    def step(self, inputs_BI: Tensor, calendar_C: Tensor, state: State) -> Tensor:
+        """Encode one bucket and carry `state` over it in place."""
+        self.prepare()
+        assert self._packed is not None
+        below_BI = inputs_BI
+        for layer, (weight_IG, bias_G, recurrent_DG, recurrent_bias_G) in enumerate(self._packed):
+            hidden_BD = state[layer]
+            if layer == 0:
+                bias = bias_G + calendar_C @ weight_IG[self.n_inputs :]
+                input_BG = torch.addmm(bias, below_BI, weight_IG[: self.n_inputs])
+            else:
+                input_BG = torch.addmm(bias_G, below_BI, weight_IG)
+            carried_BG = torch.addmm(recurrent_bias_G, hidden_BD, recurrent_DG)
+            split = 2 * self.width
+            gates_BG = input_BG[:, :split].add_(carried_BG[:, :split]).sigmoid_()
+            reset_BD, update_BD = gates_BG.chunk(2, dim=1)
+            new_BD = input_BG[:, split:].addcmul_(reset_BD, carried_BG[:, split:]).tanh_()
+            hidden_BD.sub_(new_BD).mul_(update_BD).add_(new_BD)
+            below_BI = hidden_BD
+        return below_BI
+
+    def _pack(self) -> list[_Packed]:
+        """Weights and biases of each layer, of the input and of the carried state."""
+        parameters = {name: part.detach() for name, part in self.gru.named_parameters()}
+        return [
+            (
+                parameters[f"weight_ih_l{layer}"].t().contiguous(),
+                parameters[f"bias_ih_l{layer}"],
+                parameters[f"weight_hh_l{layer}"].t().contiguous(),
+                parameters[f"bias_hh_l{layer}"],
+            )
+            for layer in range(self.layers)
+        ]
