@@ -23,7 +23,7 @@ _LINE_EVERY_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ReplayProgress:
-    """A moment of a replay. `sent` of `total` events, of which the broker has `acked`.
+    """A moment of a replay. `sent` of `total` events (0: no end), the broker has `acked`.
 
     `event_time_ms` is the replay's clock, `events_per_s` a rate over the last seconds.
     """
@@ -48,20 +48,20 @@ def shown_progress(stream: TextIO | None = None) -> Iterator[Show]:
         yield _Lines(stream)
         return
     columns = (
-        TextColumn("replay"),
+        TextColumn("sent"),
         BarColumn(),
         TaskProgressColumn(),
         TextColumn("{task.fields[rate]} events/s · event time {task.fields[clock]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(file=stream)) as bar:
-        task = bar.add_task("replay", total=None, rate="0", clock="…")
+        task = bar.add_task("sent", total=None, rate="0", clock="…")
 
         def show(progress: ReplayProgress) -> None:
             bar.update(
                 task,
                 completed=progress.acked,
-                total=progress.total,
+                total=progress.total or None,
                 rate=f"{progress.events_per_s:,.0f}",
                 clock=clock_text(progress.event_time_ms),
             )
@@ -102,9 +102,12 @@ class _Lines:
         if now_s < self._next_s and not progress.done:
             return
         self._next_s = now_s + _LINE_EVERY_S
-        share = progress.acked / progress.total if progress.total else 1.0
+        done = f"{progress.acked:,} events"
+        if progress.total:
+            share = progress.acked / progress.total
+            done = f"{share:4.0%}  {progress.acked:,} of {progress.total:,} events"
         self._stream.write(
-            f"replay {share:4.0%}  {progress.acked:,} of {progress.total:,} events"
+            f"sent {done}"
             f"  {progress.events_per_s:,.0f}/s  event time {clock_text(progress.event_time_ms)}\n"
         )
         self._stream.flush()

@@ -1,8 +1,8 @@
 """What happened in each bucket and series, and nothing else: a history that fits in memory.
 
 Most series sell nothing in most buckets, so rows are kept for what happened only; a dense block is
-made of a window, or of the series that matter, when one is needed. `stream.jobs.history` makes these
-of files.
+made of a window, or of the series that matter, when one is needed. `stream.jobs.history` makes
+these of files.
 
 Axes: R = rows (bucket and series with an event), T = buckets, S = series, F = features.
 """

@@ -4,15 +4,13 @@ import gc
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import polars as pl
 import pytest
-from kafka import KafkaConsumer, TopicPartition
 from kafka.partitioner.default import murmur2
 
 from stream.embedded import embedded_broker, free_port
@@ -25,6 +23,7 @@ from stream.kafka_admin import create_topics
 from stream.settings import Settings
 from tests.samples import HOUR_MS, START_MS, small_catalog, small_orders
 from tests.services import TestBroker, settings_for
+from tests.taps import Tap, check_promises
 
 pytestmark = pytest.mark.integration
 
@@ -32,63 +31,9 @@ ORDERS = small_orders(6_000, hours=96)
 CLICKS = synthesize_clicks(ORDERS)
 
 
-@dataclass
-class Tap:
-    """Reads what arrives on the broker from the moment it is made."""
-
-    settings: Settings
-    seen: dict[TopicPartition, list[tuple[int, bytes | None, dict[str, object]]]] = field(
-        default_factory=dict
-    )
-
-    def __post_init__(self) -> None:
-        self.consumer = KafkaConsumer(bootstrap_servers=self.settings.kafka.bootstrap_servers)
-        places = [
-            TopicPartition(topic, partition)
-            for topic in ("orders", "clicks", "catalog", "heartbeats")
-            for partition in range(self.settings.kafka.partitions)
-        ]
-        self.consumer.assign(places)
-        # Tansu calls the base offset of the last batch, plus 1, the end: read past that batch.
-        for place, offset in self.consumer.end_offsets(places).items():
-            self.consumer.seek(place, max(offset - 1, 0))
-        self.read()
-        self.seen.clear()
-
-    def read(self) -> None:
-        """Read to the end of every partition."""
-        ends = self.consumer.end_offsets(list(self.consumer.assignment()))
-        deadline_s = time.monotonic() + 60
-        while True:
-            polled = self.consumer.poll(timeout_ms=200, max_records=5_000)
-            for place, records in polled.items():
-                self.seen.setdefault(place, []).extend(
-                    (record.offset, record.key, msgspec.json.decode(record.value))
-                    for record in records
-                )
-            if not polled and all(self.consumer.position(p) >= end for p, end in ends.items()):
-                return
-            assert time.monotonic() < deadline_s, "the broker does not hand out what it has"
-
-    def values(self, topic: str) -> list[dict[str, object]]:
-        return [
-            value
-            for place, records in sorted(self.seen.items())
-            if place.topic == topic
-            for _, _, value in records
-        ]
-
-
 @pytest.fixture
 def settings(broker: TestBroker, tmp_path: Path) -> Settings:
     return broker.settings.model_copy(update={"data_dir": tmp_path})
-
-
-@pytest.fixture
-def tap(settings: Settings) -> Iterator[Tap]:
-    tap = Tap(settings)
-    yield tap
-    tap.consumer.close()
 
 
 def test_every_row_arrives_once_as_it_stands_in_the_file(settings: Settings, tap: Tap) -> None:
@@ -120,27 +65,6 @@ def test_each_partition_is_in_event_time_order(settings: Settings, tap: Tap) -> 
         if place.topic in {"orders", "clicks"}:
             times = [int(str(value["ts"])) for _, _, value in records]
             assert times == sorted(times)
-
-
-def check_promises(tap: Tap) -> dict[int, list[int]]:
-    """No heartbeat is broken by an event behind its offsets; the times promised, by partition."""
-    promised: dict[int, list[int]] = {}
-    for place, records in tap.seen.items():
-        if place.topic != "heartbeats":
-            continue
-        for _, key, value in records:
-            assert key == str(place.partition).encode()
-            moment, offsets = value["event_time_ms"], value["offsets"]
-            assert isinstance(moment, int)
-            assert isinstance(offsets, dict)
-            assert set(offsets) == {"orders", "clicks"}
-            promised.setdefault(place.partition, []).append(moment)
-            for topic, next_offset in offsets.items():
-                for offset, _, event in tap.seen.get(TopicPartition(topic, place.partition), []):
-                    older = int(str(event["ts"])) < moment
-                    assert not (offset >= next_offset and older), "an older event followed"
-                    assert offset >= next_offset or int(str(event["ts"])) <= moment
-    return promised
 
 
 @pytest.mark.parametrize("speed", [None, 40_000.0])

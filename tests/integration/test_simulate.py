@@ -1,0 +1,129 @@
+"""The simulated shop against a real broker: contract records, promises, truth, an orderly end."""
+
+import threading
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+import pytest
+
+from stream.codecs import EventDecoder
+from stream.errors import UsageError
+from stream.events import CatalogEntry, Click, Order
+from stream.jobs.replay_progress import ReplayProgress
+from stream.jobs.shop import Shop
+from stream.jobs.simulate import SIMULATED_LABELS, simulate
+from stream.settings import Settings
+from tests.samples import HOUR_MS
+from tests.services import TestBroker
+from tests.taps import Tap, check_promises
+from tests.unit.stream.batches import batch
+
+pytestmark = pytest.mark.integration
+
+START_MS = 1_735_689_600_000
+SHOP = {"seed": 5, "products": 40, "orders_per_hour": 60.0, "start_ms": START_MS}
+
+
+@pytest.fixture
+def settings(broker: TestBroker, tmp_path: Path) -> Settings:
+    return broker.settings.model_copy(update={"data_dir": tmp_path})
+
+
+def test_every_record_is_one_a_worker_accepts_and_none_is_missing(
+    settings: Settings, tap: Tap
+) -> None:
+    report = simulate(settings, hours=30, **SHOP)  # type: ignore[arg-type]
+    tap.read()
+
+    world = Shop(**SHOP)  # type: ignore[arg-type]
+    hours = [world.next_hour() for _ in range(30)]
+    decoders: dict[str, Any] = {"orders": EventDecoder(Order), "clicks": EventDecoder(Click)}
+    for topic, decoder in decoders.items():
+        sent = pl.concat([getattr(hour, topic) for hour in hours])
+        got = {str(value["event_id"]): value for value in tap.values(topic)}
+        assert got == {row["event_id"]: row for row in sent.iter_rows(named=True)}
+        for place, records in tap.seen.items():
+            if place.topic == topic:
+                values = [msgspec.json.encode(value) for _, _, value in records]
+                fetched = batch(topic, values, keys=[key for _, key, _ in records])
+                assert decoder.columns(fetched, latest_ms=2**62).refused == []
+    assert report.hours == 30
+    assert report.events == len(tap.values("orders")) + len(tap.values("clicks"))
+    msgspec.convert(tap.values("catalog"), list[CatalogEntry])
+    assert tap.values("plans") == [plan for hour in hours for plan in hour.plans]
+    assert len(tap.values("inventory")) == sum(len(hour.inventory) for hour in hours)
+
+
+def test_heartbeats_keep_their_promise_and_the_end_closes_every_bucket(
+    settings: Settings, tap: Tap
+) -> None:
+    simulate(settings, hours=12, speed=40_000, **SHOP)  # type: ignore[arg-type]
+    tap.read()
+
+    promised = check_promises(tap)
+    end_ms = START_MS + 13 * HOUR_MS + settings.window.allowed_lateness
+    assert {times[-1] for times in promised.values()} == {end_ms}
+
+
+def test_the_truth_beside_it_adds_up_to_the_orders_sent(settings: Settings, tap: Tap) -> None:
+    report = simulate(settings, hours=30, **SHOP)  # type: ignore[arg-type]
+    tap.read()
+
+    files = sorted(report.truth.glob("*.parquet"))
+    assert [path.name for path in files] == [
+        "truth-2025-01-01T00.parquet",
+        "truth-2025-01-02T00.parquet",
+    ]
+    truth = pl.concat([pl.read_parquet(path) for path in files])
+    sold: dict[str, int] = defaultdict(int)
+    for value in tap.values("orders"):
+        sold[str(value["sku"])] += max(int(str(value["quantity"])), 0)
+    told = dict(truth.group_by("sku").agg(pl.col("sold").sum()).iter_rows())
+    assert {sku: units for sku, units in told.items() if units} == dict(sold)
+
+
+def test_nothing_is_sent_from_the_future_and_stop_ends_it(settings: Settings, tap: Tap) -> None:
+    """It catches up with the wall clock, then waits for it; the hour that was cut short is lost."""
+    stop, now_ms = threading.Event(), START_MS + 2 * HOUR_MS + 1_800_000
+
+    def end_when_caught_up(progress: ReplayProgress) -> None:
+        if progress.event_time_ms >= now_ms:
+            stop.set()
+
+    report = simulate(
+        settings,
+        progress=end_when_caught_up,
+        stop=stop,
+        now_ms=lambda: now_ms,
+        **SHOP,  # type: ignore[arg-type]
+    )
+    tap.read()
+
+    times = np.array([int(str(v["ts"])) for v in tap.values("orders") + tap.values("clicks")])
+    assert times.max() <= now_ms
+    assert times.max() > now_ms - HOUR_MS
+    assert report.hours == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"products": 0}, "--products"),
+        ({"orders_per_hour": 0.0}, "--orders-per-hour"),
+        ({"speed": -1.0}, "--speed"),
+        ({"start_ms": 2**50}, "past"),
+    ],
+)
+def test_numbers_that_make_no_shop_are_refused(
+    tmp_path: Path, change: dict[str, float], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        simulate(Settings(data_dir=tmp_path), **(SHOP | change))  # type: ignore[arg-type]
+
+
+def test_labels_call_it_synthetic() -> None:
+    assert all("synthetic" in label for label in SIMULATED_LABELS.values())
