@@ -1,0 +1,112 @@
+"""The roles apart, by the commands of the contract alone, on a plain redis-server."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from stream.embedded import embedded_broker, free_port
+from stream.jobs.sample import sample_orders
+from stream.processes import ServiceProcess
+from stream.settings import Settings, child_environment
+from stream.topics import TOPICS
+from tests.integration.stack import (
+    SURGECAST,
+    WorkerProcess,
+    order_records,
+    produce,
+    read_topic,
+    recount,
+    statistics,
+    wait_until,
+)
+from tests.services import KINDS, settings_for
+
+pytestmark = pytest.mark.integration
+
+HOUR = 3_600_000
+
+
+@pytest.fixture
+def plain_redis(tmp_path: Path) -> Iterator[str]:
+    """The distribution's own redis-server with its defaults, on a free port."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
+    port = free_port()
+    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(tmp_path)]
+    url = f"redis://127.0.0.1:{port}/0"
+    with ServiceProcess.start("redis-server", command, log_path=tmp_path / "redis.log") as server:
+        server.wait_ready(lambda: answers(url), timeout_s=20)
+        yield url
+
+
+def answers(url: str) -> bool:
+    try:
+        with Redis.from_url(url) as client:
+            return bool(client.ping())
+    except RedisConnectionError:
+        return False
+
+
+def test_topics_create_and_a_worker_make_the_features_of_a_recount(
+    plain_redis: str, tmp_path: Path, no_process_left: None
+) -> None:
+    """Broker, `topics create`, `worker`, then any producer: `features` equals a recount."""
+    lines = pl.read_parquet(sample_orders()).sort("ts", "event_id").tail(6_000)
+    with embedded_broker(Settings(data_dir=tmp_path), kind=KINDS[-1]) as broker:
+        settings = settings_for(
+            broker, tmp_path, redis={"url": plain_redis}, window={"idle_timeout": "1s"}
+        )  # no clicks come: that input must not hold the others back for long
+        created = subprocess.run(
+            [SURGECAST, "topics", "create", "--json"],
+            env=child_environment(settings),
+            capture_output=True,
+            check=True,
+            text=True,
+        )
+        assert json.loads(created.stdout)["created"] == [topic.name for topic in TOPICS]
+
+        worker = WorkerProcess(settings, tmp_path / "worker.log")
+        try:
+            produce(broker.bootstrap_servers, "orders", order_records(lines))
+            with Redis.from_url(plain_redis) as redis:
+                wait_until(lambda: drained(redis, lines), "closing the last full hour")
+            assert worker.stop() == 0
+        finally:
+            worker.kill()
+        records = read_topic(broker.bootstrap_servers, "features")
+
+    published: dict[tuple[str, int], list[float]] = {}
+    for record in records:
+        document = json.loads(record.value)
+        values = document["values"]
+        row = [
+            float(np.float32(values[name])) for name in ("units", "returns", "revenue", "orders")
+        ]
+        if any(row) and ":" not in document["series_id"] and document["series_id"] != "total":
+            published[document["series_id"], document["bucket_start_ms"]] = row
+    expected = recount(lines, bucket_ms=HOUR)
+    last_ms = max(start for _, start in expected)  # still open: no later event closes it
+
+    assert published == {place: row for place, row in expected.items() if place[1] < last_ms}
+
+
+def drained(redis: Redis, lines: pl.DataFrame) -> bool:
+    """Whether all lines are counted and every bucket before the last line's is out."""
+    documents = statistics(redis)
+    counted = sum(d["events"].get("orders", {}).get("counted", 0) for d in documents)
+    through_ms = int(redis.hget("sc1:{r}:meta", "closed_through_ms") or 0)
+    last_ms = int(lines["ts"].to_numpy().max()) // HOUR * HOUR
+    return (
+        counted == lines.height
+        and through_ms >= last_ms
+        and all(d["drained"] and d["lag"] == 0 for d in documents)
+    )
