@@ -151,7 +151,7 @@ class _Run:
             else:
                 sender.drain()
         except KeyboardInterrupt:
-            sender.drain()
+            sender.take_leave()
             raise
         finally:
             self._save(sender)

@@ -11,7 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -34,6 +34,7 @@ from stream.topics import CATALOG, CLICKS, HEARTBEATS, ORDERS
 HEARTBEAT_EVERY_S: Final = 0.25
 MAX_UNDER_WAY: Final = 100_000
 _DELIVERY_TIMEOUT_MS: Final = 30_000
+_LEAVE_S: Final = 2.0
 
 Place = tuple[str, int]
 
@@ -146,6 +147,14 @@ class Sender:
         while self._marks:
             self._wait(self._marks[-1])
             self.follow()
+
+    def take_leave(self) -> None:
+        """Note what is acknowledged within a moment; whoever pressed Ctrl-C does not wait."""
+        until_s = time.monotonic() + _LEAVE_S
+        with suppress(ServiceUnavailable, UsageError):
+            while self._marks and time.monotonic() < until_s:
+                self.follow()
+                time.sleep(0.02)
 
     def finish(self, event_time_ms: int) -> None:
         """Wait for all, then promise that nothing older than `event_time_ms` follows."""

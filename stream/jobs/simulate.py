@@ -142,7 +142,7 @@ class _Run:
             else:
                 sender.drain()
         except KeyboardInterrupt:
-            sender.drain()
+            sender.take_leave()
             raise
         finally:
             self._write_day()

@@ -260,3 +260,26 @@ def test_sample_times_are_whole_hours() -> None:
     """The constants these tests count with."""
     assert START_MS % HOUR_MS == 0
     assert np.all(ORDERS["ts"].to_numpy() >= START_MS)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_ctrl_c_does_not_wait_for_a_broker_that_is_gone(tmp_path: Path) -> None:
+    """It leaves within seconds, and what had been acknowledged is in the state."""
+    with embedded_broker(Settings(data_dir=tmp_path), kind="tansu") as running:
+        settings = settings_for(running, tmp_path)
+        create_topics(settings)
+        stopped_s: list[float] = []
+
+        def interrupt(progress: ReplayProgress) -> None:
+            if progress.acked > 2_000:
+                running.service.stop()
+                stopped_s.append(time.monotonic())
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            replay(settings, ORDERS, CLICKS, speed=60_000, progress=interrupt)
+
+    assert time.monotonic() - stopped_s[0] < 8
+    assert msgspec.json.decode(state_path(settings).read_bytes())["position"] > 2_000
+    gc.collect()
