@@ -70,8 +70,9 @@ class History:
 class Chunk:
     """One chunk of G groups of B lanes, ready for the network; N = G · B lanes, group by group.
 
-    `inputs_NLI`, `scale_NL` and `started_NL` describe the chunk's L buckets, `calendar_NLC` is
-    alike in a group; `ahead_NX` is the demand of the buckets after the chunk's first, up to one
+    `inputs_NLI`, `scale_NL` and `started_NL` describe the chunk's L buckets; `weight_NL` turns a
+    loss in multiples of the scale into one in multiples of the series' mean demand. `calendar_NLC`
+    is alike in a group; `ahead_NX` is the demand of the buckets after the chunk's first, up to one
     horizon behind its last; `known_NX` is 1 where these lie before the end of what may be known.
     """
 
@@ -79,6 +80,7 @@ class Chunk:
     inputs_NLI: Tensor
     calendar_NLC: Tensor
     scale_NL: Tensor
+    weight_NL: Tensor
     started_NL: Tensor
     ahead_NX: Tensor
     known_NX: Tensor
@@ -99,6 +101,7 @@ class Picked:
     every: int
     index_S: NDArray[np.int64]
     weight_S: NDArray[np.float64]
+    level_S: Tensor
     grid_GSK: Tensor
     calendar_TC: Tensor = field(repr=False)
 
@@ -143,13 +146,16 @@ class Picked:
             known = min(reach, end - first - 1)
             ahead_NX[rows, :known] = self.values_TSF[first + 1 : first + 1 + known, lanes, 0].T
             known_NX[rows, :known] = 1.0
+        scale_NL = scale_of(flat_XK, floor=config.scale_floor).view(shape).T
+        started_NL = started(flat_XK).view(shape).T
         calendar = [self.calendar_TC[first : first + length] for first, _ in groups]
         return Chunk(
             first_G=first_G.copy(),
             inputs_NLI=inputs_XI.view(*shape, -1).transpose(0, 1),
             calendar_NLC=torch.stack(calendar).repeat_interleave(size, dim=0),
-            scale_NL=scale_of(flat_XK, floor=config.scale_floor).view(shape).T,
-            started_NL=started(flat_XK).view(shape).T,
+            scale_NL=scale_NL,
+            weight_NL=started_NL * scale_NL / self.level_S[lanes_GB.reshape(-1), None],
+            started_NL=started_NL,
             ahead_NX=ahead_NX,
             known_NX=known_NX,
         )
@@ -168,6 +174,16 @@ class Picked:
                 country=config.holidays_country,
             )
         )
+
+
+def levels(units_TS: Tensor) -> Tensor:
+    """Mean demand [S] of each series from its first sale on.
+
+    >>> levels(torch.tensor([[0.0], [2.0], [4.0]])).tolist()
+    [3.0]
+    """
+    begun_S = (units_TS.cumsum(dim=0) > 0).sum(dim=0).clamp(min=1)
+    return units_TS.sum(dim=0) / begun_S
 
 
 def pick_series(
@@ -211,6 +227,7 @@ def pick_series(
         every=every,
         index_S=index_S,
         weight_S=weight_S / weight_S.sum(),
+        level_S=levels(values_TSF[:end, :, UNITS]),
         grid_GSK=torch.stack(grid),
         calendar_TC=calendar_TC,
     )

@@ -142,7 +142,7 @@ def _loss_at(
     scale = by_origin(chunk.scale_NL[:, positions]).to(device)
     target = by_origin(chunk.ahead_NX[:, reach_PH]).to(device) / scale.unsqueeze(-1)
     known = by_origin(chunk.known_NX[:, reach_PH]).to(device)
-    weight = by_origin(chunk.started_NL[:, positions]).to(device, torch.float32)
+    weight = by_origin(chunk.weight_NL[:, positions]).to(device)
     return forecast_loss(
         units=units,
         sums=sums,
