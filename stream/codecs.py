@@ -7,8 +7,8 @@ record by record. It does not know buckets, watermarks or slots.
 Axes: N = readable events of the batch, in log order.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar, cast
 
@@ -20,10 +20,14 @@ from xxhash import xxh3_64_intdigest
 from stream.errors import UnreadableEvent
 from stream.events import CatalogEntry, Click, Heartbeat, Order
 from stream.features.definitions import ACTION_COLUMNS
-from stream.privacy import Pseudonyms
 from stream.transport import RecordBatch
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+#: Columns of the decoded structs, by field.
+Table = dict[str, Sequence[Any]]
+#: Key, SKU and location of a record.
+Triple = tuple[bytes | None, str, str | None]
 E = TypeVar("E", Order, Click)
 
 MAX_QUANTITY = 10**9
@@ -42,7 +46,7 @@ class Refused:
 
 
 @dataclass(slots=True)
-class Columns(Generic[E]):
+class Columns:
     """Readable events of a batch as columns, and the refused ones.
 
     `position_N` is each event's place in the batch, `series_N` its series id, `id_hash_N` the
@@ -51,13 +55,28 @@ class Columns(Generic[E]):
 
     position_N: Ints
     event_time_N: Ints
-    series_N: list[str]
+    series_N: Sequence[str]
     id_hash_N: list[int]
-    events: list[E]
-    refused: list[Refused] = field(default_factory=list)
+    refused: list[Refused]
 
     def __len__(self) -> int:
-        return len(self.events)
+        return len(self.id_hash_N)
+
+
+@dataclass(slots=True)
+class OrderColumns(Columns):
+    """Order lines: quantities in units, prices in units of the currency."""
+
+    quantity_N: Ints
+    price_N: Floats
+
+
+@dataclass(slots=True)
+class ClickColumns(Columns):
+    """Clicks: the feature column each is counted in, and who made it (None: not told)."""
+
+    column_N: Ints
+    visitor_N: Sequence[str | None]
 
 
 def timestamp_ms(value: int | str) -> int:
@@ -101,33 +120,60 @@ def series_id(sku: str, location: str | None) -> str:
 class EventDecoder(Generic[E]):
     """Decoder of one input topic; it keeps what it has verified: a known key costs a lookup."""
 
-    def __init__(
-        self,
-        shape: type[E],
-        *,
-        locations: tuple[str, ...] = (),
-        max_value_bytes: int = 262_144,
-    ) -> None:
-        self._decode: Callable[[bytes], E] = msgspec.json.Decoder(shape).decode
+    shape: type[E]
+
+    def __init__(self, *, locations: tuple[str, ...] = (), max_value_bytes: int = 262_144) -> None:
+        self._decode: Callable[[bytes], E] = msgspec.json.Decoder(self.shape).decode
         self._locations = frozenset(locations)
         self._max_value_bytes = max_value_bytes
-        self._known: dict[tuple[bytes | None, str, str | None], str] = {}
+        self._plain: set[str] = set()
+        self._known: dict[Triple, str] = {}
 
-    def columns(self, batch: RecordBatch, *, latest_ms: int) -> Columns[E]:
-        """Decode a batch; `latest_ms` is the newest event time that can be true."""
-        values = batch.values
+    def _read(self, batch: RecordBatch, latest_ms: int) -> tuple[Table, Columns]:
+        """The events' fields as columns, and what all events have in common, without the bad."""
+        values, keys = batch.values, batch.keys
         refused: list[Refused] = []
-        positions: list[int] | range = range(len(values))
         try:
-            if any(value is None or len(value) > self._max_value_bytes for value in values):
+            if None in values or max(map(len, cast("list[bytes]", values)), default=0) > (
+                self._max_value_bytes
+            ):
                 raise msgspec.DecodeError
             events = list(map(self._decode, cast("list[bytes]", values)))
+            positions: Sequence[int] = range(len(values))
         except (msgspec.DecodeError, UnicodeDecodeError):
             positions, events = self._one_by_one(values, refused)
-        keys = batch.keys
-        if len(events) != len(values):
             keys = [keys[position] for position in positions]
-        return self._checked(np.asarray(positions, np.int64), events, keys, refused, latest_ms)
+        table = self._table(events)
+        bad: dict[int, UnreadableEvent] = {}
+        times = _times(table["ts"], latest_ms, bad)
+        self._value_faults(table, bad)
+        series = self._series(keys, table, bad)
+        position_N = np.asarray(positions, np.int64)
+        if bad:
+            for place, fault in sorted(bad.items()):
+                refused.append(Refused(int(position_N[place]), fault.reason, fault.detail))
+            refused.sort(key=lambda one: one.position)
+            keep = [place for place in range(len(events)) if place not in bad]
+            table = {name: [column[i] for i in keep] for name, column in table.items()}
+            series = [series[i] for i in keep]
+            times, position_N = times[keep], position_N[keep]
+        hashes = list(map(xxh3_64_intdigest, map(str.encode, table["event_id"])))
+        return table, Columns(position_N, times, series, hashes, refused)
+
+    def _table(self, events: list[E]) -> Table:
+        """The fields as columns: a list a field, since a tuple an event wakes the collector."""
+        return {
+            "event_id": [event.event_id for event in events],
+            "ts": [event.ts for event in events],
+            "sku": [event.sku for event in events],
+            "location": [event.location for event in events],
+        }
+
+    def _value_faults(self, table: Table, bad: dict[int, UnreadableEvent]) -> None:
+        """Add the places of events whose values cannot be counted to `bad`."""
+        if "" in table["event_id"]:
+            fault = UnreadableEvent("missing_event_id", "event_id is empty")
+            bad.update((i, fault) for i, name in enumerate(table["event_id"]) if not name)
 
     def _one_by_one(
         self, values: list[bytes | None], refused: list[Refused]
@@ -154,47 +200,30 @@ class EventDecoder(Generic[E]):
             )
         return value
 
-    def _checked(
-        self,
-        position_N: Ints,
-        events: list[E],
-        keys: list[bytes | None],
-        refused: list[Refused],
-        latest_ms: int,
-    ) -> Columns[E]:
-        triples = [
-            (key, event.sku, event.location) for key, event in zip(keys, events, strict=True)
-        ]
+    def _series(
+        self, keys: list[bytes | None], table: Table, bad: dict[int, UnreadableEvent]
+    ) -> Sequence[str]:
+        """Series ids; places whose key, SKU or location is at fault go into `bad`."""
+        skus: Sequence[str] = table["sku"]
+        locations: Sequence[str | None] = table["location"]
+        # Nearly always all keys are the SKUs, without location: then a few passes in C will do. The
+        # separator cannot hide a shift between neighbours: no valid SKU contains it.
+        if locations.count(None) == len(skus) and None not in keys:
+            same = b"\0".join(cast("list[bytes]", keys)) == "\0".join(skus).encode()
+            new = set(skus).difference(self._plain) if same else set(skus)
+            if same and not self._learn({(sku.encode(), sku, None) for sku in new}):
+                return skus
+        triples = list(zip(keys, skus, locations, strict=True))
+        faults = self._learn(set(triples).difference(self._known))
         known = self._known
-        faults = self._learn(set(triples).difference(known))
-        times, time_faults = self._times(events, latest_ms)
-        bad: dict[int, UnreadableEvent] = dict(time_faults)
-        for place, fault in _faulty_values(events):
-            bad.setdefault(place, fault)
         if faults:
             for place, triple in enumerate(triples):
                 if triple in faults:
                     bad.setdefault(place, faults[triple])
-        if bad:
-            for place, error in sorted(bad.items()):
-                refused.append(Refused(int(position_N[place]), error.reason, error.detail))
-            refused.sort(key=lambda r: r.position)
-            keep = [place for place in range(len(events)) if place not in bad]
-            events = [events[place] for place in keep]
-            triples = [triples[place] for place in keep]
-            times, position_N = times[keep], position_N[keep]
-        return Columns(
-            position_N=position_N,
-            event_time_N=times,
-            series_N=[known[triple] for triple in triples],
-            id_hash_N=[xxh3_64_intdigest(event.event_id.encode()) for event in events],
-            events=events,
-            refused=refused,
-        )
+            return [known.get(triple, "") for triple in triples]
+        return [known[triple] for triple in triples]
 
-    def _learn(
-        self, unknown: set[tuple[bytes | None, str, str | None]]
-    ) -> dict[tuple[bytes | None, str, str | None], UnreadableEvent]:
+    def _learn(self, unknown: set[Triple]) -> dict[Triple, UnreadableEvent]:
         """Verify keys, SKUs and locations seen for the first time; the faults among them."""
         faults = {}
         for triple in unknown:
@@ -215,70 +244,104 @@ class EventDecoder(Generic[E]):
                 faults[triple] = error
             else:
                 self._known[triple] = name
+                if location is None:
+                    self._plain.add(sku)
         return faults
 
-    def _times(self, events: list[E], latest_ms: int) -> tuple[Ints, dict[int, UnreadableEvent]]:
-        faults: dict[int, UnreadableEvent] = {}
-        raw = [event.ts for event in events]
-        try:
-            times = np.array(raw, dtype=np.int64) if raw else np.zeros(0, np.int64)
-            if any(type(value) is str for value in raw):
-                raise ValueError
-        except (ValueError, OverflowError):
-            parsed = []
-            for place, value in enumerate(raw):
-                try:
-                    parsed.append(min(timestamp_ms(value), 2**62))
-                except UnreadableEvent as error:
-                    faults[place] = error
-                    parsed.append(0)
-            times = np.array(parsed, dtype=np.int64)
-        for place in np.flatnonzero((times > latest_ms) | (times < 0)).tolist():
-            faults.setdefault(
-                place,
-                UnreadableEvent("future_timestamp", _future_detail(int(times[place]), latest_ms)),
-            )
-        return times, faults
+
+class OrderDecoder(EventDecoder[Order]):
+    """Decoder of the `orders` topic."""
+
+    shape = Order
+
+    def columns(self, batch: RecordBatch, *, latest_ms: int) -> OrderColumns:
+        """Decode a batch; `latest_ms` is the newest event time that can be true."""
+        table, common = self._read(batch, latest_ms)
+        return OrderColumns(
+            common.position_N,
+            common.event_time_N,
+            common.series_N,
+            common.id_hash_N,
+            common.refused,
+            np.array(table["quantity"], np.int64),
+            np.array(table["unit_price"], np.float64),
+        )
+
+    def _table(self, events: list[Order]) -> Table:
+        table = super()._table(events)
+        table["quantity"] = [event.quantity for event in events]
+        table["unit_price"] = [event.unit_price for event in events]
+        return table
+
+    def _value_faults(self, table: Table, bad: dict[int, UnreadableEvent]) -> None:
+        super()._value_faults(table, bad)
+        quantity = np.array(table["quantity"], np.float64)
+        price = np.array(table["unit_price"], np.float64)
+        fine = (quantity != 0) & (np.abs(quantity) <= MAX_QUANTITY)
+        fine &= (price >= 0) & (np.abs(quantity) * price <= MAX_LINE_VALUE)
+        for place in np.flatnonzero(~fine).tolist():
+            fault = _order_fault(table["quantity"][place], table["unit_price"][place])
+            bad.setdefault(place, fault)
+
+
+class ClickDecoder(EventDecoder[Click]):
+    """Decoder of the `clicks` topic."""
+
+    shape = Click
+
+    def columns(self, batch: RecordBatch, *, latest_ms: int) -> ClickColumns:
+        """Decode a batch; `latest_ms` is the newest event time that can be true."""
+        table, common = self._read(batch, latest_ms)
+        return ClickColumns(
+            common.position_N,
+            common.event_time_N,
+            common.series_N,
+            common.id_hash_N,
+            common.refused,
+            np.array(list(map(ACTION_COLUMNS.__getitem__, table["action"])), np.int64),
+            table["visitor_id"],
+        )
+
+    def _table(self, events: list[Click]) -> Table:
+        table = super()._table(events)
+        table["action"] = [event.action for event in events]
+        table["visitor_id"] = [event.visitor_id for event in events]
+        return table
+
+
+def _order_fault(quantity: int, price: float) -> UnreadableEvent:
+    if quantity == 0:
+        return UnreadableEvent("zero_quantity", "quantity is 0")
+    if price < 0:
+        return UnreadableEvent("negative_price", f"unit_price {price} is negative")
+    return UnreadableEvent("out_of_range", f"quantity {quantity} at {price} is beyond belief")
+
+
+def _times(raw: Sequence[int | str], latest_ms: int, bad: dict[int, UnreadableEvent]) -> Ints:
+    """Event times in ms; places that have none, or one that cannot be true, go into `bad`."""
+    try:
+        if set(map(type, raw)) - {int}:
+            raise ValueError
+        times = np.array(raw, np.int64)
+    except (ValueError, OverflowError):
+        parsed = []
+        for place, value in enumerate(raw):
+            try:
+                parsed.append(min(timestamp_ms(value), 2**62))
+            except UnreadableEvent as error:
+                bad[place] = error
+                parsed.append(0)
+        times = np.array(parsed, np.int64)
+    for place in np.flatnonzero((times > latest_ms) | (times < 0)).tolist():
+        fault = UnreadableEvent("future_timestamp", _future_detail(int(times[place]), latest_ms))
+        bad.setdefault(place, fault)
+    return times
 
 
 def _future_detail(event_time_ms: int, latest_ms: int) -> str:
     if event_time_ms < 0:
         return f"ts {event_time_ms} is before 1970"
     return f"ts {event_time_ms} is {event_time_ms - latest_ms} ms beyond window.future_tolerance"
-
-
-def _faulty_values(events: list[Any]) -> list[tuple[int, UnreadableEvent]]:
-    """Places of events whose values cannot be counted."""
-    faults: list[tuple[int, UnreadableEvent]] = []
-    if any(not event.event_id for event in events):
-        faults += [
-            (place, UnreadableEvent("missing_event_id", "event_id is empty"))
-            for place, event in enumerate(events)
-            if not event.event_id
-        ]
-    if events and isinstance(events[0], Order):
-        faults += _faulty_orders(events)
-    return faults
-
-
-def _faulty_orders(events: list[Order]) -> list[tuple[int, UnreadableEvent]]:
-    quantity = np.array([event.quantity for event in events], dtype=np.float64)
-    price = np.array([event.unit_price for event in events], dtype=np.float64)
-    fine = (quantity != 0) & (np.abs(quantity) <= MAX_QUANTITY)
-    fine &= (price >= 0) & (np.abs(quantity) * price <= MAX_LINE_VALUE)
-    faults = []
-    for place in np.flatnonzero(~fine).tolist():
-        event = events[place]
-        if event.quantity == 0:
-            fault = UnreadableEvent("zero_quantity", "quantity is 0")
-        elif event.unit_price < 0:
-            fault = UnreadableEvent("negative_price", f"unit_price {event.unit_price} is negative")
-        else:
-            fault = UnreadableEvent(
-                "out_of_range", f"quantity {event.quantity} at {event.unit_price} is beyond belief"
-            )
-        faults.append((place, fault))
-    return faults
 
 
 def _schema_reason(message: str) -> str:
@@ -296,23 +359,6 @@ def _schema_reason(message: str) -> str:
     if "out of range" in message:
         return "out_of_range"
     return "wrong_type"
-
-
-def order_columns(events: list[Order]) -> tuple[Ints, NDArray[np.float64]]:
-    """Quantities (units) and prices (currency) of decoded order lines."""
-    n = len(events)
-    quantity = np.fromiter((event.quantity for event in events), np.int64, n)
-    price = np.fromiter((event.unit_price for event in events), np.float64, n)
-    return quantity, price
-
-
-def click_columns(events: list[Click], people: Pseudonyms) -> tuple[Ints, list[int | None]]:
-    """Feature columns of the actions, and the visitors' pseudonyms (None without visitor)."""
-    n = len(events)
-    column = np.fromiter((ACTION_COLUMNS[event.action] for event in events), np.int64, n)
-    number: Callable[[str], int] = people.number
-    visitors = [None if e.visitor_id is None else number(e.visitor_id) for e in events]
-    return column, visitors
 
 
 decode_catalog = msgspec.json.Decoder(CatalogEntry).decode

@@ -8,8 +8,8 @@ never goes back.
 Axes: N = events of a batch, in log order.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,28 +91,30 @@ class DedupWindow:
     """
 
     window_ms: int
-    segments: dict[int, set[int]] = field(default_factory=dict)
+    segments: dict[int, list[int]] = field(default_factory=dict)
     unsaved: dict[int, list[int]] = field(default_factory=dict)
+    _start_of: dict[int, int] = field(default_factory=dict)
 
     def fresh(self, hash_N: list[int], event_time_N: Ints, *, newest_N: Ints, late_N: Mask) -> Mask:
         """Which events carry an id that is not remembered; late ones are not counted or learnt.
 
         `newest_N` is the newest event time when each event came.
         """
-        unique = set(hash_N)
-        remembered: dict[int, int] = {}
-        for start, segment in sorted(self.segments.items()):
-            remembered.update(dict.fromkeys(unique & segment, start))
         result = np.ones(len(hash_N), np.bool_)
-        if len(unique) == len(hash_N) and not remembered:
+        unique = set(hash_N)
+        known = unique & self._start_of.keys()
+        if len(unique) == len(hash_N) and not known:
             return result
+        remembered = {event_hash: self._start_of[event_hash] for event_hash in known}
         columns = (event_time_N.tolist(), newest_N.tolist(), late_N.tolist())
-        for place, (known, time, newest, late) in enumerate(zip(hash_N, *columns, strict=True)):
-            segment_ms = remembered.get(known)
+        for place, (event_hash, time, newest, late) in enumerate(
+            zip(hash_N, *columns, strict=True)
+        ):
+            segment_ms = remembered.get(event_hash)
             if segment_ms is not None and segment_ms + 2 * self.window_ms >= newest:
                 result[place] = False
             elif not late:
-                remembered[known] = time - time % self.window_ms
+                remembered[event_hash] = time - time % self.window_ms
         return result
 
     def add(self, hash_M: list[int], event_time_M: Ints) -> None:
@@ -128,17 +130,21 @@ class DedupWindow:
             self._remember(start, [hash_M[i] for i in np.flatnonzero(start_M == start).tolist()])
 
     def _remember(self, start_ms: int, hashes: list[int]) -> None:
-        self.segments.setdefault(start_ms, set()).update(hashes)
+        self.load(start_ms, hashes)
         self.unsaved.setdefault(start_ms, []).extend(hashes)
 
-    def load(self, start_ms: int, hashes: Iterable[int]) -> None:
-        """Take a stored segment back."""
-        self.segments.setdefault(start_ms, set()).update(hashes)
+    def load(self, start_ms: int, hashes: list[int]) -> None:
+        """Take a segment's ids in, from the store or as they come."""
+        self.segments.setdefault(start_ms, []).extend(hashes)
+        self._start_of.update(zip(hashes, repeat(start_ms), strict=False))
 
     def forget_before(self, newest_ms: int) -> list[int]:
         """Drop segments more than a window behind `newest_ms`; their starts, for the store."""
         old = [start for start in self.segments if start + 2 * self.window_ms < newest_ms]
+        start_of = self._start_of
         for start in old:
-            del self.segments[start]
+            for event_hash in self.segments.pop(start):
+                if start_of.get(event_hash) == start:
+                    del start_of[event_hash]
             self.unsaved.pop(start, None)
         return old

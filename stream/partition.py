@@ -8,13 +8,14 @@ moves the bytes; this module decides.
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.codecs import Columns, Refused, click_columns, order_columns
-from stream.events import Click, Order
+from stream.codecs import ClickColumns, Columns, OrderColumns, Refused
 from stream.eventtime import DedupWindow, Watermark
 from stream.features.accumulator import OpenBucket
 from stream.features.definitions import N_FEATURES, closed_block
@@ -27,6 +28,8 @@ Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 LATE = "late"
+
+V = TypeVar("V")
 
 #: Topics whose events carry event time.
 INPUTS = (ORDERS.name, CLICKS.name)
@@ -65,7 +68,7 @@ class Series:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def slots(self, series_N: list[str]) -> Ints:
+    def slots(self, series_N: Sequence[str]) -> Ints:
         """Slots of series, new ones appended.
 
         >>> Series().slots(["a", "b", "a"]).tolist()
@@ -73,7 +76,7 @@ class Series:
         """
         known = self._slots
         try:
-            return np.array([known[name] for name in series_N], np.int64)
+            return np.array(list(map(known.__getitem__, series_N)), np.int64)
         except KeyError:
             for name in series_N:
                 if name not in known:
@@ -137,24 +140,22 @@ class Partition:
         #: Events by (topic, verdict) since the partition's first event; stored with the state.
         self.counts: Counter[tuple[str, str]] = Counter()
 
-    def count_orders(self, columns: Columns[Order]) -> Judged:
+    def count_orders(self, columns: OrderColumns) -> Judged:
         """Judge and count order lines."""
         kept, judged = self._judge(ORDERS.name, columns)
-        quantity_N, price_N = order_columns([columns.events[i] for i in kept.tolist()])
         for bucket, slots, rows in self._buckets(columns, kept):
-            bucket.add_orders(slots, quantity_N[rows], price_N[rows])
+            bucket.add_orders(slots, columns.quantity_N[rows], columns.price_N[rows])
         return judged
 
-    def count_clicks(self, columns: Columns[Click], people: Pseudonyms) -> Judged:
+    def count_clicks(self, columns: ClickColumns, people: Pseudonyms) -> Judged:
         """Judge and count clicks."""
         kept, judged = self._judge(CLICKS.name, columns)
-        column_N, visitors = click_columns([columns.events[i] for i in kept.tolist()], people)
-        known_N = np.array([v is not None for v in visitors], np.bool_)
-        number_N = np.array([v or 0 for v in visitors], np.uint64)
         for bucket, slots, rows in self._buckets(columns, kept):
-            bucket.add_clicks(slots, column_N[rows])
-            with_visitor = known_N[rows]
-            bucket.add_visitors(slots[with_visitor], number_N[rows][with_visitor])
+            bucket.add_clicks(slots, columns.column_N[rows])
+            visitors = _picked(columns.visitor_N, rows)
+            told = np.array([visitor is not None for visitor in visitors], np.bool_)
+            people_N = cast("Sequence[str]", _picked(visitors, np.flatnonzero(told)))
+            bucket.add_visitors(slots[told], people.numbers(people_N))
         return judged
 
     def categorise(self, sku: str, category: str) -> None:
@@ -215,7 +216,7 @@ class Partition:
             self.changed = True
         return closed
 
-    def _judge(self, topic: str, columns: Columns[Order] | Columns[Click]) -> tuple[Ints, Judged]:
+    def _judge(self, topic: str, columns: Columns) -> tuple[Ints, Judged]:
         """Places of the events to count; duplicates are dropped, late ones refused."""
         times = columns.event_time_N
         judged = Judged(refused=columns.refused)
@@ -225,7 +226,7 @@ class Partition:
             self._refuse(judged, columns, wild, "future_timestamp", "ahead of the stream by")
         plausible = np.flatnonzero(~wild)
         times = times[plausible]
-        hashes = [columns.id_hash_N[i] for i in plausible.tolist()]
+        hashes = list(_picked(columns.id_hash_N, plausible))
         newest = mark.observe(times)
         late = times < newest - mark.allowed_lateness_ms
         if self.closed_through_ms is not None:
@@ -239,7 +240,7 @@ class Partition:
             self._refuse(judged, columns, late_N, LATE, "late by")
         counted = fresh & ~late
         kept = plausible[counted]
-        dedup.add([hashes[i] for i in np.flatnonzero(counted).tolist()], times[counted])
+        dedup.add(list(_picked(hashes, np.flatnonzero(counted))), times[counted])
         judged.counted = len(kept)
         judged.duplicates = int(len(fresh) - fresh.sum())
         n_late = sum(refused.reason == LATE for refused in judged.refused)
@@ -250,7 +251,7 @@ class Partition:
         return kept, judged
 
     def _refuse(
-        self, judged: Judged, columns: Columns[Order] | Columns[Click],
+        self, judged: Judged, columns: Columns,
         which_N: Mask, reason: str, words: str,
     ) -> None:  # fmt: skip
         newest = max(
@@ -264,24 +265,20 @@ class Partition:
             )
             judged.refused.append(Refused(int(columns.position_N[place]), reason, detail))
 
-    def _buckets(
-        self, columns: Columns[Order] | Columns[Click], kept: Ints
-    ) -> list[tuple[OpenBucket, Ints, Ints]]:
-        """Open buckets touched by the kept events, with slots and rows (places among the kept)."""
+    def _buckets(self, columns: Columns, kept: Ints) -> list[tuple[OpenBucket, Ints, Ints]]:
+        """Open buckets touched by the kept events, with their slots and places."""
         if not len(kept):
             return []
-        places = kept.tolist()
-        slot_N = self.series.slots([columns.series_N[i] for i in places])
+        slot_N = self.series.slots(_picked(columns.series_N, kept))
         times = columns.event_time_N[kept]
         start_N = times - times % self.window.bucket
         first = int(start_N[0])
-        rows = np.arange(len(kept))
         if (start_N == first).all():
-            return [(self._bucket(first), slot_N, rows)]
+            return [(self._bucket(first), slot_N, kept)]
         groups = []
         for start in np.unique(start_N).tolist():
-            here = rows[start_N == start]
-            groups.append((self._bucket(start), slot_N[here], here))
+            here = start_N == start
+            groups.append((self._bucket(start), slot_N[here], kept[here]))
         return groups
 
     def _bucket(self, start_ms: int) -> OpenBucket:
@@ -355,3 +352,10 @@ class Partition:
 
 def _packed(hashes: list[int]) -> bytes:
     return np.array(hashes, "<u8").tobytes()
+
+
+def _picked(column: Sequence[V], place_M: Ints) -> Sequence[V]:
+    """The values at the places; the column itself where that is all of them, the usual case."""
+    if len(place_M) == len(column):
+        return column
+    return [column[i] for i in place_M.tolist()]

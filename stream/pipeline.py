@@ -11,14 +11,15 @@ Never blocks the event loop; holds the input back when the store or the output i
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import msgspec
 import structlog
 from faust.types import TP
 
-from stream.codecs import EventDecoder, Refused, decode_catalog, decode_heartbeat
+from stream.codecs import ClickDecoder, OrderDecoder, Refused, decode_catalog, decode_heartbeat
 from stream.errors import FencedOut, ServiceUnavailable
-from stream.events import CatalogEntry, Click, Order
+from stream.events import CatalogEntry
 from stream.output import ClosedBuckets, Output
 from stream.ownership import Lag, Owned, Pending
 from stream.partition import INPUTS, Closed, Judged, Partition
@@ -65,12 +66,12 @@ class Pipeline:
         self._store_answers = asyncio.Event()
         self._store_answers.set()
         ingest = settings.ingest
-        self._orders: EventDecoder[Order] = EventDecoder(
-            Order, locations=ingest.locations, max_value_bytes=ingest.max_value_bytes
-        )
-        self._clicks: EventDecoder[Click] = EventDecoder(
-            Click, locations=ingest.locations, max_value_bytes=ingest.max_value_bytes
-        )
+        limits: dict[str, Any] = {
+            "locations": ingest.locations,
+            "max_value_bytes": ingest.max_value_bytes,
+        }
+        self._orders = OrderDecoder(**limits)
+        self._clicks = ClickDecoder(**limits)
         self.rollups = Rollups(
             store,
             settings.kafka.partitions,

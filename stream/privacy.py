@@ -6,11 +6,17 @@ key nobody can test a guess. Nothing downstream of the decoder ever sees an id.
 
 import json
 import re
-from functools import lru_cache
+from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from stream.events import PERSON_FIELDS
+
+#: People whose pseudonyms are kept at hand (about 150 bytes each).
+REMEMBERED_PEOPLE: Final = 500_000
 
 _PERSON_VALUE = re.compile(
     rf'("(?:{"|".join(PERSON_FIELDS)})"\s*:\s*)("(?:[^"\\]|\\.)*"?|[^,}}\]\s]+)'
@@ -29,15 +35,27 @@ class Pseudonyms:
 
     def __init__(self, key: bytes) -> None:
         self._key = blake2b(key, digest_size=32).digest()
-        self._cached = lru_cache(maxsize=200_000)(self._number)
-
-    def _number(self, person_id: str) -> int:
-        digest = blake2b(person_id.encode("utf-8", "surrogatepass"), key=self._key, digest_size=8)
-        return int.from_bytes(digest.digest(), "little")
+        self._numbers: dict[str, int] = {}
 
     def number(self, person_id: str) -> int:
-        """64-bit pseudonym, for counting distinct people."""
-        return self._cached(person_id)
+        """63-bit pseudonym, for counting distinct people."""
+        digest = blake2b(person_id.encode("utf-8", "surrogatepass"), key=self._key, digest_size=8)
+        return int.from_bytes(digest.digest(), "little") >> 1
+
+    def numbers(self, person_N: Sequence[str]) -> NDArray[np.int64]:
+        """Pseudonyms of many people; those seen lately cost a lookup.
+
+        >>> Pseudonyms(b"k").numbers(["a", "b", "a"]).tolist() == [
+        ...     Pseudonyms(b"k").number(person) for person in "aba"
+        ... ]
+        True
+        """
+        if len(self._numbers) > REMEMBERED_PEOPLE:
+            self._numbers.clear()
+        numbers = self._numbers
+        for person_id in set(person_N).difference(numbers):
+            numbers[person_id] = self.number(person_id)
+        return np.array(list(map(numbers.__getitem__, person_N)), np.int64)
 
     def text(self, person_id: str) -> str:
         """Printable pseudonym, for dead letters.

@@ -5,6 +5,7 @@ serving, pipeline and app meet. Clocks are read here and handed down.
 """
 
 import asyncio
+import gc
 import os
 import secrets
 import socket
@@ -181,6 +182,7 @@ def run(settings: Settings) -> None:
     app.offset_authority = service.pipeline
     attach(app, service.pipeline)
     app.add_dependency(service)
+    _calm_the_collector()
     worker = app.Worker(
         loglevel=None,
         override_logging=False,
@@ -188,3 +190,14 @@ def run(settings: Settings) -> None:
         quiet=True,
     )
     worker.execute_from_commandline()
+
+
+def _calm_the_collector() -> None:
+    """Let the cyclic collector run seldom: batches are lists of objects that hold no cycles.
+
+    With the defaults it walks the worker's whole state several times a second, a tenth of the
+    ingest's CPU time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)

@@ -2,8 +2,8 @@
 
 Third station: judged columns are added here; `stream/partition.py` closes buckets, stores changes.
 Blocks are int64 [slots × features]; changes are tracked in pages so that a flush writes few bytes
-when little happened and whole runs when much did. Distinct visitors are counted exactly, by the set
-of 64-bit (series, visitor) pseudonyms of the bucket.
+when little happened and whole runs when much did. Distinct visitors are counted by the set of the
+bucket's (series, visitor) pairs, which is exact but for collisions of pseudonyms.
 
 Axes: N = events, S = slots, F = features.
 """
@@ -24,7 +24,8 @@ Ints = NDArray[np.int64]
 
 PAGE_SLOTS = 64
 ROW_BYTES = N_FEATURES * 8
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+#: Slots a partition may have (2²⁴), and where the pseudonym begins in a remembered visit.
+SLOT_BITS = 24
 
 
 class OpenBucket:
@@ -81,18 +82,19 @@ class OpenBucket:
         add_clicks(self._sums, slot_N, column_N)
         self._dirty[slot_N // PAGE_SLOTS] = True
 
-    def add_visitors(self, slot_N: Ints, visitor_N: NDArray[np.uint64]) -> None:
-        """Count visitors that are new to their series in this bucket."""
-        pair_N = visitor_N ^ (slot_N.astype(np.uint64) * _GOLDEN)
-        unique, first = np.unique(pair_N, return_index=True)
-        seen = self.visitors
-        fresh = [i for i, pair in enumerate(unique.tolist()) if pair not in seen]
-        if not fresh:
-            return
-        pairs = unique[fresh].tolist()
-        seen.update(pairs)
-        self.unsaved_visitors.extend(pairs)
-        np.add.at(self._sums[:, VISITORS], slot_N[first[fresh]], 1)
+    def add_visitors(self, slot_N: Ints, visitor_N: Ints) -> None:
+        """Count visitors that are new to their series in this bucket, by 63-bit pseudonyms.
+
+        A visit is remembered as one integer: the slot in the low bits, above it what fits of the
+        pseudonym. Two visitors of one series and bucket are taken for one with a chance of 2⁻³⁹.
+        """
+        visits = set((visitor_N >> SLOT_BITS << SLOT_BITS | slot_N).tolist())
+        fresh = list(visits.difference(self.visitors))
+        if fresh:
+            self.visitors.update(fresh)
+            self.unsaved_visitors += fresh
+            slots = np.array(fresh, np.int64) & ((1 << SLOT_BITS) - 1)
+            np.add.at(self._sums[:, VISITORS], slots, 1)
 
     def unsaved_runs(self) -> Iterator[tuple[int, bytes]]:
         """Byte offset and bytes of each run of changed pages; they count as saved afterwards."""

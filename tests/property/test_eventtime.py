@@ -85,13 +85,13 @@ def test_an_id_counts_once_within_the_window_however_the_log_is_cut(
 def test_what_is_unsaved_is_exactly_what_was_added(events: list[tuple[int, int]]) -> None:
     """A store that appends `unsaved` after every batch holds the segments themselves."""
     window = DedupWindow(200)
-    stored: dict[int, set[int]] = {}
+    stored: dict[int, list[int]] = {}
     for event_hash, time in events:
         at = np.array([time], np.int64)
         if window.fresh([event_hash], at, newest_N=at, late_N=np.zeros(1, np.bool_))[0]:
             window.add([event_hash], at)
         for start, hashes in window.unsaved.items():
-            stored.setdefault(start, set()).update(hashes)
+            stored.setdefault(start, []).extend(hashes)
         window.unsaved = {}
 
     assert stored == window.segments

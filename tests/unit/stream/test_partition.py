@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stream.codecs import EventDecoder
+from stream.codecs import ClickDecoder, OrderDecoder
 from stream.errors import LostRecords
-from stream.events import Click, Order
 from stream.ownership import Owned
 from stream.partition import Judged, Partition
 from stream.privacy import Pseudonyms
@@ -21,8 +20,8 @@ MINUTE = 60_000
 WINDOW = WindowSettings(allowed_lateness=2 * MINUTE, dedup=15 * MINUTE)
 PEOPLE = Pseudonyms(b"key")
 CLICKS_IDLE = frozenset({"clicks"})
-ORDERS = EventDecoder(Order)
-CLICKS = EventDecoder(Click)
+ORDERS = OrderDecoder()
+CLICKS = ClickDecoder()
 
 
 def partition() -> Partition:
