@@ -156,7 +156,7 @@ class Feed:
         self._movers = tuple(reader.movers(_N_MOVERS))
         now_s = time.monotonic()
         if reader.n_series != self._named and now_s - self._named_s >= _NAMES_EVERY_S:
-            self._names = (*reader.rollups(), *reader.by_volume()[:_MOST_NAMES])
+            self._names = (*sorted(reader.rollups()), *reader.by_volume()[:_MOST_NAMES])
             self._named, self._named_s = reader.n_series, now_s
 
     def _publish(self, *, problem: str | None) -> None:
@@ -169,7 +169,7 @@ class Feed:
             views=self._shown,
             movers=self._movers,
             names=self._names,
-            rollups=tuple(reader.rollups()),
+            rollups=tuple(sorted(reader.rollups(), key=lambda name: (name != "total", name))),
             categories=reader.categories(),
             n_series=reader.n_series,
             speed=self._speed(stats.watermark_ms),

@@ -59,14 +59,14 @@ def percent(share: float | None, *, digits: int = 1) -> str:
 def change(now: float, before: float) -> str:
     """Relative change in whole per cent; empty when there is nothing to compare with.
 
-    >>> change(150, 100), change(50, 100), change(700, 100), change(5, 0)
-    ('+50 %', '−50 %', '×7.0', '')
+    >>> change(150, 100), change(50, 100), change(700, 100), change(942, 1), change(5, 0)
+    ('+50 %', '−50 %', '×7.0', '×942', '')
     """
     if before <= 0:
         return ""
     ratio = now / before
     if ratio >= 4:
-        return f"×{ratio:.1f}"
+        return f"×{ratio:,.{1 if ratio < 20 else 0}f}"
     return f"{'−' if ratio < 1 else '+'}{abs(ratio - 1):.0%}".replace("%", " %")
 
 
@@ -116,10 +116,11 @@ def bucket_name(bucket_ms: int) -> str:
 def series_title(series_id: str) -> str:
     """Heading of a series.
 
-    >>> series_title("total"), series_title("category:Garden"), series_title("85123A")
+    >>> series_title("total"), series_title("category:garden"), series_title("85123A")
     ('All products', 'Garden', '85123A')
     """
     if series_id == "total":
         return "All products"
     kind, _, name = series_id.partition(":")
-    return name if kind in {"category", "location"} and name else series_id
+    rolled_up = kind in {"category", "location"} and name
+    return name[0].upper() + name[1:] if rolled_up else series_id

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 from playwright.sync_api import Page, sync_playwright
 
+SPANS = ["24h", "3d", "7d"]
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 _DRAWN = """() => {
   const model = (name) => window.Bokeh?.documents?.[0]?.get_model_by_name(name);
@@ -19,7 +20,7 @@ _DRAWN = """() => {
 }"""
 
 
-def take(page: Page, url: str, out: Path, *, settle_ms: int) -> list[str]:
+def take(page: Page, url: str, out: Path, *, settle_ms: int, span: int | None) -> list[str]:
     """Write the picture; return what the page complained about."""
     complaints: list[str] = []
     page.on(
@@ -29,6 +30,10 @@ def take(page: Page, url: str, out: Path, *, settle_ms: int) -> list[str]:
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(url)
     page.wait_for_function(_DRAWN, timeout=60_000)
+    if span is not None:
+        page.evaluate(
+            "(at) => { window.Bokeh.documents[0].get_model_by_name('span').active = at }", span
+        )
     page.wait_for_timeout(settle_ms)
     out.parent.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=str(out))
@@ -43,14 +48,16 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=1280)
     parser.add_argument("--height", type=int, default=800)
     parser.add_argument("--series", help="series to choose, for example category:Garden")
+    parser.add_argument("--span", choices=SPANS, help="how much of the past to show")
     parser.add_argument("--settle-ms", type=int, default=2_000)
     parser.add_argument("--chromium", default="/usr/bin/chromium")
     given = parser.parse_args()
+    span = SPANS.index(given.span) if given.span else None
     url = f"{given.url}?{urlencode({'series': given.series})}" if given.series else given.url
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=given.chromium, args=FLAGS)
         page = browser.new_page(viewport={"width": given.width, "height": given.height})
-        complaints = take(page, url, given.out, settle_ms=given.settle_ms)
+        complaints = take(page, url, given.out, settle_ms=given.settle_ms, span=span)
         browser.close()
     for complaint in complaints:
         print(complaint, file=sys.stderr)

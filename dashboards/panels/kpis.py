@@ -111,7 +111,7 @@ def _pipeline(snapshot: Snapshot, view: SeriesView | None) -> list[Row]:
     p50, p99 = stats.latency_p50_ms, stats.latency_p99_ms
     speed = f" · {text.number(snapshot.speed)}×" if (snapshot.speed or 0) > 1.5 else ""
     model = ", ".join(stats.model_ids) or (forecast.model_id if forecast else "")
-    kind = "seasonal naive until a network is trained" if is_fallback(model) else "carried state"
+    kind = "until a network is trained" if is_fallback(model) else "carried state"
     watermark_ms = stats.watermark_ms
     if watermark_ms is None and forecast is not None:
         watermark_ms = forecast.watermark_ms

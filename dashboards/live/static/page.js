@@ -99,6 +99,7 @@
       list.push(element("div", "group", heading));
       const found = Array.from(direction.keys()).filter((at) => direction[at] === way);
       const most = fitting();
+      if (found.length === 0) list.push(element("p", "none", "No product at the moment"));
       for (const at of way === "up" ? found.slice(0, most) : found.slice(-most)) {
         const button = element("button", "mover");
         button.type = "button";
