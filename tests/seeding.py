@@ -140,7 +140,7 @@ class Shop:
         return np.stack([values_SX.sum(axis=0), *by_category])
 
     def _quantiles(self, mean_SH: NDArray[np.float64]) -> NDArray[np.float32]:
-        spread = np.sqrt(mean_SH * 2.2 + 1e-9)
+        spread = np.sqrt(mean_SH * 2.2 + (0.16 * mean_SH) ** 2 + 1e-9)
         quantiles = np.maximum(0, mean_SH[..., None] + spread[..., None] * _Z_Q)
         return np.asarray(quantiles, np.float32)
 
