@@ -3,7 +3,7 @@
 The last station of the path. One loop takes what has closed, oldest first. While closes pile up (a
 replay at full speed, a restart) a partition is stepped over all of them at once and only its newest
 forecast is published: an older origin would be superseded before anyone could read it. Features are
-published for every bucket of every series.
+published for every bucket of every series, after the read side has its forecast.
 """
 
 import asyncio
@@ -123,8 +123,8 @@ class Output:
             batch = await self._take()
             self._busy = True
             try:
-                await self._retried(self._publish_features, batch)
                 await self._serve(batch)
+                await self._retried(self._publish_features, batch)
                 await self._retried(self._publish_due)
             finally:
                 self._busy = False

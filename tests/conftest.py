@@ -8,6 +8,7 @@ from redis import Redis
 
 from stream.embedded import embedded_store
 from stream.settings import Settings
+from tests.pages import browser  # noqa: F401 - a fixture
 from tests.services import broker, no_process_left  # noqa: F401 - fixtures
 from tests.taps import tap  # noqa: F401 - a fixture
 

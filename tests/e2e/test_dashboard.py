@@ -1,7 +1,5 @@
 """The page in a real browser, over a seeded store that moves on."""
 
-import os
-import shutil
 import subprocess
 import sys
 import time
@@ -11,36 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 from redis import Redis
 
 from stream.embedded import free_port
 from stream.settings import child_environment, load_settings
+from tests.pages import column, wait_for
 from tests.seeding import Shop, stocked
 
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 RUN = "from stream.settings import load_settings; from dashboards.serve import serve; "
 RUN += "serve(load_settings())"
-COLUMN = """([model, column]) => {
-  const source = window.Bokeh?.documents?.[0]?.get_model_by_name(model);
-  return source ? Array.from(source.data[column]) : [];
-}"""
-
-
-def column(page: Page, model: str, name: str) -> list[Any]:
-    """A column of a source, read from the page's own Bokeh document."""
-    return list(page.evaluate(COLUMN, [model, name]))
-
-
-def wait_for(page: Page, condition: str, argument: Any = None) -> None:
-    page.wait_for_function(
-        f"(given) => {{ const column = (m, c) => ({COLUMN})([m, c]); return {condition}; }}",
-        arg=argument,
-        timeout=15_000,
-    )
 
 
 @pytest.fixture
@@ -65,15 +46,6 @@ def url(valkey_url: str, shop: Shop) -> Iterator[str]:
     yield address
     process.terminate()
     assert process.wait(timeout=15) == 0
-
-
-@pytest.fixture
-def browser() -> Iterator[Any]:
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 800), (1920, 1080)])
