@@ -261,6 +261,24 @@ class Pipeline:
         known = [mark for mark in marks if mark is not None]
         return min(known) if known else None
 
+    @property
+    def closes_due(self) -> bool:
+        """Whether a bucket has ended by the watermarks that is not closed, stored and handed on."""
+        width = self._settings.window.bucket
+        for owned in self.owned.values():
+            partition = owned.partition
+            mark = partition.watermark_ms(self._idle(owned))
+            through_ms = partition.closed_through_ms
+            first_ms = min(partition.open, default=None) if through_ms is None else through_ms
+            ended = mark is not None and first_ms is not None and first_ms + width <= mark
+            if ended or partition.closed_unsaved or owned.pending is not None:
+                return True
+        throughs = [owned.partition.closed_through_ms for owned in self.owned.values()]
+        known = [through for through in throughs if through is not None]
+        if 0 not in self.owned or len(known) < len(throughs):
+            return False  # nobody's roll-ups, or a partition without a bucket yet
+        return (self.rollups.closed_through_ms or 0) < min(known)
+
     # -- flush -----------------------------------------------------------------------------------
 
     async def run(self) -> None:

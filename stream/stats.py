@@ -73,12 +73,13 @@ class Stats:
         return None if None in lags else sum(lag for lag in lags if lag is not None)
 
     def _drained(self) -> bool:
-        """Whether all that was read is stored, served and published."""
-        return self._output.idle and all(
-            owned.pending is None and not owned.heartbeats
-            and owned.stored == owned.partition.positions
-            for owned in self._pipeline.owned.values()
-        )  # fmt: skip
+        """Whether all that was read is stored, and all that it closes is served and published."""
+        pipeline = self._pipeline
+        read = all(
+            not owned.heartbeats and owned.stored == owned.partition.positions
+            for owned in pipeline.owned.values()
+        )
+        return read and self._output.idle and not pipeline.closes_due
 
     def _open_rollups(self) -> dict[str, dict[str, list[int]]]:
         sums: dict[str, dict[str, list[int]]] = {}

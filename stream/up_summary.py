@@ -68,12 +68,12 @@ class Watcher:
         stats = self._stats
         end_ms = sent.facts.get("end_ms")
         behind = stats.watermark_ms is None or (end_ms is not None and stats.watermark_ms < end_ms)
-        if behind or stats.lag or not stats.drained:
+        if behind or stats.lag or not stats.drained or not self._forecast_through(end_ms):
             self._quiet = 0
         elif stats.at_ms != self._seen_ms:
             self._quiet += 1
         self._seen_ms = stats.at_ms
-        return self._quiet >= _QUIET_REPORTS and self._forecast_through(end_ms)
+        return self._quiet >= _QUIET_REPORTS
 
     def _forecast_through(self, end_ms: int | None) -> bool:
         """Whether each partition, roll-ups too, has closed up to `end_ms` and forecast from there.
