@@ -17,7 +17,15 @@ from model.config import DAY_MS
 from model.dataset import History
 from model.errors import HistoryTooShort
 from model.incremental import Forecaster
-from model.metrics import UndefinedMetric, bias, interval_coverage, mase, sql, wql
+from model.metrics import (
+    UndefinedMetric,
+    bias,
+    interval_coverage,
+    mase,
+    pit_coverage,
+    sql,
+    wql,
+)
 from model.scaling import UNITS
 
 Floats = NDArray[np.float32]
@@ -124,12 +132,16 @@ def _naive_error(past_TS: Floats, season: int) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Metrics of one model over one selection; None where a metric is undefined."""
+    """Metrics of one model over one selection; None where a metric is undefined.
+
+    `pit_coverage` is the one to hold against the nominal share where many buckets are zero.
+    """
 
     wql: float | None
     sql: float | None
     mase: float | None
     coverage: float
+    pit_coverage: float
     bias: float | None
     buckets: int
 
@@ -159,6 +171,7 @@ def score(
         sql=_defined(lambda: sql(actual_N, forecast_NQ, result.quantiles, error_N)),
         mase=_defined(lambda: mase(actual_N, median_N, error_N)),
         coverage=interval_coverage(actual_N, forecast_NQ[:, 0], forecast_NQ[:, -1]),
+        pit_coverage=pit_coverage(actual_N, forecast_NQ, result.quantiles),
         bias=_defined(lambda: bias(actual_N, median_N)),
         buckets=int(actual_N.size),
     )

@@ -97,6 +97,40 @@ def interval_coverage(actual_N: Floats, low_N: Floats, high_N: Floats) -> float:
     return float(((actual_N >= low_N) & (actual_N <= high_N)).mean())
 
 
+def pit_coverage(actual_N: Floats, forecast_NQ: Floats, quantiles: tuple[float, ...]) -> float:
+    """Share of the demand inside the outermost band where bounds and demand are often equal.
+
+    Counts are zero again and again, and so are their low quantiles: ``low <= 0`` then holds for
+    every zero and `interval_coverage` is near 1 - (1 - q) for a perfect forecast. Here a value
+    equal to several quantiles is spread evenly over the probabilities it stands for (the
+    non-randomised probability integral transform, Czado, Gneiting & Held 2009): a perfect forecast
+    of any demand has the nominal coverage. Where a run of equal quantiles ends is taken halfway to
+    the next level.
+
+    >>> zeros = np.zeros((1, 5))
+    >>> pit_coverage(np.array([0.0]), zeros, (0.1, 0.3, 0.5, 0.7, 0.9))
+    0.842...
+    >>> pit_coverage(np.array([2.0, 5.0]), np.array([[1.0, 2.5, 3.0]] * 2), (0.1, 0.5, 0.9))
+    0.5
+    """
+    level_Q = np.asarray(quantiles, np.float64)
+    actual_N1 = np.asarray(actual_N)[:, None]
+    below_N = (forecast_NQ < actual_N1).sum(axis=1)
+    reached_N = (forecast_NQ <= actual_N1).sum(axis=1)
+    edges = np.concatenate(([0.0], level_Q, [1.0]))
+    halfway = (edges[:-1] + edges[1:]) / 2
+    first_N = np.where(below_N > 0, halfway[below_N], 0.0)
+    last_N = halfway[reached_N]
+    width_N = last_N - first_N
+    low, high = level_Q[0], level_Q[-1]
+    overlap_N = np.minimum(last_N, high) - np.maximum(first_N, low)
+    between_N = (below_N > 0) & (below_N < level_Q.size)
+    share_N = np.where(
+        width_N > 0, np.maximum(overlap_N, 0) / np.where(width_N > 0, width_N, 1), between_N
+    )
+    return float(share_N.mean())
+
+
 def quantile_coverage(actual_N: Floats, forecast_N: Floats) -> float:
     """Share of actual values at or below the forecast quantile.
 

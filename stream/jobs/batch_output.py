@@ -64,7 +64,7 @@ def backtest_table(result: Backtest) -> pl.DataFrame:
 def print_scores(console: Console, result: Backtest) -> None:
     """Metrics of every model, and of the network by volume class and by step."""
     table = Table(title=f"{len(result.origins_ms)} origins × {len(result.series):,} series")
-    for column in ("model", "WQL", "SQL", "MASE", "coverage", "bias"):
+    for column in ("model", "WQL", "SQL", "MASE", "coverage", "PIT", "bias"):
         table.add_column(column, justify="left" if column == "model" else "right")
     band = f"{result.quantiles[-1] - result.quantiles[0]:.0%} band"
     rows: list[tuple[str, str, NDArray[np.int64] | None, slice | None]] = [
@@ -89,10 +89,14 @@ def print_scores(console: Console, result: Backtest) -> None:
                 for value in (made.wql, made.sql, made.mase)
             ),
             f"{made.coverage:.3f}",
+            f"{made.pit_coverage:.3f}",
             "–" if made.bias is None else f"{made.bias:+.3f}",
         )
     console.print(table)
-    console.print(f"coverage: inside the {band}; WQL and SQL with the factor 2 (model/metrics.py)")
+    console.print(
+        f"coverage: inside the {band}, PIT: the same with ties at zero spread; "
+        "WQL and SQL with the factor 2 (model/metrics.py)"
+    )
 
 
 def write_table(table: pl.DataFrame, path: Path) -> None:
