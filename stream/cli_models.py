@@ -1,4 +1,4 @@
-"""Commands around models: `trainer`, `train`, `models`."""
+"""Commands around the models that serve: `trainer`, `models`."""
 
 import sys
 from datetime import UTC, datetime
@@ -12,6 +12,7 @@ from rich.table import Table
 from stream.cli_context import print_json, settings_of
 from stream.cli_run import Catalog, Clicks, Json, Lines, Orders
 from stream.progress import Step, report
+from stream.settings import duration_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,15 +30,11 @@ models = typer.Typer(
 
 ModelId = Annotated[str, typer.Argument(help="Model id, as `surgecast models list` shows it.")]
 Until = Annotated[str | None, typer.Option(help="Learn only from what lies before this time.")]
-History = Annotated[
-    str, typer.Option("--history", help="Order lines, CSV or Parquet, or the word sample.")
-]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the command line."""
     app.command()(trainer)
-    app.command()(train)
     app.add_typer(models, name="models")
 
 
@@ -64,50 +61,14 @@ def trainer(
         else:
             typer.echo(f"{champion} serves already", file=sys.stderr)
         return
-    outcome = _train(
+    outcome = train_on_events(
         settings, orders, clicks, catalog, until=until, progress_lines=progress_lines, promote=True
     )
     if not progress_lines:
         typer.echo(outcome.model_id)
 
 
-def train(
-    context: typer.Context,
-    *,
-    history: History,
-    clicks: Clicks = None,
-    catalog: Catalog = None,
-    until: Until = None,
-    promote: Annotated[
-        bool, typer.Option("--promote", help="Let it serve, whatever serves now.")
-    ] = False,
-    max_seconds: Annotated[
-        float | None, typer.Option(min=1, help="Stop training after so long.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Train a model on a file and put it into the registry.
-
-    Example:  surgecast train --history orders.parquet --until 2011-07-01
-    """
-    settings = settings_of(context)
-    outcome = _train(
-        settings, history, clicks, catalog, until=until, promote=promote, max_seconds=max_seconds
-    )
-    if as_json:
-        print_json(
-            {
-                "model_id": outcome.model_id,
-                "metrics": outcome.metrics,
-                "span_ms": list(outcome.span_ms),
-                "promoted": promote,
-            }
-        )
-    else:
-        typer.echo(outcome.model_id)
-
-
-def _train(
+def train_on_events(
     settings: "Settings",
     orders: str,
     clicks: Path | None,
@@ -117,7 +78,12 @@ def _train(
     promote: bool,
     progress_lines: bool = False,
     max_seconds: float | None = None,
+    seed: int = 7,
 ) -> "TrainingOutcome":
+    """Train a model for the workers: their buckets, horizon and features, roll-ups too.
+
+    Raises UsageError for files that cannot be used.
+    """
     from stream.jobs.history import build_history
     from stream.jobs.offline import DEMO_SECONDS, train_from_history
     from stream.jobs.source import open_source, time_ms
@@ -135,6 +101,7 @@ def _train(
         Registry(settings.registry_path),
         promote=promote,
         max_seconds=DEMO_SECONDS if progress_lines else max_seconds,
+        seed=seed,
         progress=_line_reporter() if progress_lines else None,
     )
 
@@ -175,17 +142,17 @@ def list_models(context: typer.Context, as_json: Json = False) -> None:
     if not entries:
         typer.echo("the registry is empty; surgecast train --history FILE fills it", err=True)
         return
-    table = Table("model", "", "architecture", "bucket", "horizon", "data until", "metrics")
+    table = Table("model", "", "bucket", "horizon", "data until", "validation loss")
+    table.columns[0].no_wrap = True
     for entry in entries:
         manifest = entry.manifest
         table.add_row(
             entry.model_id,
             "champion" if entry.is_champion else "",
-            manifest.architecture,
-            f"{manifest.bucket_ms // 60_000} min",
+            duration_text(manifest.bucket_ms),
             str(manifest.horizon),
             f"{datetime.fromtimestamp(manifest.span_ms[1] / 1_000, UTC):%Y-%m-%d}",
-            ", ".join(f"{name} {value:.4g}" for name, value in manifest.metrics.items()),
+            f"{manifest.metrics.get('validation_loss', float('nan')):.4f}",
         )
     Console().print(table)
 

@@ -1,6 +1,7 @@
-"""Commands that bring events in: `up`, `replay`, and the jobs `up` runs beside it."""
+"""Commands that bring events in: `up`, `replay`, `simulate`, `backfill`."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +29,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module to the command line."""
     app.command()(up)
     app.command()(replay)
+    app.command()(simulate)
     app.command("sample-path")(sample_path)
     app.command()(backfill)
 
@@ -99,6 +101,7 @@ def replay(
         time_ms,
     )
     from stream.kafka_admin import bootstrap_servers
+    from stream.supervisor import stop_signals
 
     settings = settings_of(context)
     bootstrap_servers(settings)
@@ -111,7 +114,8 @@ def replay(
         facts: dict[str, Any] = {"events_per_s": at.events_per_s, "event_time_ms": at.event_time_ms}
         report(Step("replay", at.acked, at.total, facts))
 
-    with nullcontext(show_line) if progress_lines else shown_progress() as show:
+    shown = nullcontext(show_line) if progress_lines else shown_progress()
+    with stop_signals(), shown as show:
         result = run_replay(
             settings,
             source.orders,
@@ -141,6 +145,54 @@ def replay(
     else:
         counts = ", ".join(f"{count:,} {topic}" for topic, count in result.events.items())
         typer.echo(f"sent {counts} in {result.seconds:.1f} s", file=sys.stderr)
+
+
+def simulate(
+    context: typer.Context,
+    *,
+    products: Annotated[int, typer.Option(min=1, help="Products of the shop.")] = 300,
+    orders_per_hour: Annotated[float, typer.Option(help="Order lines an hour, on average.")] = 600,
+    speed: Speed = "3600",
+    start: Annotated[str | None, typer.Option(help="When the shop opens. [28 days ago]")] = None,
+    hours: Annotated[int | None, typer.Option(min=1, help="End after so many hours.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed is the same shop.")] = 1,
+    truth: Annotated[
+        Path | None, typer.Option(help="Folder for the true demand. [<data_dir>/simulation]")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a synthetic shop into Kafka, its true demand written beside; Ctrl-C ends it.
+
+    It has seasons, promotions, launches, spikes, stock-outs and returns. At --speed it catches up
+    with now, then goes on in real time.
+
+    Example:  surgecast simulate --products 500 --orders-per-hour 2000 --speed 3600
+    """
+    from stream.jobs.replay_progress import shown_progress
+    from stream.jobs.simulate import simulate as run_simulation
+    from stream.jobs.source import speed_of, time_ms
+    from stream.kafka_admin import bootstrap_servers
+    from stream.supervisor import stop_signals
+
+    settings = settings_of(context)
+    bootstrap_servers(settings)
+    with stop_signals(), shown_progress() as show:
+        done = run_simulation(
+            settings,
+            seed=seed,
+            products=products,
+            orders_per_hour=orders_per_hour,
+            speed=speed_of(speed),
+            start_ms=None if start is None else time_ms(start),
+            hours=hours,
+            truth=truth,
+            progress=show,
+        )
+    if as_json:
+        print_json({**asdict(done), "truth": str(done.truth)})
+    else:
+        said = f"{done.events:,} events of {done.hours:,} hours; the truth lies in {done.truth}"
+        typer.echo(said, err=True)
 
 
 def backfill(

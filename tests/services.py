@@ -5,6 +5,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +41,14 @@ def settings_for(broker: EmbeddedBroker, data_dir: Path, **values: Any) -> Setti
     """Settings of a deployment on `broker`, whatever the environment says."""
     kafka = {"bootstrap_servers": broker.bootstrap_servers, **values.pop("kafka", {})}
     return Settings(data_dir=data_dir, kafka=kafka, **values)
+
+
+@contextmanager
+def running_broker(kind: Kind, folder: Path) -> Iterator[EmbeddedBroker]:
+    """A broker of its own, with the product's topics; gone at the end."""
+    with embedded_broker(Settings(data_dir=folder), kind=kind) as running:
+        create_topics(settings_for(running, folder))
+        yield running
 
 
 @pytest.fixture(scope="session", params=KINDS)

@@ -22,7 +22,8 @@ from tests.services import TestBroker
 pytestmark = pytest.mark.integration
 
 COMMANDS = (
-    "up", "replay", "sample-path", "worker", "api", "dashboard", "trainer", "train", "doctor",
+    "up", "replay", "simulate", "backfill", "sample-path", "worker", "api", "dashboard", "doctor",
+    "trainer", "train", "backtest", "forecast",
     "topics create", "topics describe",
     "models list", "models show", "models promote", "models rollback",
 )  # fmt: skip
