@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Series of the training history besides the roll-ups: those with most units.
 TRAINING_SERIES = 400
+#: What lies further back is left out: a year holds every season once.
+TRAINING_SPAN_MS = 365 * 86_400_000
 
 models = typer.Typer(
     help="The model registry.\n\nExample:  surgecast models list", no_args_is_help=True
@@ -64,6 +66,7 @@ def trainer(
     outcome = train_on_events(
         settings, orders, clicks, catalog, until=until, progress_lines=progress_lines, promote=True
     )
+    typer.echo(outcome.verdict, file=sys.stderr)
     if not progress_lines:
         typer.echo(outcome.model_id)
 
@@ -92,9 +95,11 @@ def train_on_events(
     bucket_ms = settings.window.bucket
     end_ms = None if until is None else time_ms(until) // bucket_ms * bucket_ms
     source = open_source(settings, orders, clicks=clicks, catalog=catalog)
-    history = build_history(
+    sparse = build_history(
         source.orders, source.clicks, source.catalog, bucket_ms=bucket_ms, end_ms=end_ms
-    ).for_training(TRAINING_SERIES)
+    )
+    start_ms = max(sparse.start_ms, sparse.end_ms - TRAINING_SPAN_MS)
+    history = sparse.for_training(TRAINING_SERIES, start_ms=start_ms)
     return train_from_history(
         history,
         settings.model,
