@@ -27,10 +27,17 @@ def worker(context: typer.Context) -> None:
     Example:  SURGECAST_KAFKA__BOOTSTRAP_SERVERS=kafka:9092 SURGECAST_REDIS__URL=redis://redis:6379/0
     surgecast worker
     """
+    from stream.embedded import require_free_port
     from stream.kafka_admin import bootstrap_servers
+    from stream.telemetry import serve_metrics
 
     settings = _with_store(settings_of(context))
     bootstrap_servers(settings)
+    host, port = settings.worker.metrics_host, settings.worker.metrics_port
+    if port is not None:
+        setting = "SURGECAST_WORKER__METRICS_PORT"
+        require_free_port(host, port, what="the worker's /metrics", setting=setting)
+        serve_metrics(host, port)
     from stream.worker import run  # takes seconds to load: a mistake is said before
 
     run(settings)

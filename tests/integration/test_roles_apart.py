@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 import polars as pl
@@ -62,9 +63,14 @@ def test_topics_create_and_a_worker_make_the_features_of_a_recount(
     """Broker, `topics create`, `worker`, then any producer: `features` equals a recount."""
     lines = pl.read_parquet(sample_orders()).sort("ts", "event_id").tail(6_000)
     with embedded_broker(Settings(data_dir=tmp_path), kind=KINDS[-1]) as broker:
+        port = free_port()
         settings = settings_for(
-            broker, tmp_path, redis={"url": plain_redis}, window={"idle_timeout": "1s"}
-        )  # no clicks come: that input must not hold the others back for long
+            broker,
+            tmp_path,
+            redis={"url": plain_redis},
+            window={"idle_timeout": "1s"},  # no clicks come, and must not hold the orders back
+            worker={"metrics_port": port},
+        )
         created = subprocess.run(
             [SURGECAST, "topics", "create", "--json"],
             env=child_environment(settings),
@@ -79,6 +85,8 @@ def test_topics_create_and_a_worker_make_the_features_of_a_recount(
             produce(broker.bootstrap_servers, "orders", order_records(lines))
             with Redis.from_url(plain_redis) as redis:
                 wait_until(lambda: drained(redis, lines), "closing the last full hour")
+            with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+                metrics = answer.read().decode()
             assert worker.stop() == 0
         finally:
             worker.kill()
@@ -96,6 +104,7 @@ def test_topics_create_and_a_worker_make_the_features_of_a_recount(
     expected = recount(lines, bucket_ms=HOUR)
     last_ms = max(start for _, start in expected)  # still open: no later event closes it
 
+    assert 'surgecast_events_total{topic="orders",verdict="counted"} 6000.0' in metrics
     assert published == {place: row for place, row in expected.items() if place[1] < last_ms}
 
 
