@@ -85,7 +85,7 @@ def train(
                 "model_id": outcome.model_id,
                 "metrics": outcome.metrics,
                 "span_ms": list(outcome.span_ms),
-                "promoted": promote,
+                "promoted": outcome.promoted,
             }
         )
     else:

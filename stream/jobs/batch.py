@@ -97,7 +97,7 @@ def run_train(
     )
     trained = train_with_bar(learnt, config, console=console)
     model_id = registry.publish(trained, promote=promote)
-    return TrainingOutcome(model_id, trained.metrics, trained.span_ms)
+    return TrainingOutcome(model_id, promote, trained.metrics, trained.span_ms)
 
 
 def run_forecast(

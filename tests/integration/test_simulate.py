@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from stream.codecs import EventDecoder
+from stream.codecs import ClickDecoder, OrderDecoder
 from stream.errors import UsageError
-from stream.events import CatalogEntry, Click, Order
+from stream.events import CatalogEntry
 from stream.jobs.replay_progress import ReplayProgress
 from stream.jobs.shop import Shop
 from stream.jobs.simulate import SIMULATED_LABELS, simulate
@@ -41,7 +41,7 @@ def test_every_record_is_one_a_worker_accepts_and_none_is_missing(
 
     world = Shop(**SHOP)  # type: ignore[arg-type]
     hours = [world.next_hour() for _ in range(30)]
-    decoders: dict[str, Any] = {"orders": EventDecoder(Order), "clicks": EventDecoder(Click)}
+    decoders: dict[str, Any] = {"orders": OrderDecoder(), "clicks": ClickDecoder()}
     for topic, decoder in decoders.items():
         sent = pl.concat([getattr(hour, topic) for hour in hours])
         got = {str(value["event_id"]): value for value in tap.values(topic)}

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from model.contract import FEATURE_NAMES
-from stream.codecs import EventDecoder
-from stream.events import Click, Order
+from stream.codecs import ClickDecoder, OrderDecoder
 from stream.jobs.clicks import synthesize_clicks
 from stream.jobs.history import build_history
 from stream.jobs.replay_source import Encoder, Record, Timeline
@@ -24,7 +23,7 @@ PARTITIONS = 3
 def deliver(partition: Partition, records: list[Record], width: int) -> None:
     """Hand a partition its records in batches of `width`, closing as the watermark says."""
     people = Pseudonyms(b"key")
-    decode_orders, decode_clicks = EventDecoder(Order), EventDecoder(Click)
+    decode_orders, decode_clicks = OrderDecoder(), ClickDecoder()
     for start in range(0, len(records), width):
         portion = records[start : start + width]
         for topic in ("orders", "clicks"):
