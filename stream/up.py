@@ -201,6 +201,8 @@ class _Run:
             self._trainer = None
             if trainer.process.returncode:
                 self._view.note(f"{trainer.failure()}\nthe seasonal naive goes on serving")
+            elif verdict := trainer.log_tail(1):
+                self._view.note(verdict)
         self._view.update(
             [step for follower in self._followers for step in follower.newest().values()]
         )
