@@ -31,10 +31,11 @@ class ModelConfig:
     hidden: int = 64
     layers: int = 2
     rank: int = 48
+    dropout: float = 0.1
     context: int = 64
     memory_days: float = 28.0
     scale_floor: float = 0.02
-    yearly: bool = True
+    yearly: bool = False
     holidays_country: str | None = "GB"
 
     def __post_init__(self) -> None:
@@ -70,8 +71,9 @@ class TrainConfig:
 
     A *chunk* is `chunk` buckets of `lanes` series; each chunk is one update. `groups` are sets of
     lanes at different times. `volume_power` says how strongly series with much demand are drawn
-    more often (0 = all alike, 1 = by volume). `max_seconds` stops the training wherever it is;
-    without it the same seed gives the same weights on a CPU.
+    more often (0 = all alike, 1 = by volume). The last
+    `finish_share` of the updates learn from the validation part too, at a low rate. `max_seconds`
+    stops the training wherever it is; without it the same seed gives the same weights on a CPU.
     """
 
     model: ModelConfig
@@ -91,6 +93,7 @@ class TrainConfig:
     volume_power: float = 0.5
     max_series: int = 1_500
     validation_share: float = 0.1
+    finish_share: float = 0.2
     validate_every: int = 100
     patience: int = 5
     max_seconds: float | None = None

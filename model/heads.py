@@ -47,13 +47,22 @@ class QuantileHeads(nn.Module):
     """Units of each horizon bucket, and of their running sum."""
 
     def __init__(
-        self, width: int, n_calendar: int, *, horizon: int, n_quantiles: int, rank: int
+        self,
+        width: int,
+        n_inputs: int,
+        n_calendar: int,
+        *,
+        horizon: int,
+        n_quantiles: int,
+        rank: int,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.horizon = horizon
         self.n_quantiles = n_quantiles
         self.rank = rank
-        self.project = nn.Linear(width, rank)
+        self.dropout = dropout
+        self.project = nn.Linear(width + n_inputs, rank)
         self.place = nn.Parameter(torch.randn(horizon, 8) * 0.3)
         self.read = nn.Linear(n_calendar + 8, 48)
         self.write = nn.Linear(48, (rank + 1) * 2 * n_quantiles)
@@ -63,10 +72,10 @@ class QuantileHeads(nn.Module):
             bias_R2Q = self.write.bias.view(rank + 1, 2, n_quantiles)
             bias_R2Q[-1].fill_(-2.0)  # most steps are next to nothing before anything is learnt
 
-    def code(self, encoded: Tensor) -> Tensor:
-        """What of the encoding [..., D] the heads use: [..., R]."""
-        projected: Tensor = self.project(encoded)
-        return functional.silu(projected)
+    def code(self, encoded: Tensor, inputs: Tensor) -> Tensor:
+        """What of the encoding [..., D] and of the newest inputs [..., I] is used: [..., R]."""
+        projected = functional.silu(self.project(torch.cat((encoded, inputs), dim=-1)))
+        return functional.dropout(projected, self.dropout, self.training)
 
     def written(self, horizon_OHC: Tensor) -> Tensor:
         """Weights [O, R + 1, 2, H, Q] for the calendar of the horizon buckets of O origins."""
@@ -77,12 +86,14 @@ class QuantileHeads(nn.Module):
         shape = (origins, horizon, self.rank + 1, 2, self.n_quantiles)
         return flat.view(shape).permute(0, 2, 3, 1, 4)
 
-    def forward(self, encoded_OBD: Tensor, horizon_OHC: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, encoded_OBD: Tensor, inputs_OBI: Tensor, horizon_OHC: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Quantiles [O, B, H, Q] of units and of cumulative units, in multiples of the scale.
 
         Not yet cut at zero, so that a forecast of nothing still has a gradient.
         """
-        code_OBR = self.code(encoded_OBD)
+        code_OBR = self.code(encoded_OBD, inputs_OBI)
         weights = self.written(horizon_OHC).flatten(2)
         logits_OBX = torch.baddbmm(weights[:, -1:, :], code_OBR, weights[:, :-1, :])
         shape = (*logits_OBX.shape[:2], 2, self.horizon, self.n_quantiles)
@@ -90,15 +101,20 @@ class QuantileHeads(nn.Module):
         return rising(logits[:, :, 0]), rising_sums(logits[:, :, 1])
 
     def serve(
-        self, encoded_BD: Tensor, weights: Tensor, scale_B: Tensor, units: Tensor, sums: Tensor
+        self,
+        encoded_BD: Tensor,
+        inputs_BI: Tensor,
+        weights: Tensor,
+        scale_B: Tensor,
+        out: tuple[Tensor, Tensor],
     ) -> None:
-        """Write units and cumulative units into `units` and `sums` (each [B, H, Q], contiguous).
+        """Write units and cumulative units into `out` (each [B, H, Q], contiguous).
 
         `weights` is `written` of this one origin, [R + 1, 2, H * Q].
         """
-        code_BR = self.code(encoded_BD)
+        code_BR = self.code(encoded_BD, inputs_BI)
         scale_B11 = scale_B[:, None, None]
-        for part, out_BHQ in enumerate((units, sums)):
+        for part, out_BHQ in enumerate(out):
             flat_BX = out_BHQ.view(out_BHQ.shape[0], -1)
             torch.addmm(weights[-1, part], code_BR, weights[:-1, part], out=flat_BX)
             steps = functional.softplus(out_BHQ)

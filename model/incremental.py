@@ -180,11 +180,12 @@ class NetworkForecaster:
             calendar_C = self._calendar(bucket_start_ms, 1)[0]
 
             def forecast(block: slice) -> None:
-                encoded = self._carry(mine, values[block], bucket_start_ms, calendar_C, block)
-                scale_B = scale_of(mine.stats_SK[block], floor=self.config.scale_floor)
-                self.network.heads.serve(
-                    encoded, weights, scale_B, units_SHQ[block], sums_SHQ[block]
+                encoded, inputs = self._carry(
+                    mine, values[block], bucket_start_ms, calendar_C, block
                 )
+                scale_B = scale_of(mine.stats_SK[block], floor=self.config.scale_floor)
+                out = units_SHQ[block], sums_SHQ[block]
+                self.network.heads.serve(encoded, inputs, weights, scale_B, out)
 
             self._for_blocks(mine.size, forecast)
             mine.last_ms = bucket_start_ms
@@ -248,8 +249,8 @@ class NetworkForecaster:
         start_ms: int,
         calendar_C: Tensor,
         block: slice,
-    ) -> Tensor:
-        """One step of statistics and network for a block of series; returns the encoding [B, D]."""
+    ) -> tuple[Tensor, Tensor]:
+        """One step of statistics and network for a block: encodings [B, D] and inputs [B, I]."""
         stats_SK = states.stats_SK[block]
         inputs = observe(stats_SK, values, start_ms, self.config)
         state = tuple(part[block] for part in states.state)
@@ -258,7 +259,7 @@ class NetworkForecaster:
         if bool(waiting.any()):  # a series begins with its first activity, not before
             for part in state:
                 part[waiting] = 0
-        return encoded
+        return encoded, inputs
 
     def _tensor(self, values: Floats, size: int) -> Tensor:
         """Values [size, F] on the device; missing rows are zeros."""

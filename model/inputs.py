@@ -28,7 +28,7 @@ INPUT_NAMES: Final = (
 def input_names(config: ModelConfig) -> tuple[str, ...]:
     """Names of all inputs of a network, in order.
 
-    >>> input_names(ModelConfig(horizon=24, bucket_ms=3_600_000))[-2:]
+    >>> input_names(ModelConfig(horizon=24, bucket_ms=3_600_000, yearly=True))[-2:]
     ('year_level_0', 'year_level_1')
     """
     if not config.yearly:

@@ -19,16 +19,12 @@ from threading import Event
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from model.config import TrainConfig
-from model.dataset import Chunk, History, Picked, pick_series
+from model.dataset import History, Picked, pick_series
 from model.errors import HistoryTooShort
-from model.inputs import new_carried
-from model.losses import forecast_loss
-from model.networks.base import State
 from model.networks.quantile import QuantileNetwork
+from model.walk import Walk, encode, loss_at, validate
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,143 +47,6 @@ class Trained:
     config: TrainConfig
     span_ms: tuple[int, int]
     metrics: dict[str, float] = field(default_factory=dict)
-
-
-class _Walk:
-    """Groups of lanes that walk through the training part, each group at its own time."""
-
-    def __init__(
-        self,
-        picked: Picked,
-        network: QuantileNetwork,
-        config: TrainConfig,
-        rng: np.random.Generator,
-    ) -> None:
-        self.picked = picked
-        self.config = config
-        self.rng = rng
-        self.size = max(1, config.lanes // config.groups)
-        lanes = config.groups * self.size
-        self.lanes_GB = torch.zeros(config.groups, self.size, dtype=torch.int64)
-        self.first_G = np.zeros(config.groups, np.int64)
-        self.stats_NK = new_carried(lanes, config.model)
-        self.state = network.new_state(lanes, torch.device(config.device))
-        for group in range(config.groups):
-            self._draw(group)
-
-    def _draw(self, group: int) -> None:
-        """Send a group to a random time, mostly with the statistics its series have there."""
-        picked, rng = self.picked, self.rng
-        drawn = rng.choice(picked.index_S.size, size=self.size, p=picked.weight_S)
-        self.lanes_GB[group] = torch.from_numpy(drawn)
-        latest = (picked.end - 1 - picked.every) // picked.every
-        at = int(rng.integers(0, max(latest, 0) + 1))
-        stats_BK = picked.grid_GSK[at, drawn]
-        stats_BK[torch.from_numpy(rng.random(self.size) < self.config.cold_share)] = 0.0
-        rows = slice(group * self.size, (group + 1) * self.size)
-        self.stats_NK[rows] = stats_BK
-        for part in self.state:
-            part[rows] = 0.0
-        self.first_G[group] = at * picked.every
-
-    def next_chunk(self) -> Chunk:
-        """The next chunk of every group; groups at the end of the data are drawn anew."""
-        picked = self.picked
-        for group in range(self.config.groups):
-            over = self.first_G[group] + picked.every >= picked.end
-            if over or self.rng.random() < self.config.reset_share:
-                self._draw(group)
-        chunk = picked.chunk(
-            self.lanes_GB, self.stats_NK, self.first_G, length=picked.every, end=picked.end
-        )
-        self.first_G += picked.every
-        return chunk
-
-
-def _encode(
-    network: QuantileNetwork, chunk: Chunk, state: State, device: torch.device
-) -> tuple[Tensor, State]:
-    """Encodings [N, L, D] of a chunk, and the state after it, detached."""
-    begun_N = chunk.started_NL[:, 0].to(device)
-    clean = tuple(part * begun_N.view(-1, *[1] * (part.dim() - 1)) for part in state)
-    encoded, after = network.forward(
-        chunk.inputs_NLI.to(device), chunk.calendar_NLC.to(device), clean
-    )
-    return encoded, tuple(part.detach() for part in after)
-
-
-def _loss_at(
-    *,
-    network: QuantileNetwork,
-    picked: Picked,
-    chunk: Chunk,
-    encoded_NLD: Tensor,
-    positions_P: NDArray[np.int64],
-    quantiles_Q: Tensor,
-    cumulative_weight: float,
-) -> Tensor:
-    """Loss of the forecasts made at some buckets of a chunk."""
-    device = quantiles_Q.device
-    horizon, groups = network.config.horizon, len(chunk.first_G)
-    positions = torch.from_numpy(positions_P)
-
-    def by_origin(values: Tensor) -> Tensor:
-        """[N, P, …] → [G · P, B, …]: the origins that share a calendar first."""
-        split = values.view(groups, values.shape[0] // groups, *values.shape[1:])
-        return split.transpose(1, 2).flatten(0, 1)
-
-    horizon_OHC = picked.horizon_calendar(chunk.first_G, positions_P).to(device)
-    units, sums = network.heads(by_origin(encoded_NLD[:, positions.to(device)]), horizon_OHC)
-    reach_PH = positions[:, None] + torch.arange(horizon)
-    scale = by_origin(chunk.scale_NL[:, positions]).to(device)
-    target = by_origin(chunk.ahead_NX[:, reach_PH]).to(device) / scale.unsqueeze(-1)
-    known = by_origin(chunk.known_NX[:, reach_PH]).to(device)
-    weight = by_origin(chunk.weight_NL[:, positions]).to(device)
-    return forecast_loss(
-        units=units,
-        sums=sums,
-        target=target,
-        known=known,
-        weight=weight,
-        quantiles_Q=quantiles_Q,
-        cumulative_weight=cumulative_weight,
-    )
-
-
-def _validate(
-    network: QuantileNetwork, picked: Picked, config: TrainConfig, quantiles_Q: Tensor
-) -> float:
-    """Mean scaled loss behind `picked.end`, on a fixed set of series, after a warm-up before it."""
-    rng = np.random.default_rng(config.seed + 1)
-    size = min(picked.index_S.size, 128)
-    drawn = rng.choice(picked.index_S.size, size=size, replace=False, p=picked.weight_S)
-    device = quantiles_Q.device
-    buckets = picked.values_TSF.shape[0]
-    at = max(0, picked.end // picked.every - 2)
-    lanes_GB = torch.from_numpy(np.sort(drawn))[None]
-    stats_NK = picked.grid_GSK[at, lanes_GB[0]]
-    state = network.new_state(size, device)
-    loss, counted = 0.0, 0
-    with torch.no_grad():
-        for first in range(at * picked.every, buckets - 1, picked.every):
-            length = min(picked.every, buckets - 1 - first)
-            chunk = picked.chunk(lanes_GB, stats_NK, np.array([first]), length=length, end=buckets)
-            encoded, state = _encode(network, chunk, state, device)
-            positions = np.arange(0, length, max(1, length // 16), dtype=np.int64)
-            positions = positions[first + positions >= picked.end - 1]
-            if positions.size:
-                part = _loss_at(
-                    network=network,
-                    picked=picked,
-                    chunk=chunk,
-                    encoded_NLD=encoded,
-                    positions_P=positions,
-                    quantiles_Q=quantiles_Q,
-                    cumulative_weight=config.cumulative_weight,
-                )
-                loss += float(part) * positions.size
-                counted += positions.size
-    return loss / max(counted, 1)
 
 
 def require_enough(history: History, config: TrainConfig) -> int:
@@ -295,27 +154,45 @@ class _Run:
         return min(share, 1.0)
 
     def fit(self, progress: Callable[[TrainProgress], None]) -> QuantileNetwork:
-        """Update until the budget is spent or validation no longer improves; the best average."""
+        """Learn and validate; then, at a low rate, learn from the validation part as well."""
         config = self.config
-        walk = _Walk(self.picked, self.network, config, self.rng)
+        walk = Walk(self.picked, self.network, config, self.rng)
         best, best_loss, stale = copy.deepcopy(self.network), math.inf, 0
         validation: float | None = None
-        update, smooth = 0, 0.0
-        while True:
-            share = self.share_done(update)
-            if update and (share >= 1.0 or update % config.validate_every == 0):
-                validation = _validate(self.average, self.picked, config, self.quantiles_Q)
-                if validation < best_loss:
-                    best, best_loss, stale = copy.deepcopy(self.average), validation, 0
-                else:
-                    stale += 1
-            if share >= 1.0 or stale >= config.patience or self.stop.is_set():
-                break
-            loss = self.update(walk, share, update)
+        update, smooth, share = 0, 0.0, 0.0
+
+        def learn(rate: float) -> None:
+            nonlocal update, smooth
+            loss = self.update(walk, rate, update)
             smooth = loss if not update else 0.95 * smooth + 0.05 * loss
             update += 1
             seconds = time.monotonic() - self.began
             progress(TrainProgress(update, config.updates, seconds, share, smooth, validation))
+
+        learning = 1.0 - config.finish_share
+        while not self.stop.is_set():
+            share = self.share_done(update)
+            over = share >= learning and update > 0
+            if update and (over or update % config.validate_every == 0):
+                validation = validate(self.average, self.picked, config, self.quantiles_Q)
+                stale = 0 if validation < best_loss else stale + 1
+                if not stale:
+                    best, best_loss = copy.deepcopy(self.average), validation
+            if over or stale >= config.patience:
+                break
+            learn(0.5 * (1 + math.cos(math.pi * share)))
+
+        self.network.load_state_dict(best.state_dict())
+        self.average.load_state_dict(best.state_dict())
+        self.picked.end = int(self.picked.values_TSF.shape[0])
+        last = update + round(update * config.finish_share / learning)
+        first, began_at = update, share
+        while update < last and not self.stop.is_set():
+            left = (last - update) / (last - first)
+            share = max(1 - left * (1 - began_at), self.share_done(update))
+            if share >= 1.0:
+                break
+            learn(0.1 * left)
         seconds = time.monotonic() - self.began
         self.metrics = {
             "validation_loss": best_loss,
@@ -324,13 +201,13 @@ class _Run:
             "seconds": seconds,
         }
         progress(TrainProgress(update, config.updates, seconds, 1.0, smooth, best_loss))
-        return best
+        return self.average if update > first else best
 
-    def update(self, walk: _Walk, share: float, number: int) -> float:
-        """One chunk of every group, one step of the optimiser. Returns the loss."""
+    def update(self, walk: Walk, rate: float, number: int) -> float:
+        """One chunk of every group, one step at `rate` of the learning rate; the loss."""
         config = self.config
         warm = min(1.0, (number + 1) / 50)
-        rate = config.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
+        rate = config.learning_rate * warm * max(rate, 0.01)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
@@ -338,8 +215,8 @@ class _Run:
         length = chunk.inputs_NLI.shape[1]
         count = min(config.origins, length)
         positions = np.sort(self.rng.choice(length, size=count, replace=False))
-        encoded, walk.state = _encode(self.network, chunk, walk.state, self.quantiles_Q.device)
-        loss = _loss_at(
+        encoded, walk.state = encode(self.network, chunk, walk.state, self.quantiles_Q.device)
+        loss = loss_at(
             network=self.network,
             picked=self.picked,
             chunk=chunk,

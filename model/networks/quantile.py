@@ -38,10 +38,12 @@ class QuantileNetwork(nn.Module):
         self.encoder: Network = build_encoder(config)
         self.heads = QuantileHeads(
             self.encoder.width,
+            len(input_names(config)),
             N_CALENDAR,
             horizon=config.horizon,
             n_quantiles=len(config.quantiles),
             rank=config.rank,
+            dropout=config.dropout,
         )
 
     def new_state(self, batch: int, device: torch.device) -> State:

@@ -8,7 +8,7 @@ from model.heads import QuantileHeads, rising, rising_sums
 
 def _heads() -> QuantileHeads:
     torch.manual_seed(2)
-    return QuantileHeads(16, N_CALENDAR, horizon=5, n_quantiles=9, rank=4)
+    return QuantileHeads(16, 3, N_CALENDAR, horizon=5, n_quantiles=9, rank=4).eval()
 
 
 def test_quantiles_rise_for_any_logits() -> None:
@@ -24,13 +24,14 @@ def test_serving_gives_what_training_saw_cut_at_zero_and_scaled() -> None:
     heads = _heads()
     generator = torch.Generator().manual_seed(1)
     encoded = torch.randn(7, 16, generator=generator)
+    inputs = torch.randn(7, 3, generator=generator)
     horizon = torch.rand(1, 5, N_CALENDAR, generator=generator)
     scale = torch.rand(7, generator=generator) * 10
     with torch.no_grad():
-        units, sums = heads(encoded[None], horizon)
+        units, sums = heads(encoded[None], inputs[None], horizon)
         served = torch.empty(2, 7, 5, 9)
         weights = heads.written(horizon)[0].flatten(2)
-        heads.serve(encoded, weights, scale, served[0], served[1])
+        heads.serve(encoded, inputs, weights, scale, (served[0], served[1]))
 
     for trained, out in ((units, served[0]), (sums, served[1])):
         expected = trained[0].clamp(min=0) * scale[:, None, None]
@@ -45,6 +46,12 @@ def test_next_to_nothing_is_served_as_exactly_nothing() -> None:
         heads.write.bias.view(5, 2, 9)[-1].fill_(-9.0)
         served = torch.empty(2, 3, 5, 9)
         weights = heads.written(torch.zeros(1, 5, N_CALENDAR))[0].flatten(2)
-        heads.serve(torch.zeros(3, 16), weights, torch.ones(3) * 1e6, served[0], served[1])
+        heads.serve(
+            torch.zeros(3, 16),
+            torch.zeros(3, 3),
+            weights,
+            torch.ones(3) * 1e6,
+            (served[0], served[1]),
+        )
 
     assert served.abs().max() == 0

@@ -29,12 +29,13 @@ def _naive() -> SeasonalNaiveForecaster:
     return SeasonalNaiveForecaster(horizon=24, bucket_ms=HOUR_MS)
 
 
-@pytest.fixture(params=[*ARCHITECTURES, "seasonal-naive"])
+@pytest.fixture(params=[*ARCHITECTURES, "lstm-yearly", "seasonal-naive"])
 def forecaster(request: pytest.FixtureRequest) -> Forecaster:
     """Every kind of forecaster."""
     if request.param == "seasonal-naive":
         return _naive()
-    return untrained(architecture=request.param)
+    architecture, _, yearly = request.param.partition("-")
+    return untrained(architecture=architecture, yearly=bool(yearly))
 
 
 @pytest.fixture(params=ARCHITECTURES)

@@ -9,7 +9,7 @@ from model.inputs import input_names, new_carried, observe
 from model.yearly import WEEK_MS
 from tests.unit.model.cases import DAY_MS, Floats
 
-CONFIG = ModelConfig(horizon=28, bucket_ms=DAY_MS)
+CONFIG = ModelConfig(horizon=28, bucket_ms=DAY_MS, yearly=True)
 NAMES = input_names(CONFIG)
 #: A Monday.
 START_MS = 1_262_563_200_000
