@@ -78,11 +78,11 @@ class TrainConfig:
 
     model: ModelConfig
     seed: int = 7
-    updates: int = 1_200
+    updates: int = 1_500
     chunk: int = 96
-    lanes: int = 192
+    lanes: int = 64
     groups: int = 4
-    origins: int = 24
+    origins: int = 12
     reset_share: float = 0.15
     cold_share: float = 0.1
     learning_rate: float = 3e-3
@@ -90,12 +90,12 @@ class TrainConfig:
     clip_norm: float = 1.0
     average_decay: float = 0.995
     cumulative_weight: float = 0.5
-    volume_power: float = 0.5
+    volume_power: float = 0.8
     max_series: int = 1_500
     validation_share: float = 0.1
     finish_share: float = 0.2
     validate_every: int = 100
-    patience: int = 5
+    patience: int = 8
     max_seconds: float | None = None
     device: str = "cpu"
     threads: int = 1

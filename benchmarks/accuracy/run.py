@@ -33,12 +33,11 @@ RESULTS = Path(__file__).parent / "results"
 
 def surgecast_config(task: Task, seed: int) -> TrainConfig:
     """The configuration that was best on the tuning origins; see docs/experiments.md."""
-    model = ModelConfig(horizon=task.horizon, bucket_ms=task.history.bucket_ms)
+    dropout = 0.15 if task.name == "daily" else 0.1
+    model = ModelConfig(horizon=task.horizon, bucket_ms=task.history.bucket_ms, dropout=dropout)
     if task.name == "daily":
-        return TrainConfig(
-            model=model, seed=seed, updates=2_400, chunk=64, lanes=64, origins=12, patience=8
-        )
-    return TrainConfig(model=model, seed=seed, updates=2_400, lanes=64, origins=12, patience=8)
+        return TrainConfig(model=model, seed=seed, updates=2_400, chunk=64, volume_power=0.5)
+    return TrainConfig(model=model, seed=seed, updates=2_400)
 
 
 def surgecast(task: Task, origins_ms: list[int], seeds: int) -> tuple[Backtest, dict[str, float]]:
