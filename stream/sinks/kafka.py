@@ -30,8 +30,9 @@ def partition_of(key: bytes, n_partitions: int) -> int:
 class KafkaSink:
     """A producer of the output topics; `client` holds aiokafka's connection arguments."""
 
-    def __init__(self, client: dict[str, Any]) -> None:
+    def __init__(self, client: dict[str, Any], *, max_batch_bytes: int = MAX_BATCH_BYTES) -> None:
         self._client = client
+        self._max_batch_bytes = max_batch_bytes
         self._producer: AIOKafkaProducer | None = None
         self._partitions: dict[str, int] = {}
         #: By number of partitions: where a series goes, and its key.
@@ -44,7 +45,7 @@ class KafkaSink:
             acks="all",
             linger_ms=5,
             compression_type="lz4",
-            max_batch_size=MAX_BATCH_BYTES,
+            max_batch_size=self._max_batch_bytes,
             max_request_size=4 * MAX_BATCH_BYTES,
         )
         try:

@@ -1,0 +1,42 @@
+"""What every peer does alike: count, and say events, seconds and CPU seconds from first to last."""
+
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+
+BOOTSTRAP, EVENTS, SECONDS = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+TOPICS = ("orders", "clicks")
+
+
+@dataclass
+class Meter:
+    """Counts events; `done` when all are in or the time is over."""
+
+    events: int = 0
+    first: tuple[float, float, int] | None = None
+    deadline: float = field(default_factory=lambda: time.monotonic() + SECONDS + 60)
+
+    def add(self, n: int) -> None:
+        """Count n more; the clock starts with the first batch, which itself does not count."""
+        self.events += n
+        if self.first is None:
+            self.first = (time.monotonic(), time.process_time(), self.events)
+            self.deadline = time.monotonic() + SECONDS
+
+    @property
+    def done(self) -> bool:
+        """Whether to stop."""
+        return self.events >= EVENTS or time.monotonic() > self.deadline
+
+    def finish(self) -> None:
+        """Print the result and leave at once, whatever framework is running."""
+        began, cpu, before = self.first or (time.monotonic(), time.process_time(), 0)
+        result = {
+            "events": max(self.events - before, 1),
+            "seconds": max(time.monotonic() - began, 1e-9),
+            "cpu_seconds": time.process_time() - cpu,
+        }
+        print(json.dumps(result), flush=True)
+        os._exit(0)

@@ -1,0 +1,1 @@
+"""The measurements of the README, reproducible: `surgecast bench ingest|latency|inference`."""

@@ -1,0 +1,130 @@
+"""`surgecast bench ingest`: events a second and CPU an event of one worker, next to its peers.
+
+The load lies in the broker before anything starts. A worker is a process of its own: decode,
+checks, deduplication, features and flush into a real store. It is timed from its first counted
+event to its last, so that starting up does not count. The peers (`benchmarks/ingest/*.py`, where
+this runs from a checkout) read the same topics in the same run, each for at most a set time.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+from redis import Redis
+
+from stream.app import kafka_client
+from stream.embedded import embedded_broker, embedded_store
+from stream.errors import EmbeddedServiceFailed
+from stream.jobs.bench.report import Row
+from stream.jobs.bench.workload import Workload, send
+from stream.kafka_admin import create_topics
+from stream.processes import ServiceProcess
+from stream.settings import Settings, child_environment
+from stream.state import keys
+
+PEERS = ("faust_record_table", "faust_raw_take", "aiokafka_decode", "quix")
+UNBATCHED_EVENTS = 100_000
+_TIMEOUT_S = 240.0
+
+
+def bench_ingest(
+    settings: Settings,
+    *,
+    events: int,
+    peers: Path | None,
+    peer_seconds: float,
+    say: Callable[[str], None],
+) -> list[Row]:
+    """Measure the worker, batched and unbatched producers, and the peers found in `peers`."""
+    rows = []
+    for name, load, batched in (
+        ("surgecast", Workload(events=events), True),
+        ("surgecast_unbatched", Workload(events=min(events, UNBATCHED_EVENTS)), False),
+    ):
+        say(f"{name}: sending {load.events:,} events")
+        with embedded_broker(settings) as broker, embedded_store(settings) as store:
+            kafka = settings.kafka.model_copy(
+                update={"bootstrap_servers": broker.bootstrap_servers, "session_timeout": 6_000}
+            )
+            redis = settings.redis.model_copy(update={"url": store.url})
+            deployed = settings.model_copy(update={"kafka": kafka, "redis": redis})
+            create_topics(deployed)
+            send(kafka_client(deployed), load, batched=batched)
+            say(f"{name}: counting")
+            rows.append(_worker_row(name, deployed, load))
+            if batched and peers is not None:
+                for peer in PEERS:
+                    say(f"{peer}: reading the same topics for {peer_seconds:.0f} s at most")
+                    row = _peer_row(peer, peers / f"{peer}.py", deployed, load, peer_seconds)
+                    if row is not None:
+                        rows.append(row)
+    return rows
+
+
+def _worker_row(name: str, settings: Settings, load: Workload) -> Row:
+    client = Redis.from_url(str(settings.redis.url))
+    command = [sys.executable, "-P", "-c", "from stream.cli import main; main()", "worker"]
+    log = settings.data_dir / "logs" / f"bench-{name}.log"
+    with ServiceProcess.start(
+        "worker", command, log_path=log, environment=child_environment(settings)
+    ) as worker:
+        process = psutil.Process(worker.pid)
+        first: tuple[float, int, float] | None = None
+        last = (0.0, 0, 0.0)
+        deadline = time.monotonic() + _TIMEOUT_S
+        while last[1] < load.events:
+            if time.monotonic() > deadline:
+                raise EmbeddedServiceFailed(f"{name}: only {last[1]} events in {_TIMEOUT_S:.0f} s")
+            worker.require_alive()
+            counted = _counted(client, settings.kafka.partitions)
+            cpu = process.cpu_times()
+            if counted > last[1]:
+                last = (time.monotonic(), counted, cpu.user + cpu.system)
+                first = first or last
+            time.sleep(0.02)
+        memory = process.memory_info().rss
+    if first is None or last[1] == first[1]:
+        raise EmbeddedServiceFailed(f"{name}: all events came in one flush; give more --events")
+    n = last[1] - first[1]
+    facts = {
+        "events": n,
+        "cpu_us_per_event": round((last[2] - first[2]) / n * 1e6, 3),
+        "rss_mb": round(memory / 2**20),
+    }
+    return Row(name, round(n / (last[0] - first[0])), "events/s", facts)
+
+
+def _counted(client: Redis, partitions: int) -> int:
+    total = 0
+    with client.pipeline(transaction=False) as batch:
+        for number in range(partitions):
+            batch.hgetall(keys.of(number, "meta"))
+        for meta in batch.execute():
+            total += sum(int(value) for name, value in meta.items() if name.startswith(b"count:"))
+    return total
+
+
+def _peer_row(
+    name: str, script: Path, settings: Settings, load: Workload, seconds: float
+) -> Row | None:
+    if not script.is_file():
+        return None
+    command = [
+        sys.executable, str(script), str(settings.kafka.bootstrap_servers),
+        str(load.events), str(seconds),
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=seconds + 120, check=False
+    )
+    if done.returncode:
+        reason = (done.stderr.strip() or "no output").splitlines()[-1]
+        return Row(name, 0.0, "events/s", {"error": reason})
+    measured: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    n = measured["events"]
+    facts = {"events": n, "cpu_us_per_event": round(measured["cpu_seconds"] / n * 1e6, 3)}
+    return Row(name, round(n / measured["seconds"]), "events/s", facts)
