@@ -15,11 +15,12 @@ from typing import Any, Generic, TypeVar, cast
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from xxhash import xxh3_64_intdigest
+from xxhash import xxh3_64_digest
 
 from stream.errors import UnreadableEvent
-from stream.events import CatalogEntry, Click, Heartbeat, Order
+from stream.events import Click, Heartbeat, Order
 from stream.features.definitions import ACTION_COLUMNS
+from stream.formats import Format, JsonFormat, schema_reason
 from stream.transport import RecordBatch
 
 Ints = NDArray[np.int64]
@@ -118,12 +119,21 @@ def series_id(sku: str, location: str | None) -> str:
 
 
 class EventDecoder(Generic[E]):
-    """Decoder of one input topic; it keeps what it has verified: a known key costs a lookup."""
+    """Decoder of one input topic; it keeps what it has verified: a known key costs a lookup.
+
+    `source` says how bytes become structs (`stream/formats.py`); by default they are JSON.
+    """
 
     shape: type[E]
 
-    def __init__(self, *, locations: tuple[str, ...] = (), max_value_bytes: int = 262_144) -> None:
-        self._decode: Callable[[bytes], E] = msgspec.json.Decoder(self.shape).decode
+    def __init__(
+        self,
+        *,
+        locations: tuple[str, ...] = (),
+        max_value_bytes: int = 262_144,
+        source: Format | None = None,
+    ) -> None:
+        self._decode: Callable[[bytes], E] = (source or JsonFormat()).decoder(self.shape)
         self._locations = frozenset(locations)
         self._max_value_bytes = max_value_bytes
         self._plain: set[str] = set()
@@ -140,7 +150,7 @@ class EventDecoder(Generic[E]):
                 raise msgspec.DecodeError
             events = list(map(self._decode, cast("list[bytes]", values)))
             positions: Sequence[int] = range(len(values))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, UnreadableEvent):
             positions, events = self._one_by_one(values, refused)
             keys = [keys[position] for position in positions]
         table = self._table(events)
@@ -157,7 +167,8 @@ class EventDecoder(Generic[E]):
             table = {name: [column[i] for i in keep] for name, column in table.items()}
             series = [series[i] for i in keep]
             times, position_N = times[keep], position_N[keep]
-        hashes = list(map(xxh3_64_intdigest, map(str.encode, table["event_id"])))
+        digests = b"".join(map(xxh3_64_digest, map(str.encode, table["event_id"])))
+        hashes = np.frombuffer(digests, ">u8").tolist()
         return table, Columns(position_N, times, series, hashes, refused)
 
     def _table(self, events: list[E]) -> Table:
@@ -186,7 +197,7 @@ class EventDecoder(Generic[E]):
             except UnreadableEvent as error:
                 refused.append(Refused(position, error.reason, error.detail))
             except msgspec.ValidationError as error:
-                refused.append(Refused(position, _schema_reason(str(error)), str(error)))
+                refused.append(Refused(position, schema_reason(str(error)), str(error)))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 refused.append(Refused(position, "malformed_json", str(error)))
         return positions, events
@@ -344,22 +355,4 @@ def _future_detail(event_time_ms: int, latest_ms: int) -> str:
     return f"ts {event_time_ms} is {event_time_ms - latest_ms} ms beyond window.future_tolerance"
 
 
-def _schema_reason(message: str) -> str:
-    """Dead-letter reason of a msgspec validation message.
-
-    >>> _schema_reason("Object missing required field `sku`")
-    'missing_field'
-    >>> _schema_reason("Expected `int`, got `str` - at `$.quantity`")
-    'wrong_type'
-    """
-    if "missing required field" in message:
-        return "missing_field"
-    if "Invalid enum value" in message:
-        return "unknown_action"
-    if "out of range" in message:
-        return "out_of_range"
-    return "wrong_type"
-
-
-decode_catalog = msgspec.json.Decoder(CatalogEntry).decode
 decode_heartbeat = msgspec.json.Decoder(Heartbeat).decode

@@ -17,9 +17,10 @@ import msgspec
 import structlog
 from faust.types import TP
 
-from stream.codecs import ClickDecoder, OrderDecoder, Refused, decode_catalog, decode_heartbeat
-from stream.errors import FencedOut, ServiceUnavailable
+from stream.codecs import ClickDecoder, OrderDecoder, Refused, decode_heartbeat
+from stream.errors import FencedOut, ServiceUnavailable, UnreadableEvent
 from stream.events import CatalogEntry
+from stream.formats import open_format, unreadable
 from stream.output import ClosedBuckets, Output
 from stream.ownership import Lag, Owned, Pending
 from stream.partition import INPUTS, Closed, Judged, Partition
@@ -66,7 +67,10 @@ class Pipeline:
         self._store_answers = asyncio.Event()
         self._store_answers.set()
         ingest = settings.ingest
+        self._format = open_format(ingest)
+        self._decode_catalog = self._format.decoder(CatalogEntry)
         limits: dict[str, Any] = {
+            "source": self._format,
             "locations": ingest.locations,
             "max_value_bytes": ingest.max_value_bytes,
         }
@@ -160,6 +164,7 @@ class Pipeline:
 
     async def on_catalog(self, batch: RecordBatch) -> None:
         """Take categories of SKUs; a tombstone leaves the last known one."""
+        await self._format.prepare(batch.records)
         await self._ready()
         mine = self._mine(batch)
         if mine is None:
@@ -169,9 +174,10 @@ class Pipeline:
             if value is None:
                 continue
             try:
-                entry: CatalogEntry = decode_catalog(value)
-            except msgspec.MsgspecError as error:
-                self._refuse(owned, fresh, [Refused(position, "malformed_json", str(error))])
+                entry = self._decode_catalog(value)
+            except (msgspec.MsgspecError, UnicodeDecodeError, UnreadableEvent) as error:
+                fault = unreadable(error)
+                self._refuse(owned, fresh, [Refused(position, fault.reason, fault.detail)])
                 continue
             if entry.category:
                 owned.partition.categorise(entry.sku, entry.category)
@@ -195,6 +201,7 @@ class Pipeline:
     async def _on_events(
         self, batch: RecordBatch, count: Callable[[Partition, RecordBatch], Judged]
     ) -> None:
+        await self._format.prepare(batch.records)
         await self._ready()
         mine = self._mine(batch)
         if mine is None:
@@ -224,8 +231,9 @@ class Pipeline:
         for one in refused:
             record = batch.records[one.position]
             letter = dead_letter(
-                one, record.value, topic=batch.topic, partition=batch.partition,
-                offset=record.offset, received_ms=now, people=self._people,
+                one, self._format.legible(record.value),
+                topic=batch.topic, partition=batch.partition, offset=record.offset,
+                received_ms=now, people=self._people,
             )  # fmt: skip
             owned.letters.append((f"{batch.topic}-{batch.partition}", letter))
             verdict = "late" if one.reason == "late" else "rejected"

@@ -115,10 +115,18 @@ class StateSettings(Section):
 
 
 class IngestSettings(Section):
-    """What is let in. An empty list of locations admits every one."""
+    """What is let in, and in which format. An empty list of locations admits every one.
+
+    `schema_registry` is the URL of a Confluent-style registry, or a JSON file of schemas by id.
+    """
 
     locations: tuple[str, ...] = ()
     max_value_bytes: int = Field(262_144, ge=1_024)
+    format: Literal["json", "avro"] = "json"
+    schema_registry: str | None = None
+    schema_registry_username: str | None = None
+    schema_registry_password: SecretStr | None = None
+    schema_registry_cafile: Path | None = None
 
 
 class ModelSettings(Section):
