@@ -57,7 +57,7 @@ class Columns:
     position_N: Ints
     event_time_N: Ints
     series_N: Sequence[str]
-    id_hash_N: list[int]
+    id_hash_N: NDArray[np.uint64]
     refused: list[Refused]
 
     def __len__(self) -> int:
@@ -168,7 +168,7 @@ class EventDecoder(Generic[E]):
             series = [series[i] for i in keep]
             times, position_N = times[keep], position_N[keep]
         digests = b"".join(map(xxh3_64_digest, map(str.encode, table["event_id"])))
-        hashes = np.frombuffer(digests, ">u8").tolist()
+        hashes = np.frombuffer(digests, ">u8").astype(np.uint64)
         return table, Columns(position_N, times, series, hashes, refused)
 
     def _table(self, events: list[E]) -> Table:

@@ -9,13 +9,13 @@ Axes: N = events of a batch, in log order.
 """
 
 from dataclasses import dataclass, field
-from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+Hashes = NDArray[np.uint64]
 
 
 def bucket_start_ms(event_time_ms: int, *, width_ms: int) -> int:
@@ -83,32 +83,35 @@ class DedupWindow:
 
     >>> seen = DedupWindow(window_ms=1_000)
     >>> times, none_late = np.array([10, 10, 20]), np.zeros(3, np.bool_)
-    >>> seen.fresh([7, 7, 8], times, newest_N=times, late_N=none_late).tolist()
+    >>> hashes = np.array([7, 7, 8], np.uint64)
+    >>> seen.fresh(hashes, times, newest_N=times, late_N=none_late).tolist()
     [True, False, True]
-    >>> seen.add([7, 8], np.array([10, 20]))
-    >>> seen.fresh([8], np.array([20]), newest_N=np.array([20]), late_N=none_late[:1]).tolist()
+    >>> seen.add(hashes[1:], times[1:])
+    >>> seen.fresh(hashes[2:], times[2:], newest_N=times[2:], late_N=none_late[2:]).tolist()
     [False]
     """
 
     window_ms: int
-    segments: dict[int, list[int]] = field(default_factory=dict)
-    unsaved: dict[int, list[int]] = field(default_factory=dict)
-    _start_of: dict[int, int] = field(default_factory=dict)
+    segments: dict[int, set[int]] = field(default_factory=dict)
+    unsaved: dict[int, list[Hashes]] = field(default_factory=dict)
 
-    def fresh(self, hash_N: list[int], event_time_N: Ints, *, newest_N: Ints, late_N: Mask) -> Mask:
+    def fresh(self, hash_N: Hashes, event_time_N: Ints, *, newest_N: Ints, late_N: Mask) -> Mask:
         """Which events carry an id that is not remembered; late ones are not counted or learnt.
 
         `newest_N` is the newest event time when each event came.
         """
         result = np.ones(len(hash_N), np.bool_)
-        unique = set(hash_N)
-        known = unique & self._start_of.keys()
-        if len(unique) == len(hash_N) and not known:
+        hashes = hash_N.tolist()
+        unique = set(hashes)
+        segments = sorted(self.segments.items())
+        if len(unique) == len(hashes) and all(seen.isdisjoint(hashes) for _, seen in segments):
             return result
-        remembered = {event_hash: self._start_of[event_hash] for event_hash in known}
+        remembered: dict[int, int] = {}
+        for start, seen in segments:
+            remembered.update(dict.fromkeys(unique & seen, start))
         columns = (event_time_N.tolist(), newest_N.tolist(), late_N.tolist())
         for place, (event_hash, time, newest, late) in enumerate(
-            zip(hash_N, *columns, strict=True)
+            zip(hashes, *columns, strict=True)
         ):
             segment_ms = remembered.get(event_hash)
             if segment_ms is not None and segment_ms + 2 * self.window_ms >= newest:
@@ -117,9 +120,9 @@ class DedupWindow:
                 remembered[event_hash] = time - time % self.window_ms
         return result
 
-    def add(self, hash_M: list[int], event_time_M: Ints) -> None:
+    def add(self, hash_M: Hashes, event_time_M: Ints) -> None:
         """Remember the ids of counted events."""
-        if not hash_M:
+        if not len(hash_M):
             return
         start_M = event_time_M - event_time_M % self.window_ms
         first = int(start_M[0])
@@ -127,24 +130,20 @@ class DedupWindow:
             self._remember(first, hash_M)
             return
         for start in np.unique(start_M).tolist():
-            self._remember(start, [hash_M[i] for i in np.flatnonzero(start_M == start).tolist()])
+            self._remember(start, hash_M[start_M == start])
 
-    def _remember(self, start_ms: int, hashes: list[int]) -> None:
-        self.load(start_ms, hashes)
-        self.unsaved.setdefault(start_ms, []).extend(hashes)
+    def _remember(self, start_ms: int, hash_M: Hashes) -> None:
+        self.load(start_ms, hash_M)
+        self.unsaved.setdefault(start_ms, []).append(hash_M)
 
-    def load(self, start_ms: int, hashes: list[int]) -> None:
+    def load(self, start_ms: int, hash_M: Hashes) -> None:
         """Take a segment's ids in, from the store or as they come."""
-        self.segments.setdefault(start_ms, []).extend(hashes)
-        self._start_of.update(zip(hashes, repeat(start_ms), strict=False))
+        self.segments.setdefault(start_ms, set()).update(hash_M.tolist())
 
     def forget_before(self, newest_ms: int) -> list[int]:
         """Drop segments more than a window behind `newest_ms`; their starts, for the store."""
         old = [start for start in self.segments if start + 2 * self.window_ms < newest_ms]
-        start_of = self._start_of
         for start in old:
-            for event_hash in self.segments.pop(start):
-                if start_of.get(event_hash) == start:
-                    del start_of[event_hash]
+            del self.segments[start]
             self.unsaved.pop(start, None)
         return old

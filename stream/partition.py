@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +76,7 @@ class Series:
         """
         known = self._slots
         try:
-            return np.array(list(map(known.__getitem__, series_N)), np.int64)
+            return np.fromiter(map(known.__getitem__, series_N), np.int64, len(series_N))
         except KeyError:
             for name in series_N:
                 if name not in known:
@@ -226,7 +226,7 @@ class Partition:
             self._refuse(judged, columns, wild, "future_timestamp", "ahead of the stream by")
         plausible = np.flatnonzero(~wild)
         times = times[plausible]
-        hashes = list(_picked(columns.id_hash_N, plausible))
+        hashes = columns.id_hash_N[plausible]
         newest = mark.observe(times)
         late = times < newest - mark.allowed_lateness_ms
         if self.closed_through_ms is not None:
@@ -240,7 +240,7 @@ class Partition:
             self._refuse(judged, columns, late_N, LATE, "late by")
         counted = fresh & ~late
         kept = plausible[counted]
-        dedup.add(list(_picked(hashes, np.flatnonzero(counted))), times[counted])
+        dedup.add(hashes[counted], times[counted])
         judged.counted = len(kept)
         judged.duplicates = int(len(fresh) - fresh.sum())
         n_late = sum(refused.reason == LATE for refused in judged.refused)
@@ -306,7 +306,7 @@ class Partition:
         for start, bucket in self.open.items():
             plan.patches += [(("open", start), at, block) for at, block in bucket.unsaved_runs()]
             if bucket.unsaved_visitors:
-                plan.appends.append((("visitors", start), _packed(bucket.unsaved_visitors)))
+                plan.appends.append((("visitors", start), _joined(bucket.unsaved_visitors)))
                 bucket.unsaved_visitors = []
         closed, self.closed_unsaved = self.closed_unsaved, []
         self._plan_closed(plan, closed)
@@ -315,7 +315,7 @@ class Partition:
             if newest is not None:
                 plan.deletes += [("ids", topic, start) for start in window.forget_before(newest)]
             for start, hashes in window.unsaved.items():
-                plan.appends.append((("ids", topic, start), _packed(hashes)))
+                plan.appends.append((("ids", topic, start), _joined(hashes)))
             window.unsaved = {}
         if plan or self.changed:
             plan.meta = self._meta()
@@ -350,8 +350,8 @@ class Partition:
         return meta
 
 
-def _packed(hashes: list[int]) -> bytes:
-    return np.array(hashes, "<u8").tobytes()
+def _joined(parts: Sequence[NDArray[Any]]) -> bytes:
+    return b"".join(part.astype("<u8").tobytes() for part in parts)
 
 
 def _picked(column: Sequence[V], place_M: Ints) -> Sequence[V]:

@@ -45,7 +45,7 @@ class OpenBucket:
         self._dirty = np.zeros(self._capacity // PAGE_SLOTS, np.bool_)
         self._n_slots = n_slots
         self.visitors: set[int] = set()
-        self.unsaved_visitors: list[int] = []
+        self.unsaved_visitors: list[Ints] = []
 
     @classmethod
     def from_bytes(cls, block: bytes, visitors: bytes, n_slots: int) -> "OpenBucket":
@@ -89,12 +89,12 @@ class OpenBucket:
         pseudonym. Two visitors of one series and bucket are taken for one with a chance of 2⁻³⁹.
         """
         visits = set((visitor_N >> SLOT_BITS << SLOT_BITS | slot_N).tolist())
-        fresh = list(visits.difference(self.visitors))
+        fresh = visits.difference(self.visitors)
         if fresh:
-            self.visitors.update(fresh)
-            self.unsaved_visitors += fresh
-            slots = np.array(fresh, np.int64) & ((1 << SLOT_BITS) - 1)
-            np.add.at(self._sums[:, VISITORS], slots, 1)
+            self.visitors |= fresh
+            fresh_V = np.fromiter(fresh, np.int64, len(fresh))
+            self.unsaved_visitors.append(fresh_V)
+            np.add.at(self._sums[:, VISITORS], fresh_V & ((1 << SLOT_BITS) - 1), 1)
 
     def unsaved_runs(self) -> Iterator[tuple[int, bytes]]:
         """Byte offset and bytes of each run of changed pages; they count as saved afterwards."""

@@ -45,7 +45,7 @@ async def restore(
     for start, block, visitors in zip(open_starts, blobs, blobs[n_open:], strict=False):
         partition.open[start] = OpenBucket.from_bytes(block, visitors, len(partition.series))
     for (topic, start), packed in zip(segments, blobs[2 * n_open :], strict=True):
-        partition.dedup[topic].load(start, np.frombuffer(packed, "<u8").tolist())
+        partition.dedup[topic].load(start, np.frombuffer(packed, "<u8"))
     return partition
 
 

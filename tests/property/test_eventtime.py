@@ -54,11 +54,12 @@ def counted_by(window: DedupWindow, parts: list[list[tuple[int, int]]]) -> list[
     """Which events a window takes as new, batch after batch, forgetting as a flush would."""
     mark, taken = Watermark(0), []
     for part in parts:
-        hashes, at = [h for h, _ in part], np.array([t for _, t in part], np.int64)
+        hashes = np.array([h for h, _ in part], np.uint64)
+        at = np.array([t for _, t in part], np.int64)
         newest = mark.observe(at)
         late = np.zeros(len(part), np.bool_)
         fresh = window.fresh(hashes, at, newest_N=newest, late_N=late)
-        window.add([h for h, keep in zip(hashes, fresh, strict=True) if keep], at[fresh])
+        window.add(hashes[fresh], at[fresh])
         window.forget_before(mark.newest_ms or 0)
         taken += fresh.tolist()
     return taken
@@ -85,13 +86,13 @@ def test_an_id_counts_once_within_the_window_however_the_log_is_cut(
 def test_what_is_unsaved_is_exactly_what_was_added(events: list[tuple[int, int]]) -> None:
     """A store that appends `unsaved` after every batch holds the segments themselves."""
     window = DedupWindow(200)
-    stored: dict[int, list[int]] = {}
+    stored: dict[int, set[int]] = {}
     for event_hash, time in events:
-        at = np.array([time], np.int64)
-        if window.fresh([event_hash], at, newest_N=at, late_N=np.zeros(1, np.bool_))[0]:
-            window.add([event_hash], at)
-        for start, hashes in window.unsaved.items():
-            stored.setdefault(start, []).extend(hashes)
+        at, hashes = np.array([time], np.int64), np.array([event_hash], np.uint64)
+        if window.fresh(hashes, at, newest_N=at, late_N=np.zeros(1, np.bool_))[0]:
+            window.add(hashes, at)
+        for start, parts in window.unsaved.items():
+            stored.setdefault(start, set()).update(np.concatenate(parts).tolist())
         window.unsaved = {}
 
     assert stored == window.segments
