@@ -6,7 +6,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 SPEED ?= 3600
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -q
 
 .PHONY: run test check clean tools
 .DEFAULT_GOAL := run
