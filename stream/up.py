@@ -26,6 +26,7 @@ _TICK_S = 0.25
 _SERVER_TIMEOUT_S = 90.0
 _TRAINER_NICENESS = 10
 _SESSION_MS = 4_000
+_PUBLISH_EVERY_MS = 10_000
 
 log = structlog.get_logger(__name__)
 
@@ -108,6 +109,9 @@ class _Run:
             kafka: dict[str, Any] = {"bootstrap_servers": broker.bootstrap_servers}
             if broker.kind == "tansu":  # joining its groups takes half the session timeout
                 kafka["session_timeout"] = min(settings.kafka.session_timeout, _SESSION_MS)
+                # and it keeps every record in memory, and forecasts are the bulk of them
+                every_ms = max(settings.forecasts.publish_every, _PUBLISH_EVERY_MS)
+                settings = _updated(settings, "forecasts", {"publish_every": every_ms})
             settings = _updated(settings, "kafka", kafka)
             self._supervisor.watch(broker.service)
         if settings.redis.url is None:
