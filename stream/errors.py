@@ -38,7 +38,7 @@ class FencedOut(SurgecastError, RuntimeError):
 
 
 class LostRecords(SurgecastError, RuntimeError):
-    """Records were not delivered. Operator: start the worker again; it resumes where it was safe."""
+    """Records were not delivered. Operator: start the worker again; it resumes where it can."""
 
 
 class IncompatibleState(SurgecastError, RuntimeError):
