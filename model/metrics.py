@@ -105,16 +105,18 @@ def pit_coverage(actual_N: Floats, forecast_NQ: Floats, quantiles: tuple[float, 
     equal to several quantiles is spread evenly over the probabilities it stands for (the
     non-randomised probability integral transform, Czado, Gneiting & Held 2009): a perfect forecast
     of any demand has the nominal coverage. Where a run of equal quantiles ends is taken halfway to
-    the next level.
+    the next level. Where all demand is whole, forecasts are rounded to whole units first.
 
     >>> zeros = np.zeros((1, 5))
     >>> pit_coverage(np.array([0.0]), zeros, (0.1, 0.3, 0.5, 0.7, 0.9))
     0.842...
-    >>> pit_coverage(np.array([2.0, 5.0]), np.array([[1.0, 2.5, 3.0]] * 2), (0.1, 0.5, 0.9))
+    >>> pit_coverage(np.array([2.0, 5.0]), np.array([[1.0, 3.0, 4.0]] * 2), (0.1, 0.5, 0.9))
     0.5
     """
     level_Q = np.asarray(quantiles, np.float64)
     actual_N1 = np.asarray(actual_N)[:, None]
+    if (actual_N1 == np.rint(actual_N1)).all():
+        forecast_NQ = np.rint(forecast_NQ)  # a quantile of a count is a count
     below_N = (forecast_NQ < actual_N1).sum(axis=1)
     reached_N = (forecast_NQ <= actual_N1).sum(axis=1)
     edges = np.concatenate(([0.0], level_Q, [1.0]))
