@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from model.errors import ModelError
-from stream import cli_batch, cli_bench, cli_models, cli_ops, cli_roles, cli_run
+from stream import cli_archive, cli_batch, cli_bench, cli_models, cli_ops, cli_roles, cli_run
 from stream.cli_context import Globals
 from stream.errors import SurgecastError
 
@@ -57,7 +57,7 @@ def _root(
     context.obj = Globals(config=config, flags=flags)
 
 
-for _commands in (cli_run, cli_roles, cli_batch, cli_models, cli_bench, cli_ops):
+for _commands in (cli_run, cli_roles, cli_archive, cli_batch, cli_models, cli_bench, cli_ops):
     _commands.register(app)
 
 

@@ -51,10 +51,13 @@ def train(
     """Train a model on a file and put it into the registry; its id is printed.
 
     With --clicks, --catalog or --until the file holds order lines and the model is made for the
-    workers: their buckets and horizon, roll-ups too.
+    workers: their buckets and horizon, roll-ups too. So it is from an archive's folder or URL
+    (surgecast archive).
 
     Example:  surgecast train --history sales.csv --horizon 28
     """
+    from stream.cli_archive import train_on_archive
+    from stream.jobs.archive_files import is_archive
     from stream.jobs.batch import run_train
     from stream.jobs.source import orders_path
     from stream.registry import Registry
@@ -64,7 +67,11 @@ def train(
         "model": {"horizon": horizon} if horizon is not None else {},
     }
     settings = settings_of(context, **{name: part for name, part in flags.items() if part})
-    if clicks or catalog or until:
+    if is_archive(history):
+        outcome = train_on_archive(
+            settings, history, until=until, promote=promote, max_seconds=max_seconds, seed=seed
+        )
+    elif clicks or catalog or until:
         outcome = train_on_events(
             settings, history, clicks, catalog,
             until=until, promote=promote, max_seconds=max_seconds, seed=seed,

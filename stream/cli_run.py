@@ -197,9 +197,14 @@ def simulate(
 
 def backfill(
     context: typer.Context,
-    orders: Orders,
+    orders: Annotated[
+        str | None, typer.Argument(help="Order lines, CSV or Parquet, or the word sample.")
+    ] = None,
     *,
-    until: Annotated[str, typer.Option(help="Count what lies before this time.")],
+    until: Annotated[str | None, typer.Option(help="Count what lies before this time.")] = None,
+    from_archive: Annotated[
+        str | None, typer.Option(help="In place of ORDERS: a folder or URL of surgecast archive.")
+    ] = None,
     clicks: Clicks = None,
     catalog: Catalog = None,
     force: Annotated[bool, typer.Option("--force", help="Drop what the store holds.")] = False,
@@ -210,14 +215,23 @@ def backfill(
 ) -> None:
     """Store the closed buckets of a file, before the first worker starts: history to forecast from.
 
+    From an archive, everything a worker needs to go on comes back: see docs/runbook.md.
+
     Example:  surgecast backfill orders.parquet --until 2025-03-01
     """
-    from stream.errors import IncompatibleState
+    from stream.errors import IncompatibleState, UsageError
     from stream.feed.reader import connect
     from stream.jobs.backfill import backfill as run_backfill
     from stream.jobs.source import open_source, time_ms
 
     settings = settings_of(context)
+    if from_archive is not None:
+        from stream.cli_archive import restore
+
+        restore(settings, from_archive, force=force, if_empty=if_empty)
+        return
+    if orders is None or until is None:
+        raise UsageError("backfill needs ORDERS and --until, or --from-archive")
     source = open_source(settings, orders, clicks=clicks, catalog=catalog)
     if progress_lines:
         report(Step("history", 1, 2))

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, KafkaConsumer
 from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
 from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.structs import TopicPartition
 
 from stream.errors import ServiceUnavailable, UsageError
 from stream.settings import Settings, duration_text
@@ -134,6 +135,28 @@ def describe_topics(settings: Settings, topics: Iterable[Topic] = TOPICS) -> lis
         _state(settings, topic, present.get(topic.name), told.get(topic.name) or {})
         for topic in wanted
     ]
+
+
+def earliest_offsets(settings: Settings, topics: Iterable[str]) -> dict[tuple[str, int], int]:
+    """First offset the broker still has, by topic and partition; missing topics are left out.
+
+    Raises ServiceUnavailable when the broker does not answer.
+    """
+    with admin_client(settings):  # it says in one line who does not answer
+        consumer = KafkaConsumer(**client_config(settings), enable_auto_commit=False)
+    try:
+        places = [
+            TopicPartition(topic, number)
+            for topic in topics
+            for number in consumer.partitions_for_topic(topic) or ()
+        ]
+        found = consumer.beginning_offsets(places) if places else {}
+    except KafkaError as error:
+        address = bootstrap_servers(settings)
+        raise ServiceUnavailable(f"broker {address}: {_reason(error)}") from None
+    finally:
+        consumer.close()
+    return {(place.topic, place.partition): offset for place, offset in found.items()}
 
 
 def _state(

@@ -88,8 +88,8 @@ def backfill(
     first_ms = int(orders["ts"].to_numpy().min()) // width * width
     start_ms = max(first_ms, end_ms - settings.state.retention // width * width)
     try:
-        _claim(client, [*range(count), ROLLUPS], force=force)
-        _write_info(client, settings, count, labels or {})
+        claim(client, [*range(count), ROLLUPS], force=force)
+        write_info(client, settings, count, labels or {})
         if start_ms >= end_ms:
             return BackfillReport(end_ms, end_ms, 0, 0, 0)
         history = build_history(
@@ -114,7 +114,7 @@ def backfill(
     )
 
 
-def _claim(client: Any, tags: list[Tag], *, force: bool) -> None:
+def claim(client: Any, tags: list[Tag], *, force: bool) -> None:
     """Refuse a store that has state; with `force`, empty it and fence its owners out."""
     for tag in tags:
         state = {name.decode() for name in client.hkeys(keys.of(tag, "meta"))} - {"fence"}
@@ -131,7 +131,7 @@ def _claim(client: Any, tags: list[Tag], *, force: bool) -> None:
         client.hset(keys.of(tag, "meta"), "fence", fence)
 
 
-def _write_info(
+def write_info(
     client: Any, settings: Settings, partitions: int, labels: Mapping[str, str]
 ) -> None:
     """Say what the store holds, as a worker does when it starts."""
