@@ -7,7 +7,6 @@ serving, pipeline and app meet. Clocks are read here and handed down.
 import asyncio
 import gc
 import os
-import secrets
 import socket
 import time
 from typing import Any
@@ -23,16 +22,14 @@ from model.contract import FEATURE_NAMES, FeatureSpec
 from stream.agents import attach
 from stream.app import SurgecastApp, create_app, kafka_client
 from stream.champion import ChampionWatch
-from stream.errors import UsageError
 from stream.output import Output
 from stream.pipeline import Pipeline
-from stream.privacy import Pseudonyms
 from stream.registry import Registry
 from stream.serving import Serving
 from stream.settings import Settings
 from stream.sinks.kafka import KafkaSink
 from stream.sinks.readside import ReadSide
-from stream.state import keys
+from stream.state.connect import pseudonyms, redis_options
 from stream.state.history import StoredHistory, load_history
 from stream.state.keys import ROLLUPS, Tag
 from stream.state.redis import RedisStore
@@ -48,25 +45,6 @@ AHEAD_RETENTION_MS = 7 * 86_400_000
 def now_ms() -> int:
     """Wall clock in ms."""
     return time.time_ns() // 1_000_000
-
-
-def redis_options(settings: Settings) -> tuple[str, dict[str, Any]]:
-    """URL and arguments of a Redis client. Raises UsageError when no store is named."""
-    if not settings.redis.url:
-        raise UsageError("no store: set SURGECAST_REDIS__URL, or run everything with surgecast up")
-    options: dict[str, Any] = {"decode_responses": False}
-    if settings.redis.password:
-        options["password"] = settings.redis.password.get_secret_value()
-    return settings.redis.url, options
-
-
-def pseudonyms(settings: Settings, client: redis.Redis) -> Pseudonyms:
-    """Pseudonyms under the configured key, or under a random one kept in the store."""
-    if settings.privacy.key:
-        return Pseudonyms(settings.privacy.key.get_secret_value().encode())
-    client.set(keys.pseudonym_key(), secrets.token_bytes(32), nx=True)
-    key: Any = client.get(keys.pseudonym_key())
-    return Pseudonyms(key)
 
 
 class WorkerService(Service):
