@@ -20,6 +20,7 @@ from stream.eventtime import DedupWindow, Watermark
 from stream.features.accumulator import OpenBucket
 from stream.features.definitions import N_FEATURES, closed_block
 from stream.privacy import Pseudonyms
+from stream.series import Series
 from stream.settings import WindowSettings
 from stream.state.port import WritePlan
 from stream.topics import CLICKS, ORDERS
@@ -52,69 +53,6 @@ class Judged:
     counted: int = 0
     duplicates: int = 0
     refused: list[Refused] = field(default_factory=list)
-
-
-class Series:
-    """Slots of a partition's series, in order of appearance, with their categories."""
-
-    def __init__(self) -> None:
-        self.ids: list[str] = []
-        self.category_of: dict[str, str] = {}
-        self._slots: dict[str, int] = {}
-        self._codes: list[int] = []
-        self._names: list[str] = []
-        self._code_of: dict[str, int] = {}
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def slots(self, series_N: Sequence[str]) -> Ints:
-        """Slots of series, new ones appended.
-
-        >>> Series().slots(["a", "b", "a"]).tolist()
-        [0, 1, 0]
-        """
-        known = self._slots
-        try:
-            return np.fromiter(map(known.__getitem__, series_N), np.int64, len(series_N))
-        except KeyError:
-            for name in series_N:
-                if name not in known:
-                    known[name] = len(self.ids)
-                    self.ids.append(name)
-                    self._codes.append(self._code(self.category_of.get(name.partition("@")[0])))
-        return np.array([known[name] for name in series_N], np.int64)
-
-    def categorise(self, sku: str, category: str) -> None:
-        """Put a SKU into a category, from the next closed bucket on."""
-        self.category_of[sku] = category
-        for name, slot in self._slots.items() if sku not in self._slots else ():
-            if name.startswith(f"{sku}@"):
-                self._codes[slot] = self._code(category)
-        if sku in self._slots:
-            self._codes[self._slots[sku]] = self._code(category)
-
-    def rollups(self, sums_SF: Ints) -> dict[str, list[int]]:
-        """Partial sums of `total` and each `category:…`, leaving out those without any event."""
-        result: dict[str, list[int]] = {}
-        total = sums_SF.sum(axis=0)
-        if not total.any():
-            return result
-        result["total"] = total.tolist()
-        by_code = np.zeros((len(self._names) + 1, N_FEATURES), np.int64)
-        np.add.at(by_code, np.array(self._codes[: len(sums_SF)], np.int64), sums_SF)
-        for code, name in enumerate(self._names):
-            if by_code[code].any():
-                result[f"category:{name}"] = by_code[code].tolist()
-        return result
-
-    def _code(self, category: str | None) -> int:
-        if category is None:
-            return -1  # the last row of by_code, which nobody reads
-        if category not in self._code_of:
-            self._code_of[category] = len(self._names)
-            self._names.append(category)
-        return self._code_of[category]
 
 
 class Partition:

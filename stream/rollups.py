@@ -1,4 +1,4 @@
-"""Roll-ups across partitions: `total` and `category:…`, closed when every partition has closed.
+"""Roll-ups across partitions (`total`, `category:…`, `location:…`), closed when all have closed.
 
 Each partition stores its partial sums with every closed bucket; the owner of partition 0 adds them
 up and keeps the result like one more partition (tag `r`), with its own closed blocks and states.
@@ -10,7 +10,8 @@ import json
 import numpy as np
 
 from stream.features.definitions import N_FEATURES, closed_block
-from stream.partition import Closed, Series
+from stream.partition import Closed
+from stream.series import Series
 from stream.state.keys import ROLLUPS
 from stream.state.port import Path, StateStore, WritePlan
 from stream.state.restore import stored_closes

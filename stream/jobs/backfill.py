@@ -28,7 +28,7 @@ from stream.features.definitions import N_FEATURES, closed_block
 from stream.jobs.history import build_history
 from stream.jobs.replay_source import partition_of
 from stream.jobs.sparse_history import SparseHistory
-from stream.partition import Series
+from stream.series import Series
 from stream.settings import Settings
 from stream.state import keys
 from stream.state.keys import ROLLUPS, Tag
@@ -131,9 +131,7 @@ def claim(client: Any, tags: list[Tag], *, force: bool) -> None:
         client.hset(keys.of(tag, "meta"), "fence", fence)
 
 
-def write_info(
-    client: Any, settings: Settings, partitions: int, labels: Mapping[str, str]
-) -> None:
+def write_info(client: Any, settings: Settings, partitions: int, labels: Mapping[str, str]) -> None:
     """Say what the store holds, as a worker does when it starts."""
     old = json.loads(client.get(keys.info()) or b"{}")
     info = {

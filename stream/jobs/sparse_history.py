@@ -96,23 +96,17 @@ class SparseHistory:
 
 
 def with_rollups(history: SparseHistory) -> SparseHistory:
-    """The same history with `total` and `category:*` appended: sums over their members."""
-    category_S = [history.categories.get(sku) for sku in history.skus]
-    names = ["total", *sorted({f"category:{name}" for name in category_S if name is not None})]
+    """The same history with `total`, `category:*` and `location:*`: sums over their members."""
+    category_S = [_named("category", history.categories.get(sku)) for sku in history.skus]
+    location_S = [_named("location", name.partition("@")[2]) for name in history.series]
+    names = ["total", *sorted({name for name in category_S + location_S if name is not None})]
     n_series = len(history.series)
     place = {name: n_series + i for i, name in enumerate(names)}
-    code_S = np.array(
-        [-1 if name is None else place[f"category:{name}"] for name in category_S], np.int64
-    )
-    parent_R = code_S[history.slot_R]
-    total = _summed(history, np.full_like(parent_R, n_series))
-    by_category = _summed(history, parent_R)
-    bucket_R, slot_R, sums_RF = (
-        np.concatenate(columns)
-        for columns in zip(
-            (history.bucket_R, history.slot_R, history.sums_RF), total, by_category, strict=True
-        )
-    )
+    parts = [(history.bucket_R, history.slot_R, history.sums_RF)]
+    for parent_S in (["total"] * n_series, category_S, location_S):
+        code_S = np.array([-1 if name is None else place[name] for name in parent_S], np.int64)
+        parts.append(_summed(history, code_S[history.slot_R]))
+    bucket_R, slot_R, sums_RF = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     order_R = np.argsort(bucket_R * (n_series + len(names)) + slot_R, kind="stable")
     return SparseHistory(
         bucket_ms=history.bucket_ms,
@@ -125,6 +119,10 @@ def with_rollups(history: SparseHistory) -> SparseHistory:
         sums_RF=sums_RF[order_R],
         categories=history.categories,
     )
+
+
+def _named(level: str, name: str | None) -> str | None:
+    return f"{level}:{name}" if name else None
 
 
 def _summed(history: SparseHistory, parent_R: Ints) -> tuple[Ints, Ints, Ints]:

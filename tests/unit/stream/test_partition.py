@@ -140,7 +140,7 @@ def test_an_event_far_ahead_of_the_stream_does_not_drag_the_watermark() -> None:
 
 
 def test_rollups_are_the_sums_of_their_series() -> None:
-    """`total` has everything, a category only its SKUs, one without category none."""
+    """`total` has everything, a category its SKUs, a location its series."""
     state = partition()
     state.categorise("A", "Bags")
     state.categorise("B", "Bags")
@@ -153,7 +153,11 @@ def test_rollups_are_the_sums_of_their_series() -> None:
     )
 
     rollups = close(state)[0].rollups
-    assert {name: row[0] for name, row in rollups.items()} == {"total": 7, "category:Bags": 3}
+    assert {name: row[0] for name, row in rollups.items()} == {
+        "total": 7,
+        "category:Bags": 3,
+        "location:X": 1,
+    }
 
 
 def test_a_batch_that_skips_records_stops_the_worker() -> None:
