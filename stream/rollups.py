@@ -6,6 +6,7 @@ Visitors of a roll-up are the sum over its series, not the distinct people.
 """
 
 import json
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,6 +19,17 @@ from stream.state.restore import stored_closes
 
 #: Buckets closed in one go.
 MAX_BUCKETS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A close on its way to the store, and what becomes true once it is there."""
+
+    plan: WritePlan
+    closed: list[Closed]
+    first_ms: int
+    through_ms: int
+    n_series: int
 
 
 class Rollups:
@@ -36,6 +48,7 @@ class Rollups:
         self._first_ms: int | None = None
         self.closed_through_ms: int | None = None
         self._emitted_ms: int | None = None
+        self._pending: _Pending | None = None
 
     @property
     def series(self) -> list[str]:
@@ -44,6 +57,7 @@ class Rollups:
 
     async def acquire(self) -> list[Closed]:
         """Take the roll-ups over; the buckets that were closed but perhaps not published."""
+        self._pending = None
         self._token = await self._store.acquire(ROLLUPS)
         meta = await self._store.meta(ROLLUPS)
         self._series = Series()
@@ -61,9 +75,14 @@ class Rollups:
         """All buckets before `through_ms` are published; stored with the next close."""
         self._emitted_ms = max(self._emitted_ms or 0, through_ms)
 
+    @property
+    def held(self) -> bool:
+        """Whether this worker may close roll-ups."""
+        return self._token is not None
+
     def release(self) -> None:
-        """Another worker owns partition 0 now."""
-        self._token = None
+        """Another worker owns the roll-ups now."""
+        self._token = self._pending = None
 
     async def close(self) -> list[Closed]:
         """Close the buckets every partition has closed; stored before they are returned.
@@ -72,24 +91,34 @@ class Rollups:
         """
         if self._token is None:
             return []
+        pending = self._pending or await self._prepare()
+        if pending is None:
+            return []
+        self._pending = pending  # kept until its answer is here: a plan is not made twice
+        await self._store.apply(ROLLUPS, self._token, pending.plan)
+        self._pending = None
+        self._first_ms, self.closed_through_ms = pending.first_ms, pending.through_ms
+        if self._emitted_ms is None:
+            self._emitted_ms = pending.closed[0].start_ms
+        self._saved = pending.n_series
+        return pending.closed
+
+    async def _prepare(self) -> "_Pending | None":
+        """What every partition has closed since the last close; None when that is nothing."""
         frontier = await self._frontier()
         if frontier is None:
-            return []
+            return None
         first_ms, through_ms = frontier
         start_ms = self.closed_through_ms if self.closed_through_ms is not None else first_ms
         end_ms = min(through_ms, start_ms + MAX_BUCKETS * self._bucket_ms)
         starts = range(start_ms, end_ms, self._bucket_ms)
         if not starts:
-            return []
+            return None
         closed = await self._summed(starts)
         known_first_ms = start_ms if self._first_ms is None else self._first_ms
         kept_from_ms = max(known_first_ms, end_ms - self._retention_ms)
         plan = self._plan(closed, first_ms=kept_from_ms, through_ms=end_ms)
-        await self._store.apply(ROLLUPS, self._token, plan)
-        self._first_ms, self.closed_through_ms = kept_from_ms, end_ms
-        self._emitted_ms = start_ms if self._emitted_ms is None else self._emitted_ms
-        self._saved = len(self._series)
-        return closed
+        return _Pending(plan, closed, kept_from_ms, end_ms, len(self._series))
 
     async def _frontier(self) -> tuple[int, int] | None:
         """First bucket of any partition, and the time through which all have closed."""

@@ -20,12 +20,19 @@ class MemoryStore:
         """Take a partition over; the token that every write must carry from now on."""
         token = int(self._meta[tag].get("fence", "0")) + 1
         self._meta[tag]["fence"] = str(token)
+        self._meta[tag].pop("applied", None)
         return token
 
     async def apply(self, tag: Tag, token: int, plan: WritePlan) -> None:
-        """Apply a plan atomically. Raises FencedOut when a later owner holds the partition."""
+        """Apply a plan atomically; the plan applied last is not applied again.
+
+        Raises FencedOut when a later owner holds the partition.
+        """
         if self._meta[tag].get("fence") != str(token):
             raise FencedOut(f"partition {tag} has another owner")
+        if self._meta[tag].get("applied") == str(plan.number):
+            return
+        self._meta[tag]["applied"] = str(plan.number)
         for path, blob in plan.puts.items():
             self._blobs[tag, path] = blob
         for path, offset, blob in plan.patches:

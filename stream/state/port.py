@@ -6,6 +6,7 @@ partition; a later owner's token makes it fail, so a worker that has lost a part
 """
 
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Protocol
 
 from stream.state.keys import Tag
@@ -14,11 +15,16 @@ from stream.state.keys import Tag
 Path = tuple[str | int, ...]
 
 
+_numbers = count(1)
+
+
 @dataclass(slots=True)
 class WritePlan:
-    """Everything one flush changes under a partition; applied whole or not at all.
+    """Everything one flush changes under a partition; applied whole or not at all, and once.
 
-    Order of application: puts, patches, appends, pushes, meta, deletes.
+    Order of application: puts, patches, appends, pushes, meta, deletes. `number` tells the plans of
+    a process apart: with the owner's token it names the plan, so that one whose answer was lost on
+    the way can be applied again without effect.
     """
 
     meta: dict[str, str] = field(default_factory=dict)
@@ -28,6 +34,7 @@ class WritePlan:
     pushes: list[tuple[Path, list[str]]] = field(default_factory=list)
     fields: dict[Path, dict[str, str]] = field(default_factory=dict)
     deletes: list[Path] = field(default_factory=list)
+    number: int = field(default_factory=lambda: next(_numbers))
 
     def __bool__(self) -> bool:
         return bool(
@@ -43,7 +50,10 @@ class StateStore(Protocol):
         """Take a partition over; the token that every write must carry from now on."""
 
     async def apply(self, tag: Tag, token: int, plan: WritePlan) -> None:
-        """Apply a plan atomically. Raises FencedOut when a later owner holds the partition."""
+        """Apply a plan atomically; the plan applied last is not applied again.
+
+        Raises FencedOut when a later owner holds the partition.
+        """
 
     async def meta(self, tag: Tag) -> dict[str, str]:
         """All meta fields of a partition; empty when it has none."""

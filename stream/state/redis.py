@@ -4,12 +4,14 @@ Values, offsets and the fence of a partition change in one atomic step, which ma
 event exactly-once. All keys of a partition share a hash tag, so this holds on a cluster too.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any, cast
 
 import redis.asyncio as aioredis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from stream.errors import FencedOut, ServiceUnavailable
@@ -20,6 +22,21 @@ from stream.state.port import Path, WritePlan
 _SCRIPT = files("stream.state").joinpath("lua/fenced_write.lua").read_text()
 #: Words of one command; Lua's unpack has a limit of about 8,000.
 _PUSH_CHUNK = 2_000
+
+
+@contextmanager
+def store_answers() -> Iterator[None]:
+    """Raise ServiceUnavailable for whatever of Redis' errors passes when one waits."""
+    try:
+        yield
+    except (RedisConnectionError, RedisTimeoutError) as error:
+        raise ServiceUnavailable(f"the store did not answer: {error}") from error
+    except (OutOfMemoryError, ReadOnlyError) as error:  # until room is made, a primary found
+        raise ServiceUnavailable(f"the store refused: {error}") from error
+    except ResponseError:
+        raise
+    except RedisError as error:
+        raise ServiceUnavailable(f"the store failed: {error}") from error
 
 
 class RedisStore:
@@ -34,9 +51,12 @@ class RedisStore:
         return int(await self._call(self._client.hincrby(keys.of(tag, "meta"), "fence", 1)))
 
     async def apply(self, tag: Tag, token: int, plan: WritePlan) -> None:
-        """Apply a plan atomically. Raises FencedOut when a later owner holds the partition."""
+        """Apply a plan atomically; the plan applied last is not applied again.
+
+        Raises FencedOut when a later owner holds the partition.
+        """
         touched: dict[str, None] = {keys.of(tag, "meta"): None}
-        words: list[Any] = [token]
+        words: list[Any] = [token, f"{token}:{plan.number}"]
 
         def command(name: str, path: Path, *arguments: Any) -> None:
             key = keys.of(tag, *path)
@@ -92,11 +112,5 @@ class RedisStore:
         return {name.decode(): value.decode() for name, value in found.items()}
 
     async def _call(self, pending: Any) -> Any:
-        try:
+        with store_answers():
             return await pending
-        except (RedisConnectionError, RedisTimeoutError) as error:
-            raise ServiceUnavailable(f"the store did not answer: {error}") from error
-        except ResponseError:
-            raise
-        except RedisError as error:
-            raise ServiceUnavailable(f"the store failed: {error}") from error

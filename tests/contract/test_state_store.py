@@ -105,3 +105,27 @@ async def test_a_large_plan_is_applied_whole(store: StateStore) -> None:
     assert await store.items(2, ("series",)) == names
     assert await store.blobs(2, [("closed", 0)]) == [block]
     assert await store.fields_of(2, ("categories",)) == fields
+
+
+async def test_a_plan_whose_answer_was_lost_is_applied_once(store: StateStore) -> None:
+    """Applying the same plan again changes nothing; another plan with equal content counts."""
+    token = await store.acquire(0)
+    plan = WritePlan(
+        appends=[(("ids", "orders", 0), b"12345678")], pushes=[(("series",), ["a", "b"])]
+    )
+    await store.apply(0, token, plan)
+    await store.apply(0, token, plan)
+
+    assert await store.items(0, ("series",)) == ["a", "b"]
+    assert await store.blobs(0, [("ids", "orders", 0)]) == [b"12345678"]
+
+    await store.apply(0, token, WritePlan(pushes=[(("series",), ["c"])]))
+    assert await store.items(0, ("series",)) == ["a", "b", "c"]
+
+
+async def test_plans_of_two_owners_are_never_taken_for_one(store: StateStore) -> None:
+    """A plan is named by its owner's token and its number: equal numbers alone mean nothing."""
+    await store.apply(0, await store.acquire(0), WritePlan(pushes=[(("series",), ["a"])], number=1))
+    await store.apply(0, await store.acquire(0), WritePlan(pushes=[(("series",), ["b"])], number=1))
+
+    assert await store.items(0, ("series",)) == ["a", "b"]
