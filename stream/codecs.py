@@ -7,6 +7,7 @@ record by record. It does not know buckets, watermarks or slots.
 Axes: N = readable events of the batch, in log order.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from xxhash import xxh3_64_digest
 from stream.errors import UnreadableEvent
 from stream.events import Click, Heartbeat, Order
 from stream.features.definitions import ACTION_COLUMNS
-from stream.formats import Format, JsonFormat, schema_reason
+from stream.formats import UNREADABLE, Format, JsonFormat, unreadable
 from stream.transport import RecordBatch
 
 Ints = NDArray[np.int64]
@@ -96,7 +97,10 @@ def timestamp_ms(value: int | str) -> int:
         raise UnreadableEvent("invalid_timestamp", f"ts {value!r} is not RFC 3339") from None
     if moment.tzinfo is None:
         raise UnreadableEvent("invalid_timestamp", f"ts {value!r} has no UTC offset")
-    return round(moment.astimezone(UTC).timestamp() * 1000)
+    try:
+        return round(moment.astimezone(UTC).timestamp() * 1000)
+    except OverflowError:
+        raise UnreadableEvent("invalid_timestamp", f"ts {value!r} is beyond the calendar") from None
 
 
 def series_id(sku: str, location: str | None) -> str:
@@ -150,7 +154,7 @@ class EventDecoder(Generic[E]):
                 raise msgspec.DecodeError
             events = list(map(self._decode, cast("list[bytes]", values)))
             positions: Sequence[int] = range(len(values))
-        except (msgspec.DecodeError, UnicodeDecodeError, UnreadableEvent):
+        except UNREADABLE:
             positions, events = self._one_by_one(values, refused)
             keys = [keys[position] for position in positions]
         table = self._table(events)
@@ -194,12 +198,9 @@ class EventDecoder(Generic[E]):
             try:
                 events.append(self._decode(self._admissible(value)))
                 positions.append(position)
-            except UnreadableEvent as error:
-                refused.append(Refused(position, error.reason, error.detail))
-            except msgspec.ValidationError as error:
-                refused.append(Refused(position, schema_reason(str(error)), str(error)))
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                refused.append(Refused(position, "malformed_json", str(error)))
+            except UNREADABLE as error:
+                fault = unreadable(error)
+                refused.append(Refused(position, fault.reason, fault.detail))
         return positions, events
 
     def _admissible(self, value: bytes | None) -> bytes:
@@ -286,10 +287,11 @@ class OrderDecoder(EventDecoder[Order]):
 
     def _value_faults(self, table: Table, bad: dict[int, UnreadableEvent]) -> None:
         super()._value_faults(table, bad)
-        quantity = np.array(table["quantity"], np.float64)
+        quantity = _floats(table["quantity"])
         price = np.array(table["unit_price"], np.float64)
         fine = (quantity != 0) & (np.abs(quantity) <= MAX_QUANTITY)
-        fine &= (price >= 0) & (np.abs(quantity) * price <= MAX_LINE_VALUE)
+        with np.errstate(over="ignore"):  # infinite is too much as well
+            fine &= (price >= 0) & (np.abs(quantity) * price <= MAX_LINE_VALUE)
         for place in np.flatnonzero(~fine).tolist():
             fault = _order_fault(table["quantity"][place], table["unit_price"][place])
             bad.setdefault(place, fault)
@@ -320,6 +322,20 @@ class ClickDecoder(EventDecoder[Click]):
         return table
 
 
+def _floats(numbers: Sequence[int]) -> Floats:
+    """Integers as floats; those that no float can hold become infinite.
+
+    >>> _floats([3, -(10**400)]).tolist()
+    [3.0, -inf]
+    """
+    try:
+        return np.array(numbers, np.float64)
+    except OverflowError:
+        most = 2**1000
+        held = [n if abs(n) < most else math.copysign(math.inf, n > 0 or -1) for n in numbers]
+        return np.array(held, np.float64)
+
+
 def _order_fault(quantity: int, price: float) -> UnreadableEvent:
     if quantity == 0:
         return UnreadableEvent("zero_quantity", "quantity is 0")
@@ -338,7 +354,7 @@ def _times(raw: Sequence[int | str], latest_ms: int, bad: dict[int, UnreadableEv
         parsed = []
         for place, value in enumerate(raw):
             try:
-                parsed.append(min(timestamp_ms(value), 2**62))
+                parsed.append(max(-(2**62), min(timestamp_ms(value), 2**62)))
             except UnreadableEvent as error:
                 bad[place] = error
                 parsed.append(0)

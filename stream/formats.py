@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 S = TypeVar("S")
 
+#: What a decoder may raise for a record; nesting without end is one way not to be JSON.
+UNREADABLE = (UnreadableEvent, msgspec.MsgspecError, UnicodeError, RecursionError)
+
 
 class Format(Protocol):
     """A format of input records."""

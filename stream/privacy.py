@@ -65,8 +65,14 @@ class Pseudonyms:
         0
         """
         try:
+            return _encodable(self._scrubbed_text(raw))
+        except RecursionError:
+            return '{"withheld":"nested too deeply to look for people\'s ids"}'
+
+    def _scrubbed_text(self, raw: str) -> str:
+        try:
             document = json.loads(raw)
-        except (ValueError, RecursionError):
+        except ValueError:
             return _PERSON_VALUE.sub(self._replaced, raw)
         if not any(field in raw for field in PERSON_FIELDS) and "\\u" not in raw:
             return raw
@@ -86,3 +92,12 @@ class Pseudonyms:
         if isinstance(node, list):
             return [self._scrubbed(item) for item in node]
         return node
+
+
+def _encodable(text: str) -> str:
+    """The text with lone surrogates, which UTF-8 cannot carry, written as JSON escapes them.
+
+    >>> _encodable(chr(0xD800)) == chr(92) + "ud800"
+    True
+    """
+    return text.encode("utf-8", "backslashreplace").decode()

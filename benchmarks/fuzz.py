@@ -1,0 +1,31 @@
+"""A million mutated records through decoder, partition and dead letters: `make fuzz`.
+
+Prints what became of them; ends with a traceback where one crashes or goes without a verdict.
+"""
+
+import argparse
+import time
+from collections import Counter
+
+from tests.fuzzing import run
+
+
+def main() -> None:
+    """Run the fuzzer over some seeds."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--records", type=int, default=1_000_000)
+    parser.add_argument("--seeds", type=int, default=10, help="runs the records are divided among")
+    arguments = parser.parse_args()
+    verdicts: Counter[str] = Counter()
+    began = time.monotonic()
+    for seed in range(arguments.seeds):
+        fuzzed = run(arguments.records // arguments.seeds, seed=1_000 + seed)
+        for (_, verdict), n in fuzzed.partition.counts.items():
+            verdicts[verdict] += n
+    seconds = time.monotonic() - began
+    shown = ", ".join(f"{verdict} {n:,}" for verdict, n in sorted(verdicts.items()))
+    print(f"{sum(verdicts.values()):,} records in {seconds:.0f} s, no crash: {shown}")
+
+
+if __name__ == "__main__":
+    main()
