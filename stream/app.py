@@ -3,21 +3,39 @@
 Faust hosts the agents and takes part in the consumer group; event time, state and offsets are ours.
 """
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import faust
 from faust.types.transports import TransportT
 
-from stream.errors import UsageError
+from stream.errors import SurgecastError, UsageError
 from stream.settings import Settings
 from stream.transport import BatchTransport, OffsetAuthority
+
+#: Where Faust's services log what they crash of: its own modules, and those of our services.
+_SERVICE_LOGS = ("faust", "mode", "stream.app", "stream.transport", "stream.worker")
 
 
 class SurgecastApp(faust.App):
     """A Faust app whose offsets belong to `offset_authority`, set before it starts."""
 
     offset_authority: OffsetAuthority
+    #: Why the worker stops, where that can be said in a line.
+    fatal: SurgecastError | None = None
+
+    async def give_up(self, error: SurgecastError) -> None:
+        """Stop the worker for a reason that it can explain."""
+        self.explain(error)
+        await self.crash(error)
+
+    def explain(self, error: SurgecastError) -> None:
+        """Say why the worker is about to stop; nobody needs the traceback."""
+        if self.fatal is None:
+            self.fatal = error
+        for name in _SERVICE_LOGS:
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
     def _new_transport(self) -> TransportT:
         return BatchTransport(self.conf.broker_consumer, self)

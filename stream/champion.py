@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import structlog
 
 from model.errors import ModelError
-from stream.errors import SurgecastError
+from stream.errors import ServiceUnavailable, SurgecastError
 from stream.registry import Registry
 from stream.serving import Serving
 from stream.settings import ModelSettings
@@ -63,5 +63,8 @@ class ChampionWatch:
                 )
                 return
             self._serving.prepare(forecaster, self._tags())
+        except ServiceUnavailable as error:
+            self._seen = None  # it fits; the store will answer again
+            log.warning("champion_waits", reason=str(error))
         except (ModelError, SurgecastError, OSError) as error:
             log.warning("champion_refused", model_id=self._seen, reason=str(error))

@@ -11,6 +11,14 @@ from stream.errors import UsageError
 from stream.settings import Settings
 
 Port = Annotated[int | None, typer.Option(min=0, max=65_535, help="Port; 0 picks a free one.")]
+Adopt = Annotated[
+    bool,
+    typer.Option(
+        "--adopt",
+        help="Accept a broker that stored offsets do not fit: features are kept, "
+        "reading starts at the earliest record.",
+    ),
+]
 Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
 
 
@@ -21,7 +29,7 @@ def register(app: typer.Typer) -> None:
     app.command()(dashboard)
 
 
-def worker(context: typer.Context) -> None:
+def worker(context: typer.Context, adopt: Adopt = False) -> None:
     """Count events, close buckets, forecast. Start more of them to share the partitions.
 
     Example:  SURGECAST_KAFKA__BOOTSTRAP_SERVERS=kafka:9092 SURGECAST_REDIS__URL=redis://redis:6379/0
@@ -40,7 +48,7 @@ def worker(context: typer.Context) -> None:
         serve_metrics(host, port)
     from stream.worker import run  # takes seconds to load: a mistake is said before
 
-    run(settings)
+    run(settings, adopt=adopt)
 
 
 def api(context: typer.Context, host: Host = None, port: Port = None) -> None:

@@ -6,6 +6,7 @@ holds the watermark back.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -13,7 +14,7 @@ from faust.types import TP
 
 from stream.errors import LostRecords
 from stream.events import Heartbeat
-from stream.partition import INPUTS, Closed, Partition
+from stream.partition import INPUTS, Closed, Judged, Partition
 from stream.state.port import WritePlan
 from stream.transport import RecordBatch
 
@@ -30,6 +31,13 @@ class Pending:
     positions: dict[str, int]
 
 
+#: Counts the records of a batch into a partition.
+Count = Callable[[Partition, RecordBatch], Judged]
+
+#: Open buckets beyond which the input that runs ahead of the others has to wait.
+MAX_OPEN = 200
+
+
 @dataclass(slots=True)
 class Owned:
     """A partition taken over with `token`; `stored` holds the offsets that are safe."""
@@ -43,6 +51,8 @@ class Owned:
     )
     pending: Pending | None = None
     letters: list[tuple[str, bytes]] = field(default_factory=list)
+    #: Batches of inputs that run ahead in event time, by topic, until the others have caught up.
+    parked: dict[str, deque[tuple[RecordBatch, Count]]] = field(default_factory=dict)
 
     def fresh(self, batch: RecordBatch) -> RecordBatch | None:
         """The records of a batch that are not counted yet; a batch may be delivered again.
@@ -62,6 +72,28 @@ class Owned:
         if batch.records and batch.records[0].offset < position:
             batch.records = [record for record in batch.records if record.offset >= position]
         return batch
+
+    def ahead(self, topic: str, lag: Lag, *, timeout_ms: int) -> bool:
+        """Whether an input has opened so many buckets beyond the watermark that it has to wait.
+
+        Not while a heartbeat waits for its records: that would raise the watermark itself.
+        """
+        partition = self.partition
+        if len(partition.open) <= MAX_OPEN:
+            return False
+        idle = self.idle(lag, timeout_ms=timeout_ms)
+        now_of = {name: mark.now_ms for name, mark in partition.watermarks.items()}
+        mine = now_of[topic]
+        others = [now for name, now in now_of.items() if name != topic and name not in idle]
+        if mine is None or not others or any(now is not None and now >= mine for now in others):
+            return False
+        position = partition.positions.get(topic, 0)
+        if any(heartbeat.offsets.get(topic, 0) > position for heartbeat in self.heartbeats):
+            return False
+        reached = partition.watermark_ms(idle)
+        if reached is None:
+            reached = min(partition.open)
+        return mine - reached > MAX_OPEN * partition.window.bucket
 
     def idle(self, lag: Lag, *, timeout_ms: int) -> frozenset[str]:
         """Inputs that have been silent for `timeout_ms` and are read to their end."""

@@ -75,6 +75,8 @@ class Partition:
         self.unsaved_categories: dict[str, str] = {}
         self.closed_unsaved: list[Closed] = []
         self.changed = False
+        #: The broker that `positions` belong to, see `stream/identity.py`; stored beside them.
+        self.identity: dict[str, str] = {}
         #: Events by (topic, verdict) since the partition's first event; stored with the state.
         self.counts: Counter[tuple[str, str]] = Counter()
 
@@ -274,6 +276,7 @@ class Partition:
 
     def _meta(self) -> dict[str, str]:
         meta = {f"offset:{topic}": str(offset) for topic, offset in self.positions.items()}
+        meta |= self.identity
         for topic, mark in self.watermarks.items():
             if mark.newest_ms is not None:
                 meta[f"newest_ms:{topic}"] = str(mark.newest_ms)

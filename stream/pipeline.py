@@ -10,39 +10,41 @@ Never blocks the event loop; holds the input back when the store or the output i
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-import msgspec
 import structlog
 from faust.types import TP
 
+from stream.assignment import RETRY_S, Ask, Assignment, told_nothing
 from stream.codecs import ClickDecoder, OrderDecoder, Refused, decode_heartbeat
 from stream.errors import FencedOut, ServiceUnavailable, UnreadableEvent
 from stream.events import CatalogEntry
-from stream.formats import open_format, unreadable
-from stream.output import ClosedBuckets, Output
-from stream.ownership import Lag, Owned, Pending
-from stream.partition import INPUTS, Closed, Judged, Partition
+from stream.formats import UNREADABLE, open_format, unreadable
+from stream.output import Output
+from stream.ownership import Count, Lag, Owned, Pending
+from stream.partition import INPUTS, Judged, Partition
 from stream.privacy import Pseudonyms
-from stream.rollups import Rollups
 from stream.settings import Settings
 from stream.sinks.kafka import KafkaSink
 from stream.sinks.records import dead_letter
-from stream.state.keys import ROLLUPS
 from stream.state.port import StateStore
-from stream.state.restore import restore, stored_closes
 from stream.telemetry import EVENTS
 from stream.topics import CATALOG, CLICKS, DEAD_LETTER, HEARTBEATS, ORDERS
 from stream.transport import RecordBatch
 
 log = structlog.get_logger(__name__)
 
-RETRY_S = 0.5
+#: Events counted but not stored beyond which the input waits.
+MAX_UNSTORED = 1_000_000
 
 
-class Pipeline:
-    """Ingest of one worker. `lag` tells how many records of a topic partition are not counted."""
+class Pipeline(Assignment):
+    """Ingest of one worker. `lag` tells how many records of a topic partition are not counted.
+
+    `ask`, `adopt` and `rejoin` are those of `Assignment`.
+    """
 
     def __init__(
         self,
@@ -54,16 +56,20 @@ class Pipeline:
         *,
         clock_ms: Callable[[], int],
         lag: Lag,
+        ask: Ask = told_nothing,
+        adopt: bool = False,
+        rejoin: Callable[[], None] = lambda: None,
     ) -> None:
-        self._settings = settings
-        self._store = store
+        super().__init__(settings, store, output, ask=ask, adopt=adopt, rejoin=rejoin)
         self._sink = sink
-        self.output = output
         self._people = people
         self._clock_ms = clock_ms
         self._lag = lag
-        self.owned: dict[int, Owned] = {}
-        self._flushing = asyncio.Lock()
+        self._unstored = 0
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+        #: Topic partitions that are not to be fetched: they run ahead of the other inputs.
+        self.held: frozenset[TP] = frozenset()
         self._store_answers = asyncio.Event()
         self._store_answers.set()
         ingest = settings.ingest
@@ -76,72 +82,7 @@ class Pipeline:
         }
         self._orders = OrderDecoder(**limits)
         self._clicks = ClickDecoder(**limits)
-        self.rollups = Rollups(
-            store,
-            settings.kafka.partitions,
-            bucket_ms=settings.window.bucket,
-            retention_ms=settings.state.retention,
-        )
         self.events_in = 0
-
-    # -- ownership and offsets -------------------------------------------------------------------
-
-    async def resume_offsets(self, assigned: set[TP], generation: int) -> Mapping[TP, int]:
-        """Take over the assigned partitions; where reading goes on."""
-        numbers = {tp.partition for tp in assigned}
-        async with self._flushing:
-            for number in set(self.owned) - numbers:
-                self._release(number)
-            for number in sorted(numbers):
-                await self._take_over(number)
-        log.info("partitions_assigned", partitions=sorted(numbers), generation=generation)
-        return {
-            tp: self.owned[tp.partition].partition.positions[tp.topic]
-            for tp in assigned
-            if tp.topic in self.owned[tp.partition].partition.positions
-        }
-
-    def flushed_offset(self, tp: TP) -> int | None:
-        """Next offset after all that is safely stored, or None."""
-        owned = self.owned.get(tp.partition)
-        return None if owned is None else owned.stored.get(tp.topic)
-
-    async def _take_over(self, number: int) -> None:
-        owned = self.owned.get(number)
-        if owned is not None:
-            if (await self._store.meta(number)).get("fence") == str(owned.token):
-                owned.heartbeats.clear()  # they are read again
-                return
-            self._release(number)
-        token = await self._store.acquire(number)
-        partition = await restore(
-            self._store,
-            number,
-            self._settings.window,
-            retention_ms=self._settings.state.retention,
-        )
-        owned = self.owned[number] = Owned(partition, token, dict(partition.positions))
-        if number == 0:
-            self._hand_on_rollups(await self.rollups.acquire())
-        await self._emit_again(owned)
-
-    def _release(self, number: int) -> None:
-        del self.owned[number]
-        self.output.forget(number)
-        if number == 0:
-            self.rollups.release()
-            self.output.forget(ROLLUPS)
-
-    async def _emit_again(self, owned: Owned) -> None:
-        """Serve the partition from the store, and publish the closes that were perhaps not sent."""
-        partition = owned.partition
-        through, emitted = partition.closed_through_ms, partition.emitted_through_ms
-        if through is None:
-            return
-        width = self._settings.window.bucket
-        starts = range(through if emitted is None else emitted, through, width)
-        closed = await stored_closes(self._store, partition.number, len(partition.series), starts)
-        self._hand_on(owned, closed)
 
     # -- batches ---------------------------------------------------------------------------------
 
@@ -175,7 +116,7 @@ class Pipeline:
                 continue
             try:
                 entry = self._decode_catalog(value)
-            except (msgspec.MsgspecError, UnicodeDecodeError, UnreadableEvent) as error:
+            except UNREADABLE as error:
                 fault = unreadable(error)
                 self._refuse(owned, fresh, [Refused(position, fault.reason, fault.detail)])
                 continue
@@ -192,32 +133,72 @@ class Pipeline:
         owned, fresh = mine
         for position, value in enumerate(fresh.values):
             try:
-                owned.heartbeats.append(decode_heartbeat(value or b""))
-            except msgspec.MsgspecError as error:
-                self._refuse(owned, fresh, [Refused(position, "malformed_json", str(error))])
+                heartbeat = decode_heartbeat(value or b"")
+                if heartbeat.event_time_ms > self._latest_ms() + self._settings.window.bucket:
+                    raise UnreadableEvent("future_timestamp", f"a promise of {heartbeat}")
+            except UNREADABLE as error:
+                fault = unreadable(error)
+                self._refuse(owned, fresh, [Refused(position, fault.reason, fault.detail)])
+            else:
+                owned.heartbeats.append(heartbeat)
         owned.advance(self._idle(owned), cause_ms=fresh.newest_timestamp_ms)
         owned.partition.moved_to(HEARTBEATS.name, fresh.next_offset)
 
-    async def _on_events(
-        self, batch: RecordBatch, count: Callable[[Partition, RecordBatch], Judged]
-    ) -> None:
+    async def _on_events(self, batch: RecordBatch, count: Count) -> None:
         await self._format.prepare(batch.records)
         await self._ready()
-        mine = self._mine(batch)
-        if mine is None:
+        owned = self.owned.get(batch.partition)
+        if owned is None:
             return
-        owned, fresh = mine
+        owned.parked.setdefault(batch.topic, deque()).append((batch, count))
+        self._catch_up(owned)
+        self._hold()
+
+    def _catch_up(self, owned: Owned) -> None:
+        """Count what waits, as far as no input runs ahead."""
+        timeout_ms = self._settings.window.idle_timeout
+        moved = True
+        while moved:
+            moved = False
+            for topic, parked in owned.parked.items():
+                while parked and not owned.ahead(topic, self._lag, timeout_ms=timeout_ms):
+                    self._count(owned, *parked.popleft())
+                    moved = True
+
+    def _taken_over(self) -> None:
+        self._hold()
+
+    def _hold(self) -> None:
+        """Say which topic partitions are not to be fetched."""
+        held = frozenset(
+            TP(topic, number)
+            for number, owned in self.owned.items()
+            for topic, parked in owned.parked.items()
+            if parked
+        )
+        if held != self.held:
+            log.debug("inputs_held", topics=sorted({tp.topic for tp in held}))
+            self.held = held
+
+    def _count(self, owned: Owned, batch: RecordBatch, count: Count) -> None:
+        fresh = owned.fresh(batch)
+        if fresh is None:
+            return
         judged = count(owned.partition, fresh)
         self._refuse(owned, fresh, judged.refused)
         EVENTS.labels(fresh.topic, "counted").inc(judged.counted)
         EVENTS.labels(fresh.topic, "duplicate").inc(judged.duplicates)
         self.events_in += len(fresh)
+        self._unstored += len(fresh)
+        if self._unstored > MAX_UNSTORED:
+            self._has_room.clear()
         owned.partition.moved_to(fresh.topic, fresh.next_offset)
         owned.progress_s[fresh.topic] = time.monotonic()
         owned.advance(self._idle(owned), cause_ms=fresh.newest_timestamp_ms)
 
     async def _ready(self) -> None:
         await self._store_answers.wait()
+        await self._has_room.wait()
         await self.output.wait_for_room()
 
     def _mine(self, batch: RecordBatch) -> tuple[Owned, RecordBatch] | None:
@@ -261,6 +242,10 @@ class Pipeline:
                 marks.append(owned.partition.closed_through_ms or 0)
         for owned in silent if marks else ():
             owned.partition.close_through(min(marks), cause_ms=now_ms)
+        for owned in self.owned.values():
+            self._catch_up(owned)
+        self._hold()
+        self.claim_again()
 
     @property
     def watermark_ms(self) -> int | None:
@@ -301,6 +286,7 @@ class Pipeline:
         """Store everything that was read so far; waits until the store has it."""
         while True:
             async with self._flushing:
+                unstored = self._unstored
                 try:
                     for number in sorted(self.owned):
                         await self._flush_one(number)
@@ -310,6 +296,9 @@ class Pipeline:
                     log.warning("flush_waits", reason=str(error))
                 else:
                     self._store_answers.set()
+                    self._unstored -= unstored
+                    if self._unstored <= MAX_UNSTORED:
+                        self._has_room.set()
                     return
             await asyncio.sleep(RETRY_S)
 
@@ -339,18 +328,6 @@ class Pipeline:
         if pending.closed:
             self._hand_on(owned, pending.closed)
 
-    def _hand_on(self, owned: Owned, closed: list[Closed]) -> None:
-        partition = owned.partition
-
-        def emitted(through_ms: int) -> None:
-            partition.emitted_through_ms = max(partition.emitted_through_ms or 0, through_ms)
-            partition.changed = True
-
-        through = partition.closed_through_ms or 0
-        self.output.put(
-            ClosedBuckets(partition.number, partition.series.ids, closed, through, emitted)
-        )
-
     async def _close_rollups(self) -> None:
         if 0 not in self.owned:
             return
@@ -362,14 +339,6 @@ class Pipeline:
             return
         if closed:
             self._hand_on_rollups(closed)
-
-    def _hand_on_rollups(self, closed: list[Closed]) -> None:
-        rollups = self.rollups
-        through = rollups.closed_through_ms
-        if through is not None:
-            self.output.put(
-                ClosedBuckets(ROLLUPS, rollups.series, closed, through, rollups.emitted)
-            )
 
 
 #: An unbound method that consumes the batches of one topic.

@@ -76,7 +76,9 @@ class Stats:
         """Whether all that was read is stored, and all that it closes is served and published."""
         pipeline = self._pipeline
         read = all(
-            not owned.heartbeats and owned.stored == owned.partition.positions
+            not owned.heartbeats
+            and not any(owned.parked.values())
+            and owned.stored == owned.partition.positions
             for owned in pipeline.owned.values()
         )
         return read and self._output.idle and not pipeline.closes_due

@@ -17,13 +17,18 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import aiokafka
+import structlog
 from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult, PartitionRecords
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.errors import ConsumerStoppedError, CorruptRecordException
-from aiokafka.structs import TopicPartition
+from aiokafka.errors import ConsumerStoppedError, CorruptRecordException, KafkaError
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.serializers.codecs import Codec
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from faust.types import TP, ConsumerMessage
+
+from stream.errors import ServiceUnavailable, SurgecastError
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -79,11 +84,19 @@ class OffsetAuthority(Protocol):
     async def flush(self) -> None:
         """Store everything that was read so far."""
 
+    @property
+    def held(self) -> frozenset[TP]:
+        """Topic partitions that are not to be fetched for now."""
+
 
 def _whole_batches(
     source: PartitionRecords, *, topic: str, partition: int
 ) -> Iterator[RecordBatch]:
-    """One `RecordBatch` a broker batch; keeps `source.next_fetch_offset` as aiokafka would."""
+    """One `RecordBatch` a broker batch; keeps `source.next_fetch_offset` as aiokafka would.
+
+    Where a fetch ends in what is no record (control batches, aborted transactions), an empty one
+    tells how far reading has come all the same.
+    """
     batches = source._records
     from_offset = source.next_fetch_offset
     while batches.has_next():
@@ -114,6 +127,8 @@ def _whole_batches(
             newest_timestamp_ms=batch.max_timestamp or 0,
         )
         from_offset = source.next_fetch_offset
+    if source.next_fetch_offset > from_offset:
+        yield RecordBatch(topic, partition, [], from_offset, source.next_fetch_offset, 0)
 
 
 def _joined(batches: list[RecordBatch]) -> RecordBatch:
@@ -134,7 +149,18 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         # orders, clicks and catalog of a SKU need.
         consumer._partition_assignment_strategy = (RangePartitionAssignor,)
         consumer._fetch_max_wait_ms = 100
+        # Faust has no setting for it: what a producer took back must not be counted.
+        consumer._isolation_level = "read_committed"
         return consumer
+
+    async def on_start(self) -> None:
+        """Connect; a broker that is away is said in a line, and the worker ends."""
+        try:
+            await super().on_start()
+        except KafkaError as error:
+            explained = ServiceUnavailable(f"the broker did not answer: {error}")
+            cast(Any, self.app).explain(explained)
+            raise explained from error
 
     async def _fetch_records(
         self,
@@ -149,6 +175,13 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         if consumer._closed or fetcher._closed:
             raise ConsumerStoppedError
         deadline = time.monotonic() + (timeout or 0.0)
+        held = self.authority.held
+        if held:
+            active_partitions = active_partitions - held
+            if not active_partitions:  # aiokafka takes none for all
+                await asyncio.sleep(min(0.05, timeout or 0.0))
+                return {}
+            deadline = min(deadline, time.monotonic() + 0.05)  # held ones may be free by then
         with fetcher._subscriptions.fetch_context():
             while True:
                 for tp, result in fetcher._records.items():
@@ -164,6 +197,36 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
                     }
                 if not await _another_fetch(fetcher, remaining) or not self.consumer.flow_active:
                     return {}
+
+    @property
+    def authority(self) -> OffsetAuthority:
+        """The owner of the state."""
+        return cast(BatchConsumer, self.consumer).authority
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        """Tell Kafka what is stored; when it cannot be told now, the next commit will do.
+
+        Nothing depends on it: reading resumes where the store says.
+        """
+        wanted = {
+            TopicPartition(tp.topic, tp.partition): OffsetAndMetadata(offset, "")
+            for tp, offset in offsets.items()
+            if tp in self.assignment()
+        }
+        if not wanted:
+            return False
+        try:
+            await self._ensure_consumer().commit(wanted)
+        except KafkaError as error:
+            log.warning("commit_waits", reason=repr(error))
+            return False
+        self.tp_last_committed_at.update(dict.fromkeys(offsets, time.monotonic()))
+        return True
+
+    def rejoin(self) -> None:
+        """Make the group assign partitions once more; may be called from another thread."""
+        coordinator = self._ensure_consumer()._coordinator
+        self.thread_loop.call_soon_threadsafe(coordinator.request_rejoin)
 
 
 def _hand_over(tp: TopicPartition, result: FetchResult) -> None:
@@ -217,9 +280,13 @@ class BatchConsumer(Consumer):
         """Go to the offsets stored beside the state; elsewhere to the committed ones."""
         committed = dict(await super().seek_to_committed())
         self._committed_in_kafka = {tp: offset for tp, offset in committed.items() if offset}
-        resume = await self.authority.resume_offsets(
-            set(self.assignment()), self.app.consumer_generation_id
-        )
+        try:
+            resume = await self.authority.resume_offsets(
+                set(self.assignment()), self.app.consumer_generation_id
+            )
+        except SurgecastError as error:
+            await cast(Any, self.app).give_up(error)
+            raise
         if resume:
             await self._thread.seek_wait(resume)
         return committed | dict(resume)
@@ -229,6 +296,31 @@ class BatchConsumer(Consumer):
         await super().perform_seek()
         self._committed_offset.clear()
         self._committed_offset.update(self._committed_in_kafka)
+
+    async def _commit_offsets(
+        self, offsets: Mapping[TP, int], start_new_transaction: bool = True
+    ) -> bool:
+        before = {tp: self._committed_offset[tp] for tp in offsets}
+        done = await super()._commit_offsets(offsets, start_new_transaction)
+        if not done:
+            self._committed_offset.update(before)  # Faust takes it for committed even so
+        return done
+
+    async def places(self, tps: set[TP]) -> tuple[dict[TP, int], dict[TP, int]]:
+        """Earliest and end offset of topic partitions. Raises ServiceUnavailable."""
+        try:
+            earliest = await self._thread.earliest_offsets(*tps)
+            end = await self._thread.highwaters(*tps)
+        except KafkaError as error:
+            raise ServiceUnavailable(f"the broker told no offsets: {error!r}") from error
+        return (
+            {TP(tp.topic, tp.partition): offset for tp, offset in earliest.items()},
+            {TP(tp.topic, tp.partition): offset for tp, offset in end.items()},
+        )
+
+    def rejoin(self) -> None:
+        """Make the group assign partitions once more."""
+        cast(BatchConsumerThread, self._thread).rejoin()
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         for tp in self.assignment():

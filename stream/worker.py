@@ -9,7 +9,7 @@ import gc
 import os
 import socket
 import time
-from typing import Any
+from typing import Any, cast
 
 import redis
 import redis.asyncio as aioredis
@@ -22,8 +22,10 @@ from model.contract import FEATURE_NAMES, FeatureSpec
 from stream.agents import attach
 from stream.app import SurgecastApp, create_app, kafka_client
 from stream.champion import ChampionWatch
+from stream.errors import IncompatibleState, ServiceUnavailable, SurgecastError
+from stream.identity import Places, read_identity
 from stream.output import Output
-from stream.pipeline import Pipeline
+from stream.pipeline import CONSUMERS, Pipeline
 from stream.registry import Registry
 from stream.serving import Serving
 from stream.settings import Settings
@@ -32,13 +34,15 @@ from stream.sinks.readside import ReadSide
 from stream.state.connect import pseudonyms, redis_options
 from stream.state.history import StoredHistory, load_history
 from stream.state.keys import ROLLUPS, Tag
-from stream.state.redis import RedisStore
+from stream.state.redis import RedisStore, store_answers
 from stream.stats import Stats
+from stream.transport import BatchConsumer
 
 log = structlog.get_logger(__name__)
 
 STATS_EVERY_S = 0.5
 CHAMPION_EVERY_S = 2.0
+BROKER_EVERY_S = 10.0
 AHEAD_RETENTION_MS = 7 * 86_400_000
 
 
@@ -50,7 +54,9 @@ def now_ms() -> int:
 class WorkerService(Service):
     """Everything of a worker that is not an agent; started and stopped with the Faust app."""
 
-    def __init__(self, app: SurgecastApp, settings: Settings, **kwargs: Any) -> None:
+    def __init__(
+        self, app: SurgecastApp, settings: Settings, *, adopt: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         url, options = redis_options(settings)
         self.settings = settings
@@ -83,6 +89,9 @@ class WorkerService(Service):
             pseudonyms(settings, self._blocking),
             clock_ms=now_ms,
             lag=self._lag,
+            ask=self._ask,
+            adopt=adopt,
+            rejoin=self._rejoin,
         )
         self._stats = Stats(self.worker_id, self.pipeline, self._output, self._lag)
         self._champion = ChampionWatch(
@@ -95,6 +104,13 @@ class WorkerService(Service):
 
     async def on_start(self) -> None:
         """Connect the producer and say what this deployment looks like."""
+        try:
+            await self._introduce()
+        except SurgecastError as error:
+            await self._app.give_up(error)
+            raise
+
+    async def _introduce(self) -> None:
         await self._sink.start()
         settings = self.settings
         await self._read_side.info(
@@ -125,8 +141,26 @@ class WorkerService(Service):
     async def _publish_stats(self) -> None:
         while not self.should_stop:
             document = self._stats.document(at_ms=now_ms())
-            await self._read_side.stats(self.worker_id, document)
+            try:
+                await self._read_side.stats(self.worker_id, document)
+            except ServiceUnavailable as error:
+                log.debug("statistics_wait", reason=str(error))
             await asyncio.sleep(STATS_EVERY_S)
+
+    @Service.task
+    async def _watch_broker(self) -> None:
+        """A topic that is recreated under a running worker stops it: its offsets mean nothing."""
+        loop = asyncio.get_running_loop()
+        topics = list(CONSUMERS)
+        while not self.should_stop:
+            await asyncio.sleep(BROKER_EVERY_S)
+            try:
+                identity = await loop.run_in_executor(None, read_identity, self.settings, topics)
+                self.pipeline.require_same(identity)
+            except ServiceUnavailable as error:
+                log.debug("broker_silent", reason=str(error))
+            except IncompatibleState as error:
+                await self._app.give_up(error)
 
     async def on_stop(self) -> None:
         """Disconnect; what was read has been stored by the consumer's own stop."""
@@ -138,9 +172,21 @@ class WorkerService(Service):
         return [*numbers, ROLLUPS] if 0 in self.pipeline.owned else numbers
 
     def _history(self, tag: Tag, from_ms: int | None, to_ms: int | None) -> StoredHistory | None:
-        return load_history(
-            self._blocking, tag, bucket_ms=self.settings.window.bucket, from_ms=from_ms, to_ms=to_ms
-        )
+        bucket_ms = self.settings.window.bucket
+        with store_answers():
+            return load_history(
+                self._blocking, tag, bucket_ms=bucket_ms, from_ms=from_ms, to_ms=to_ms
+            )
+
+    async def _ask(self, assigned: set[TP]) -> Places:
+        topics = sorted({tp.topic for tp in assigned})
+        loop = asyncio.get_running_loop()
+        identity = await loop.run_in_executor(None, read_identity, self.settings, topics)
+        earliest, end = await cast(BatchConsumer, self._app.consumer).places(assigned)
+        return Places(identity, earliest, end)
+
+    def _rejoin(self) -> None:
+        cast(BatchConsumer, self._app.consumer).rejoin()
 
     def _lag(self, tp: TP) -> int | None:
         consumer = self._app.consumer
@@ -153,10 +199,14 @@ class WorkerService(Service):
         return max(0, highwater - owned.partition.positions.get(tp.topic, 0))
 
 
-def run(settings: Settings) -> None:
-    """Run a worker until it is told to stop (SIGTERM, SIGINT). Blocks."""
+def run(settings: Settings, *, adopt: bool = False) -> None:
+    """Run a worker until it is told to stop (SIGTERM, SIGINT). Blocks.
+
+    `adopt` accepts a broker that the stored offsets do not fit. Raises the SurgecastError that
+    stopped it, where one did.
+    """
     app = create_app(settings, data_dir=settings.data_dir / "faust")
-    service = WorkerService(app, settings)
+    service = WorkerService(app, settings, adopt=adopt)
     app.offset_authority = service.pipeline
     attach(app, service.pipeline)
     app.add_dependency(service)
@@ -167,7 +217,12 @@ def run(settings: Settings) -> None:
         redirect_stdouts=False,
         quiet=True,
     )
-    worker.execute_from_commandline()
+    try:
+        worker.execute_from_commandline()
+    except SystemExit:
+        if app.fatal is not None:
+            raise app.fatal from None
+        raise
 
 
 def _calm_the_collector() -> None:

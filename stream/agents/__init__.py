@@ -6,6 +6,7 @@ from faust.types import StreamT
 from mode import CrashingSupervisor
 
 from stream.app import SurgecastApp
+from stream.errors import SurgecastError
 from stream.pipeline import CONSUMERS, Pipeline
 from stream.transport import AsFetched, RecordBatch
 
@@ -21,7 +22,11 @@ def _attach_one(
 ) -> None:
     async def agent(batches: StreamT[RecordBatch]) -> None:
         async for batch in batches:
-            await consume(batch)
+            try:
+                await consume(batch)
+            except SurgecastError as error:
+                await app.give_up(error)
+                raise
 
     topic = app.topic(name, key_serializer="raw", value_serializer=AsFetched(), allow_empty=True)
     # A batch that fails must not be skipped: the worker stops, and resumes at the stored offsets.

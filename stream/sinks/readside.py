@@ -1,7 +1,8 @@
 """The read side in Redis: newest forecasts, one-step-ahead bands, worker statistics.
 
 Written before anything goes to Kafka, because readers must not wait for encoding. These are caches
-of what the stored features imply; they carry no fence and can be rebuilt at any time.
+of what the stored features imply; they carry no fence and can be rebuilt at any time. Every method
+raises ServiceUnavailable when the store does not answer.
 """
 
 import json
@@ -13,6 +14,7 @@ import redis.asyncio as aioredis
 from model.contract import QuantileForecast
 from stream.state import keys
 from stream.state.keys import Tag
+from stream.state.redis import store_answers
 
 #: Quantiles kept of the forecast one step ahead.
 AHEAD_QUANTILES = (0.1, 0.5, 0.9)
@@ -28,9 +30,10 @@ class ReadSide:
 
     async def info(self, info: dict[str, Any]) -> None:
         """Say what this deployment looks like; labels of an earlier writer are kept."""
-        old = json.loads(await self._client.get(keys.info()) or b"{}")
-        merged = {"labels": old.get("labels", {}), **info}
-        await self._client.set(keys.info(), json.dumps(merged))
+        with store_answers():
+            old = json.loads(await self._client.get(keys.info()) or b"{}")
+            merged = {"labels": old.get("labels", {}), **info}
+            await self._client.set(keys.info(), json.dumps(merged))
 
     async def forecast(
         self,
@@ -55,6 +58,12 @@ class ReadSide:
             int(np.argmin(np.abs(np.array(forecast.quantiles) - q))) for q in AHEAD_QUANTILES
         ]
         ahead = forecast.units_SHQ[:, 0, columns].astype("<f2")
+        with store_answers():
+            await self._replace(tag, header, forecast, ahead.tobytes())
+
+    async def _replace(
+        self, tag: Tag, header: dict[Any, Any], forecast: QuantileForecast, ahead: bytes
+    ) -> None:
         origin = forecast.origin_ms
         async with self._client.pipeline(transaction=True) as block:
             block.hset(keys.of(tag, "forecast"), mapping=header)
@@ -63,10 +72,11 @@ class ReadSide:
                 keys.of(tag, "forecast", "cumulative"),
                 forecast.cumulative_SHQ.astype("<f4").tobytes(),
             )
-            block.set(keys.of(tag, "ahead", origin), ahead.tobytes())
+            block.set(keys.of(tag, "ahead", origin), ahead)
             block.delete(keys.of(tag, "ahead", origin - self._ahead_retention_ms))
             await block.execute()
 
     async def stats(self, worker_id: str, stats: dict[str, Any]) -> None:
         """Publish one worker's counters; they expire when the worker is gone."""
-        await self._client.set(keys.stats(worker_id), json.dumps(stats), ex=STATS_EXPIRE_S)
+        with store_answers():
+            await self._client.set(keys.stats(worker_id), json.dumps(stats), ex=STATS_EXPIRE_S)

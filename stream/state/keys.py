@@ -7,9 +7,10 @@ any layout change: two builds that disagree never read each other's bytes.
     sc1:info                  JSON: bucket_ms, partitions, feature_names, horizon, labels …
     sc1:pseudonym-key         random bytes, only where privacy.key is not set
     sc1:stats:{worker}        JSON, expires: counters and gauges of one worker
-    sc1:{p}:meta              hash: fence, offset:<topic>, newest_ms:<topic>, segments:<topic>,
-                              count:<topic>:<verdict>, first_bucket_ms, closed_through_ms,
-                              emitted_through_ms, heartbeat_ms, open
+    sc1:{p}:meta              hash: fence, applied, cluster, topic_id:<topic>, offset:<topic>,
+                              newest_ms:<topic>, segments:<topic>, count:<topic>:<verdict>,
+                              first_bucket_ms, closed_through_ms, emitted_through_ms,
+                              heartbeat_ms, open
     sc1:{p}:series            list of series ids; the position is the slot
     sc1:{p}:categories        hash SKU → category
     sc1:{p}:open:<start_ms>   int64 [slots × F], sums of an open bucket

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from kafka.structs import TopicPartition
 from redis import Redis
 
 from model.contract import FEATURE_NAMES
+from stream.jobs.sample import sample_orders
 from stream.settings import Settings, child_environment
 from stream.state.history import load_history
 
@@ -27,11 +28,11 @@ SURGECAST = Path(sys.executable).with_name("surgecast")
 class WorkerProcess:
     """`surgecast worker` with its log; killed at the end whatever happens."""
 
-    def __init__(self, settings: Settings, log: Path) -> None:
+    def __init__(self, settings: Settings, log: Path, arguments: Sequence[str] = ()) -> None:
         self.log = log
         self._file = log.open("ab")
         self.process = subprocess.Popen(
-            [str(SURGECAST), "worker"],
+            [str(SURGECAST), "worker", *arguments],
             env=child_environment(settings),
             stdout=self._file,
             stderr=subprocess.STDOUT,
@@ -92,6 +93,12 @@ def produce(servers: str, topic: str, rows: Iterable[tuple[bytes | None, bytes |
     producer.flush()
     producer.close()
     return count
+
+
+def real_lines(n: int) -> pl.DataFrame:
+    """Consecutive real order lines of October 2011."""
+    orders = pl.read_parquet(sample_orders())
+    return orders.filter(pl.col("ts") >= 1_317_600_000_000).sort("ts", "event_id").head(n)
 
 
 def order_records(lines: pl.DataFrame) -> list[tuple[bytes, bytes]]:

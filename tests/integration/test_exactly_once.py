@@ -7,11 +7,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 from redis import Redis
 
-from stream.jobs.sample import sample_orders
 from stream.settings import Settings
 from tests.integration.stack import (
     WorkerProcess,
@@ -19,6 +17,7 @@ from tests.integration.stack import (
     order_records,
     produce,
     read_topic,
+    real_lines,
     recount,
     statistics,
     stored_counts,
@@ -48,12 +47,6 @@ def deployment(
             window={"idle_timeout": "2s", "dedup": "7d"},
             state={"retention": "400d"},
         )
-
-
-def real_lines(n: int) -> pl.DataFrame:
-    """Consecutive real order lines of October 2011."""
-    orders = pl.read_parquet(sample_orders())
-    return orders.filter(pl.col("ts") >= 1_317_600_000_000).sort("ts", "event_id").head(n)
 
 
 def servers(settings: Settings) -> str:
