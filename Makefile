@@ -1,6 +1,8 @@
 # make run    install into .venv and show live forecasts of the shipped orders
 # make test   install what the tests need and run everything
 # make check  ruff, mypy, import contracts
+# make soak   break workers, broker and store for half an hour; features must stay exact
+# make fuzz   a million mutated records through decoder, counting and dead letters
 # make clean  remove .venv, var and caches
 
 VENV := .venv
@@ -8,7 +10,7 @@ BIN := $(VENV)/bin
 SPEED ?= 3600
 PYTEST_ARGS ?= -q
 
-.PHONY: run test check clean tools
+.PHONY: run test check clean tools soak fuzz
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.embedded
@@ -22,6 +24,12 @@ check: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+soak: $(VENV)/.test
+	$(BIN)/pytest -m soak tests/integration/test_chaos.py $(PYTEST_ARGS)
+
+fuzz: $(VENV)/.test
+	PYTHONPATH=. $(BIN)/python benchmarks/fuzz.py
 
 tools:
 	@bash scripts/test_tools.sh
