@@ -25,6 +25,7 @@ Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the command line."""
     app.command()(worker)
+    app.command()(router)
     app.command()(api)
     app.command()(dashboard)
 
@@ -49,6 +50,36 @@ def worker(context: typer.Context, adopt: Adopt = False) -> None:
     from stream.worker import run  # takes seconds to load: a mistake is said before
 
     run(settings, adopt=adopt)
+
+
+def router(
+    context: typer.Context,
+    source: Annotated[
+        str | None, typer.Option(help="Topic of order documents. [router.source]")
+    ] = None,
+) -> None:
+    """Explode order documents, or lines keyed by order or customer, into the topic orders.
+
+    Example:  surgecast router --source shop-orders
+    """
+    from stream.embedded import require_free_port
+    from stream.kafka_admin import bootstrap_servers
+    from stream.telemetry import serve_metrics
+
+    settings = settings_of(context, **({"router": {"source": source}} if source else {}))
+    bootstrap_servers(settings)
+    if settings.router.source is None:
+        raise UsageError("no topic to route: give --source, or set SURGECAST_ROUTER__SOURCE")
+    if settings.privacy.key is None:
+        _with_store(settings)  # the key of the pseudonyms lies there
+    host, port = settings.worker.metrics_host, settings.worker.metrics_port
+    if port is not None:
+        setting = "SURGECAST_WORKER__METRICS_PORT"
+        require_free_port(host, port, what="the router's /metrics", setting=setting)
+        serve_metrics(host, port)
+    from stream.router import run
+
+    run(settings)
 
 
 def api(context: typer.Context, host: Host = None, port: Port = None) -> None:

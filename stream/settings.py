@@ -129,6 +129,16 @@ class IngestSettings(Section):
     schema_registry_cafile: Path | None = None
 
 
+class RouterSettings(Section):
+    """A topic keyed by order or customer, or of order documents, that `surgecast router` re-keys.
+
+    There is none unless `source` names it.
+    """
+
+    source: str | None = None
+    format: Literal["json", "avro"] = "json"
+
+
 class ModelSettings(Section):
     """What the forecast looks like and where models are kept (default: `<data_dir>/registry`)."""
 
@@ -205,6 +215,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     state: StateSettings = StateSettings()
     ingest: IngestSettings = IngestSettings()
+    router: RouterSettings = RouterSettings()
     model: ModelSettings = ModelSettings()
     forecasts: ForecastSettings = ForecastSettings()
     trainer: TrainerSettings = TrainerSettings()

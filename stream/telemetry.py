@@ -32,6 +32,9 @@ EVENTS: Final = Counter(
     "Events by topic and verdict: counted, duplicate, late, rejected.",
     ["topic", "verdict"],
 )
+ROUTED: Final = Counter(
+    "surgecast_routed", "What a router has read and sent: documents, lines, refused.", ["what"]
+)
 BUCKETS_CLOSED: Final = Counter(
     "surgecast_buckets_closed", "Buckets closed, per partition.", ["partition"]
 )

@@ -26,13 +26,15 @@ SURGECAST = Path(sys.executable).with_name("surgecast")
 
 
 class WorkerProcess:
-    """`surgecast worker` with its log; killed at the end whatever happens."""
+    """`surgecast worker`, or another role, with its log; killed at the end whatever happens."""
 
-    def __init__(self, settings: Settings, log: Path, arguments: Sequence[str] = ()) -> None:
+    def __init__(
+        self, settings: Settings, log: Path, arguments: Sequence[str] = (), *, role: str = "worker"
+    ) -> None:
         self.log = log
         self._file = log.open("ab")
         self.process = subprocess.Popen(
-            [str(SURGECAST), "worker", *arguments],
+            [str(SURGECAST), role, *arguments],
             env=child_environment(settings),
             stdout=self._file,
             stderr=subprocess.STDOUT,
