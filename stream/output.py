@@ -7,6 +7,7 @@ published for every bucket of every series, after the read side has its forecast
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -47,6 +48,8 @@ class ClosedBuckets:
     buckets: list[Closed]
     through_ms: int
     emitted: Callable[[int], None] = field(default=lambda _: None)
+    #: How often the partition had moved away when this was put.
+    moves: int = 0
 
     @property
     def count(self) -> int:
@@ -90,6 +93,7 @@ class Output:
         self._through: dict[Tag, int] = {}
         self._unpublished: dict[Tag, _Unpublished] = {}
         self._published_ms: dict[Tag, int] = {}
+        self._moves: Counter[Tag] = Counter()
         self._busy = False
         self.latencies_ms: list[int] = []
         self.buckets_closed = 0
@@ -102,7 +106,8 @@ class Output:
             through_ms = closed.through_ms
             if start + MAX_BUCKETS < len(closed.buckets):
                 through_ms = buckets[-1].start_ms + self._bucket_ms
-            portion = replace(closed, buckets=buckets, through_ms=through_ms)
+            moves = self._moves[closed.tag]
+            portion = replace(closed, buckets=buckets, through_ms=through_ms, moves=moves)
             self._waiting += portion.count
             self._queue.put_nowait(portion)
         if self._waiting > MAX_WAITING:
@@ -131,6 +136,7 @@ class Output:
 
     def forget(self, tag: Tag) -> None:
         """A partition moved away: nothing of it is served any more."""
+        self._moves[tag] += 1  # what of it still waits is the next owner's to publish
         self.serving.forget(tag)
         for mapping in (self._series, self._through, self._unpublished, self._published_ms):
             mapping.pop(tag, None)
@@ -149,7 +155,7 @@ class Output:
         self._waiting -= taken
         if self._waiting <= MAX_WAITING:
             self._room.set()
-        return batch
+        return [closed for closed in batch if closed.moves == self._moves[closed.tag]]
 
     async def _publish_features(self, batch: list[ClosedBuckets]) -> None:
         of = self._features.of
@@ -180,12 +186,19 @@ class Output:
         if swapped:
             due |= dict.fromkeys(self._through)
         for tag in due:
+            moves, through_ms = self._moves[tag], self._through.get(tag)
+            if through_ms is None:
+                continue  # it moved away meanwhile
             forecast = await self._retried(
-                loop.run_in_executor, self._thread, self.serving.advance, tag, self._through[tag]
+                loop.run_in_executor, self._thread, self.serving.advance, tag, through_ms
             )
             if forecast is None:
                 continue
-            await self._retried(self._write, tag, forecast)
+            if moves == self._moves[tag]:
+                await self._retried(self._write, tag, forecast, through_ms)
+            if moves != self._moves[tag]:
+                self.serving.forget(tag)
+                continue
             if cause.get(tag):
                 latency_ms = max(0, self._clock_ms() - cause[tag])
                 self.latencies_ms = [*self.latencies_ms[-999:], latency_ms]
@@ -193,12 +206,12 @@ class Output:
             reason = "swap" if swapped else "close"
             self._unpublished[tag] = _Unpublished(forecast, self._series[tag], reason)
 
-    async def _write(self, tag: Tag, forecast: QuantileForecast) -> None:
+    async def _write(self, tag: Tag, forecast: QuantileForecast, through_ms: int) -> None:
         await self._read_side.forecast(
             tag,
             forecast,
             calibrated=False,
-            watermark_ms=self._through[tag],
+            watermark_ms=through_ms,
             emitted_ms=self._clock_ms(),
         )
 
