@@ -290,7 +290,7 @@ class OrderDecoder(EventDecoder[Order]):
         quantity = _floats(table["quantity"])
         price = np.array(table["unit_price"], np.float64)
         fine = (quantity != 0) & (np.abs(quantity) <= MAX_QUANTITY)
-        with np.errstate(over="ignore"):  # infinite is too much as well
+        with np.errstate(over="ignore", invalid="ignore"):  # infinite is too much as well
             fine &= (price >= 0) & (np.abs(quantity) * price <= MAX_LINE_VALUE)
         for place in np.flatnonzero(~fine).tolist():
             fault = _order_fault(table["quantity"][place], table["unit_price"][place])

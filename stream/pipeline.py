@@ -37,7 +37,7 @@ from stream.transport import RecordBatch
 log = structlog.get_logger(__name__)
 
 #: Events counted but not stored beyond which the input waits.
-MAX_UNSTORED = 1_000_000
+MAX_UNSTORED = 400_000
 
 
 class Pipeline(Assignment):
