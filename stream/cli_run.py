@@ -215,7 +215,7 @@ def backfill(
 ) -> None:
     """Store the closed buckets of a file, before the first worker starts: history to forecast from.
 
-    From an archive, everything a worker needs to go on comes back: see docs/runbook.md.
+    From an archive, everything comes back that the workers need to go on where it ends.
 
     Example:  surgecast backfill orders.parquet --until 2025-03-01
     """

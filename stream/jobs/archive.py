@@ -26,11 +26,8 @@ from stream.state.keys import ROLLUPS, Tag
 
 _BLOCKS_A_TRIP: Final = 64
 _MARKS_KEPT: Final = 400
-#: Meta fields that say nothing of where a partition stands in its topics.
-_NO_MARK: Final = (
-    "fence", "open", "heartbeat_ms", "first_bucket_ms", "closed_through_ms", "emitted_through_ms",
-    "segments:", "count:",
-)  # fmt: skip
+#: Meta fields that say where a partition stands in its topics, and which topics these are.
+_MARK: Final = ("offset:", "newest_ms:", "topic_id:", "cluster")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +144,7 @@ class _Partition:
             self._files.cover(self._tag, covered)
             if self._progress is not None:
                 self._progress(self._tag, day_ms)
-        mark = {name: text for name, text in stored.meta.items() if not name.startswith(_NO_MARK)}
+        mark = {name: text for name, text in stored.meta.items() if name.startswith(_MARK)}
         if mark and mark not in covered.marks[-1:]:
             covered.marks = [*covered.marks, mark][-_MARKS_KEPT:]
         self._files.cover(self._tag, covered)
