@@ -138,8 +138,6 @@ class Assignment:
         if owned is not None:
             fence = (await self._store.meta(number)).get("fence")
             if fence == str(owned.token) and not adopted:
-                owned.heartbeats.clear()  # they are read again
-                owned.parked.clear()
                 if number == 0 and not self.rollups.held:
                     self._hand_on_rollups(await self.rollups.acquire())
                 return

@@ -16,6 +16,7 @@ from stream.errors import LostRecords
 from stream.events import Heartbeat
 from stream.partition import INPUTS, Closed, Judged, Partition
 from stream.state.port import WritePlan
+from stream.topics import HEARTBEATS
 from stream.transport import RecordBatch
 
 #: Records of a topic partition that are not fetched yet; None when not known.
@@ -45,7 +46,8 @@ class Owned:
     partition: Partition
     token: int
     stored: dict[str, int]
-    heartbeats: list[Heartbeat] = field(default_factory=list)
+    #: Promises that wait for their offsets to be read, with the offset of each.
+    heartbeats: list[tuple[int, Heartbeat]] = field(default_factory=list)
     progress_s: dict[str, float] = field(
         default_factory=lambda: dict.fromkeys(INPUTS, time.monotonic())
     )
@@ -88,7 +90,7 @@ class Owned:
         if mine is None or not others or any(now is not None and now >= mine for now in others):
             return False
         position = partition.positions.get(topic, 0)
-        if any(heartbeat.offsets.get(topic, 0) > position for heartbeat in self.heartbeats):
+        if any(promise.offsets.get(topic, 0) > position for _, promise in self.heartbeats):
             return False
         reached = partition.watermark_ms(idle)
         if reached is None:
@@ -108,12 +110,19 @@ class Owned:
     def advance(self, idle: frozenset[str], *, cause_ms: int) -> None:
         """Apply the heartbeats that are due and close what the watermark has passed."""
         partition = self.partition
-        while self.heartbeats and self._reached(self.heartbeats[0]):
-            promised = self.heartbeats.pop(0).event_time_ms
+        while self.heartbeats and self._reached(self.heartbeats[0][1]):
+            promised = self.heartbeats.pop(0)[1].event_time_ms
             partition.heartbeat_ms = max(partition.heartbeat_ms or promised, promised)
+            partition.changed = True
         watermark = partition.watermark_ms(idle)
         if watermark is not None:
             partition.close_through(watermark, cause_ms=cause_ms)
+
+    @property
+    def safe_positions(self) -> dict[str, int]:
+        """Where a successor has to go on: a promise that still waits must be read again."""
+        waiting = {HEARTBEATS.name: self.heartbeats[0][0]} if self.heartbeats else {}
+        return self.partition.positions | waiting
 
     def _reached(self, heartbeat: Heartbeat) -> bool:
         positions = self.partition.positions

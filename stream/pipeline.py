@@ -140,7 +140,7 @@ class Pipeline(Assignment):
                 fault = unreadable(error)
                 self._refuse(owned, fresh, [Refused(position, fault.reason, fault.detail)])
             else:
-                owned.heartbeats.append(heartbeat)
+                owned.heartbeats.append((fresh.records[position].offset, heartbeat))
         owned.advance(self._idle(owned), cause_ms=fresh.newest_timestamp_ms)
         owned.partition.moved_to(HEARTBEATS.name, fresh.next_offset)
 
@@ -308,7 +308,10 @@ class Pipeline(Assignment):
             plan, closed = owned.partition.take_plan()
             if not plan:
                 return
-            owned.pending = Pending(plan, closed, dict(owned.partition.positions))
+            safe = owned.safe_positions
+            if owned.heartbeats:
+                plan.meta[f"offset:{HEARTBEATS.name}"] = str(safe[HEARTBEATS.name])
+            owned.pending = Pending(plan, closed, safe)
         if owned.letters:
             letters, owned.letters = owned.letters, []
             try:

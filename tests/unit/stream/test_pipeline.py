@@ -248,6 +248,26 @@ async def test_a_heartbeat_that_waits_for_records_lets_them_through() -> None:
     assert worker.pipeline.owned[0].partition.closed_through_ms == 4000 * HOUR
 
 
+async def test_a_promise_that_still_waits_survives_a_crash_and_a_rebalance() -> None:
+    """Its offset is not stored as read before it has taken effect."""
+    store = MemoryStore()
+    worker = Worker(store)
+    worker.lag[CLICKS] = 1
+    await worker.join()
+    end = b'{"event_time_ms": %d, "offsets": {"orders": 2}}' % (9 * HOUR)
+    await worker.pipeline.on_heartbeats(batch("heartbeats", [end]))
+    await worker.pipeline.on_orders(batch("orders", [order("1", HOUR)]))
+    await worker.tick()
+    assert (await store.meta(0))["offset:heartbeats"] == "0"
+
+    await worker.join()
+    await worker.pipeline.on_orders(batch("orders", [order("2", HOUR)], offset=1))
+    await worker.tick()
+    stored = await store.meta(0)
+    assert stored["offset:heartbeats"] == "1"
+    assert stored["closed_through_ms"] == str(9 * HOUR)
+
+
 FIRST = Places(Identity("one", {"orders": "id-1"}), {ORDERS: 0, CLICKS: 0}, {ORDERS: 9, CLICKS: 9})
 
 
