@@ -214,3 +214,44 @@ def test_bad_records_go_to_dead_letter_and_their_neighbours_count(
     finally:
         worker.kill()
     assert "secret-person" not in (tmp_path / "worker.log").read_text()
+
+
+def test_an_owner_fenced_while_it_is_assigned_goes_on_by_itself(
+    deployment: Settings, redis_client: Redis, tmp_path: Path
+) -> None:
+    """An intruder that acquires every partition and is gone leaves nothing uncounted."""
+    lines = real_lines(8_000)
+    records = order_records(lines)
+    produce(servers(deployment), "orders", records[:4_000])
+    worker = WorkerProcess(deployment, tmp_path / "worker.log")
+    try:
+        wait_until(lambda: counted(redis_client) == 4_000, "counting the first half")
+        for tag in (*range(PARTITIONS), "r"):
+            redis_client.hincrby(f"sc1:{{{tag}}}:meta", "fence", 1)
+        produce(servers(deployment), "orders", records[4_000:])
+        wait_until(lambda: drained(redis_client, deployment, len(lines)), "the take-over")
+        expected = recount(lines, bucket_ms=HOUR)
+        assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR) == expected
+        assert worker.process.poll() is None
+    finally:
+        worker.kill()
+
+
+def test_a_store_that_forgot_everything_is_filled_again(
+    deployment: Settings, redis_client: Redis, tmp_path: Path
+) -> None:
+    """Offsets vanish with the features, so all that the broker has is counted anew, and once."""
+    lines = real_lines(8_000)
+    records = order_records(lines)
+    produce(servers(deployment), "orders", records[:4_000])
+    worker = WorkerProcess(deployment, tmp_path / "worker.log")
+    try:
+        wait_until(lambda: counted(redis_client) == 4_000, "counting the first half")
+        redis_client.flushall()
+        produce(servers(deployment), "orders", records[4_000:])
+        wait_until(lambda: drained(redis_client, deployment, len(lines)), "counting anew")
+        expected = recount(lines, bucket_ms=HOUR)
+        assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR) == expected
+        assert worker.process.poll() is None
+    finally:
+        worker.kill()
