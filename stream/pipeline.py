@@ -231,7 +231,7 @@ class Pipeline(Assignment):
     def _tick(self) -> None:
         """Advance what only time can: idle inputs, and partitions that are silent altogether."""
         now_ms = self._clock_ms()
-        marks: list[int] = []
+        active: list[int] = []
         silent: list[Owned] = []
         for owned in self.owned.values():
             idle = self._idle(owned)
@@ -239,9 +239,13 @@ class Pipeline(Assignment):
             if len(idle) == len(INPUTS):
                 silent.append(owned)
             else:
-                marks.append(owned.partition.closed_through_ms or 0)
-        for owned in silent if marks else ():
-            owned.partition.close_through(min(marks), cause_ms=now_ms)
+                active.append(owned.partition.closed_through_ms or 0)
+        # A silent partition follows the slowest of those that are not; where all are silent, and
+        # some perhaps never had an event, the one that is furthest.
+        reached = [owned.partition.closed_through_ms or 0 for owned in silent]
+        frontier_ms = min(active) if active else max(reached, default=0)
+        for owned in silent if frontier_ms else ():
+            owned.partition.close_through(frontier_ms, cause_ms=now_ms)
         for owned in self.owned.values():
             self._catch_up(owned)
         self._hold()
