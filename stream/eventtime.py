@@ -29,6 +29,10 @@ def bucket_start_ms(event_time_ms: int, *, width_ms: int) -> int:
     return event_time_ms - event_time_ms % width_ms
 
 
+#: Events in a row that are refused as too far ahead before the stream is believed to have jumped.
+MAX_IMPLAUSIBLE = 100
+
+
 @dataclass(slots=True)
 class Watermark:
     """Watermark of one input of one partition; all times in ms, `newest_ms` None before any event.
@@ -43,6 +47,7 @@ class Watermark:
 
     allowed_lateness_ms: int
     newest_ms: int | None = None
+    implausible_run: int = 0
 
     @property
     def now_ms(self) -> int | None:
@@ -62,14 +67,31 @@ class Watermark:
     def implausible(self, event_time_N: Ints, *, max_gap_ms: int) -> Mask:
         """Events so far ahead of the stream that they must be wrong; call before `observe`.
 
-        The reference is the newest event seen, or the median of the first batch.
+        The reference is the newest event seen, or the median of the first batch. When
+        `MAX_IMPLAUSIBLE` events in a row are ahead of it, it is the reference that was wrong (a
+        first event dated 1970, say): from then on the stream is believed.
+
+        >>> watermark = Watermark(0, newest_ms=0)
+        >>> ahead = np.full(MAX_IMPLAUSIBLE + 2, 1_000)
+        >>> watermark.implausible(ahead, max_gap_ms=10).sum().item()
+        100
         """
         if not len(event_time_N):
             return np.zeros(0, np.bool_)
         reference = self.newest_ms
         if reference is None:
             reference = int(np.sort(event_time_N)[(len(event_time_N) - 1) // 2])
-        return event_time_N > reference + max_gap_ms
+        wild_N = event_time_N > reference + max_gap_ms
+        if not wild_N.any():
+            self.implausible_run = 0
+            return wild_N
+        for place, wild in enumerate(wild_N.tolist()):
+            self.implausible_run = self.implausible_run + 1 if wild else 0
+            if self.implausible_run > MAX_IMPLAUSIBLE:
+                self.implausible_run = 0
+                wild_N[place:] = event_time_N[place:] > int(event_time_N[place]) + max_gap_ms
+                break
+        return wild_N
 
 
 @dataclass(slots=True)

@@ -140,7 +140,12 @@ class Partition:
             self.first_bucket_ms = self.closed_through_ms = self.emitted_through_ms = start_ms
             self.changed = True
         closed = []
-        for start in range(start_ms, end_ms, width):
+        # Silence closes with zeros, but not further back than the store keeps anything: a stream
+        # that jumps by years must not be filled up.
+        kept_from_ms = (end_ms - self.retention_ms) // width * width
+        silent_from_ms = max(start_ms, kept_from_ms)
+        starts = {*range(silent_from_ms, end_ms, width), *(s for s in self.open if s < end_ms)}
+        for start in sorted(starts):
             bucket = self.open.pop(start, None)
             if bucket is None:
                 sums_SF = np.zeros((len(self.series), N_FEATURES), np.int64)

@@ -18,7 +18,7 @@ from stream.state.port import Path, StateStore, WritePlan
 from stream.state.restore import stored_closes
 
 #: Buckets closed in one go.
-MAX_BUCKETS = 200
+MAX_BUCKETS = 1_000
 
 
 @dataclass(frozen=True, slots=True)

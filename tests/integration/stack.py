@@ -113,12 +113,26 @@ def order_records(lines: pl.DataFrame) -> list[tuple[bytes, bytes]]:
 
 
 def read_topic(servers: str, topic: str) -> list[Any]:
-    """All records of a topic. Read until silence: the embedded broker tells no exact end offset."""
-    consumer = KafkaConsumer(bootstrap_servers=servers, consumer_timeout_ms=3_000)
+    """All records of a topic: up to the end the broker tells, then until it stays silent.
+
+    The embedded broker tells an end that lies a batch too low, hence the silence.
+    """
+    consumer = KafkaConsumer(bootstrap_servers=servers)
     places = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()]
     consumer.assign(places)
     consumer.seek_to_beginning(*places)
-    records = list(consumer)
+    ends = consumer.end_offsets(places)
+    records: list[Any] = []
+    deadline, quiet_since = time.monotonic() + 120, time.monotonic()
+    while time.monotonic() < deadline:
+        polled = consumer.poll(timeout_ms=500)
+        for part in polled.values():
+            records += part
+        if polled:
+            quiet_since = time.monotonic()
+        reached = all(consumer.position(place) >= end for place, end in ends.items())
+        if reached and time.monotonic() - quiet_since > 3:
+            break
     consumer.close()
     return records
 

@@ -139,6 +139,21 @@ def test_an_event_far_ahead_of_the_stream_does_not_drag_the_watermark() -> None:
         assert state.watermarks["orders"].newest_ms == 10
 
 
+def test_a_first_event_of_1970_does_not_shut_the_stream_out() -> None:
+    """A hundred events are refused, then the stream is believed, and the gap is not filled up."""
+    state = partition()
+    now = 15_000 * 24 * HOUR
+    sell(state, order("old", 1_234))
+    judged = sell(state, *(order(f"e{i}", now + i * MINUTE) for i in range(300)))
+
+    assert judged.counted == 200
+    assert {refused.reason for refused in judged.refused} == {"future_timestamp"}
+    closed = close(state)
+    assert closed[0].start_ms == 0
+    assert len(closed) == 1 + 48
+    assert sum(bucket.values_SF[:, 3].sum() for bucket in closed) > 1
+
+
 def test_rollups_are_the_sums_of_their_series() -> None:
     """`total` has everything, a category its SKUs, a location its series."""
     state = partition()
