@@ -124,7 +124,11 @@ def _peer_row(
     if done.returncode:
         reason = (done.stderr.strip() or "no output").splitlines()[-1]
         return Row(name, 0.0, "events/s", {"error": reason})
-    measured: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    # A framework may print around it: the result is the last line that is an object.
+    results = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if not results:
+        return Row(name, 0.0, "events/s", {"error": "it ended without a result"})
+    measured: dict[str, Any] = json.loads(results[-1])
     n = measured["events"]
     facts = {"events": n, "cpu_us_per_event": round(measured["cpu_seconds"] / n * 1e6, 3)}
     return Row(name, round(n / measured["seconds"]), "events/s", facts)
