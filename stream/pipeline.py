@@ -240,12 +240,13 @@ class Pipeline(Assignment):
                 silent.append(owned)
             else:
                 active.append(owned.partition.closed_through_ms or 0)
-        # A silent partition follows the slowest of those that are not; where all are silent, and
-        # some perhaps never had an event, the one that is furthest.
+        # A silent partition follows the slowest of those that are not. Where all are silent, only
+        # those that never had an event follow the one that is furthest.
         reached = [owned.partition.closed_through_ms or 0 for owned in silent]
         frontier_ms = min(active) if active else max(reached, default=0)
         for owned in silent if frontier_ms else ():
-            owned.partition.close_through(frontier_ms, cause_ms=now_ms)
+            if active or not owned.partition.series.ids:
+                owned.partition.close_through(frontier_ms, cause_ms=now_ms)
         for owned in self.owned.values():
             self._catch_up(owned)
         self._hold()
