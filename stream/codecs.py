@@ -222,7 +222,9 @@ class EventDecoder(Generic[E]):
         # separator cannot hide a shift between neighbours: no valid SKU contains it.
         if locations.count(None) == len(skus) and None not in keys:
             same = b"\0".join(cast("list[bytes]", keys)) == "\0".join(skus).encode()
-            new = set(skus).difference(self._plain) if same else set(skus)
+            if same and self._plain.issuperset(skus):
+                return skus
+            new = set(skus).difference(self._plain)
             if same and not self._learn({(sku.encode(), sku, None) for sku in new}):
                 return skus
         triples = list(zip(keys, skus, locations, strict=True))
@@ -311,7 +313,7 @@ class ClickDecoder(EventDecoder[Click]):
             common.series_N,
             common.id_hash_N,
             common.refused,
-            np.array(list(map(ACTION_COLUMNS.__getitem__, table["action"])), np.int64),
+            np.fromiter(map(ACTION_COLUMNS.__getitem__, table["action"]), np.int64, len(common)),
             table["visitor_id"],
         )
 

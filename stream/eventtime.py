@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.hashset import Hashes, HashSet, distinct
+
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
-Hashes = NDArray[np.uint64]
 
 
 def bucket_start_ms(event_time_ms: int, *, width_ms: int) -> int:
@@ -114,7 +115,7 @@ class DedupWindow:
     """
 
     window_ms: int
-    segments: dict[int, set[int]] = field(default_factory=dict)
+    segments: dict[int, HashSet] = field(default_factory=dict)
     unsaved: dict[int, list[Hashes]] = field(default_factory=dict)
 
     def fresh(self, hash_N: Hashes, event_time_N: Ints, *, newest_N: Ints, late_N: Mask) -> Mask:
@@ -122,19 +123,18 @@ class DedupWindow:
 
         `newest_N` is the newest event time when each event came.
         """
-        result = np.ones(len(hash_N), np.bool_)
-        hashes = hash_N.tolist()
-        unique = set(hashes)
         segments = sorted(self.segments.items())
-        if len(unique) == len(hashes) and all(seen.isdisjoint(hashes) for _, seen in segments):
-            return result
+        held = [seen.contains(hash_N) for _, seen in segments]
+        repeated = len(distinct(hash_N)) < len(hash_N)
+        if not repeated and not any(held_N.any() for held_N in held):
+            return np.ones(len(hash_N), np.bool_)
         remembered: dict[int, int] = {}
-        for start, seen in segments:
-            remembered.update(dict.fromkeys(unique & seen, start))
-        columns = (event_time_N.tolist(), newest_N.tolist(), late_N.tolist())
-        for place, (event_hash, time, newest, late) in enumerate(
-            zip(hashes, *columns, strict=True)
-        ):
+        for (start, _), held_N in zip(segments, held, strict=True):
+            remembered.update(dict.fromkeys(hash_N[held_N].tolist(), start))
+        columns = (hash_N, event_time_N, newest_N, late_N)
+        events = zip(*(column.tolist() for column in columns), strict=True)
+        result = np.ones(len(hash_N), np.bool_)
+        for place, (event_hash, time, newest, late) in enumerate(events):
             segment_ms = remembered.get(event_hash)
             if segment_ms is not None and segment_ms + 2 * self.window_ms >= newest:
                 result[place] = False
@@ -160,7 +160,10 @@ class DedupWindow:
 
     def load(self, start_ms: int, hash_M: Hashes) -> None:
         """Take a segment's ids in, from the store or as they come."""
-        self.segments.setdefault(start_ms, set()).update(hash_M.tolist())
+        segment = self.segments.get(start_ms)
+        if segment is None:
+            segment = self.segments[start_ms] = HashSet()
+        segment.add(hash_M)
 
     def forget_before(self, newest_ms: int) -> list[int]:
         """Drop segments more than a window behind `newest_ms`; their starts, for the store."""

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Sequence
 from hashlib import blake2b
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -33,20 +34,20 @@ class Pseudonyms:
 
     def __init__(self, key: bytes) -> None:
         self._key = blake2b(key, digest_size=32).digest()
-        self._prefix = blake2b(b"distinct", key=self._key, digest_size=24).digest()
+        distinct = blake2b(b"distinct", key=self._key, digest_size=8).digest()
+        self._seed = int.from_bytes(distinct, "little")
 
     def numbers(self, person_N: Sequence[str]) -> NDArray[np.int64]:
         """63-bit keyed hashes of many people, for counting distinct ones within a bucket.
 
-        XXH3 over a secret prefix: a seventh of BLAKE2b's cost, good enough for sets that never
-        leave the store; what is shown to anybody is `text`.
+        XXH3 under a secret seed: a tenth of BLAKE2b's cost, good enough for sets that never leave
+        the store; what is shown to anybody is `text`.
 
         >>> first, second, third = Pseudonyms(b"k").numbers(["a", "b", "a"]).tolist()
         >>> first == third != second
         True
         """
-        prefix = self._prefix
-        hashes = map(xxh3_64_digest, [prefix + person_id.encode() for person_id in person_N])
+        hashes = map(xxh3_64_digest, map(str.encode, person_N), repeat(self._seed))
         return (np.frombuffer(b"".join(hashes), ">u8") >> np.uint64(1)).astype(np.int64)
 
     def text(self, person_id: str) -> str:

@@ -13,12 +13,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.features.definitions import (
-    N_FEATURES,
-    VISITORS,
-    add_clicks,
-    add_orders,
-)
+from stream.features.definitions import N_FEATURES, VISITORS, add_clicks, add_orders
+from stream.hashset import Hashes, HashSet, distinct
 
 Ints = NDArray[np.int64]
 
@@ -44,8 +40,8 @@ class OpenBucket:
         self._sums = np.zeros((self._capacity, N_FEATURES), np.int64)
         self._dirty = np.zeros(self._capacity // PAGE_SLOTS, np.bool_)
         self._n_slots = n_slots
-        self.visitors: set[int] = set()
-        self.unsaved_visitors: list[Ints] = []
+        self.visitors = HashSet()
+        self.unsaved_visitors: list[Hashes] = []
 
     @classmethod
     def from_bytes(cls, block: bytes, visitors: bytes, n_slots: int) -> "OpenBucket":
@@ -53,7 +49,7 @@ class OpenBucket:
         rows = np.frombuffer(block, "<i8").reshape(-1, N_FEATURES)
         bucket = cls(max(n_slots, len(rows)))
         bucket._sums[: len(rows)] = rows
-        bucket.visitors = set(np.frombuffer(visitors, "<u8").tolist())
+        bucket.visitors.add(np.frombuffer(visitors, "<u8"))
         return bucket
 
     @property
@@ -88,13 +84,14 @@ class OpenBucket:
         A visit is remembered as one integer: the slot in the low bits, above it what fits of the
         pseudonym. Two visitors of one series and bucket are taken for one with a chance of 2⁻³⁹.
         """
-        visits = set((visitor_N >> SLOT_BITS << SLOT_BITS | slot_N).tolist())
-        fresh = visits.difference(self.visitors)
-        if fresh:
-            self.visitors |= fresh
-            fresh_V = np.fromiter(fresh, np.int64, len(fresh))
+        visits = (visitor_N >> SLOT_BITS << SLOT_BITS | slot_N).view(np.uint64)
+        distinct_V = distinct(visits)
+        fresh_V = distinct_V[~self.visitors.contains(distinct_V)]
+        if len(fresh_V):
+            self.visitors.add(fresh_V)
             self.unsaved_visitors.append(fresh_V)
-            np.add.at(self._sums[:, VISITORS], fresh_V & ((1 << SLOT_BITS) - 1), 1)
+            slot_V = (fresh_V & np.uint64((1 << SLOT_BITS) - 1)).view(np.int64)
+            np.add.at(self._sums[:, VISITORS], slot_V, 1)
 
     def unsaved_runs(self) -> Iterator[tuple[int, bytes]]:
         """Byte offset and bytes of each run of changed pages; they count as saved afterwards."""

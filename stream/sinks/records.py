@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from model.contract import FEATURE_NAMES, FeatureSpec, QuantileForecast
@@ -27,25 +28,6 @@ class FeatureRecord(msgspec.Struct):
     bucket_ms: int
     values: dict[str, float]
     spec_hash: str
-
-
-class ForecastRecord(msgspec.Struct):
-    """A forecast of one series, as in the contract."""
-
-    series_id: str
-    sku: str | None
-    location: str | None
-    origin_ms: int
-    bucket_ms: int
-    quantiles: Sequence[float]
-    units: list[list[float]]
-    cumulative_units: list[list[float]]
-    nowcast: None
-    model_id: str
-    calibrated: bool
-    watermark_ms: int
-    emitted_ms: int
-    reason: str
 
 
 class FeatureRecords:
@@ -109,17 +91,35 @@ def forecast_records(
     calibrated: bool,
     reason: str,
 ) -> Iterator[tuple[str, bytes]]:
-    """Series id and record of every series of a forecast; units rounded to 1/1,000."""
-    units = np.round(forecast.units_SHQ.astype(np.float64), 3).tolist()
-    cumulative = np.round(forecast.cumulative_SHQ.astype(np.float64), 3).tolist()
-    for name, units_HQ, cumulative_HQ in zip(series, units, cumulative, strict=False):
+    """Series id and record of every series of a forecast; units rounded to 1/1,000.
+
+    orjson writes the numbers out of the blocks themselves, a fifth of the cost of making each a
+    Python float first.
+    """
+    common = {
+        "origin_ms": forecast.origin_ms,
+        "bucket_ms": forecast.bucket_ms,
+        "quantiles": forecast.quantiles,
+        "nowcast": None,
+        "model_id": forecast.model_id,
+        "calibrated": calibrated,
+        "watermark_ms": watermark_ms,
+        "emitted_ms": emitted_ms,
+        "reason": reason,
+    }
+    units_SHQ = np.ascontiguousarray(np.round(forecast.units_SHQ, 3))
+    cumulative_SHQ = np.ascontiguousarray(np.round(forecast.cumulative_SHQ, 3))
+    for name, units_HQ, cumulative_HQ in zip(series, units_SHQ, cumulative_SHQ, strict=False):
         sku, location = split_series(name)
-        record = ForecastRecord(
-            name, sku, location, forecast.origin_ms, forecast.bucket_ms, forecast.quantiles,
-            units_HQ, cumulative_HQ, None, forecast.model_id, calibrated,
-            watermark_ms, emitted_ms, reason,
-        )  # fmt: skip
-        yield name, _encode(record)
+        record = {
+            "series_id": name,
+            "sku": sku,
+            "location": location,
+            "units": units_HQ,
+            "cumulative_units": cumulative_HQ,
+            **common,
+        }
+        yield name, orjson.dumps(record, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def dead_letter(
