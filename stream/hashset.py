@@ -60,7 +60,8 @@ class HashSet:
     @property
     def members(self) -> Hashes:
         """All hashes, in no order."""
-        return self._cells[self._cells != 0]
+        held: Hashes = self._cells[self._cells != 0]
+        return held
 
     def contains(self, hash_N: Hashes) -> Mask:
         """Which hashes are in the set."""
