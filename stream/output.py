@@ -7,6 +7,7 @@ published for every bucket of every series, after the read side has its forecast
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -95,6 +96,7 @@ class Output:
         self._published_ms: dict[Tag, int] = {}
         self._moves: Counter[Tag] = Counter()
         self._busy = False
+        self._leaving = False
         self.latencies_ms: list[int] = []
         self.buckets_closed = 0
         self.forecasts = 0
@@ -121,6 +123,17 @@ class Output:
     def idle(self) -> bool:
         """Whether everything closed has been served and published."""
         return not (self._busy or self._waiting or self._unpublished)
+
+    async def leave(self, *, within_s: float) -> bool:
+        """Publish what waits without keeping the pace; False when that was not done in time.
+
+        What is left is published by the next owner.
+        """
+        self._leaving = True
+        deadline = time.monotonic() + within_s
+        while not self.idle and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        return self.idle
 
     async def run(self) -> None:
         """Serve until cancelled; what fails because a service is away is tried again."""
@@ -219,7 +232,8 @@ class Output:
         now = self._clock_ms()
         for tag, due in list(self._unpublished.items()):
             backlog = self._waiting > 0 and due.reason == "close"
-            if backlog or now - self._published_ms.get(tag, 0) < self._publish_every_ms:
+            early = now - self._published_ms.get(tag, 0) < self._publish_every_ms
+            if backlog or (early and not self._leaving):
                 continue
             self.forecasts += await self._sink.send(
                 FORECASTS.name,

@@ -43,6 +43,8 @@ log = structlog.get_logger(__name__)
 STATS_EVERY_S = 0.5
 CHAMPION_EVERY_S = 2.0
 BROKER_EVERY_S = 10.0
+#: Publishing goes on so long after the order to stop, within what orchestrators grant.
+LEAVE_S = 10.0
 AHEAD_RETENTION_MS = 7 * 86_400_000
 
 
@@ -163,7 +165,14 @@ class WorkerService(Service):
                 await self._app.give_up(error)
 
     async def on_stop(self) -> None:
-        """Disconnect; what was read has been stored by the consumer's own stop."""
+        """Publish what has closed, then disconnect.
+
+        What was read has been stored by the consumer's own stop.
+        """
+        if await self._output.leave(within_s=LEAVE_S):
+            await self.pipeline.flush()  # the next owner need not publish it again
+        else:
+            log.warning("output_left", reason=f"not all was published within {LEAVE_S:.0f} s")
         await self._sink.stop()
         await self._client.aclose()
 

@@ -168,6 +168,24 @@ def test_a_worker_that_lost_its_partitions_cannot_write(
             second.kill()
 
 
+def test_a_worker_told_to_stop_publishes_what_it_has_closed(
+    deployment: Settings, redis_client: Redis, tmp_path: Path
+) -> None:
+    """SIGTERM while a backlog of closes is on its way out: nobody has to send it again."""
+    lines = real_lines(8_000)
+    produce(servers(deployment), "orders", order_records(lines))
+    worker = WorkerProcess(deployment, tmp_path / "worker.log")
+    try:
+        wait_until(
+            lambda: redis_client.hget("sc1:{r}:meta", "closed_through_ms") is not None, "a close"
+        )
+        assert worker.stop() == 0
+    finally:
+        worker.kill()
+    published = read_topic(servers(deployment), "features")
+    assert_published_equals(published, recount(lines, bucket_ms=HOUR), redis_client)
+
+
 def test_bad_records_go_to_dead_letter_and_their_neighbours_count(
     deployment: Settings, redis_client: Redis, tmp_path: Path
 ) -> None:
