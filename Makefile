@@ -8,7 +8,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 SPEED ?= 3600
-PYTEST_ARGS ?= -q
+PYTEST_ARGS ?= -q -n 3 --dist worksteal
 
 .PHONY: run test check clean tools soak fuzz
 .DEFAULT_GOAL := run
