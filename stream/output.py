@@ -7,10 +7,10 @@ published for every bucket of every series, after the read side has its forecast
 """
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -97,6 +97,7 @@ class Output:
         self._moves: Counter[Tag] = Counter()
         self._busy = False
         self._leaving = False
+        self._rests = asyncio.Event()
         self.latencies_ms: list[int] = []
         self.buckets_closed = 0
         self.forecasts = 0
@@ -130,10 +131,10 @@ class Output:
         What is left is published by the next owner.
         """
         self._leaving = True
-        deadline = time.monotonic() + within_s
-        while not self.idle and time.monotonic() < deadline:
-            await asyncio.sleep(0.02)
-        return self.idle
+        self._rests.clear()  # set again by the loop, when nothing is left
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._rests.wait(), within_s)
+        return self._rests.is_set()
 
     async def run(self) -> None:
         """Serve until cancelled; what fails because a service is away is tried again."""
@@ -146,6 +147,8 @@ class Output:
                 await self._retried(self._publish_due)
             finally:
                 self._busy = False
+            if self.idle:
+                self._rests.set()
 
     def forget(self, tag: Tag) -> None:
         """A partition moved away: nothing of it is served any more."""
