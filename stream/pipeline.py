@@ -293,8 +293,7 @@ class Pipeline(Assignment):
             async with self._flushing:
                 unstored = self._unstored
                 try:
-                    for number in sorted(self.owned):
-                        await self._flush_one(number)
+                    await self._flush_all()
                     await self._close_rollups()
                 except ServiceUnavailable as error:
                     self._store_answers.clear()
@@ -306,6 +305,15 @@ class Pipeline(Assignment):
                         self._has_room.set()
                     return
             await asyncio.sleep(RETRY_S)
+
+    async def _flush_all(self) -> None:
+        """Flush all partitions at once; raises what one of them raised when all are through."""
+        done = await asyncio.gather(
+            *(self._flush_one(number) for number in sorted(self.owned)), return_exceptions=True
+        )
+        for fault in done:
+            if fault is not None:
+                raise fault
 
     async def _flush_one(self, number: int) -> None:
         owned = self.owned[number]

@@ -110,7 +110,7 @@ class WorkerSettings(Section):
 class StateSettings(Section):
     """How often state is written and how long closed buckets stay in the store."""
 
-    flush_every: DurationMs = 250
+    flush_every: DurationMs = 100
     retention: DurationMs = 28 * 86_400_000
 
 
