@@ -47,10 +47,10 @@ class Series:
         try:
             return np.fromiter(map(known.__getitem__, series_N), np.int64, len(series_N))
         except KeyError:
-            for name in series_N:
+            for name in dict.fromkeys(series_N):
                 if name not in known:
                     self._append(name)
-        return np.array([known[name] for name in series_N], np.int64)
+        return np.fromiter(map(known.__getitem__, series_N), np.int64, len(series_N))
 
     def categorise(self, sku: str, category: str) -> None:
         """Put a SKU into a category, from the next closed bucket on."""

@@ -13,7 +13,6 @@ It does not decode values and knows nothing of what they mean.
 import asyncio
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import aiokafka
@@ -31,22 +30,61 @@ from stream.errors import ServiceUnavailable, SurgecastError
 log = structlog.get_logger(__name__)
 
 
-@dataclass(slots=True)
 class RecordBatch:
     """Records of one partition, in log order, as fetched.
 
     `records` are aiokafka's parsed records (`offset`, `timestamp`, `key`, `value`, `headers`).
+    They are parsed when they are first asked for: whoever reads them next finds them in the
+    processor's cache, and what waits in a queue is a few bytes objects instead of thousands.
     `from_offset` is where reading stood before and `next_offset` where it goes on; between them
     there may be fewer records than offsets (compaction, control records).
     `newest_timestamp_ms` is the broker-side time of the newest record.
+
+    >>> batch = RecordBatch("orders", 0, [], from_offset=4, next_offset=6, newest_timestamp_ms=0)
+    >>> len(batch), batch.next_offset
+    (0, 6)
     """
 
-    topic: str
-    partition: int
-    records: list[Any]
-    from_offset: int
-    next_offset: int
-    newest_timestamp_ms: int
+    __slots__ = (
+        "_records", "_unparsed", "from_offset", "newest_timestamp_ms", "next_offset", "partition",
+        "topic",
+    )  # fmt: skip
+
+    def __init__(
+        self, topic: str, partition: int, records: list[Any], *,
+        from_offset: int, next_offset: int, newest_timestamp_ms: int,
+    ) -> None:  # fmt: skip
+        self.topic = topic
+        self.partition = partition
+        self._records = records
+        self._unparsed: list[Any] = []
+        self.from_offset = from_offset
+        self.next_offset = next_offset
+        self.newest_timestamp_ms = newest_timestamp_ms
+
+    def append(self, broker_batch: Any, *, next_offset: int) -> None:
+        """Append a broker batch; its records below `next_offset` as it was are not taken."""
+        self._unparsed.append((broker_batch, self.next_offset))
+        self.next_offset = next_offset
+        self.newest_timestamp_ms = max(self.newest_timestamp_ms, broker_batch.max_timestamp or 0)
+
+    @property
+    def records(self) -> list[Any]:
+        """The parsed records."""
+        for broker_batch, wanted in self._unparsed:
+            fresh = list(broker_batch)
+            if fresh and fresh[0].offset < wanted:
+                fresh = [record for record in fresh if record.offset >= wanted]
+            if self._records:
+                self._records += fresh
+            else:
+                self._records = fresh
+        self._unparsed = []
+        return self._records
+
+    @records.setter
+    def records(self, records: list[Any]) -> None:
+        self._records, self._unparsed = records, []
 
     @property
     def values(self) -> list[bytes | None]:
@@ -89,55 +127,40 @@ class OffsetAuthority(Protocol):
         """Topic partitions that are not to be fetched for now."""
 
 
-def _whole_batches(
-    source: PartitionRecords, *, topic: str, partition: int
-) -> Iterator[RecordBatch]:
-    """One `RecordBatch` a broker batch; keeps `source.next_fetch_offset` as aiokafka would.
+def _whole_fetch(source: PartitionRecords, *, topic: str, partition: int) -> Iterator[RecordBatch]:
+    """One `RecordBatch` of all that was fetched; `source.next_fetch_offset` moves as in aiokafka.
 
-    Where a fetch ends in what is no record (control batches, aborted transactions), an empty one
-    tells how far reading has come all the same.
+    Where a fetch ends in what is no record (control batches, aborted transactions), it tells how
+    far reading has come all the same.
     """
     batches = source._records
-    from_offset = source.next_fetch_offset
+    start = source.next_fetch_offset
+    fetched = RecordBatch(
+        topic, partition, [], from_offset=start, next_offset=start, newest_timestamp_ms=0
+    )
     while batches.has_next():
         batch = batches.next_batch()
         if source._check_crcs and not batch.validate_crc():
             raise CorruptRecordException(f"Invalid CRC in {topic}-{partition}")
-        if source._isolation_level == READ_COMMITTED and batch.producer_id is not None:
-            source._consume_aborted_up_to(batch.base_offset)
-            if batch.is_control_batch and source._contains_abort_marker(batch):
-                source._aborted_producers.discard(batch.producer_id)
-            if batch.is_transactional and batch.producer_id in source._aborted_producers:
-                source.next_fetch_offset = batch.next_offset
-                continue
-        if batch.is_control_batch:
-            source.next_fetch_offset = batch.next_offset
-            continue
-        wanted = source.next_fetch_offset
-        records = list(batch)
-        if records and records[0].offset < wanted:
-            records = [record for record in records if record.offset >= wanted]
-        source.next_fetch_offset = max(wanted, batch.next_offset)
-        yield RecordBatch(
-            topic=topic,
-            partition=partition,
-            records=records,
-            from_offset=from_offset,
-            next_offset=source.next_fetch_offset,
-            newest_timestamp_ms=batch.max_timestamp or 0,
-        )
-        from_offset = source.next_fetch_offset
-    if source.next_fetch_offset > from_offset:
-        yield RecordBatch(topic, partition, [], from_offset, source.next_fetch_offset, 0)
+        end = max(fetched.next_offset, batch.next_offset)
+        if _is_taken(source, batch):
+            fetched.append(batch, next_offset=end)
+        else:
+            fetched.next_offset = end
+    source.next_fetch_offset = fetched.next_offset
+    if fetched.next_offset > start:
+        yield fetched
 
 
-def _joined(batches: list[RecordBatch]) -> RecordBatch:
-    first, *rest = batches
-    for batch in rest:
-        first.records.extend(batch.records)
-        first.newest_timestamp_ms = max(first.newest_timestamp_ms, batch.newest_timestamp_ms)
-    first.next_offset = batches[-1].next_offset
-    return first
+def _is_taken(source: PartitionRecords, batch: Any) -> bool:
+    """Whether a broker batch holds records, and nobody took them back."""
+    if source._isolation_level == READ_COMMITTED and batch.producer_id is not None:
+        source._consume_aborted_up_to(batch.base_offset)
+        if batch.is_control_batch and source._contains_abort_marker(batch):
+            source._aborted_producers.discard(batch.producer_id)
+        if batch.is_transactional and batch.producer_id in source._aborted_producers:
+            return False
+    return not batch.is_control_batch
 
 
 class BatchConsumerThread(AIOKafkaConsumerThread):
@@ -190,11 +213,7 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
                 drained = await fetcher.fetched_records(active_partitions, timeout=0)
                 remaining = deadline - time.monotonic()
                 if drained or remaining <= 0:
-                    return {
-                        cast(TP, tp): [_joined(batches)]
-                        for tp, batches in drained.items()
-                        if batches
-                    }
+                    return {cast(TP, tp): fetches for tp, fetches in drained.items() if fetches}
                 if not await _another_fetch(fetcher, remaining) or not self.consumer.flow_active:
                     return {}
 
@@ -234,7 +253,7 @@ def _hand_over(tp: TopicPartition, result: FetchResult) -> None:
     source = result._partition_records
     if source is not None and not hasattr(source, "_whole"):
         source._whole = True
-        source._records_iterator = _whole_batches(source, topic=tp.topic, partition=tp.partition)
+        source._records_iterator = _whole_fetch(source, topic=tp.topic, partition=tp.partition)
 
 
 async def _another_fetch(fetcher: Any, seconds: float) -> bool:

@@ -129,7 +129,10 @@ class Fuzzed:
 
     def _count(self, topic: str, fakes: list[FakeRecord]) -> None:
         latest_ms = FIRST_MS + fakes[-1].offset * STEP_MS + 60_000
-        batch = RecordBatch(topic, 0, fakes, fakes[0].offset, fakes[-1].offset + 1, 0)
+        batch = RecordBatch(
+            topic, 0, fakes, from_offset=fakes[0].offset, next_offset=fakes[-1].offset + 1,
+            newest_timestamp_ms=0,
+        )  # fmt: skip
         columns: Any = self._decoders[topic].columns(batch, latest_ms=latest_ms)
         if topic == "orders":
             judged = self.partition.count_orders(columns)

@@ -34,7 +34,9 @@ def batch(
         raw = json.dumps(value).encode() if isinstance(value, dict) else value
         records.append(FakeRecord(offset + place, key, raw))
     end = offset + len(values)
-    return RecordBatch(topic, partition, records, offset, end, newest_timestamp_ms=1)
+    return RecordBatch(
+        topic, partition, records, from_offset=offset, next_offset=end, newest_timestamp_ms=1
+    )
 
 
 def order(
