@@ -38,7 +38,7 @@ class FeatureRecords:
     Values come from the stored float32 block, so a record sent again is equal.
 
     >>> records = FeatureRecords(bucket_ms=60_000)
-    >>> block = np.zeros((1, N_FEATURES), np.float32)
+    >>> block = np.zeros((1, 11), np.float32)
     >>> [(name, record)] = records.of(["A"], block, start_ms=0)
     >>> name, msgspec.json.decode(record)["values"]["units"]
     ('A', 0.0)
