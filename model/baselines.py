@@ -13,8 +13,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from model.config import DAY_MS, DECILES
-from model.contract import FEATURE_NAMES, QuantileForecast
+from model.config import CENSORED_SHARE, DAY_MS, DECILES
+from model.contract import FEATURE_NAMES, FeatureSpec, QuantileForecast
 from model.errors import InvalidValues
 from model.incremental import States, missing_buckets, require_demand
 
@@ -22,6 +22,8 @@ Floats = NDArray[np.float32]
 
 _WEEK_DAYS = 7
 _ERROR_MEMORY = 200.0
+_STOCK = FeatureSpec().index("stock")
+_STOCKOUT_SHARE = FeatureSpec().index("stockout_share")
 
 
 class NaiveStates:
@@ -52,7 +54,7 @@ class SeasonalNaiveForecaster:
 
     >>> naive = SeasonalNaiveForecaster(horizon=2, bucket_ms=86_400_000)
     >>> states = naive.new_states(1)
-    >>> forecast = naive.step(states, np.full((1, 9), 3, np.float32), 0)
+    >>> forecast = naive.step(states, np.full((1, 11), 3, np.float32), 0)
     >>> forecast.units_SHQ[0, 0, 4].item()
     3.0
     """
@@ -144,7 +146,12 @@ class SeasonalNaiveForecaster:
         units_S = np.zeros(size, np.float32)
         units_S[: len(values_SF)] = values_SF[:, 0]
         seen_S = states.seen_S[:size]
-        error_S = np.abs(units_S - self._expected(states, start_ms))
+        expected_S = self._expected(states, start_ms)
+        rows = slice(len(values_SF))
+        short = (values_SF[:, _STOCK] > 0) & (values_SF[:, _STOCKOUT_SHARE] >= CENSORED_SHARE)
+        # without stock, what was sold is the least that was wanted
+        units_S[rows][short] = np.maximum(units_S[rows], expected_S[rows])[short]
+        error_S = np.abs(units_S - expected_S)
         share_S = 1.0 / np.minimum(np.maximum(seen_S, 1), _ERROR_MEMORY)
         carried_S = states.error_S[:size]
         carried_S += np.where(seen_S > 0, share_S * (error_S - carried_S), 0).astype(np.float32)

@@ -6,6 +6,8 @@ from typing import Any, Literal
 Architecture = Literal["lstm", "gru", "transformer"]
 
 DAY_MS = 86_400_000
+#: Share of a bucket without stock from which on its sales are no measure of demand.
+CENSORED_SHARE = 0.5
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
@@ -16,7 +18,8 @@ class ModelConfig:
     `memory_days` is how many days the slow carried mean (the output scale) looks back,
     `scale_floor` the least scale in units a bucket; `holidays_country` a code of the `holidays`
     package, or None for a calendar without holidays. `context` is the length of the transformer's
-    rolling cache; `yearly` tells the network what last year brought.
+    rolling cache; `yearly` tells the network what last year brought. A bucket whose share without
+    stock is at least `censored_share` says what was to be had, not what was wanted.
 
     Raises ValueError for a horizon, quantile or size that makes no sense.
 
@@ -36,6 +39,7 @@ class ModelConfig:
     memory_days: float = 28.0
     scale_floor: float = 0.02
     yearly: bool = False
+    censored_share: float = CENSORED_SHARE
     holidays_country: str | None = "GB"
 
     def __post_init__(self) -> None:
@@ -47,6 +51,8 @@ class ModelConfig:
         rising = all(a < b for a, b in zip(self.quantiles, self.quantiles[1:], strict=False))
         if not self.quantiles or not rising or not 0 < self.quantiles[0] <= self.quantiles[-1] < 1:
             raise ValueError(f"quantiles {self.quantiles} must rise and lie between 0 and 1")
+        if not 0 < self.censored_share <= 1:
+            raise ValueError(f"censored_share {self.censored_share} must lie in (0, 1]")
         if min(self.hidden, self.layers, self.rank, self.context) < 1:
             raise ValueError("hidden, layers, rank and context must be at least 1")
 

@@ -10,10 +10,10 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-#: Columns of a closed bucket, in storage order. `units` and `returns` are units sold and returned,
-#: `revenue` is money (returns taken off), `orders` counts order lines, the rest count clicks;
-#: `visitors` counts distinct visitors of the series in the bucket.
-FEATURE_NAMES = (
+#: Columns that are sums of events. `units` and `returns` are units sold and returned, `revenue` is
+#: money (returns taken off), `orders` counts order lines, the rest count clicks; `visitors` counts
+#: distinct visitors of the series in the bucket.
+SUM_NAMES = (
     "units",
     "returns",
     "revenue",
@@ -24,6 +24,14 @@ FEATURE_NAMES = (
     "purchases",
     "visitors",
 )
+
+#: Columns that tell of the stock: `stock` is the units on hand at the bucket's end **plus one**, 0
+#: where they are not known, so that a row of zeros is a silent bucket of which nothing is known;
+#: `stockout_share` is the share of the bucket, in [0, 1], with nothing on hand.
+STOCK_NAMES = ("stock", "stockout_share")
+
+#: Columns of a closed bucket, in the order the network reads them.
+FEATURE_NAMES = (*SUM_NAMES, *STOCK_NAMES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from model.config import ModelConfig
 from model.contract import FEATURE_NAMES
 from model.errors import HistoryTooShort, InvalidValues
 from model.inputs import carry_statistics, new_carried, series_inputs
-from model.scaling import UNITS, scale_of, started
+from model.scaling import UNITS, censored, demand_of, scale_of, started
 from model.yearly import carry_year
 
 Floats = NDArray[np.float32]
@@ -73,7 +73,8 @@ class Chunk:
     `inputs_NLI`, `scale_NL` and `started_NL` describe the chunk's L buckets; `weight_NL` turns a
     loss in multiples of the scale into one in multiples of the series' mean demand. `calendar_NLC`
     is alike in a group; `ahead_NX` is the demand of the buckets after the chunk's first, up to one
-    horizon behind its last; `known_NX` is 1 where these lie before the end of what may be known.
+    horizon behind its last; `known_NX` is 1 where these lie before the end of what may be known and
+    were not censored by a lack of stock.
     """
 
     first_G: NDArray[np.int64]
@@ -131,8 +132,10 @@ class Picked:
             if config.yearly:
                 for group, start_ms in enumerate(starts_LG[t].tolist()):
                     rows = slice(group * size, (group + 1) * size)
-                    units_B = values_LNF[t, rows, UNITS]
-                    carry_year(stats_NK[rows], units_B, start_ms, bucket_ms=config.bucket_ms)
+                    demand_B = demand_of(
+                        stats_NK[rows], values_LNF[t, rows], share=config.censored_share
+                    )
+                    carry_year(stats_NK[rows], demand_B, start_ms, bucket_ms=config.bucket_ms)
             carried_LNK[t] = stats_NK
         flat_XK = carried_LNK.flatten(0, 1)
         ends_X = torch.from_numpy((starts_LG + config.bucket_ms).repeat(size, axis=1).reshape(-1))
@@ -144,8 +147,10 @@ class Picked:
         for group, (first, lanes) in enumerate(groups):
             rows = slice(group * size, (group + 1) * size)
             known = min(reach, end - first - 1)
-            ahead_NX[rows, :known] = self.values_TSF[first + 1 : first + 1 + known, lanes, 0].T
-            known_NX[rows, :known] = 1.0
+            ahead_XBF = self.values_TSF[first + 1 : first + 1 + known, lanes]
+            ahead_NX[rows, :known] = ahead_XBF[..., UNITS].T
+            told_XB = ~censored(ahead_XBF, share=config.censored_share)
+            known_NX[rows, :known] = told_XB.T.to(known_NX.dtype)
         scale_NL = scale_of(flat_XK, floor=config.scale_floor).view(shape).T
         started_NL = started(flat_XK).view(shape).T
         calendar = [self.calendar_TC[first : first + length] for first, _ in groups]
@@ -218,7 +223,8 @@ def pick_series(
         carry_statistics(stats_SK, values_TSF[t], config)
         if config.yearly:
             start_ms = history.start_ms + t * config.bucket_ms
-            carry_year(stats_SK, values_TSF[t, :, UNITS], start_ms, bucket_ms=config.bucket_ms)
+            demand_S = demand_of(stats_SK, values_TSF[t], share=config.censored_share)
+            carry_year(stats_SK, demand_S, start_ms, bucket_ms=config.bucket_ms)
     return Picked(
         values_TSF=values_TSF,
         start_ms=history.start_ms,

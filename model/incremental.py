@@ -69,7 +69,7 @@ class Forecaster(Protocol):
 def require_demand(values: Floats) -> None:
     """Refuse what is no closed bucket: wrong width, NaN, infinite or negative units.
 
-    >>> require_demand(np.zeros((2, 9), np.float32))
+    >>> require_demand(np.zeros((2, 11), np.float32))
     """
     if values.shape[-1] != len(FEATURE_NAMES):
         raise InvalidValues(f"{values.shape[-1]} feature columns, expected {len(FEATURE_NAMES)}")

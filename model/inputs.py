@@ -3,7 +3,8 @@
 Every input is a pure function of the carried statistics (already updated by the bucket) and of the
 bucket itself, so stepping bucket by bucket and reading the history anew give the same numbers.
 Demand is divided by the carried scale and compressed by log1p; where no click was ever seen the
-click inputs are zero and a flag says so.
+click inputs are zero and a flag says so. Of a bucket without stock the network sees at least the
+carried mean as demand, and how much of it there was something to be had.
 
 Axes: S = series, F = stored features, K = carried statistics, I = inputs.
 """
@@ -21,7 +22,8 @@ from model.yearly import RING, carry_year, weeks_ahead, year_inputs
 INPUT_NAMES: Final = (
     "demand", "demand_log", "sold", "returns", "orders", "revenue", "views", "carts", "visitors",
     "conversion", "has_clicks", "price", "price_last", "scale_log", "age_log", "week_ratio",
-    "day_ratio", "rate", "size_ratio", "since_log", "returns_share", "started",
+    "day_ratio", "rate", "size_ratio", "since_log", "returns_share", "started", "availability",
+    "stock_known",
 )  # fmt: skip
 
 
@@ -57,13 +59,15 @@ def series_inputs(
     """Inputs [S, I] of one closed bucket that ends at `origin_ms`; `stats_SK` already holds it.
 
     >>> config = ModelConfig(horizon=2, bucket_ms=3_600_000, yearly=False)
-    >>> tuple(series_inputs(new_carried(3, config), torch.zeros(3, 9), 0, config).shape)
-    (3, 22)
+    >>> tuple(series_inputs(new_carried(3, config), torch.zeros(3, 11), 0, config).shape)
+    (3, 24)
     """
     floor = config.scale_floor
     scale_S = at.scale_of(stats_SK, floor=floor)
     units_S = values_SF[:, at.UNITS]
-    demand_S = units_S / scale_S
+    short_S = at.censored(values_SF, share=config.censored_share)
+    known_S = values_SF[:, at.STOCK] > 0
+    demand_S = at.demand_of(stats_SK, values_SF, share=config.censored_share) / scale_S
     visitors_S = values_SF[:, at.VISITORS]
     price_S = stats_SK[:, at.PRICE].clamp(min=1e-3)
     money_S = values_SF[:, at.REVENUE].clamp(min=0.0) / (price_S * scale_S)
@@ -76,7 +80,7 @@ def series_inputs(
     columns = (
         demand_S.clamp(max=20.0) * 0.1,
         torch.log1p(demand_S),
-        sold_S.to(units_S.dtype),
+        torch.where(short_S & ~sold_S, stats_SK[:, at.RATE], sold_S.to(units_S.dtype)),
         torch.log1p(values_SF[:, at.RETURNS] / scale_S),
         torch.log1p(values_SF[:, at.ORDERS]),
         torch.where(priced_S, torch.log1p(money_S), 0.0),
@@ -99,6 +103,8 @@ def series_inputs(
         torch.log1p(stats_SK[:, at.SINCE]) * 0.25,
         stats_SK[:, at.M_RETURNS] / scale_S,
         (stats_SK[:, at.AGE] > 0).to(units_S.dtype),
+        torch.where(known_S, 1.0 - values_SF[:, at.STOCKOUT_SHARE], 1.0),
+        known_S.to(units_S.dtype),
     )
     inputs_SI = torch.stack(columns, dim=1)
     if not config.yearly:
@@ -113,6 +119,7 @@ def carry_statistics(stats_SK: Tensor, values_SF: Tensor, config: ModelConfig) -
         values_SF,
         buckets_per_day=config.buckets_per_day,
         memory_days=config.memory_days,
+        censored_share=config.censored_share,
     )
 
 
@@ -120,5 +127,6 @@ def observe(stats_SK: Tensor, values_SF: Tensor, start_ms: int, config: ModelCon
     """Carry the statistics over the bucket at `start_ms`, in place; its inputs [S, I]."""
     carry_statistics(stats_SK, values_SF, config)
     if config.yearly:
-        carry_year(stats_SK, values_SF[:, at.UNITS], start_ms, bucket_ms=config.bucket_ms)
+        demand_S = at.demand_of(stats_SK, values_SF, share=config.censored_share)
+        carry_year(stats_SK, demand_S, start_ms, bucket_ms=config.bucket_ms)
     return series_inputs(stats_SK, values_SF, start_ms + config.bucket_ms, config)

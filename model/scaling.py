@@ -14,13 +14,25 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from model.contract import FEATURE_NAMES
+from model.contract import FEATURE_NAMES, SUM_NAMES
 
-UNITS, RETURNS, REVENUE, ORDERS, VIEWS, CARTS, _, PURCHASES, VISITORS = range(len(FEATURE_NAMES))
+(
+    UNITS,
+    RETURNS,
+    REVENUE,
+    ORDERS,
+    VIEWS,
+    CARTS,
+    _,
+    PURCHASES,
+    VISITORS,
+    STOCK,
+    STOCKOUT_SHARE,
+) = range(len(FEATURE_NAMES))
 
 #: Columns of the statistics, in order.
 STATISTICS: Final = (
-    "age",  # buckets since the first activity, 0 = not started
+    "age",  # buckets since the first activity that told of demand, 0 = not started
     "mean_slow",  # units a bucket over `memory_days`
     "mean_week",
     "mean_day",
@@ -63,32 +75,66 @@ def _approach(stats_SK: Tensor, column: int, value_S: Tensor, share_S: Tensor) -
     stats_SK[:, column].lerp_(value_S, share_S)
 
 
+def censored(values: Tensor, *, share: float) -> Tensor:
+    """Which buckets [...] of `values` [..., F] were without stock for `share` of their time.
+
+    Where the stock is not known, none is.
+
+    >>> censored(torch.tensor([[0.0] * 9 + [1.0, 0.5], [0.0] * 11]), share=0.5).tolist()
+    [True, False]
+    """
+    return (values[..., STOCK] > 0) & (values[..., STOCKOUT_SHARE] >= share)
+
+
+def demand_of(stats_SK: Tensor, values_SF: Tensor, *, share: float) -> Tensor:
+    """Demand [S] of a bucket: the units sold; where it is censored, at least the slow mean.
+
+    >>> stats = new_statistics(1)
+    >>> stats[0, SLOW] = 3.0
+    >>> demand_of(stats, torch.tensor([[1.0] + [0.0] * 8 + [1.0, 1.0]]), share=0.5).item()
+    3.0
+    """
+    units_S = values_SF[:, UNITS]
+    least_S = torch.maximum(units_S, stats_SK[:, SLOW])
+    return torch.where(censored(values_SF, share=share), least_S, units_S)
+
+
 def update_statistics(
-    stats_SK: Tensor, values_SF: Tensor, *, buckets_per_day: float, memory_days: float
+    stats_SK: Tensor,
+    values_SF: Tensor,
+    *,
+    buckets_per_day: float,
+    memory_days: float,
+    censored_share: float,
 ) -> None:
     """Carry the statistics over one closed bucket, in place.
 
     Means forget exponentially over their span and start as plain means: with n buckets seen, the
-    new bucket counts ``max(1 / n, 1 / span)``. Prices move only when something was sold.
+    new bucket counts ``max(1 / n, 1 / span)``. Prices move only when something was sold. A censored
+    bucket (see `censored`) that sold no more than the mean tells nothing of demand: no statistic
+    moves, as if it had not been.
 
-    >>> stats = new_statistics(1)
-    >>> bucket = torch.tensor([[4.0, 0, 8.0, 1, 0, 0, 0, 0, 0]])
-    >>> update_statistics(stats, bucket, buckets_per_day=24, memory_days=28)
-    >>> update_statistics(stats, torch.zeros(1, 9), buckets_per_day=24, memory_days=28)
+    >>> stats, often = new_statistics(1), {"buckets_per_day": 24, "memory_days": 28}
+    >>> bucket = torch.tensor([[4.0, 0, 8.0, 1, 0, 0, 0, 0, 0, 0, 0]])
+    >>> update_statistics(stats, bucket, **often, censored_share=0.5)
+    >>> update_statistics(stats, torch.zeros(1, 11), **often, censored_share=0.5)
+    >>> out_of_stock = torch.tensor([[0.0] * 9 + [1.0, 1.0]])
+    >>> update_statistics(stats, out_of_stock, **often, censored_share=0.5)
     >>> stats[0, SLOW].item(), stats[0, PRICE].item(), stats[0, AGE].item()
     (2.0, 2.0, 2.0)
     """
     units_S = values_SF[:, UNITS]
-    started_S = (stats_SK[:, AGE] > 0) | (values_SF != 0).any(dim=1)
-    stats_SK[:, AGE] += started_S.to(stats_SK.dtype)
+    told_S = ~censored(values_SF, share=censored_share) | (units_S > stats_SK[:, SLOW])
+    started_S = (stats_SK[:, AGE] > 0) | (values_SF[:, : len(SUM_NAMES)] != 0).any(dim=1)
+    stats_SK[:, AGE] += (started_S & told_S).to(stats_SK.dtype)
     first_S = stats_SK[:, AGE].clamp(min=1.0).reciprocal()
 
     def share(span: float) -> Tensor:
-        return first_S.clamp(min=1.0 / max(span, 1.0))
+        return first_S.clamp(min=1.0 / max(span, 1.0)) * told_S
 
     slow_S = share(memory_days * buckets_per_day)
     week_S = share(7 * buckets_per_day)
-    sold_S = units_S > 0
+    sold_S = (units_S > 0) & told_S
     _approach(stats_SK, SLOW, units_S, slow_S)
     _approach(stats_SK, WEEK, units_S, week_S)
     _approach(stats_SK, DAY, units_S, share(buckets_per_day))
@@ -100,7 +146,8 @@ def update_statistics(
     ratio_S = values_SF[:, PURCHASES] / visitors_S.clamp(min=1.0)
     _approach(stats_SK, CONV, ratio_S, torch.where(visitors_S > 0, week_S, 0.0))
 
-    stats_SK[:, SINCE] = torch.where(sold_S | ~started_S, 0.0, stats_SK[:, SINCE] + 1.0)
+    since_S = stats_SK[:, SINCE] + told_S.to(stats_SK.dtype)
+    stats_SK[:, SINCE] = torch.where(sold_S | ~started_S, 0.0, since_S)
     stats_SK[:, SOLD] += sold_S.to(stats_SK.dtype)
     seen_S = stats_SK[:, SOLD].clamp(min=1.0).reciprocal().clamp(min=1.0 / 50.0)
     _approach(stats_SK, SIZE, units_S, torch.where(sold_S, seen_S, 0.0))

@@ -44,6 +44,17 @@ class CatalogEntry(msgspec.Struct, gc=False):
     launched_at: int | str | None = None
 
 
+class Reading(msgspec.Struct, gc=False):
+    """What was in stock of a SKU, at a location, at a moment."""
+
+    sku: str
+    ts: int | str
+    on_hand: int
+    on_order: int | None = None
+    lead_time_days: float | None = None
+    location: str | None = None
+
+
 class Heartbeat(msgspec.Struct, gc=False):
     """A promise: up to `offsets` all is older than `event_time_ms`, and nothing older follows."""
 

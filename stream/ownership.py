@@ -16,7 +16,7 @@ from stream.errors import LostRecords
 from stream.events import Heartbeat
 from stream.partition import INPUTS, Closed, Judged, Partition
 from stream.state.port import WritePlan
-from stream.topics import HEARTBEATS
+from stream.topics import HEARTBEATS, INVENTORY
 from stream.transport import RecordBatch
 
 #: Records of a topic partition that are not fetched yet; None when not known.
@@ -98,13 +98,21 @@ class Owned:
         return mine - reached > MAX_OPEN * partition.window.bucket
 
     def idle(self, lag: Lag, *, timeout_ms: int) -> frozenset[str]:
-        """Inputs that have been silent for `timeout_ms` and are read to their end."""
+        """Inputs that have been silent for `timeout_ms` and are read to their end.
+
+        A shop that tells nothing of its stock does not wait for it: `inventory` is idle from the
+        start while its partition is empty.
+        """
         now = time.monotonic()
-        number = self.partition.number
+        number, marks = self.partition.number, self.partition.watermarks
         return frozenset(
             topic
             for topic in INPUTS
-            if (now - self.progress_s[topic]) * 1000 >= timeout_ms and lag(TP(topic, number)) == 0
+            if (
+                (now - self.progress_s[topic]) * 1000 >= timeout_ms
+                or (topic == INVENTORY.name and marks[topic].newest_ms is None)
+            )
+            and lag(TP(topic, number)) == 0
         )
 
     def advance(self, idle: frozenset[str], *, cause_ms: int) -> None:

@@ -18,12 +18,15 @@ from numpy.typing import NDArray
 from stream.codecs import ClickColumns, Columns, OrderColumns, Refused
 from stream.eventtime import DedupWindow, Watermark
 from stream.features.accumulator import OpenBucket
-from stream.features.definitions import N_FEATURES, closed_block
+from stream.features.block import pack_block
+from stream.features.definitions import N_SUMS, closed_block
+from stream.inventory import ReadingColumns
 from stream.privacy import Pseudonyms
 from stream.series import Series
 from stream.settings import WindowSettings
 from stream.state.port import WritePlan
-from stream.topics import CLICKS, ORDERS
+from stream.stock import Stock
+from stream.topics import CLICKS, EVENT_INPUTS, INVENTORY, ORDERS
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -32,8 +35,9 @@ LATE = "late"
 
 V = TypeVar("V")
 
-#: Topics whose events carry event time.
-INPUTS = (ORDERS.name, CLICKS.name)
+#: Topics whose records carry event time, and those whose events have an id and count once.
+INPUTS = tuple(topic.name for topic in EVENT_INPUTS)
+DEDUPED = (ORDERS.name, CLICKS.name)
 
 
 @dataclass(slots=True)
@@ -64,7 +68,8 @@ class Partition:
         self.retention_ms = retention_ms
         self.series = Series()
         self.watermarks = {name: Watermark(window.allowed_lateness) for name in INPUTS}
-        self.dedup = {name: DedupWindow(window.dedup) for name in INPUTS}
+        self.dedup = {name: DedupWindow(window.dedup) for name in DEDUPED}
+        self.stock = Stock(window.bucket)
         self.open: dict[int, OpenBucket] = {}
         self.positions: dict[str, int] = {}
         self.heartbeat_ms: int | None = None
@@ -96,6 +101,35 @@ class Partition:
             told = np.array([visitor is not None for visitor in visitors], np.bool_)
             people_N = cast("Sequence[str]", _picked(visitors, np.flatnonzero(told)))
             bucket.add_visitors(slots[told], people.numbers(people_N))
+        return judged
+
+    def take_readings(self, columns: ReadingColumns) -> Judged:
+        """Judge readings of the stock; each takes effect in its bucket, or the first still open.
+
+        That one is told by the newest reading less the allowed lateness, and by what has closed.
+        """
+        judged = Judged(refused=columns.refused)
+        mark = self.watermarks[INVENTORY.name]
+        times = columns.event_time_N
+        wild = mark.implausible(times, max_gap_ms=self.window.max_gap)
+        if wild.any():
+            self._refuse(judged, columns, wild, "future_timestamp", "ahead of the stream by")
+        plausible = np.flatnonzero(~wild)
+        times = times[plausible]
+        open_from_N = mark.observe(times) - mark.allowed_lateness_ms
+        open_from_N = open_from_N - open_from_N % self.window.bucket
+        if self.closed_through_ms is not None:
+            open_from_N = np.maximum(open_from_N, self.closed_through_ms)
+        amounts = (columns.on_hand_N, columns.on_order_N, columns.lead_time_N)
+        slot_N = self.series.slots(_picked(columns.series_N, plausible))
+        readings_NC = np.stack([slot_N, times, *(column[plausible] for column in amounts)], axis=1)
+        late = self.stock.take(readings_NC, open_from_N=open_from_N)
+        if late.any():
+            late_N = np.zeros(len(columns), np.bool_)
+            late_N[plausible[late]] = True
+            self._refuse(judged, columns, late_N, LATE, "late by")
+        judged.counted = int((~late).sum()) + columns.tombstones
+        self._tally(INVENTORY.name, judged)
         return judged
 
     def categorise(self, sku: str, category: str) -> None:
@@ -148,12 +182,13 @@ class Partition:
         for start in sorted(starts):
             bucket = self.open.pop(start, None)
             if bucket is None:
-                sums_SF = np.zeros((len(self.series), N_FEATURES), np.int64)
+                sums_SF = np.zeros((len(self.series), N_SUMS), np.int64)
             else:
                 bucket.grow(len(self.series))
                 sums_SF = bucket.sums_SF
             rollups = self.series.rollups(sums_SF)
-            closed.append(Closed(start, closed_block(sums_SF), rollups, cause_ms))
+            values_SF = closed_block(sums_SF, self.stock.close(start, len(self.series)))
+            closed.append(Closed(start, values_SF, rollups, cause_ms))
         if closed:
             self.closed_through_ms = end_ms
             self.first_bucket_ms = max(self.first_bucket_ms or start_ms, end_ms - self.retention_ms)
@@ -188,15 +223,18 @@ class Partition:
         dedup.add(hashes[counted], times[counted])
         judged.counted = len(kept)
         judged.duplicates = int(len(fresh) - fresh.sum())
+        self._tally(topic, judged)
+        return kept, judged
+
+    def _tally(self, topic: str, judged: Judged) -> None:
         n_late = sum(refused.reason == LATE for refused in judged.refused)
         self.counts[topic, "counted"] += judged.counted
         self.counts[topic, "duplicate"] += judged.duplicates
         self.counts[topic, LATE] += n_late
         self.counts[topic, "rejected"] += len(judged.refused) - n_late
-        return kept, judged
 
     def _refuse(
-        self, judged: Judged, columns: Columns,
+        self, judged: Judged, columns: Columns | ReadingColumns,
         which_N: Mask, reason: str, words: str,
     ) -> None:  # fmt: skip
         newest = max(
@@ -253,6 +291,7 @@ class Partition:
             if bucket.unsaved_visitors:
                 plan.appends.append((("visitors", start), _joined(bucket.unsaved_visitors)))
                 bucket.unsaved_visitors = []
+        self.stock.plan(plan)
         closed, self.closed_unsaved = self.closed_unsaved, []
         self._plan_closed(plan, closed)
         for topic, window in self.dedup.items():
@@ -275,8 +314,9 @@ class Partition:
                 ("closed", start - self.retention_ms),
                 ("partial", start - self.retention_ms),
             ]
+            if closed.values_SF.any():
+                plan.puts["closed", start] = pack_block(closed.values_SF)
             if closed.rollups:
-                plan.puts["closed", start] = closed.values_SF.tobytes()
                 plan.puts["partial", start] = json.dumps(closed.rollups).encode()
 
     def _meta(self) -> dict[str, str]:
@@ -285,10 +325,13 @@ class Partition:
         for topic, mark in self.watermarks.items():
             if mark.newest_ms is not None:
                 meta[f"newest_ms:{topic}"] = str(mark.newest_ms)
-            meta[f"segments:{topic}"] = json.dumps(sorted(self.dedup[topic].segments))
+        for topic, window in self.dedup.items():
+            meta[f"segments:{topic}"] = json.dumps(sorted(window.segments))
         for (topic, verdict), count in self.counts.items():
             meta[f"count:{topic}:{verdict}"] = str(count)
         meta["open"] = json.dumps(sorted(self.open))
+        if self.stock.known:
+            meta["readings"] = json.dumps(self.stock.open_starts)
         for name in ("first_bucket_ms", "closed_through_ms", "emitted_through_ms", "heartbeat_ms"):
             value = getattr(self, name)
             if value is not None:

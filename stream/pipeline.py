@@ -22,6 +22,7 @@ from stream.codecs import ClickDecoder, OrderDecoder, Refused, decode_heartbeat
 from stream.errors import FencedOut, ServiceUnavailable, UnreadableEvent
 from stream.events import CatalogEntry
 from stream.formats import UNREADABLE, open_format, unreadable
+from stream.inventory import ReadingDecoder
 from stream.output import Output
 from stream.ownership import Count, Lag, Owned, Pending
 from stream.partition import INPUTS, Judged, Partition
@@ -31,7 +32,7 @@ from stream.sinks.kafka import KafkaSink
 from stream.sinks.records import dead_letter
 from stream.state.port import StateStore
 from stream.telemetry import EVENTS
-from stream.topics import CATALOG, CLICKS, DEAD_LETTER, HEARTBEATS, ORDERS
+from stream.topics import CATALOG, CLICKS, DEAD_LETTER, HEARTBEATS, INVENTORY, ORDERS
 from stream.transport import RecordBatch
 
 log = structlog.get_logger(__name__)
@@ -82,6 +83,7 @@ class Pipeline(Assignment):
         }
         self._orders = OrderDecoder(**limits)
         self._clicks = ClickDecoder(**limits)
+        self._readings = ReadingDecoder(**limits)
         self.events_in = 0
 
     # -- batches ---------------------------------------------------------------------------------
@@ -102,6 +104,15 @@ class Pipeline(Assignment):
             return partition.count_clicks(columns, self._people)
 
         await self._on_events(batch, count)
+
+    async def on_inventory(self, batch: RecordBatch) -> None:
+        """Take a batch of readings of the stock; a tombstone leaves the last known level."""
+
+        def take(partition: Partition, fresh: RecordBatch) -> Judged:
+            columns = self._readings.columns(fresh, latest_ms=self._latest_ms())
+            return partition.take_readings(columns)
+
+        await self._on_events(batch, take)
 
     async def on_catalog(self, batch: RecordBatch) -> None:
         """Take categories of SKUs; a tombstone leaves the last known one."""
@@ -364,6 +375,7 @@ Consumer = Callable[[Pipeline, RecordBatch], Awaitable[None]]
 CONSUMERS: dict[str, Consumer] = {
     ORDERS.name: Pipeline.on_orders,
     CLICKS.name: Pipeline.on_clicks,
+    INVENTORY.name: Pipeline.on_inventory,
     CATALOG.name: Pipeline.on_catalog,
     HEARTBEATS.name: Pipeline.on_heartbeats,
 }

@@ -2,7 +2,8 @@
 
 Each partition stores its partial sums with every closed bucket; the owner of partition 0 adds them
 up and keeps the result like one more partition (tag `r`), with its own closed blocks and states.
-Visitors of a roll-up are the sum over its series, not the distinct people.
+Visitors of a roll-up are the sum over its series, not the distinct people. The stock of a roll-up
+is not known: units of different products do not add up to anything one could run out of.
 """
 
 import json
@@ -10,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stream.features.definitions import N_FEATURES, closed_block
+from stream.features.block import pack_block
+from stream.features.definitions import N_SUMS, closed_block
 from stream.partition import Closed
 from stream.series import Series
 from stream.state.keys import ROLLUPS
@@ -142,7 +144,7 @@ class Rollups:
         closed = []
         for start, by_name in zip(starts, sums, strict=True):
             slots = self._series.slots(sorted(by_name))
-            sums_SF = np.zeros((len(self._series), N_FEATURES), np.int64)
+            sums_SF = np.zeros((len(self._series), N_SUMS), np.int64)
             for slot, name in zip(slots.tolist(), sorted(by_name), strict=True):
                 sums_SF[slot] = by_name[name]
             closed.append(Closed(start, closed_block(sums_SF), {}))
@@ -163,7 +165,7 @@ class Rollups:
             plan.pushes.append((("series",), list(new)))
         for bucket in closed:
             if bucket.values_SF.any():
-                plan.puts["closed", bucket.start_ms] = bucket.values_SF.tobytes()
+                plan.puts["closed", bucket.start_ms] = pack_block(bucket.values_SF)
             plan.deletes.append(("closed", bucket.start_ms - self._retention_ms))
         return plan
 

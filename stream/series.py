@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.features.definitions import N_FEATURES
+from stream.features.definitions import N_SUMS
 
 Ints = NDArray[np.int64]
 
@@ -24,7 +24,7 @@ class Series:
     >>> series.slots(["A", "B@Berlin", "A"]).tolist()
     [0, 1, 0]
     >>> series.categorise("A", "Bags")
-    >>> sums = np.ones((2, N_FEATURES), np.int64)
+    >>> sums = np.ones((2, N_SUMS), np.int64)
     >>> {name: row[0] for name, row in series.rollups(sums).items()}
     {'total': 2, 'location:Berlin': 1, 'category:Bags': 1}
     """
@@ -63,7 +63,7 @@ class Series:
         total_F = sums_SF.sum(axis=0)
         if not total_F.any():
             return {}
-        by_group = np.zeros((len(self._groups) + 1, N_FEATURES), np.int64)
+        by_group = np.zeros((len(self._groups) + 1, N_SUMS), np.int64)
         for groups in (self._category, self._location):
             np.add.at(by_group, np.array(groups[: len(sums_SF)], np.int64), sums_SF)
         result = {"total": total_F.tolist()}

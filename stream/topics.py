@@ -39,6 +39,9 @@ SIGNALS = Topic("signals", "output", DAY_MS, keyed_by="series_id")
 FEATURES = Topic("features", "output", 7 * DAY_MS, keyed_by="series_id")
 DEAD_LETTER = Topic("dead-letter", "output", 14 * DAY_MS, keyed_by="topic")
 
+#: Inputs whose records carry event time, in which they take part in the watermark.
+EVENT_INPUTS = (ORDERS, CLICKS, INVENTORY)
+
 TOPICS = (
     ORDERS, CLICKS, CATALOG, INVENTORY, PLANS, HEARTBEATS,
     FORECASTS, ALERTS, SIGNALS, FEATURES, DEAD_LETTER,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from stream.codecs import ClickDecoder, OrderDecoder
+from stream.inventory import ReadingDecoder
 from stream.partition import Partition
 from stream.privacy import Pseudonyms
 from stream.settings import WindowSettings
@@ -38,7 +39,7 @@ def mutations(rng: random.Random) -> Iterator[tuple[str, bytes | None, bytes | N
     serial = 0
     while True:
         serial += 1
-        topic = rng.choice(("orders", "clicks"))
+        topic = rng.choice(("orders", "clicks", "inventory"))
         document = _document(topic, serial, rng)
         sku = document["sku"]
         right = sku.encode()
@@ -66,6 +67,9 @@ def _document(topic: str, serial: int, rng: random.Random) -> dict[str, Any]:
     if topic == "orders":
         document |= {"quantity": rng.randrange(-3, 9), "unit_price": rng.randrange(999) / 100}
         document |= {"customer_id": str(rng.randrange(99)), "location": rng.choice((None, "Köln"))}
+    elif topic == "inventory":
+        document |= {"on_hand": rng.randrange(3), "on_order": rng.choice((None, 5))}
+        document |= {"lead_time_days": rng.choice((None, 2, 1.5))}
     else:
         document |= {"action": rng.choice(("view", "cart", "remove", "purchase"))}
         document |= {"visitor_id": f"v{rng.randrange(99)}"}
@@ -99,9 +103,10 @@ class Fuzzed:
     def __init__(self) -> None:
         window = WindowSettings(allowed_lateness=120_000, dedup=900_000)
         self.partition = Partition(0, window, retention_ms=48 * HOUR)
-        self._decoders: dict[str, OrderDecoder | ClickDecoder] = {
+        self._decoders: dict[str, OrderDecoder | ClickDecoder | ReadingDecoder] = {
             "orders": OrderDecoder(),
             "clicks": ClickDecoder(),
+            "inventory": ReadingDecoder(),
         }
         self.fed = 0
         self.letters = 0
@@ -113,7 +118,7 @@ class Fuzzed:
 
     def feed(self, records: list[tuple[str, bytes | None, bytes | None]]) -> None:
         """Count a portion as the pipeline does, dead letters and stores' plans included."""
-        for topic in ("orders", "clicks"):
+        for topic in ("orders", "clicks", "inventory"):
             fakes = [
                 FakeRecord(self.fed + place, key, value)
                 for place, (name, key, value) in enumerate(records)
@@ -136,8 +141,10 @@ class Fuzzed:
         columns: Any = self._decoders[topic].columns(batch, latest_ms=latest_ms)
         if topic == "orders":
             judged = self.partition.count_orders(columns)
-        else:
+        elif topic == "clicks":
             judged = self.partition.count_clicks(columns, PEOPLE)
+        else:
+            judged = self.partition.take_readings(columns)
         assert judged.counted + judged.duplicates + len(judged.refused) == len(fakes)
         for one in judged.refused:
             letter = dead_letter(

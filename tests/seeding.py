@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 from redis import Redis
 
 from model.contract import FEATURE_NAMES, FeatureSpec
+from stream.features.block import pack_block
 from stream.features.definitions import (
     CARTS,
     MONEY_TICKS,
+    N_SUMS,
     ORDERS,
     PURCHASES,
     REMOVES,
@@ -72,7 +74,7 @@ class Shop:
         self.price_S = np.round(np.exp(self.rng.normal(0.9, 0.7, self.n_series)), 2)
         self.surge_S = np.ones(self.n_series)
         self.closed_through_ms = self.start_ms
-        self.sums_SF = np.zeros((self.n_series, len(FEATURE_NAMES)), np.int64)
+        self.sums_SF = np.zeros((self.n_series, N_SUMS), np.int64)
         self.elapsed = 0.0
         self.counted = 0
         self.closed = 0
@@ -132,7 +134,7 @@ class Shop:
 
     def _close_part(self, pipe: Any, tag: keys.Tag, sums_SF: NDArray[np.int64], start: int) -> None:
         if sums_SF.any():
-            pipe.set(keys.of(tag, "closed", start), closed_block(sums_SF).tobytes())
+            pipe.set(keys.of(tag, "closed", start), pack_block(closed_block(sums_SF)))
         pipe.delete(keys.of(tag, "open", start))
 
     def _rolled(self, values_SX: NDArray[Any]) -> NDArray[Any]:

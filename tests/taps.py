@@ -81,7 +81,7 @@ def check_promises(tap: Tap) -> dict[int, list[int]]:
             moment, offsets = value["event_time_ms"], value["offsets"]
             assert isinstance(moment, int)
             assert isinstance(offsets, dict)
-            assert set(offsets) == {"orders", "clicks"}
+            assert set(offsets) == {"orders", "clicks", "inventory"}
             promised.setdefault(place.partition, []).append(moment)
             for topic, next_offset in offsets.items():
                 for offset, _, event in tap.seen.get(TopicPartition(topic, place.partition), []):

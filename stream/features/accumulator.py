@@ -13,13 +13,13 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.features.definitions import N_FEATURES, VISITORS, add_clicks, add_orders
+from stream.features.definitions import N_SUMS, VISITORS, add_clicks, add_orders
 from stream.hashset import Hashes, HashSet, distinct
 
 Ints = NDArray[np.int64]
 
 PAGE_SLOTS = 64
-ROW_BYTES = N_FEATURES * 8
+ROW_BYTES = N_SUMS * 8
 #: Slots a partition may have (2²⁴), and where the pseudonym begins in a remembered visit.
 SLOT_BITS = 24
 
@@ -37,7 +37,7 @@ class OpenBucket:
 
     def __init__(self, n_slots: int) -> None:
         self._capacity = max(PAGE_SLOTS, -(-n_slots // PAGE_SLOTS) * PAGE_SLOTS)
-        self._sums = np.zeros((self._capacity, N_FEATURES), np.int64)
+        self._sums = np.zeros((self._capacity, N_SUMS), np.int64)
         self._dirty = np.zeros(self._capacity // PAGE_SLOTS, np.bool_)
         self._n_slots = n_slots
         self.visitors = HashSet()
@@ -46,7 +46,7 @@ class OpenBucket:
     @classmethod
     def from_bytes(cls, block: bytes, visitors: bytes, n_slots: int) -> "OpenBucket":
         """An open bucket as the store has it."""
-        rows = np.frombuffer(block, "<i8").reshape(-1, N_FEATURES)
+        rows = np.frombuffer(block, "<i8").reshape(-1, N_SUMS)
         bucket = cls(max(n_slots, len(rows)))
         bucket._sums[: len(rows)] = rows
         bucket.visitors.add(np.frombuffer(visitors, "<u8"))
@@ -61,7 +61,7 @@ class OpenBucket:
         """Make room for slots that are new since the bucket was opened."""
         if n_slots > self._capacity:
             capacity = max(-(-n_slots // PAGE_SLOTS) * PAGE_SLOTS, 2 * self._capacity)
-            sums = np.zeros((capacity, N_FEATURES), np.int64)
+            sums = np.zeros((capacity, N_SUMS), np.int64)
             sums[: self._capacity] = self._sums
             dirty = np.zeros(capacity // PAGE_SLOTS, np.bool_)
             dirty[: len(self._dirty)] = self._dirty

@@ -3,7 +3,8 @@
 Sums are whole numbers (units; money in 1/10,000) so that no order of arrival, split or merge can
 change a bit. A closed bucket is the float32 image of these sums.
 
-Axes: N = events, S = series slots, F = features in the order of `model.contract.FEATURE_NAMES`.
+Axes: N = events, S = series slots, R = rows, F = sums in the order of `model.contract.SUM_NAMES`;
+of a closed bucket, features in the order of `FEATURE_NAMES`.
 """
 
 from typing import Final
@@ -11,12 +12,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from model.contract import FEATURE_NAMES
+from model.contract import FEATURE_NAMES, SUM_NAMES
 
 MONEY_TICKS: Final = 10_000
+N_SUMS: Final = len(SUM_NAMES)
 N_FEATURES: Final = len(FEATURE_NAMES)
 
-UNITS, RETURNS, REVENUE, ORDERS, VIEWS, CARTS, REMOVES, PURCHASES, VISITORS = range(N_FEATURES)
+UNITS, RETURNS, REVENUE, ORDERS, VIEWS, CARTS, REMOVES, PURCHASES, VISITORS = range(N_SUMS)
+STOCK, STOCKOUT_SHARE = range(N_SUMS, N_FEATURES)
 
 #: The column a click of each action is counted in.
 ACTION_COLUMNS: Final = {"view": VIEWS, "cart": CARTS, "remove": REMOVES, "purchase": PURCHASES}
@@ -37,7 +40,7 @@ def money_ticks(quantity_N: Ints, unit_price_N: Floats) -> Ints:
 def add_orders(sums_SF: Ints, slot_N: Ints, quantity_N: Ints, unit_price_N: Floats) -> None:
     """Add order lines to the sums of one bucket, in place.
 
-    >>> sums = np.zeros((1, N_FEATURES), np.int64)
+    >>> sums = np.zeros((1, N_SUMS), np.int64)
     >>> add_orders(sums, np.array([0, 0]), np.array([3, -1]), np.array([2.0, 2.0]))
     >>> sums[0, :4].tolist()
     [3, 1, 40000, 2]
@@ -51,17 +54,22 @@ def add_orders(sums_SF: Ints, slot_N: Ints, quantity_N: Ints, unit_price_N: Floa
 def add_clicks(sums_SF: Ints, slot_N: Ints, column_N: Ints) -> None:
     """Add clicks to the sums of one bucket, in place; `column_N` is from `ACTION_COLUMNS`."""
     flat = sums_SF.reshape(-1)
-    np.add.at(flat, slot_N * N_FEATURES + column_N, 1)
+    np.add.at(flat, slot_N * N_SUMS + column_N, 1)
 
 
-def closed_block(sums_SF: Ints) -> NDArray[np.float32]:
-    """Float32 image of a closed bucket's sums; money in units of the currency.
+def closed_block(sums_RF: Ints, stock_RC: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    """Float32 image [R, F] of a closed bucket's sums; money in units of the currency.
 
-    >>> sums = np.zeros((1, N_FEATURES), np.int64)
+    `stock_RC` holds the two columns of the stock; without it, nothing is known of the stock.
+
+    >>> sums = np.zeros((1, N_SUMS), np.int64)
     >>> sums[0, REVENUE] = 12_500
     >>> float(closed_block(sums)[0, REVENUE])
     1.25
     """
-    values_SF = sums_SF.astype(np.float64)
-    values_SF[:, REVENUE] /= MONEY_TICKS
-    return values_SF.astype(np.float32)
+    values_RF = np.zeros((len(sums_RF), N_FEATURES), np.float32)
+    values_RF[:, :N_SUMS] = sums_RF
+    values_RF[:, REVENUE] = sums_RF[:, REVENUE] / MONEY_TICKS
+    if stock_RC is not None:
+        values_RF[:, N_SUMS:] = stock_RC
+    return values_RF

@@ -6,15 +6,16 @@ Axes: T = buckets, F = features in the order of `model.contract.FEATURE_NAMES`, 
 Q = quantiles.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.contract import FEATURE_NAMES
-from stream.features.definitions import MONEY_TICKS, REVENUE
+from stream.features.accumulator import ROW_BYTES
+from stream.features.block import PACKED_BYTES, unpack_block
+from stream.features.definitions import MONEY_TICKS, N_FEATURES, N_SUMS, REVENUE
 from stream.feed.deployment import Deployment
 
 Floats = NDArray[np.float32]
@@ -81,31 +82,31 @@ class SeriesForecast:
     age: Age
 
 
-def closed_row(raw: bytes) -> Floats:
-    """One series' row of a closed block: float32 [F]; absent or short means zeros.
+def closed_rows(raws: Sequence[bytes]) -> Floats:
+    """One series' rows of T closed blocks: float32 [T, F]; absent or short means zeros.
 
-    >>> closed_row(b"").tolist() == [0.0] * len(FEATURE_NAMES)
+    >>> closed_rows([b""]).tolist() == [[0.0] * N_FEATURES]
     True
     """
-    if len(raw) != 4 * len(FEATURE_NAMES):
-        return np.zeros(len(FEATURE_NAMES), np.float32)
-    return np.frombuffer(raw, "<f4").astype(np.float32)
+    silent = bytes(PACKED_BYTES)
+    return unpack_block(b"".join(raw if len(raw) == PACKED_BYTES else silent for raw in raws))
 
 
 def open_row(raw: bytes) -> NDArray[np.float64]:
     """One series' row of an open block: float64 [F], money in units of the currency."""
-    if len(raw) != 8 * len(FEATURE_NAMES):
-        return np.zeros(len(FEATURE_NAMES))
+    if len(raw) != ROW_BYTES:
+        return np.zeros(N_FEATURES)
     return open_values(np.frombuffer(raw, "<i8"))
 
 
-def open_values(sums_F: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Whole-number sums as values.
+def open_values(sums: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Whole-number sums as values [F]; of the stock nothing is known before the close.
 
-    >>> float(open_values(np.full(len(FEATURE_NAMES), 25_000))[REVENUE])
+    >>> float(open_values(np.full(N_SUMS, 25_000))[REVENUE])
     2.5
     """
-    values_F = sums_F.astype(np.float64)
+    values_F = np.zeros(N_FEATURES)
+    values_F[:N_SUMS] = sums
     values_F[REVENUE] /= MONEY_TICKS
     return values_F
 

@@ -21,7 +21,7 @@ class Deployment:
 
     @classmethod
     def parse(cls, text: bytes) -> "Deployment | None":
-        """Read `sc1:info`; None while it holds the labels of a replay alone, before any worker.
+        """Read `sc2:info`; None while it holds the labels of a replay alone, before any worker.
 
         Raises IncompatibleState when its columns are not this build's.
         """

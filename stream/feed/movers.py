@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from redis.exceptions import RedisError
 
-from model.contract import FEATURE_NAMES
 from stream.errors import ServiceUnavailable
+from stream.features.block import stored_sums
 from stream.features.definitions import UNITS
 from stream.feed.overview import Overview
 from stream.state import keys
@@ -149,7 +149,7 @@ class Movers:
         except RedisError as error:
             raise ServiceUnavailable(f"the store does not answer: {error}") from error
         for start, block in zip(starts, blocks, strict=True):
-            values_SF = np.frombuffer(block or b"", "<f4").reshape(-1, len(FEATURE_NAMES))
+            values_SF = stored_sums(block or b"")
             part.add(start, values_SF[:, UNITS])
             part.slide(start + bucket_ms)
 

@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 from redis import Redis
 from redis.exceptions import RedisError
 
-from model.contract import FEATURE_NAMES
 from stream.errors import ServiceUnavailable
+from stream.features.accumulator import ROW_BYTES
+from stream.features.block import PACKED_BYTES
 from stream.feed.answers import (
     Age,
     Floats,
     History,
     OpenBucket,
     SeriesForecast,
-    closed_row,
+    closed_rows,
     open_row,
     open_values,
     parse_forecast,
@@ -35,7 +36,6 @@ from stream.settings import RedisSettings
 from stream.state import keys
 from stream.state.keys import ROLLUPS, Tag
 
-_N: Final = len(FEATURE_NAMES)
 _MAX_OPEN: Final = 64
 _TRIES: Final = 3
 
@@ -126,9 +126,8 @@ class Reader:
     def history(self, series_id: str, from_ms: int, to_ms: int) -> History:
         """Closed buckets that start in `[from_ms, to_ms)`; one round trip."""
         start_T, place = self._grid(series_id, from_ms, to_ms)
-        rows = self._rows(place, "closed", start_T, 4 * _N)
-        values_TF = np.array([closed_row(row) for row in rows], np.float32).reshape(-1, _N)
-        return History(series_id, start_T, values_TF, self.age(series_id))
+        rows = self._rows(place, "closed", start_T, PACKED_BYTES)
+        return History(series_id, start_T, closed_rows(rows), self.age(series_id))
 
     def ahead(self, series_id: str, from_ms: int, to_ms: int) -> Floats:
         """Quantiles 0.1, 0.5, 0.9 forecast one step ahead, float32 [T, 3], of `history`'s buckets.
@@ -202,8 +201,8 @@ class Reader:
                 at = slot * size
                 pipe.getrange(keys.of(tag, "forecast", block), at, at + size - 1)
             for start in starts:
-                at = slot * 8 * _N
-                pipe.getrange(keys.of(tag, "open", start), at, at + 8 * _N - 1)
+                at = slot * ROW_BYTES
+                pipe.getrange(keys.of(tag, "open", start), at, at + ROW_BYTES - 1)
         meta, header, *rows = self._execute(pipe)
         progress = Progress.parse(meta)
         if progress is not None:

@@ -47,12 +47,3 @@ def mean_day(
         return None
     sums_F = trailing_sums(start_T, values_TF, end_ms=day_ms, span_ms=BASE_DAYS * DAY_MS)
     return sums_F * (DAY_MS / span_ms)
-
-
-def share(part: float, whole: float) -> float | None:
-    """A part of a whole; None of nothing.
-
-    >>> share(1, 4), share(0, 0)
-    (0.25, None)
-    """
-    return part / whole if whole > 0 else None

@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 
 from model.contract import FeatureSpec
 from stream.errors import IncompatibleState, ServiceUnavailable
-from stream.features.definitions import N_FEATURES
+from stream.features.block import unpack_block
 from stream.jobs.archive_files import DAY_MS, ArchiveFiles, Covered, Rows, Shape
 from stream.state import keys
 from stream.state.keys import ROLLUPS, Tag
@@ -179,7 +179,7 @@ class _Partition:
             for start, blob in zip(chunk, blobs, strict=True):
                 if not blob or start < kept_ms:
                     continue
-                values_SF = np.frombuffer(blob, "<f4").reshape(-1, N_FEATURES)
+                values_SF = unpack_block(blob)
                 here = np.flatnonzero((values_SF != 0).any(axis=1))
                 length = len(values_SF) if same_slots else slots
                 parts.append(

@@ -2,9 +2,9 @@
 
 What a worker would have stored had it seen the files live: series registries, closed blocks,
 partial roll-ups, categories, and how far each partition has closed, in the layout of
-`stream/state/keys.py`. A worker that takes a partition over goes on behind the last bucket written;
-events before it are late. Each partition becomes visible in one transaction, after its blocks are
-there.
+`stream/state/keys.py`. Files tell nothing of the stock: it is not known in these buckets. A worker
+that takes a partition over goes on behind the last bucket written; events before it are late. Each
+partition becomes visible in one transaction, after its blocks are there.
 
 Axes: R = rows of a history, S = series slots, F = features.
 """
@@ -24,7 +24,8 @@ from redis.exceptions import RedisError
 
 from model.contract import FEATURE_NAMES, FeatureSpec
 from stream.errors import IncompatibleState, ServiceUnavailable, UsageError
-from stream.features.definitions import N_FEATURES, closed_block
+from stream.features.block import pack_block
+from stream.features.definitions import N_SUMS, closed_block
 from stream.jobs.history import build_history
 from stream.jobs.replay_source import partition_of
 from stream.jobs.sparse_history import SparseHistory
@@ -76,7 +77,7 @@ def backfill(
     """Write the last `state.retention` of closed buckets that end at or before `until_ms`.
 
     `client` must not decode responses; frames are as `stream.jobs.tables` reads them. `labels` say
-    what the inputs are (`sc1:info`). Raises IncompatibleState when the store has state already,
+    what the inputs are (`sc2:info`). Raises IncompatibleState when the store has state already,
     unless `force`, which drops it and shuts out its workers; ServiceUnavailable when it does not
     answer; UsageError when there is no order line at all.
     """
@@ -158,7 +159,7 @@ def _part(history: SparseHistory, number: int, numbers: Mapping[str, int]) -> _P
     series.slots([history.series[slot] for slot in slots])
     part = _Part(number, series.ids, {}, {}, categories)
     for start_ms, sums_SF in _buckets(history, slots):
-        part.closed[start_ms] = closed_block(sums_SF).tobytes()
+        part.closed[start_ms] = pack_block(closed_block(sums_SF))
         part.partial[start_ms] = json.dumps(series.rollups(sums_SF)).encode()
     return part
 
@@ -170,7 +171,7 @@ def _buckets(history: SparseHistory, slots: list[int]) -> Iterator[tuple[int, In
     rows_R = np.flatnonzero(place_S[history.slot_R] >= 0)
     buckets, firsts = np.unique(history.bucket_R[rows_R], return_index=True)
     for bucket, rows in zip(buckets.tolist(), np.split(rows_R, firsts[1:]), strict=False):
-        sums_SF = np.zeros((len(slots), N_FEATURES), np.int64)
+        sums_SF = np.zeros((len(slots), N_SUMS), np.int64)
         sums_SF[place_S[history.slot_R[rows]]] = history.sums_RF[rows]
         yield history.start_ms + bucket * history.bucket_ms, sums_SF
 
@@ -183,13 +184,13 @@ def _rollups(parts: list[_Part]) -> _Part:
         by_name: dict[str, Ints] = {}
         for part in parts:
             for name, row in json.loads(part.partial.get(start_ms, b"{}")).items():
-                by_name[name] = by_name.get(name, np.zeros(N_FEATURES, np.int64)) + np.array(row)
+                by_name[name] = by_name.get(name, np.zeros(N_SUMS, np.int64)) + np.array(row)
         names = sorted(by_name)
         slot_N = series.slots(names)
-        sums_SF = np.zeros((len(series), N_FEATURES), np.int64)
+        sums_SF = np.zeros((len(series), N_SUMS), np.int64)
         for slot, name in zip(slot_N.tolist(), names, strict=True):
             sums_SF[slot] = by_name[name]
-        rollups.closed[start_ms] = closed_block(sums_SF).tobytes()
+        rollups.closed[start_ms] = pack_block(closed_block(sums_SF))
     return rollups
 
 

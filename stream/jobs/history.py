@@ -15,7 +15,7 @@ from stream.codecs import MAX_LINE_VALUE, MAX_QUANTITY, series_id
 from stream.errors import UnreadableEvent, UsageError
 from stream.features.definitions import (
     ACTION_COLUMNS,
-    N_FEATURES,
+    N_SUMS,
     VISITORS,
     add_clicks,
     add_orders,
@@ -54,7 +54,7 @@ def build_history(
     keys_R, row_N = np.unique(
         np.concatenate([_key(lines, width), _key(seen, width)]), return_inverse=True
     )
-    sums_RF = np.zeros((len(keys_R), N_FEATURES), np.int64)
+    sums_RF = np.zeros((len(keys_R), N_SUMS), np.int64)
     add_orders(
         sums_RF,
         row_N[: lines.height],

@@ -29,7 +29,7 @@ from stream.errors import ServiceUnavailable, UsageError
 from stream.jobs.replay_source import Record
 from stream.kafka_admin import bootstrap_servers, client_config, describe_topics
 from stream.settings import Settings
-from stream.topics import CATALOG, CLICKS, HEARTBEATS, ORDERS
+from stream.topics import CATALOG, EVENT_INPUTS, HEARTBEATS
 
 HEARTBEAT_EVERY_S: Final = 0.25
 MAX_UNDER_WAY: Final = 100_000
@@ -184,7 +184,7 @@ class Sender:
         self.heartbeat_ms = event_time_ms
         for partition in range(self.partitions):
             offsets = {
-                topic: self._next_offset[topic, partition] for topic in (ORDERS.name, CLICKS.name)
+                topic.name: self._next_offset[topic.name, partition] for topic in EVENT_INPUTS
             }
             value = msgspec.json.encode({"event_time_ms": event_time_ms, "offsets": offsets})
             try:
@@ -222,7 +222,7 @@ def few_collections() -> Iterator[None]:
 
 def _partitions(settings: Settings) -> int:
     """Partitions of the inputs. Raises UsageError when a topic is missing or differs."""
-    states = describe_topics(settings, [ORDERS, CLICKS, CATALOG, HEARTBEATS])
+    states = describe_topics(settings, [*EVENT_INPUTS, CATALOG, HEARTBEATS])
     missing = [state.name for state in states if not state.partitions]
     if missing:
         raise UsageError(
@@ -235,14 +235,14 @@ def _partitions(settings: Settings) -> int:
 
 
 def _end_offsets(settings: Settings, partitions: int) -> dict[Place, int]:
-    """Next offset of each partition of orders and clicks, before anything is sent.
+    """Next offset of each partition of the inputs with event time, before anything is sent.
 
     Tansu calls the base offset of the last batch, plus 1, the end of a partition; so the last batch
     is read.
     """
     places = [
-        TopicPartition(topic, partition)
-        for topic in (ORDERS.name, CLICKS.name)
+        TopicPartition(topic.name, partition)
+        for topic in EVENT_INPUTS
         for partition in range(partitions)
     ]
     try:

@@ -7,6 +7,10 @@ end has only archived events behind it, and every event of a later bucket ahead 
 on at the newest such mark; events between it and the archive's end are refused as late, since their
 buckets are final. Without such a mark, reading starts with the earliest record there is.
 
+Readings of the stock are no events: they may be read twice, and say what holds from then on. The
+levels at the archive's end are taken from its last block, and the topic is read from its earliest
+record, of which nothing before the end changes a bucket that is final.
+
 Axes: S = series slots, F = features.
 """
 
@@ -19,13 +23,19 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from stream.errors import IncompatibleState, ServiceUnavailable
-from stream.features.definitions import N_FEATURES
+from stream.features.block import pack_block, unpack_block
+from stream.features.definitions import N_FEATURES, STOCK
 from stream.jobs.archive_files import DAY_MS, ArchiveFiles, Covered, Rows
 from stream.jobs.archive_history import covered_parts, span
 from stream.jobs.backfill import BackfillReport, claim, write_info
 from stream.settings import Settings
 from stream.state import keys
 from stream.state.keys import ROLLUPS, Tag
+from stream.stock import levels_block
+from stream.topics import INVENTORY
+
+#: What a mark says of the readings of the stock.
+_OF_INVENTORY = frozenset(f"{field}:{INVENTORY.name}" for field in ("offset", "newest_ms"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +84,10 @@ def restore_archive(
                     client.mset(blobs)
             mark: Mapping[str, str] = {}
             if isinstance(tag, int):
+                last = files.read(tag, (end_ms - width) // DAY_MS * DAY_MS)
+                levels = levels_at_end(last.within(end_ms - width, end_ms), part.series)
+                if levels:
+                    client.set(keys.of(tag, "levels"), levels)
                 mark = place_of(part, end_ms) or _earliest(earliest, tag)
                 if not mark:
                     unplaced.append(tag)
@@ -96,7 +110,7 @@ def blocks(rows: Rows, series: list[str]) -> list[tuple[int, bytes]]:
 
     >>> one_RF = np.ones((1, N_FEATURES), np.float32)
     >>> rows = Rows(np.array([60]), np.array(["b"], object), one_RF, {60: 2})
-    >>> [(start, np.frombuffer(blob, "<f4").reshape(2, -1)[:, 0].tolist())
+    >>> [(start, unpack_block(blob)[:, 0].tolist())
     ...  for start, blob in blocks(rows, ["a", "b", "c"])]
     [(60, [0.0, 1.0])]
     """
@@ -105,10 +119,17 @@ def blocks(rows: Rows, series: list[str]) -> list[tuple[int, bytes]]:
     result = []
     for start, length in sorted(rows.blocks.items()):
         low, high = np.searchsorted(rows.start_R, [start, start + 1])
-        values_SF = np.zeros((length, N_FEATURES), "<f4")
+        values_SF = np.zeros((length, N_FEATURES), np.float32)
         values_SF[slot_R[low:high]] = rows.values_RF[low:high]
-        result.append((start, values_SF.tobytes()))
+        result.append((start, pack_block(values_SF)))
     return result
+
+
+def levels_at_end(last: Rows, series: list[str]) -> bytes:
+    """The stock's levels after the last bucket, given its rows; empty where none is known."""
+    values_SF = [unpack_block(blob) for _, blob in blocks(last, series)]
+    known = [part_SF[:, STOCK] for part_SF in values_SF if part_SF[:, STOCK].any()]
+    return levels_block(known[-1]) if known else b""
 
 
 def place_of(part: Covered, end_ms: int) -> dict[str, str] | None:
@@ -118,7 +139,8 @@ def place_of(part: Covered, end_ms: int) -> dict[str, str] | None:
     >>> place_of(Covered(0, 60, marks=[old, {"offset:orders": "9", "newest_ms:orders": "61"}]), 60)
     {'offset:orders': '5', 'newest_ms:orders': '50'}
     """
-    for mark in reversed(part.marks):
+    for noted in reversed(part.marks):
+        mark = {name: text for name, text in noted.items() if name not in _OF_INVENTORY}
         newest = [int(text) for name, text in mark.items() if name.startswith("newest_ms:")]
         if newest and max(newest) < end_ms:
             return mark

@@ -16,7 +16,7 @@ REPLAY_START_MS: Final = 1_315_180_800_000
 
 ORDERS_LABEL: Final = "real orders, UCI Online Retail II (D. Chen, CC BY 4.0), cleaned"
 
-#: What is said of the inputs wherever they show (`labels` of `sc1:info`).
+#: What is said of the inputs wherever they show (`labels` of `sc2:info`).
 SAMPLE_LABELS: Final = {"orders": ORDERS_LABEL, "clicks": CLICKS_LABEL}
 
 

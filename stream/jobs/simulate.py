@@ -27,7 +27,7 @@ from stream.jobs.shop_demand import DAY_MS, HOUR_MS
 from stream.settings import Settings
 from stream.topics import CATALOG, INVENTORY, PLANS
 
-#: What is said of these inputs wherever they show (`labels` of `sc1:info`).
+#: What is said of these inputs wherever they show (`labels` of `sc2:info`).
 SIMULATED_LABELS: Final = {
     "orders": "synthetic orders of a simulated shop",
     "clicks": "synthetic clicks of a simulated shop",

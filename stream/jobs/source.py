@@ -82,7 +82,7 @@ def open_source(
 
 
 def publish_labels(settings: Settings, labels: Mapping[str, str]) -> None:
-    """Say in the store (`sc1:info`) what the inputs are; nothing where no store is named.
+    """Say in the store (`sc2:info`) what the inputs are; nothing where no store is named.
 
     Raises ServiceUnavailable when the store does not answer.
     """

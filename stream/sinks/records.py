@@ -10,8 +10,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from model.contract import FEATURE_NAMES, FeatureSpec, QuantileForecast
+from model.contract import SUM_NAMES, FeatureSpec, QuantileForecast
 from stream.codecs import Refused
+from stream.features.definitions import N_SUMS
+from stream.features.derived import named_values, stock_of
 from stream.privacy import Pseudonyms
 
 _encode = msgspec.json.Encoder().encode
@@ -36,7 +38,7 @@ class FeatureRecords:
     Values come from the stored float32 block, so a record sent again is equal.
 
     >>> records = FeatureRecords(bucket_ms=60_000)
-    >>> block = np.zeros((1, len(FEATURE_NAMES)), np.float32)
+    >>> block = np.zeros((1, 11), np.float32)
     >>> [(name, record)] = records.of(["A"], block, start_ms=0)
     >>> name, msgspec.json.decode(record)["values"]["units"]
     ('A', 0.0)
@@ -44,10 +46,11 @@ class FeatureRecords:
 
     def __init__(self, *, bucket_ms: int) -> None:
         self._bucket_ms = bucket_ms
-        silent = dict.fromkeys(FEATURE_NAMES, 0.0)
+        silent = dict.fromkeys(SUM_NAMES, 0.0)
         record = _encode(FeatureRecord("", 0, bucket_ms, silent, _SPEC_HASH))
         head = b'{"series_id":"","bucket_start_ms":0'
         self._silent_tail = record[len(head) :]
+        self._silent_sums, self._end = self._silent_tail.split(b"}", 1)
         self._heads: dict[str, bytes] = {}
 
     def of(
@@ -55,19 +58,25 @@ class FeatureRecords:
     ) -> Iterator[tuple[str, bytes]]:
         """Series id and record of every series of a closed bucket, silent ones included."""
         tail = b"%d" % start_ms + self._silent_tail
+        stocked = b"%d" % start_ms + self._silent_sums + b","
         heads = self._heads
-        sold_S: NDArray[np.bool_] = (values_SF != 0).any(axis=1)
-        rows = iter(np.round(values_SF[sold_S].astype(np.float64), 4).tolist())
-        for name, sold in zip(series, sold_S.tolist(), strict=False):
+        some_S: NDArray[np.bool_] = (values_SF != 0).any(axis=1)
+        sold_R: list[bool] = (values_SF[some_S, :N_SUMS] != 0).any(axis=1).tolist()
+        rows = zip(np.round(values_SF[some_S].astype(np.float64), 4).tolist(), sold_R, strict=True)
+        for name, some in zip(series, some_S.tolist(), strict=False):
+            head = heads.get(name)
+            if head is None:
+                head = heads[name] = b'{"series_id":%b,"bucket_start_ms":' % _encode(name)
+            if not some:
+                yield name, head + tail
+                continue
+            row, sold = next(rows)
             if sold:
-                values = dict(zip(FEATURE_NAMES, next(rows), strict=True))
+                values = named_values(row)
                 record = FeatureRecord(name, start_ms, self._bucket_ms, values, _SPEC_HASH)
                 yield name, _encode(record)
             else:
-                head = heads.get(name)
-                if head is None:
-                    head = heads[name] = b'{"series_id":%b,"bucket_start_ms":' % _encode(name)
-                yield name, head + tail
+                yield name, head + stocked + _encode(stock_of(row))[1:] + self._end
 
 
 def split_series(series_id: str) -> tuple[str | None, str | None]:

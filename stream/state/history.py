@@ -11,6 +11,7 @@ import numpy as np
 import redis
 from numpy.typing import NDArray
 
+from stream.features.block import unpack_into
 from stream.features.definitions import N_FEATURES
 from stream.state import keys
 from stream.state.keys import Tag
@@ -56,6 +57,5 @@ def load_history(
         blobs: list[Any] = client.mget([keys.of(tag, "closed", start) for start in chunk])
         for t, blob in enumerate(blobs, start=at):
             if blob:
-                rows = np.frombuffer(blob, "<f4").reshape(-1, N_FEATURES)
-                values_TSF[t, : len(rows)] = rows[: len(series)]
+                unpack_into(values_TSF[t], blob)
     return StoredHistory(start_ms, end_ms, series, values_TSF)

@@ -4,31 +4,36 @@ All keys of a partition share the hash tag ``{p}``, so a transaction stays in on
 roll-ups live under the tag ``{r}`` like one more partition. The version in the prefix changes with
 any layout change: two builds that disagree never read each other's bytes.
 
-    sc1:info                  JSON: bucket_ms, partitions, feature_names, horizon, labels …
-    sc1:pseudonym-key         random bytes, only where privacy.key is not set
-    sc1:stats:{worker}        JSON, expires: counters and gauges of one worker
-    sc1:{p}:meta              hash: fence, applied, cluster, topic_id:<topic>, offset:<topic>,
+    sc2:info                  JSON: bucket_ms, partitions, feature_names, horizon, labels …
+    sc2:pseudonym-key         random bytes, only where privacy.key is not set
+    sc2:stats:{worker}        JSON, expires: counters and gauges of one worker
+    sc2:{p}:meta              hash: fence, applied, cluster, topic_id:<topic>, offset:<topic>,
                               newest_ms:<topic>, segments:<topic>, count:<topic>:<verdict>,
                               first_bucket_ms, closed_through_ms, emitted_through_ms,
-                              heartbeat_ms, open
-    sc1:{p}:series            list of series ids; the position is the slot
-    sc1:{p}:categories        hash SKU → category
-    sc1:{p}:open:<start_ms>   int64 [slots × F], sums of an open bucket
-    sc1:{p}:closed:<start_ms> float32 [slots × F]; absent = all zeros; shorter = zeros after
-    sc1:{p}:partial:<start_ms>   JSON roll-up → F integer sums of a closed bucket; absent = nothing
-    sc1:{p}:visitors:<start_ms>  8-byte hashes of (series, visitor) seen in an open bucket
-    sc1:{p}:ids:<topic>:<start_ms>  8-byte hashes of event ids, one segment of the dedup window
-    sc1:{p}:forecast          hash: origin_ms, model_id, watermark_ms, emitted_ms, series …
-    sc1:{p}:forecast:units    float32 [slots × H × Q]
-    sc1:{p}:forecast:cumulative  float32 [slots × H × Q]
-    sc1:{p}:ahead:<start_ms>  float16 [slots × 3], quantiles 0.1, 0.5, 0.9, forecast one step ahead
+                              heartbeat_ms, open, readings
+    sc2:{p}:series            list of series ids; the position is the slot
+    sc2:{p}:categories        hash SKU → category
+    sc2:{p}:open:<start_ms>   int64 [slots × F], sums of an open bucket
+    sc2:{p}:closed:<start_ms> [slots × 40 bytes], see stream/features/block.py; absent = all
+                              zeros; shorter = zeros after
+    sc2:{p}:levels            int64 [slots × 4], the newest reading of the stock that is closed: its
+                              event time; on hand, on order, lead time in ms plus one, 0 = not told
+    sc2:{p}:readings:<start_ms>  int64 [readings × 5], of an open bucket in log order: slot, then
+                              as in levels
+    sc2:{p}:partial:<start_ms>   JSON roll-up → F integer sums of a closed bucket; absent = nothing
+    sc2:{p}:visitors:<start_ms>  8-byte hashes of (series, visitor) seen in an open bucket
+    sc2:{p}:ids:<topic>:<start_ms>  8-byte hashes of event ids, one segment of the dedup window
+    sc2:{p}:forecast          hash: origin_ms, model_id, watermark_ms, emitted_ms, series …
+    sc2:{p}:forecast:units    float32 [slots × H × Q]
+    sc2:{p}:forecast:cumulative  float32 [slots × H × Q]
+    sc2:{p}:ahead:<start_ms>  float16 [slots × 3], quantiles 0.1, 0.5, 0.9, forecast one step ahead
 
 All numbers are little-endian, rows are contiguous.
 """
 
 from typing import Final
 
-VERSION: Final = "sc1"
+VERSION: Final = "sc2"
 ROLLUPS: Final = "r"
 
 #: A partition number, or `ROLLUPS`.
@@ -39,7 +44,7 @@ def info() -> str:
     """Key of the deployment's shape, written by the worker.
 
     >>> info()
-    'sc1:info'
+    'sc2:info'
     """
     return f"{VERSION}:info"
 
@@ -63,6 +68,6 @@ def of(tag: Tag, *parts: str | int) -> str:
     """Key of a partition.
 
     >>> of(3, "closed", 3_600_000)
-    'sc1:{3}:closed:3600000'
+    'sc2:{3}:closed:3600000'
     """
     return ":".join((VERSION, f"{{{tag}}}", *map(str, parts)))

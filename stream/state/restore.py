@@ -5,8 +5,9 @@ import json
 import numpy as np
 
 from stream.features.accumulator import OpenBucket
+from stream.features.block import unpack_into
 from stream.features.definitions import N_FEATURES
-from stream.partition import INPUTS, Closed, Partition
+from stream.partition import DEDUPED, INPUTS, Closed, Partition
 from stream.settings import WindowSettings
 from stream.state.keys import Tag
 from stream.state.port import Path, StateStore
@@ -36,16 +37,21 @@ async def restore(
     for topic in INPUTS:
         if f"newest_ms:{topic}" in meta:
             partition.watermarks[topic].newest_ms = int(meta[f"newest_ms:{topic}"])
+    for topic in DEDUPED:
         segments += [(topic, start) for start in json.loads(meta.get(f"segments:{topic}", "[]"))]
+    reading_starts: list[int] = json.loads(meta.get("readings", "[]"))
     paths: list[Path] = [("open", start) for start in open_starts]
     paths += [("visitors", start) for start in open_starts]
     paths += [("ids", topic, start) for topic, start in segments]
+    paths += [("levels",), *(("readings", start) for start in reading_starts)]
     blobs = [blob or b"" for blob in await store.blobs(number, paths)]
     n_open = len(open_starts)
     for start, block, visitors in zip(open_starts, blobs, blobs[n_open:], strict=False):
         partition.open[start] = OpenBucket.from_bytes(block, visitors, len(partition.series))
-    for (topic, start), packed in zip(segments, blobs[2 * n_open :], strict=True):
+    for (topic, start), packed in zip(segments, blobs[2 * n_open :], strict=False):
         partition.dedup[topic].load(start, np.frombuffer(packed, "<u8"))
+    levels, *readings = blobs[2 * n_open + len(segments) :]
+    partition.stock.load(levels, dict(zip(reading_starts, readings, strict=True)))
     return partition
 
 
@@ -56,7 +62,6 @@ async def stored_closes(store: StateStore, tag: Tag, n_series: int, starts: rang
     for start, blob in zip(starts, blobs, strict=True):
         values_SF = np.zeros((n_series, N_FEATURES), np.float32)
         if blob:
-            rows = np.frombuffer(blob, "<f4").reshape(-1, N_FEATURES)
-            values_SF[: len(rows)] = rows
+            unpack_into(values_SF, blob)
         closed.append(Closed(start, values_SF, {}))
     return closed

@@ -17,7 +17,7 @@ from kafka import KafkaConsumer, KafkaProducer
 from kafka.structs import TopicPartition
 from redis import Redis
 
-from model.contract import FEATURE_NAMES
+from model.contract import SUM_NAMES
 from stream.jobs.sample import sample_orders
 from stream.settings import Settings, child_environment
 from stream.state.history import load_history
@@ -70,7 +70,7 @@ def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = 90)
 
 def statistics(redis: Redis) -> list[dict[str, Any]]:
     """The documents of all workers alive."""
-    found = [redis.get(key) for key in redis.scan_iter("sc1:stats:*")]
+    found = [redis.get(key) for key in redis.scan_iter("sc2:stats:*")]
     return [json.loads(document) for document in found if document]
 
 
@@ -78,7 +78,7 @@ def stored_counts(redis: Redis, partitions: int) -> Counter[str]:
     """Events by verdict, as stored beside the features, all topics together."""
     counts: Counter[str] = Counter()
     for number in range(partitions):
-        meta: dict[Any, Any] = redis.hgetall(f"sc1:{{{number}}}:meta")
+        meta: dict[Any, Any] = redis.hgetall(f"sc2:{{{number}}}:meta")
         for name, value in meta.items():
             if name.startswith(b"count:"):
                 counts[name.rsplit(b":", 1)[1].decode()] += int(value)
@@ -168,23 +168,40 @@ def recount(lines: pl.DataFrame, *, bucket_ms: int) -> dict[tuple[str, int], lis
     }  # fmt: skip
 
 
+def stored_stock(
+    redis: Redis, partitions: int, *, bucket_ms: int
+) -> dict[tuple[str, int], tuple[int, int]]:
+    """Units on hand and share without stock (in 1/255) of closed buckets, where known."""
+    found: dict[tuple[str, int], tuple[int, int]] = {}
+    for number in range(partitions):
+        history = load_history(redis, number, bucket_ms=bucket_ms)
+        if history is None:
+            continue
+        stock_TSC = history.values_TSF[:, :, len(SUM_NAMES) :]
+        for t, slot in np.argwhere(stock_TSC[:, :, 0]).tolist():
+            stock, share = stock_TSC[t, slot].tolist()
+            place = history.series[slot], history.start_ms + t * bucket_ms
+            found[place] = (int(stock) - 1, round(share * 255))
+    return found
+
+
 def stored_features(
     redis: Redis, partitions: int, *, bucket_ms: int
 ) -> dict[tuple[str, int], list[float]]:
     """The same from the store, closed and open buckets, silent ones left out."""
     found: dict[tuple[str, int], list[float]] = {}
     for number in range(partitions):
-        stored: list[Any] = redis.lrange(f"sc1:{{{number}}}:series", 0, -1)
+        stored: list[Any] = redis.lrange(f"sc2:{{{number}}}:series", 0, -1)
         names = [name.decode() for name in stored]
         history = load_history(redis, number, bucket_ms=bucket_ms)
         if history is not None:
             for t, slot in np.argwhere(history.values_TSF[:, :, :4].any(axis=2)).tolist():
                 row = history.values_TSF[t, slot, :4].astype(float).tolist()
                 found[names[slot], history.start_ms + t * bucket_ms] = row
-        for key in redis.scan_iter(f"sc1:{{{number}}}:open:*"):
+        for key in redis.scan_iter(f"sc2:{{{number}}}:open:*"):
             start = int(key.rsplit(b":", 1)[1])
             block: Any = redis.get(key)
-            sums = np.frombuffer(block, "<i8").reshape(-1, len(FEATURE_NAMES))
+            sums = np.frombuffer(block, "<i8").reshape(-1, len(SUM_NAMES))
             for slot in np.flatnonzero(sums[:, :4].any(axis=1)).tolist():
                 units, returns, ticks, orders = sums[slot, :4].tolist()
                 revenue = float(np.float32(ticks / 10_000))

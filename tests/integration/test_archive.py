@@ -9,6 +9,8 @@ import pytest
 from redis import Redis
 
 from stream.errors import IncompatibleState, ServiceUnavailable, UsageError
+from stream.features.block import pack_block, unpack_block
+from stream.features.definitions import STOCK, STOCKOUT_SHARE
 from stream.jobs.archive import archive
 from stream.jobs.archive_history import read_archive
 from stream.jobs.backfill import backfill
@@ -17,6 +19,7 @@ from stream.jobs.history import build_history
 from stream.jobs.restore_archive import restore_archive
 from stream.settings import Settings
 from stream.state import keys
+from stream.stock import levels_block
 from tests.samples import HOUR_MS, START_MS, small_catalog, small_orders
 
 pytestmark = pytest.mark.integration
@@ -86,6 +89,28 @@ def test_a_store_rebuilt_from_its_archive_is_the_same_bit_for_bit(
     assert done.through_ms == restored.end_ms == START_MS + 90 * HOUR_MS
     assert restored.buckets == 90
     assert_archive_equals_files(tmp_path, 90)
+
+
+def test_the_stock_comes_back_and_its_level_holds_on(redis_client: Redis, tmp_path: Path) -> None:
+    """Blocks bit for bit, and of each series the level at the end, older than any reading."""
+    fill(redis_client, hours=30)
+    for tag in range(PARTITIONS):
+        for key in redis_client.scan_iter(match=keys.of(tag, "closed", "*")):
+            stored: Any = redis_client.get(key)
+            values_SF = unpack_block(stored)
+            values_SF[::2, STOCK], values_SF[::2, STOCKOUT_SHARE] = 7, 51 / 255
+            redis_client.set(key, pack_block(values_SF))
+    before = contents(redis_client)
+    archive(redis_client, str(tmp_path))
+    redis_client.flushdb()
+    restore_archive(settings(), redis_client, str(tmp_path))
+
+    assert contents(redis_client) == before
+    last = keys.of(0, "closed", START_MS + 29 * HOUR_MS)
+    levels: Any = redis_client.get(keys.of(0, "levels"))
+    stock_S = unpack_block(before[last])[:, STOCK]
+    assert set(stock_S.tolist()) == {0.0, 7.0}
+    assert levels == levels_block(stock_S)
 
 
 def test_an_archive_reaches_beyond_the_retention_of_the_store(

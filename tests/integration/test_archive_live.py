@@ -63,7 +63,7 @@ def read_through(redis: Redis, total: int, *, after_ms: int) -> bool:
 
 def closed_blocks(redis: Redis) -> dict[bytes, Any]:
     """Every closed block, roll-ups too."""
-    return {key: redis.get(key) for key in redis.scan_iter("sc1:*:closed:*")}
+    return {key: redis.get(key) for key in redis.scan_iter("sc2:*:closed:*")}
 
 
 def test_workers_go_on_from_an_archive_and_count_every_event_once(

@@ -59,12 +59,12 @@ def test_only_what_is_retained_and_nothing_of_the_open_bucket_is_written(
     starts = {
         int(key.rpartition(b":")[2])
         for part in ("closed", "partial")
-        for key in redis_client.scan_iter(match=f"sc1:*:{part}:*")
+        for key in redis_client.scan_iter(match=f"sc2:*:{part}:*")
     }
 
     assert min(starts) >= UNTIL_MS - 48 * HOUR_MS
     assert max(starts) == UNTIL_MS - HOUR_MS
-    assert not list(redis_client.scan_iter(match="sc1:*:open:*"))
+    assert not list(redis_client.scan_iter(match="sc2:*:open:*"))
 
 
 def test_a_reader_shows_history_categories_and_labels_before_any_worker(
@@ -156,7 +156,7 @@ def test_nothing_before_the_start_leaves_an_empty_store_with_its_labels(
     )
 
     assert (report.buckets, report.series) == (0, 0)
-    assert redis_client.keys() == [b"sc1:info"]
+    assert redis_client.keys() == [b"sc2:info"]
     assert json.loads(redis_client.get(keys.info()) or b"")["labels"] == {"orders": "made up"}
 
 

@@ -213,7 +213,7 @@ def test_offsets_beyond_the_end_and_of_another_cluster_are_refused(
     assert re.search(r"is stored for cluster \S+, but the broker is of cluster YW5vdGhlci", line)
 
     for number in range(PARTITIONS):
-        key = f"sc1:{{{number}}}:meta"
+        key = f"sc2:{{{number}}}:meta"
         topics = ("orders", "clicks", "catalog", "heartbeats")
         redis_client.hdel(key, "cluster", *[f"topic_id:{topic}" for topic in topics])
     line = refusal(deployment, tmp_path / "short.log")

@@ -45,7 +45,7 @@ def test_the_total_closes_although_only_one_partition_ever_had_an_event(
     worker = WorkerProcess(deployment, tmp_path / "worker.log")
     try:
         wait_until(
-            lambda: redis_client.hget("sc1:{r}:meta", "closed_through_ms") is not None,
+            lambda: redis_client.hget("sc2:{r}:meta", "closed_through_ms") is not None,
             "a close of the total",
         )
         wait_until(

@@ -277,7 +277,7 @@ def test_a_hot_partition_does_not_starve_the_others(
 
 def stored_counts_of(redis: Redis, number: int) -> dict[str, int]:
     """Events of one partition by topic and verdict."""
-    meta: dict[Any, Any] = redis.hgetall(f"sc1:{{{number}}}:meta")
+    meta: dict[Any, Any] = redis.hgetall(f"sc2:{{{number}}}:meta")
     return {k.decode(): int(v) for k, v in meta.items() if k.startswith(b"count:")}
 
 

@@ -39,7 +39,7 @@ def test_a_published_model_loads_and_forecasts(
 ) -> None:
     model_id = registry.publish(pair[0])
     forecaster = registry.load(model_id)
-    forecast = forecaster.step(forecaster.new_states(1), np.ones((2, 9), np.float32), START_MS)
+    forecast = forecaster.step(forecaster.new_states(1), np.ones((2, 11), np.float32), START_MS)
 
     assert forecast.model_id == model_id
     assert registry.champion() is None

@@ -14,8 +14,8 @@ from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
-from model.contract import FEATURE_NAMES
 from stream.errors import ServiceUnavailable
+from stream.features.derived import named_sums
 from stream.feed.api.forecasts import body_of
 from stream.feed.api.gate import Gate, age_fields
 from stream.feed.api.problems import Problem, unknown_series
@@ -106,7 +106,7 @@ def changed(
                     {
                         "series_id": name,
                         "bucket_start_ms": start,
-                        "values": dict(zip(FEATURE_NAMES, values, strict=True)),
+                        "values": named_sums(values),
                         **ages[name],
                     },
                 )

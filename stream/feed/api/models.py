@@ -92,20 +92,35 @@ class Rates(BaseModel):
     cart_rate: float | None = Field(description="carts per view")
     return_rate: float | None = Field(description="units returned per unit sold")
     mean_price: float | None = Field(description="revenue per unit kept")
+    relative_price: float | None = Field(description="mean price against that of 28 days")
+
+
+class StockNow(BaseModel):
+    """The stock by the readings of `inventory`, as of the newest closed bucket."""
+
+    on_hand: int
+    stockout_share_24h: float = Field(description="share of the last 24 h with nothing on hand")
 
 
 class Trend(BaseModel):
-    """Units of the last 24 h against the mean day of up to seven days before."""
+    """Units of the last 24 h against the mean day of up to seven days before.
+
+    `week_change` compares the last seven days with the mean week of the 28 days that end with them.
+    """
 
     units_24h: float
     mean_day_units: float
     change: float | None = Field(description="1.0 is twice the mean day")
+    week_change: float | None = Field(description="1.0 is twice the mean week")
 
 
 class Features(Aged):
     """Rolling sums of closed buckets before `as_of_ms`, and what is in the open ones so far.
 
-    A window shorter than a bucket is None; so is the trend without a full day to compare with.
+    A window shorter than a bucket is None, or one of more than 10,000 buckets; so is the trend
+    without a full day to compare with, and the stock of a series that has no reading.
+    `units_winsorised` is the newest bucket's units, cut down to what training would believe of the
+    trailing 28 days (fewer where they are more than 10,000 buckets).
     """
 
     series_id: str
@@ -114,4 +129,6 @@ class Features(Aged):
     windows: dict[str, dict[str, float] | None]
     rates: Rates
     trend: Trend | None
+    stock: StockNow | None
+    units_winsorised: float | None
     open: list[Bucket]

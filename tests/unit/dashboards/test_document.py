@@ -194,7 +194,7 @@ def test_a_silent_worker_is_seen(session: Session, shop: Shop) -> None:
     session.turn()
     assert session.word("status", "live") == "Live"
 
-    shop.redis.delete("sc1:stats:seeded")
+    shop.redis.delete("sc2:stats:seeded")
     session.turn()
 
     assert session.word("status", "live") == "Worker stopped"

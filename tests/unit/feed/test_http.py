@@ -9,12 +9,15 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import uvicorn
 from redis import Redis
 
 from stream.embedded import free_port
 from stream.errors import UsageError
+from stream.features.block import pack_block, unpack_into
+from stream.features.definitions import N_FEATURES, STOCK, STOCKOUT_SHARE
 from stream.feed.http import create_app, serve_api
 from stream.feed.reader import Reader
 from stream.settings import ApiSettings, load_settings
@@ -174,12 +177,41 @@ def test_features_are_sums_of_the_history(api: Api, shop: Shop) -> None:
     """Every window is the sum of its closed buckets; the open bucket is apart."""
     features = api.get(f"/v1/features/{shop.names[1]}")
     end = features["as_of_ms"]
-    for window, span in (("1h", HOUR_MS), ("24h", DAY_MS), ("7d", 7 * DAY_MS)):
+    for window, span in (
+        ("1h", HOUR_MS),
+        ("24h", DAY_MS),
+        ("7d", 7 * DAY_MS),
+        ("28d", 28 * DAY_MS),
+    ):
         buckets = api.get(f"/v1/history/{shop.names[1]}?from={end - span}&to={end}")["buckets"]
         for name, value in features["windows"][window].items():
             assert value == pytest.approx(sum(b["values"][name] for b in buckets), rel=1e-6)
     assert features["open"][0]["bucket_start_ms"] == end
     assert features["trend"]["units_24h"] == features["windows"]["24h"]["units"]
+
+
+def test_the_stock_is_told_where_it_is_known(api: Api, shop: Shop) -> None:
+    """By the newest closed bucket, with the share of 24 h; nothing is made up for the others."""
+    name, other = shop.names[1], shop.names[2]
+    place = Reader(shop.redis)
+    place.refresh()
+    tag, slot = place.find(name) or (0, 0)
+    end = api.get(f"/v1/features/{name}")["as_of_ms"]
+    for start, stock, share in ((end - 2 * HOUR_MS, 1, 1.0), (end - HOUR_MS, 9, 0.2)):
+        stored: Any = shop.redis.get(keys.of(tag, "closed", start)) or b""
+        values_SF = np.zeros((shop.n_series, N_FEATURES), np.float32)
+        unpack_into(values_SF, stored)
+        values_SF[slot, [STOCK, STOCKOUT_SHARE]] = stock, share
+        shop.redis.set(keys.of(tag, "closed", start), pack_block(values_SF))
+
+    told = api.get(f"/v1/features/{name}")
+    assert told["stock"] == {"on_hand": 8, "stockout_share_24h": pytest.approx(0.6)}
+    assert told["units_winsorised"] <= 1e6
+    assert api.get(f"/v1/features/{other}")["stock"] is None
+    buckets = api.get(f"/v1/history/{name}?from={end - 2 * HOUR_MS}&to={end}")["buckets"]
+    assert [bucket["values"]["on_hand"] for bucket in buckets] == [0, 8]
+    buckets = api.get(f"/v1/history/{other}?from={end - HOUR_MS}&to={end}")["buckets"]
+    assert "on_hand" not in buckets[0]["values"]
 
 
 def test_a_series_nobody_has_seen_is_a_404(api: Api) -> None:

@@ -9,6 +9,7 @@ from redis import Redis
 
 from model.contract import FEATURE_NAMES
 from stream.errors import IncompatibleState, ServiceUnavailable
+from stream.features.block import PACKED_BYTES, unpack_block
 from stream.features.definitions import REVENUE, UNITS
 from stream.feed.reader import Reader
 from stream.state import keys
@@ -48,8 +49,8 @@ def test_history_equals_the_stored_rows(shop: Shop) -> None:
 
     assert len(history.start_T) == shop.closed
     for start, row in zip(history.start_T.tolist(), history.values_TF, strict=True):
-        block = np.frombuffer(shop.redis.get(keys.of(tag, "closed", start)) or b"", "<f4")
-        expected = block.reshape(-1, len(FEATURE_NAMES))[slot] if len(block) else np.zeros(9)
+        block = unpack_block(shop.redis.get(keys.of(tag, "closed", start)) or b"")
+        expected = block[slot] if len(block) else np.zeros(len(FEATURE_NAMES))
         assert row.tolist() == expected.tolist()
 
 
@@ -59,11 +60,11 @@ def test_a_missing_or_short_block_reads_as_zeros(shop: Shop) -> None:
     _, tag, _ = reader.series()[-1]
     name = reader.series()[-1][0]
     shop.redis.delete(keys.of(tag, "closed", START_MS + 12 * HOUR_MS))
-    shop.redis.set(keys.of(tag, "closed", START_MS + 13 * HOUR_MS), np.ones(9, "<f4").tobytes())
+    shop.redis.set(keys.of(tag, "closed", START_MS + 13 * HOUR_MS), bytes(PACKED_BYTES))
 
     history = reader.history(name, START_MS + 12 * HOUR_MS, START_MS + 14 * HOUR_MS)
 
-    assert history.values_TF.tolist() == np.zeros((2, 9)).tolist()
+    assert history.values_TF.tolist() == np.zeros((2, 11)).tolist()
 
 
 def test_roll_ups_add_up_to_their_series(shop: Shop) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from model.contract import FEATURE_NAMES
+from model.contract import FEATURE_NAMES, SUM_NAMES
 from stream.errors import UsageError
 from stream.jobs.clicks import synthesize_clicks
 from stream.jobs.history import build_history
@@ -58,9 +58,9 @@ def test_every_bucket_equals_a_recount_bit_for_bit(
     for row in expected.iter_rows(named=True):
         t = (row["start"] - history.start_ms) // HOUR_MS
         got = values_TSF[t, history.series.index(row["sku"])]
-        want = [row[name] for name in FEATURE_NAMES]
+        want = [row[name] for name in SUM_NAMES]
         want[2] = row["revenue"] / 10_000
-        np.testing.assert_array_equal(got, np.array(want, np.float32))
+        np.testing.assert_array_equal(got, np.array([*want, 0, 0], np.float32))
     n_skus = sum(1 for sku in history.skus if sku)
     filled = values_TSF[:, :n_skus].any(axis=2).sum()
     assert filled == expected.height, "and nothing else is filled"
@@ -70,7 +70,7 @@ def test_rollups_are_the_sums_of_their_members(
     orders: pl.DataFrame, history: SparseHistory
 ) -> None:
     category_of = dict(small_catalog(orders).iter_rows())
-    sums_TSF = np.zeros((history.buckets, len(history.series), len(FEATURE_NAMES)), np.int64)
+    sums_TSF = np.zeros((history.buckets, len(history.series), len(SUM_NAMES)), np.int64)
     sums_TSF[history.bucket_R, history.slot_R] = history.sums_RF
     skus = [slot for slot, sku in enumerate(history.skus) if sku]
 

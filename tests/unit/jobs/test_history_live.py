@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from model.contract import FEATURE_NAMES
+from model.contract import SUM_NAMES
 from stream.codecs import ClickDecoder, OrderDecoder
 from stream.jobs.clicks import synthesize_clicks
 from stream.jobs.history import build_history
@@ -37,7 +37,7 @@ def deliver(partition: Partition, records: list[Record], width: int) -> None:
                 seen = decode_clicks.columns(fetched, latest_ms=2**62)
                 judged = partition.count_clicks(seen, people)
             assert judged.counted == len(mine)
-        watermark_ms = partition.watermark_ms()
+        watermark_ms = partition.watermark_ms(frozenset({"inventory"}))
         if watermark_ms is not None:
             partition.close_through(watermark_ms)
 
@@ -64,14 +64,14 @@ def test_closed_buckets_of_a_replay_equal_the_history_of_its_files(width: int) -
             t = (closed.start_ms - history.start_ms) // HOUR_MS
             live_TSF[t, slots[: len(closed.values_SF)]] = closed.values_SF
             for name, row in closed.rollups.items():
-                zero = np.zeros(len(FEATURE_NAMES), np.int64)
+                zero = np.zeros(len(SUM_NAMES), np.int64)
                 rollups[t, name] = rollups.get((t, name), zero) + np.array(row)
 
     plain = [slot for slot, sku in enumerate(history.skus) if sku]
     np.testing.assert_array_equal(live_TSF[:, plain], expected_TSF[:, plain])
-    sums_TSF = np.zeros(expected_TSF.shape, np.int64)
+    sums_TSF = np.zeros((*expected_TSF.shape[:2], len(SUM_NAMES)), np.int64)
     sums_TSF[history.bucket_R, history.slot_R] = history.sums_RF
     for slot, (name, sku) in enumerate(zip(history.series, history.skus, strict=True)):
         for t in range(history.buckets) if not sku else ():
-            live = rollups.get((t, name), np.zeros(len(FEATURE_NAMES), np.int64))
+            live = rollups.get((t, name), np.zeros(len(SUM_NAMES), np.int64))
             np.testing.assert_array_equal(live, sums_TSF[t, slot])

@@ -12,6 +12,7 @@ from model.contract import FEATURE_NAMES
 from model.dataset import History
 from model.incremental import NetworkForecaster
 from model.networks.quantile import QuantileNetwork
+from model.scaling import STOCK, STOCKOUT_SHARE
 
 Floats = NDArray[np.float32]
 
@@ -39,6 +40,7 @@ def real_hours(*, days: int = 21, series: int = 40, start_ms: int = START_MS) ->
 def awkward(buckets: int = 400, *, seed: int = 3) -> tuple[list[str], Floats]:
     """Names and closed buckets [T, S, F] of series that break careless models."""
     rng = np.random.default_rng(seed)
+    out_T = (np.arange(buckets) >= buckets // 4) & (np.arange(buckets) < buckets // 2)
     units = {
         "all zero": np.zeros(buckets),
         "one spike": np.where(np.arange(buckets) == buckets // 2, 5_000.0, 0.0),
@@ -46,17 +48,28 @@ def awkward(buckets: int = 400, *, seed: int = 3) -> tuple[list[str], Floats]:
         "0 to 4 units": rng.choice(5, buckets, p=(0.8, 0.1, 0.06, 0.03, 0.01)),
         "sold once, then nothing": np.where(np.arange(buckets) == 0, 1.0, 0.0),
         "huge": rng.poisson(2e6, buckets),
+        "sold out": np.where(out_T, 0, rng.poisson(6.0, buckets)),
+        "never in stock": np.zeros(buckets),
     }
     values_TSF = np.zeros((buckets, len(units), len(FEATURE_NAMES)), np.float32)
     for slot, units_T in enumerate(units.values()):
         values_TSF[:, slot, 0] = units_T
         values_TSF[:, slot, 2] = 1.5 * units_T
         values_TSF[:, slot, 3] = units_T > 0
-    return list(units), values_TSF
+    names = list(units)
+    stock_up(values_TSF, names.index("sold out"), out_T)
+    stock_up(values_TSF, names.index("never in stock"), np.ones(buckets, np.bool_))
+    return names, values_TSF
+
+
+def stock_up(values_TSF: Floats, slot: int, out_T: NDArray[np.bool_]) -> None:
+    """Tell of a series' stock, in place: 50 on hand, none where `out_T`."""
+    values_TSF[:, slot, STOCK] = np.where(out_T, 1, 51)
+    values_TSF[:, slot, STOCKOUT_SHARE] = out_T
 
 
 def with_clicks(values_TSF: Floats, *, seed: int = 5) -> Floats:
-    """The same buckets with clicks made up around the orders."""
+    """The same buckets with clicks made up around the orders, and stock of every third series."""
     rng = np.random.default_rng(seed)
     values_TSF = values_TSF.copy()
     views = rng.poisson(0.3 + 8 * values_TSF[..., 3])
@@ -64,6 +77,9 @@ def with_clicks(values_TSF: Floats, *, seed: int = 5) -> Floats:
     values_TSF[..., 5] = rng.binomial(views, 0.2)
     values_TSF[..., 7] = values_TSF[..., 3]
     values_TSF[..., 8] = np.ceil(views * 0.7)
+    out_T = rng.random(len(values_TSF)) < 0.2
+    for slot in range(0, values_TSF.shape[1], 3):
+        stock_up(values_TSF, slot, out_T)
     return values_TSF
 
 

@@ -54,7 +54,7 @@ def test_a_perfect_forecast_scores_zero_and_a_worse_one_more() -> None:
 
 def test_the_seasonal_naive_scores_a_mase_near_one_on_stationary_noise() -> None:
     """Its error out of sample is its error in sample."""
-    values_TSF = np.zeros((24 * 40, 20, 9), np.float32)
+    values_TSF = np.zeros((24 * 40, 20, 11), np.float32)
     values_TSF[:, :, 0] = np.random.default_rng(2).poisson(30, values_TSF.shape[:2])
     origins = [START_MS + day * 24 * HOUR_MS for day in range(20, 35)]
     result = backtest(history_of(values_TSF), {"naive": _naive()}, origins)

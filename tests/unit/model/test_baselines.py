@@ -8,7 +8,7 @@ from tests.unit.model.cases import DAY_MS, HOUR_MS, START_MS, real_hours
 
 
 def _bucket(*units: float) -> np.ndarray:
-    values_SF = np.zeros((len(units), 9), np.float32)
+    values_SF = np.zeros((len(units), 11), np.float32)
     values_SF[:, 0] = units
     return values_SF
 

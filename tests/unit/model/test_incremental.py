@@ -193,7 +193,7 @@ def test_forecasts_of_awkward_series_are_monotone_finite_and_never_negative(
 def test_the_first_bucket_forecast_is_the_one_after_the_closed_one(forecaster: Forecaster) -> None:
     states = forecaster.new_states(1)
 
-    forecast = forecaster.step(states, np.ones((2, 9), np.float32), START_MS)
+    forecast = forecaster.step(states, np.ones((2, 11), np.float32), START_MS)
 
     assert forecast.origin_ms == START_MS + HOUR_MS
     assert forecast.units_SHQ.shape == (2, 24, 9)
@@ -220,14 +220,14 @@ def test_values_that_are_no_demand_are_refused_and_change_nothing(
 @pytest.mark.parametrize("start_ms", [START_MS, START_MS - HOUR_MS, START_MS + 1])
 def test_a_bucket_that_does_not_follow_is_refused(forecaster: Forecaster, start_ms: int) -> None:
     states = forecaster.new_states(1)
-    forecaster.step(states, np.ones((1, 9), np.float32), START_MS)
+    forecaster.step(states, np.ones((1, 11), np.float32), START_MS)
 
     with pytest.raises(InvalidValues):
-        forecaster.step(states, np.ones((1, 9), np.float32), start_ms)
+        forecaster.step(states, np.ones((1, 11), np.float32), start_ms)
 
 
 def test_states_of_another_forecaster_are_refused() -> None:
     with pytest.raises(TypeError):
-        untrained().step(_naive().new_states(1), np.ones((1, 9), np.float32), START_MS)
+        untrained().step(_naive().new_states(1), np.ones((1, 11), np.float32), START_MS)
     with pytest.raises(TypeError):
-        _naive().step(untrained().new_states(1), np.ones((1, 9), np.float32), START_MS)
+        _naive().step(untrained().new_states(1), np.ones((1, 11), np.float32), START_MS)

@@ -16,7 +16,7 @@ def _scales(units_T: np.ndarray) -> np.ndarray:
     stats = new_statistics(1)
     scales = []
     for units in units_T:
-        bucket = torch.zeros(1, 9)
+        bucket = torch.zeros(1, 11)
         bucket[0, 0] = float(units)
         carry_statistics(stats, bucket, CONFIG)
         scales.append(scale_of(stats, floor=CONFIG.scale_floor).item())
@@ -47,7 +47,7 @@ def test_the_scale_survives_long_runs_of_zeros() -> None:
 
 def test_statistics_begin_with_the_first_activity() -> None:
     values = torch.from_numpy(real_hours(days=3, series=4))
-    late = torch.cat((torch.zeros(500, 4, 9), values))
+    late = torch.cat((torch.zeros(500, 4, 11), values))
     one, other = new_statistics(4), new_statistics(4)
     for bucket in values:
         carry_statistics(one, bucket, CONFIG)
@@ -59,8 +59,8 @@ def test_statistics_begin_with_the_first_activity() -> None:
 
 def test_a_return_without_a_sale_moves_no_price() -> None:
     stats = new_statistics(1)
-    sale = torch.tensor([[2.0, 0, 10.0, 1, 0, 0, 0, 0, 0]])
-    returned = torch.tensor([[0.0, 2, -10.0, 1, 0, 0, 0, 0, 0]])
+    sale = torch.tensor([[2.0, 0, 10.0, 1, 0, 0, 0, 0, 0, 0, 0]])
+    returned = torch.tensor([[0.0, 2, -10.0, 1, 0, 0, 0, 0, 0, 0, 0]])
     carry_statistics(stats, sale, CONFIG)
     carry_statistics(stats, returned, CONFIG)
 

@@ -34,7 +34,7 @@ def test_another_seed_gives_other_weights() -> None:
 def test_training_learns_a_weekly_rhythm() -> None:
     """Demand that follows the hour is forecast far better than before the training."""
     hours = np.arange(24 * 28)
-    values_TSF = np.zeros((hours.size, 6, 9), np.float32)
+    values_TSF = np.zeros((hours.size, 6, 11), np.float32)
     rhythm_T = np.where((hours % 24 >= 8) & (hours % 24 < 18), 5.0, 0.0)
     values_TSF[:, :, 0] = rhythm_T[:, None] * (1 + np.arange(6))
     history = history_of(values_TSF)
@@ -92,7 +92,7 @@ def test_a_history_that_is_too_short_is_refused_with_what_would_do(buckets: int)
 
 def test_a_history_without_demand_is_refused() -> None:
     with pytest.raises(HistoryTooShort, match="no unit was sold"):
-        train(history_of(np.zeros((200, 3, 9), np.float32)), small_training())
+        train(history_of(np.zeros((200, 3, 11), np.float32)), small_training())
 
 
 def test_nan_in_the_history_is_refused() -> None:

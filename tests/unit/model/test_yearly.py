@@ -18,7 +18,7 @@ START_MS = 1_262_563_200_000
 def _inputs_after(units_T: Floats) -> dict[str, float]:
     stats = new_carried(1, CONFIG)
     for t, units in enumerate(units_T):
-        bucket = torch.zeros(1, 9)
+        bucket = torch.zeros(1, 11)
         bucket[0, 0] = float(units)
         inputs = observe(stats, bucket, START_MS + t * DAY_MS, CONFIG)
     return dict(zip(NAMES, inputs[0].tolist(), strict=True))
@@ -58,7 +58,7 @@ def test_the_year_depends_on_the_buckets_alone_not_on_where_the_history_begins()
     units_T = rng.poisson(5.0, 7 * 130).astype(np.float32)
     stats = [new_carried(1, CONFIG) for _ in range(2)]
     for t, units in enumerate(units_T):
-        bucket = torch.zeros(1, 9)
+        bucket = torch.zeros(1, 11)
         bucket[0, 0] = float(units)
         for which, first in enumerate((0, 7 * 40)):
             if t >= first:

@@ -7,6 +7,7 @@ import pytest
 
 from stream.codecs import ClickDecoder, OrderDecoder
 from stream.errors import LostRecords
+from stream.features.block import pack_block
 from stream.ownership import Owned
 from stream.partition import Judged, Partition
 from stream.privacy import Pseudonyms
@@ -19,7 +20,8 @@ HOUR = 3_600_000
 MINUTE = 60_000
 WINDOW = WindowSettings(allowed_lateness=2 * MINUTE, dedup=15 * MINUTE)
 PEOPLE = Pseudonyms(b"key")
-CLICKS_IDLE = frozenset({"clicks"})
+NO_STOCK = frozenset({"inventory"})
+ONLY_ORDERS = NO_STOCK | {"clicks"}
 ORDERS = OrderDecoder()
 CLICKS = ClickDecoder()
 
@@ -43,7 +45,7 @@ def look(target: Partition, *clicks: dict[str, Any]) -> Judged:
 
 def close(target: Partition) -> list[Any]:
     """Close what the orders' watermark has passed."""
-    watermark = target.watermark_ms(CLICKS_IDLE)
+    watermark = target.watermark_ms(ONLY_ORDERS)
     return [] if watermark is None else target.close_through(watermark)
 
 
@@ -68,7 +70,7 @@ def test_a_closed_bucket_holds_what_the_contract_defines() -> None:
 
     [closed] = close(state)
     assert closed.start_ms == 0
-    assert closed.values_SF.tolist() == [[5.0, 1.0, 5.0, 3.0, 2.0, 1.0, 1.0, 1.0, 2.0]]
+    assert closed.values_SF.tolist() == [[5.0, 1.0, 5.0, 3.0, 2.0, 1.0, 1.0, 1.0, 2.0, 0.0, 0.0]]
 
 
 def test_an_event_within_the_allowed_lateness_counts_and_a_later_one_does_not() -> None:
@@ -111,8 +113,8 @@ def test_the_slower_input_holds_the_watermark_back() -> None:
     look(state, click("c", 5))
     sell(state, order("1", 5), order("2", 2 * HOUR))
 
-    assert state.watermark_ms() == 5 - WINDOW.allowed_lateness
-    assert state.watermark_ms(CLICKS_IDLE) == 2 * HOUR - WINDOW.allowed_lateness
+    assert state.watermark_ms(NO_STOCK) == 5 - WINDOW.allowed_lateness
+    assert state.watermark_ms(ONLY_ORDERS) == 2 * HOUR - WINDOW.allowed_lateness
 
 
 def test_silence_closes_with_zeros() -> None:
@@ -224,7 +226,7 @@ async def test_a_stored_partition_goes_on_as_if_nothing_had_happened() -> None:
     for mine, theirs in zip(got, expected, strict=True):
         np.testing.assert_array_equal(mine.values_SF, theirs.values_SF)
         stored = (await store.blobs(0, [("closed", mine.start_ms)]))[0]
-        assert stored == mine.values_SF.tobytes()
+        assert stored == pack_block(mine.values_SF)
     assert broken.counts == whole.counts
     assert whole.counts["orders", "duplicate"] > 0
     assert broken.series.ids == whole.series.ids
