@@ -131,6 +131,8 @@ class Output:
         What is left is published by the next owner.
         """
         self._leaving = True
+        if self.idle:
+            return True
         self._rests.clear()  # set again by the loop, when nothing is left
         with suppress(TimeoutError):
             await asyncio.wait_for(self._rests.wait(), within_s)

@@ -13,6 +13,7 @@ It does not decode values and knows nothing of what they mean.
 import asyncio
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
 import aiokafka
@@ -22,7 +23,12 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import ConsumerStoppedError, CorruptRecordException, KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.serializers.codecs import Codec
-from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
+from faust.transport.drivers.aiokafka import (
+    AIOKafkaConsumerThread,
+    Consumer,
+    Producer,
+    Transport,
+)
 from faust.types import TP, ConsumerMessage
 
 from stream.errors import ServiceUnavailable, SurgecastError
@@ -163,6 +169,17 @@ def _is_taken(source: PartitionRecords, batch: Any) -> bool:
     return not batch.is_control_batch
 
 
+@contextmanager
+def _explained(app: Any) -> Iterator[None]:
+    """Say in a line that the broker is away, where Faust connects to it."""
+    try:
+        yield
+    except KafkaError as error:
+        explained = ServiceUnavailable(f"the broker did not answer: {error}")
+        app.explain(explained)
+        raise explained from error
+
+
 class BatchConsumerThread(AIOKafkaConsumerThread):
     """Faust's consumer thread, fetching per broker batch, with co-partitioned assignment."""
 
@@ -178,12 +195,8 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
 
     async def on_start(self) -> None:
         """Connect; a broker that is away is said in a line, and the worker ends."""
-        try:
+        with _explained(self.app):
             await super().on_start()
-        except KafkaError as error:
-            explained = ServiceUnavailable(f"the broker did not answer: {error}")
-            cast(Any, self.app).explain(explained)
-            raise explained from error
 
     async def _fetch_records(
         self,
@@ -360,7 +373,17 @@ class BatchConsumer(Consumer):
         await super().commit_and_end_transactions()
 
 
+class UnusedProducer(Producer):
+    """Faust's producer, which it starts whether or not anybody sends with it."""
+
+    async def on_start(self) -> None:
+        """Connect; a broker that is away is said in a line, and the worker ends."""
+        with _explained(self.app):
+            await super().on_start()
+
+
 class BatchTransport(Transport):
     """The transport an app uses to get batches: see `stream/app.py`."""
 
     Consumer = BatchConsumer
+    Producer = UnusedProducer

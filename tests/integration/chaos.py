@@ -155,7 +155,8 @@ class Chaos:
         try:
             self.wait(PAUSE_S)
         finally:
-            sleeper.signal(signal.SIGCONT)
+            with suppress(ProcessLookupError):  # it had ended before, for want of broker or store
+                sleeper.signal(signal.SIGCONT)
 
     def restart_broker(self) -> None:
         """A broker that keeps its log goes and comes; one that keeps nothing is left alone."""
