@@ -1,6 +1,5 @@
 """A session's document follows the feed by increments."""
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -199,14 +198,3 @@ def test_a_silent_worker_is_seen(session: Session, shop: Shop) -> None:
 
     assert session.word("status", "live") == "Worker stopped"
     assert session.word("kpis", "model") == shop.model_id
-
-
-def test_a_turn_of_a_session_is_cheap(session: Session) -> None:
-    """A hundred sessions at four updates a second leave most of a core free."""
-    session.turn()
-    began = time.perf_counter()
-    for _ in range(50):
-        session.page._shown = None
-        session.page.update()
-
-    assert (time.perf_counter() - began) / 50 < 0.01
