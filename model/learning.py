@@ -26,6 +26,9 @@ from model.parallel import Ranks
 from model.resume import RunFile, Saved
 from model.walk import Walk, encode, loss_at, validate
 
+#: The most a killed run loses, however long its validations are apart.
+_SAVE_EVERY_S = 20.0
+
 
 class _Objective(nn.Module):
     """The loss of a chunk, and the state behind it: what the gradient is taken of."""
@@ -120,7 +123,8 @@ class Run:
                 self._restore(saved)
         if not self.place.update:
             self.walk.begin()
-        self.began = time.monotonic() - self.place.seconds
+        self.saved = time.monotonic()
+        self.began = self.saved - self.place.seconds
 
     @property
     def device(self) -> torch.device:
@@ -171,6 +175,7 @@ class Run:
                 self._save()
             if over or place.stale >= config.patience:
                 break
+            self._save_now_and_then()
             self._update(0.5 * (1 + math.cos(math.pi * place.share)))
             progress(self._now())
 
@@ -210,6 +215,7 @@ class Run:
             self._update(0.1 * left)
             if (place.update - place.finish_at) % config.validate_every == 0:
                 self._save()
+            self._save_now_and_then()
             progress(self._now())
 
     def _now(self) -> Place:
@@ -249,8 +255,14 @@ class Run:
             for averaged, trained in pairs:
                 averaged.lerp_(trained, 1 - keep)
 
+    def _save_now_and_then(self) -> None:
+        """Save where validations lie far apart; processes that train together would not agree."""
+        if self.ranks.size == 1 and time.monotonic() - self.saved > _SAVE_EVERY_S:
+            self._save()
+
     def _save(self) -> None:
         """Keep all that the rest of the run depends on."""
+        self.saved = time.monotonic()
         if self.run_file is None:
             return
         tensors = {f"walk.{name}": part for name, part in self.walk.tensors().items()}

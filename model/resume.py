@@ -28,7 +28,7 @@ STATE_VERSION: Final = 1
 
 def fingerprint(history: History, config: TrainConfig) -> str:
     """Sixteen hex digits that change with what is trained on what; not with where or how fast."""
-    asked = replace(config, device="cpu", threads=1, tags={}).as_dict()
+    asked = replace(config, device="cpu", threads=1, tags={}, max_seconds=None).as_dict()
     digest = sha256(json.dumps(asked, sort_keys=True).encode())
     place = [history.start_ms, history.bucket_ms, list(history.values_TSF.shape)]
     digest.update(json.dumps([place, history.series]).encode())
