@@ -134,10 +134,10 @@ def step_cost(forecaster: NetworkForecaster) -> tuple[int, int]:
 def _floor(forecaster: NetworkForecaster, series: int) -> Row:
     operations, moved = step_cost(forecaster)
     device = forecaster.device
-    square, count = (2_048, 4) if device.type == "cpu" else (8_192, 10)
+    square, count = (1_024, 8) if device.type == "cpu" else (8_192, 10)
     a = torch.rand(square, square, device=device)
     per_s = 2 * square**3 / _seconds(lambda: torch.mm(a, a), count, device)
-    source = torch.rand(64 * 2**20, device=device)
+    source = torch.rand(16 * 2**20, device=device)
     target = torch.empty_like(source)
     bytes_per_s = 2 * source.nbytes / _seconds(lambda: target.copy_(source), count, device)
     arithmetic, traffic = series * operations / per_s, series * moved / bytes_per_s
