@@ -28,7 +28,7 @@ from model.workspace import Workspace
 
 Floats = NDArray[np.float32]
 
-#: Series a thread takes at once.
+#: Most series a thread takes at once.
 CHUNK: Final = 4_096
 #: Series the network steps at once: their states, gates and forecasts fit a core's cache.
 BLOCK: Final = 1_024
@@ -60,8 +60,9 @@ class BlockStepper:
     def __init__(self, network: QuantileNetwork, threads: int | None = None) -> None:
         self._network = network
         self._own = local()
+        self._threads = threads or torch.get_num_threads()
         self._pool = ThreadPoolExecutor(
-            threads or torch.get_num_threads(),
+            self._threads,
             thread_name_prefix="forecast",
             initializer=self._begin_thread,
         )
@@ -103,7 +104,7 @@ class BlockStepper:
         return units_SHQ, sums_SHQ
 
     def _share_out(self, size: int, work: Callable[[slice], None]) -> None:
-        chunks = [slice(first, min(first + CHUNK, size)) for first in range(0, size, CHUNK)]
+        chunks = even_chunks(size, largest=CHUNK, threads=self._threads)
 
         def inferring(chunk: slice) -> None:
             with torch.inference_mode():
@@ -154,6 +155,19 @@ class _Served:
     weights: Tensor
     units_SHQ: Tensor
     sums_SHQ: Tensor
+
+
+def even_chunks(size: int, *, largest: int, threads: int) -> list[slice]:
+    """Chunks of about equal size, as many for each thread, so that none waits for the last one.
+
+    >>> even_chunks(10, largest=6, threads=2)
+    [slice(0, 5, None), slice(5, 10, None)]
+    >>> even_chunks(0, largest=6, threads=2)
+    []
+    """
+    rounds = -(-size // (largest * threads))
+    step = -(-size // max(1, rounds * threads))
+    return [slice(first, min(first + step, size)) for first in range(0, size, max(step, 1))]
 
 
 def head_weights(network: QuantileNetwork, horizon_HC: Tensor) -> Tensor:
