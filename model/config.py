@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Architecture = Literal["lstm", "gru", "transformer"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 DAY_MS = 86_400_000
 #: Share of a bucket without stock from which on its sales are no measure of demand.
@@ -80,6 +81,8 @@ class TrainConfig:
     more often (0 = all alike, 1 = by volume). The last
     `finish_share` of the updates learn from the validation part too, at a low rate. `max_seconds`
     stops the training wherever it is; without it the same seed gives the same weights on a CPU.
+    `precision` is that of the encoder's arithmetic; `auto` is bfloat16 on a GPU. Weights, state,
+    heads and loss are float32 always.
     """
 
     model: ModelConfig
@@ -104,8 +107,21 @@ class TrainConfig:
     patience: int = 8
     max_seconds: float | None = None
     device: str = "cpu"
+    precision: Precision = "auto"
     threads: int = 1
     tags: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def mixed(self) -> bool:
+        """Whether the encoder computes in bfloat16.
+
+        >>> model = ModelConfig(horizon=24, bucket_ms=3_600_000)
+        >>> TrainConfig(model=model).mixed, TrainConfig(model=model, device="cuda").mixed
+        (False, True)
+        """
+        if self.precision == "auto":
+            return self.device.startswith("cuda")
+        return self.precision == "bfloat16"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model.workspace import Workspace
+
 ZERO_SHIFT: Final = 0.01
 
 
@@ -107,6 +109,8 @@ class QuantileHeads(nn.Module):
         weights: Tensor,
         scale_B: Tensor,
         out: tuple[Tensor, Tensor],
+        *,
+        work: Workspace,
     ) -> None:
         """Write units and cumulative units into `out` (each [B, H, Q], contiguous).
 
@@ -114,11 +118,12 @@ class QuantileHeads(nn.Module):
         """
         code_BR = self.code(encoded_BD, inputs_BI)
         scale_B11 = scale_B[:, None, None]
+        steps_BHQ = work.take("steps", *out[0].shape)
         for part, out_BHQ in enumerate(out):
             flat_BX = out_BHQ.view(out_BHQ.shape[0], -1)
             torch.addmm(weights[-1, part], code_BR, weights[:-1, part], out=flat_BX)
-            steps = functional.softplus(out_BHQ)
-            torch.cumsum(steps, dim=2, out=out_BHQ)
+            torch.ops.aten.softplus.out(out_BHQ, out=steps_BHQ)
+            torch.cumsum(steps_BHQ, dim=2, out=out_BHQ)
             if part == 1:
                 torch.cumsum(out_BHQ, dim=1, out=out_BHQ)
             out_BHQ.sub_(ZERO_SHIFT).clamp_(min=0.0).mul_(scale_B11)

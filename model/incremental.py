@@ -2,13 +2,12 @@
 
 `step` takes the closed bucket of all series of a partition, carries statistics and network state
 over it and forecasts the whole horizon. `warm_up` carries the states over stored history without
-forecasting. Both run block by block, so that what a block needs stays in the processor's cache.
+forecasting. How the series are stepped is in `model/stepping.py` (CPU) and `model/graphs.py` (GPU).
 
 Axes: S = series, T = buckets, F = stored features, H = horizon, Q = quantiles.
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -16,19 +15,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.calendar import calendar_features, horizon_calendar
+from model.calendar import calendar_features
 from model.config import ModelConfig
 from model.contract import FEATURE_NAMES, QuantileForecast
 from model.errors import InvalidValues
-from model.inputs import new_carried, observe
-from model.networks.base import State
+from model.graphs import FixedShapeStepper
 from model.networks.quantile import QuantileNetwork
-from model.scaling import scale_of, started
+from model.states import NetworkStates, restored
+from model.stepping import BlockStepper, Stepper
 
 Floats = NDArray[np.float32]
 
-#: Series stepped at once on a CPU: their states and gates fit its cache.
-BLOCK = 1_024
 #: A gap between two steps that is longer than this many buckets is an error, not silence.
 MAX_GAP = 10_000
 
@@ -97,46 +94,11 @@ def missing_buckets(last_ms: int | None, start_ms: int, bucket_ms: int) -> int:
     return gap - 1
 
 
-class NetworkStates:
-    """Carried statistics and network state of all series of a partition, on one device."""
-
-    def __init__(self, network: QuantileNetwork, capacity: int, device: torch.device) -> None:
-        self._network = network
-        self.device = device
-        self.size = 0
-        self.last_ms: int | None = None
-        self.stats_SK = new_carried(capacity, network.config, device)
-        self.state: State = network.new_state(capacity, device)
-
-    @property
-    def capacity(self) -> int:
-        """Series there is room for."""
-        return self.stats_SK.shape[0]
-
-    def grow(self, size: int) -> None:
-        """Make room for `size` series; new ones start with nothing."""
-        if size > self.capacity:
-            extra = max(size, 2 * self.capacity) - self.capacity
-            fresh = self._network.new_state(extra, self.device)
-            more_SK = new_carried(extra, self._network.config, self.device)
-            self.stats_SK = torch.cat((self.stats_SK, more_SK))
-            self.state = tuple(
-                torch.cat((old, new)) for old, new in zip(self.state, fresh, strict=True)
-            )
-        self.size = max(self.size, size)
-
-    @property
-    def bytes_per_series(self) -> int:
-        """Memory of one series' states."""
-        tensors = (self.stats_SK, *self.state)
-        return sum(t[:1].numel() * t.element_size() for t in tensors)
-
-
 class NetworkForecaster:
     """A trained network that serves; called from one thread at a time.
 
-    On a CPU, blocks of series are shared out to `threads` threads (default: as many as torch would
-    use), each running plain single-threaded kernels: no thread waits for another within a step.
+    On a CPU, chunks of series are shared out to `threads` threads (default: as many as torch would
+    use); on a GPU every step has one fixed shape. `stepper` puts another way of stepping in place.
     """
 
     def __init__(
@@ -146,6 +108,7 @@ class NetworkForecaster:
         device: torch.device | str = "cpu",
         *,
         threads: int | None = None,
+        stepper: Callable[[QuantileNetwork, torch.device], Stepper] | None = None,
     ) -> None:
         self.model_id = model_id
         self.config: ModelConfig = network.config
@@ -154,47 +117,46 @@ class NetworkForecaster:
         self.bucket_ms = self.config.bucket_ms
         self.device = torch.device(device)
         self.network = network.to(self.device).eval().requires_grad_(False)
-        self._pool = ThreadPoolExecutor(
-            threads or torch.get_num_threads(),
-            thread_name_prefix="forecast",
-            initializer=torch.set_num_threads,
-            initargs=(1,),
-        )
+        self._stepper: Stepper
+        if stepper is not None:
+            self._stepper = stepper(self.network, self.device)
+        elif self.device.type == "cpu":
+            self._stepper = BlockStepper(self.network, threads)
+        else:
+            self._stepper = FixedShapeStepper(self.network, self.device)
 
     def new_states(self, capacity: int) -> NetworkStates:
         """States without any series, with room for `capacity`."""
         with torch.inference_mode():
             return NetworkStates(self.network, max(capacity, 1), self.device)
 
+    def restore(self, snapshot: bytes) -> NetworkStates:
+        """The states of a snapshot of this model, bit for bit.
+
+        Raises IncompatibleCheckpoint for another model's, CorruptCheckpoint for a damaged one.
+        """
+        with torch.inference_mode():
+            return restored(snapshot, self.network, self.model_id, self.device)
+
     def step(self, states: States, values_SF: Floats, bucket_start_ms: int) -> QuantileForecast:
         """Carry `states` over one closed bucket and forecast from its end on."""
         with torch.inference_mode():
             mine = self._advance(states, values_SF, bucket_start_ms)
-            values = self._tensor(values_SF, mine.size)
             origin_ms = bucket_start_ms + self.bucket_ms
-            shape = (mine.size, self.horizon, len(self.quantiles))
-            units_SHQ = torch.empty(shape, device=self.device)
-            sums_SHQ = torch.empty(shape, device=self.device)
-            # in the pool too: a kernel spread over threads here would spin against the blocks
-            weights = self._pool.submit(self._head_weights, origin_ms).result()
-            calendar_C = self._calendar(bucket_start_ms, 1)[0]
-
-            def forecast(block: slice) -> None:
-                encoded, inputs = self._carry(
-                    mine, values[block], bucket_start_ms, calendar_C, block
-                )
-                scale_B = scale_of(mine.stats_SK[block], floor=self.config.scale_floor)
-                out = units_SHQ[block], sums_SHQ[block]
-                self.network.heads.serve(encoded, inputs, weights, scale_B, out)
-
-            self._for_blocks(mine.size, forecast)
+            units_SHQ, sums_SHQ = self._stepper.forecast(
+                mine,
+                _all_rows(values_SF, mine.size),
+                bucket_start_ms,
+                self._calendar(bucket_start_ms, 1)[0],
+                self._calendar(origin_ms, self.horizon),
+            )
             mine.last_ms = bucket_start_ms
             return QuantileForecast(
                 origin_ms=origin_ms,
                 bucket_ms=self.bucket_ms,
                 quantiles=self.quantiles,
-                units_SHQ=units_SHQ.cpu().numpy(),
-                cumulative_SHQ=sums_SHQ.cpu().numpy(),
+                units_SHQ=units_SHQ,
+                cumulative_SHQ=sums_SHQ,
                 model_id=self.model_id,
             )
 
@@ -205,16 +167,10 @@ class NetworkForecaster:
             return
         with torch.inference_mode():
             mine = self._advance(states, history_TSF, start_ms)
-            calendar_TC = self._calendar(start_ms, buckets)
-
-            def carry(block: slice) -> None:
-                part_TSF = history_TSF[:, block]
-                for t in range(buckets):
-                    values = self._tensor(part_TSF[t], block.stop - block.start)
-                    self._carry(mine, values, start_ms + t * self.bucket_ms, calendar_TC[t], block)
-
-            self._for_blocks(mine.size, carry)
-            mine.last_ms = start_ms + (buckets - 1) * self.bucket_ms
+            starts = [start_ms + t * self.bucket_ms for t in range(buckets)]
+            values_TSF = _all_rows(history_TSF, mine.size)
+            self._stepper.carry(mine, values_TSF, starts, self._calendar(start_ms, buckets))
+            mine.last_ms = starts[-1]
 
     def _advance(self, states: States, values: Floats, start_ms: int) -> NetworkStates:
         """Check the input, step over silent buckets, make room for new series."""
@@ -229,59 +185,19 @@ class NetworkForecaster:
         states.grow(values.shape[-2])
         return states
 
-    def _for_blocks(self, size: int, work: Callable[[slice], None]) -> None:
-        """Do `work` for every block of series; all at once on a GPU."""
-        step = BLOCK if self.device.type == "cpu" else max(size, 1)
-        blocks = [slice(first, min(first + step, size)) for first in range(0, size, step)]
-
-        def inferring(block: slice) -> None:
-            with torch.inference_mode():
-                work(block)
-
-        self.network.prepare()
-        for _ in self._pool.map(inferring, blocks):
-            pass
-
-    def _carry(
-        self,
-        states: NetworkStates,
-        values: Tensor,
-        start_ms: int,
-        calendar_C: Tensor,
-        block: slice,
-    ) -> tuple[Tensor, Tensor]:
-        """One step of statistics and network for a block: encodings [B, D] and inputs [B, I]."""
-        stats_SK = states.stats_SK[block]
-        inputs = observe(stats_SK, values, start_ms, self.config)
-        state = tuple(part[block] for part in states.state)
-        encoded = self.network.encoder.step(inputs, calendar_C, state)
-        waiting = ~started(stats_SK)
-        if bool(waiting.any()):  # a series begins with its first activity, not before
-            for part in state:
-                part[waiting] = 0
-        return encoded, inputs
-
-    def _tensor(self, values: Floats, size: int) -> Tensor:
-        """Values [size, F] on the device; missing rows are zeros."""
-        rows = values.shape[0]
-        if rows < size:
-            values = np.concatenate((values, np.zeros((size - rows, values.shape[1]), np.float32)))
-        return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(self.device)
-
     def _calendar(self, start_ms: int, buckets: int) -> Tensor:
         starts = start_ms + self.bucket_ms * np.arange(buckets, dtype=np.int64)
-        features = calendar_features(
-            starts, bucket_ms=self.bucket_ms, country=self.config.holidays_country
+        return torch.from_numpy(
+            calendar_features(
+                starts, bucket_ms=self.bucket_ms, country=self.config.holidays_country
+            )
         )
-        return torch.from_numpy(features).to(self.device)
 
-    def _head_weights(self, origin_ms: int) -> Tensor:
-        horizon_1HC = horizon_calendar(
-            np.array([origin_ms], np.int64),
-            horizon=self.horizon,
-            bucket_ms=self.bucket_ms,
-            country=self.config.holidays_country,
-        )
-        with torch.inference_mode():
-            weights = self.network.heads.written(torch.from_numpy(horizon_1HC).to(self.device))
-            return weights[0].flatten(2).contiguous()
+
+def _all_rows(values: Floats, size: int) -> Floats:
+    """Values [..., size, F]; missing rows are zeros."""
+    rows = values.shape[-2]
+    if rows == size:
+        return values
+    missing = np.zeros((*values.shape[:-2], size - rows, values.shape[-1]), np.float32)
+    return np.concatenate((values, missing), axis=-2)

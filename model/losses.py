@@ -3,8 +3,16 @@
 Axes: … = any leading axes, H = horizon, Q = quantiles.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+
+Total = Callable[[Tensor], Tensor]
+
+
+def _as_it_is(weight: Tensor) -> Tensor:
+    return weight
 
 
 def pinball(target: Tensor, forecast: Tensor, quantiles_Q: Tensor) -> Tensor:
@@ -22,14 +30,17 @@ def pinball(target: Tensor, forecast: Tensor, quantiles_Q: Tensor) -> Tensor:
     return torch.maximum(quantiles_Q * error, (quantiles_Q - 1) * error)
 
 
-def masked_mean(loss: Tensor, weight: Tensor) -> Tensor:
+def masked_mean(loss: Tensor, weight: Tensor, total: Total = _as_it_is) -> Tensor:
     """Mean of `loss` under `weight` (broadcast); zero where nothing has weight.
+
+    Where the batch is spread over processes, `total` makes the sum of all their weights from one's
+    own; the means of all then add up to the mean of the batch.
 
     >>> masked_mean(torch.tensor([1.0, 5.0]), torch.tensor([1.0, 0.0])).item()
     1.0
     """
     weight = weight.expand_as(loss)
-    return (loss * weight).sum() / weight.sum().clamp(min=1e-9)
+    return (loss * weight).sum() / total(weight.sum()).clamp(min=1e-9)
 
 
 def forecast_loss(
@@ -41,18 +52,19 @@ def forecast_loss(
     weight: Tensor,
     quantiles_Q: Tensor,
     cumulative_weight: float,
+    total: Total = _as_it_is,
 ) -> Tensor:
     """Pinball loss of both heads in multiples of the scale.
 
     `units` and `sums` are [..., H, Q], `target` and `known` [..., H] (`known` = the bucket lies in
     the data), `weight` [...] of each origin. The loss of cumulative demand is divided by the number
-    of buckets summed, so that far steps do not drown near ones.
+    of buckets summed, so that far steps do not drown near ones. `total`: see `masked_mean`.
     """
     counted = (known * weight.unsqueeze(-1)).unsqueeze(-1)
-    loss = masked_mean(pinball(target, units, quantiles_Q), counted)
+    loss = masked_mean(pinball(target, units, quantiles_Q), counted, total)
     if cumulative_weight:
         span_H = torch.arange(1, target.shape[-1] + 1, device=target.device, dtype=target.dtype)
         whole = known.cumprod(dim=-1) * weight.unsqueeze(-1)
         sum_loss = pinball(target.cumsum(dim=-1), sums, quantiles_Q) / span_H.unsqueeze(-1)
-        loss = loss + cumulative_weight * masked_mean(sum_loss, whole.unsqueeze(-1))
+        loss = loss + cumulative_weight * masked_mean(sum_loss, whole.unsqueeze(-1), total)
     return loss

@@ -15,10 +15,14 @@ from model.inputs import new_carried
 from model.losses import forecast_loss
 from model.networks.base import State
 from model.networks.quantile import QuantileNetwork
+from model.parallel import Ranks
 
 
 class Walk:
-    """Groups of lanes that walk through the training part, each group at its own time."""
+    """Groups of lanes that walk through the training part, each group at its own time.
+
+    Processes that train together draw the same lanes for all and walk their share of each group.
+    """
 
     def __init__(
         self,
@@ -26,17 +30,24 @@ class Walk:
         network: QuantileNetwork,
         config: TrainConfig,
         rng: np.random.Generator,
+        ranks: Ranks,
     ) -> None:
         self.picked = picked
         self.config = config
         self.rng = rng
+        self.ranks = ranks
         self.size = max(1, config.lanes // config.groups)
-        lanes = config.groups * self.size
+        self.share = ranks.share(self.size)
+        self.own = self.share.stop - self.share.start
         self.lanes_GB = torch.zeros(config.groups, self.size, dtype=torch.int64)
         self.first_G = np.zeros(config.groups, np.int64)
-        self.stats_NK = new_carried(lanes, config.model)
-        self.state = network.new_state(lanes, torch.device(config.device))
-        for group in range(config.groups):
+        self.stats_NK = new_carried(config.groups * self.own, config.model)
+        device = ranks.device(config.device)
+        self.state = network.new_state(config.groups * self.own, device)
+
+    def begin(self) -> None:
+        """Send every group somewhere."""
+        for group in range(self.config.groups):
             self._draw(group)
 
     def _draw(self, group: int) -> None:
@@ -46,9 +57,10 @@ class Walk:
         self.lanes_GB[group] = torch.from_numpy(drawn)
         latest = (picked.end - 1 - picked.every) // picked.every
         at = int(rng.integers(0, max(latest, 0) + 1))
-        stats_BK = picked.grid_GSK[at, drawn]
-        stats_BK[torch.from_numpy(rng.random(self.size) < self.config.cold_share)] = 0.0
-        rows = slice(group * self.size, (group + 1) * self.size)
+        cold = torch.from_numpy(rng.random(self.size) < self.config.cold_share)
+        stats_BK = picked.grid_GSK[at, drawn[self.share]]
+        stats_BK[cold[self.share]] = 0.0
+        rows = slice(group * self.own, (group + 1) * self.own)
         self.stats_NK[rows] = stats_BK
         for part in self.state:
             part[rows] = 0.0
@@ -61,23 +73,55 @@ class Walk:
             over = self.first_G[group] + picked.every >= picked.end
             if over or self.rng.random() < self.config.reset_share:
                 self._draw(group)
+        lanes_GB = self.lanes_GB[:, self.share]
         chunk = picked.chunk(
-            self.lanes_GB, self.stats_NK, self.first_G, length=picked.every, end=picked.end
+            lanes_GB, self.stats_NK, self.first_G, length=picked.every, end=picked.end
         )
         self.first_G += picked.every
         return chunk
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Where all lanes of all processes are, for `resume`; every process must ask."""
+        groups = self.config.groups
+        state = {f"state_{place}": part for place, part in enumerate(self.state)}
+        carried = {"statistics": self.stats_NK} | state
+        whole = {name: self.ranks.whole(part, groups) for name, part in carried.items()}
+        return whole | {"lanes": self.lanes_GB, "first": torch.from_numpy(self.first_G)}
+
+    def resume(self, saved: dict[str, Tensor]) -> None:
+        """Go on from where `tensors` stood, on whatever number of processes."""
+        groups = self.config.groups
+
+        def own(part_NX: Tensor) -> Tensor:
+            return part_NX.view(groups, -1, *part_NX.shape[1:])[:, self.share].flatten(0, 1)
+
+        self.lanes_GB.copy_(saved["lanes"])
+        self.first_G[:] = saved["first"].numpy()
+        self.stats_NK.copy_(own(saved["statistics"]))
+        for place, part in enumerate(self.state):
+            part.copy_(own(saved[f"state_{place}"]))
+
 
 def encode(
-    network: QuantileNetwork, chunk: Chunk, state: State, device: torch.device
+    network: QuantileNetwork,
+    chunk: Chunk,
+    state: State,
+    device: torch.device,
+    *,
+    mixed: bool = False,
 ) -> tuple[Tensor, State]:
-    """Encodings [N, L, D] of a chunk, and the state after it, detached."""
+    """Encodings [N, L, D] of a chunk, and the state after it, detached; both float32.
+
+    `mixed` lets the encoder compute in bfloat16. The heads never do: sums over the horizon would
+    be rounded to three digits.
+    """
     begun_N = chunk.started_NL[:, 0].to(device)
     clean = tuple(part * begun_N.view(-1, *[1] * (part.dim() - 1)) for part in state)
-    encoded, after = network.forward(
-        chunk.inputs_NLI.to(device), chunk.calendar_NLC.to(device), clean
-    )
-    return encoded, tuple(part.detach() for part in after)
+    with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+        encoded, after = network.forward(
+            chunk.inputs_NLI.to(device), chunk.calendar_NLC.to(device), clean
+        )
+    return encoded.float(), tuple(part.detach().float() for part in after)
 
 
 def loss_at(
@@ -89,8 +133,12 @@ def loss_at(
     positions_P: NDArray[np.int64],
     quantiles_Q: Tensor,
     cumulative_weight: float,
+    ranks: Ranks | None = None,
 ) -> Tensor:
-    """Loss of the forecasts made at some buckets of a chunk."""
+    """Loss of the forecasts made at some buckets of a chunk.
+
+    With `ranks` it is this process' part: the parts of all add up to the loss of their batch.
+    """
     device = quantiles_Q.device
     horizon, groups = network.config.horizon, len(chunk.first_G)
     positions = torch.from_numpy(positions_P)
@@ -117,6 +165,7 @@ def loss_at(
         weight=weight,
         quantiles_Q=quantiles_Q,
         cumulative_weight=cumulative_weight,
+        total=(ranks or Ranks()).sum,
     )
 
 

@@ -9,7 +9,7 @@ from stream.cli_context import print_json, settings_of
 from stream.cli_run import Json
 
 if TYPE_CHECKING:
-    from stream.jobs.offline import TrainingOutcome
+    from stream.jobs.offline import Keep, TrainingOutcome
     from stream.settings import Settings
 
 
@@ -115,6 +115,7 @@ def train_on_archive(
     promote: bool,
     max_seconds: float | None = None,
     seed: int = 7,
+    keep: "Keep | None" = None,
 ) -> "TrainingOutcome":
     """Train a model for the workers on an archive: the roll-ups and the largest series.
 
@@ -146,4 +147,5 @@ def train_on_archive(
         promote=promote,
         max_seconds=max_seconds,
         seed=seed,
+        keep=keep,
     )

@@ -46,6 +46,9 @@ def train(
     ] = False,
     max_seconds: Seconds = None,
     seed: Seed = 7,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a killed run of the same options was.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train a model on a file and put it into the registry; its id is printed.
@@ -54,11 +57,15 @@ def train(
     workers: their buckets and horizon, roll-ups too. So it is from an archive's folder or URL
     (surgecast archive).
 
+    On several GPUs:  torchrun --nproc-per-node 8 -m stream.cli train --history sales.csv
+
     Example:  surgecast train --history sales.csv --horizon 28
     """
+    from model.parallel import joined
     from stream.cli_archive import train_on_archive
     from stream.jobs.archive_files import is_archive
     from stream.jobs.batch import run_train
+    from stream.jobs.offline import Keep, device_name
     from stream.jobs.source import orders_path
     from stream.registry import Registry
 
@@ -67,25 +74,31 @@ def train(
         "model": {"horizon": horizon} if horizon is not None else {},
     }
     settings = settings_of(context, **{name: part for name, part in flags.items() if part})
-    if is_archive(history):
-        outcome = train_on_archive(
-            settings, history, until=until, promote=promote, max_seconds=max_seconds, seed=seed
-        )
-    elif clicks or catalog or until:
-        outcome = train_on_events(
-            settings, history, clicks, catalog,
-            until=until, promote=promote, max_seconds=max_seconds, seed=seed,
-        )  # fmt: skip
-    else:
-        outcome = run_train(
-            orders_path(history),
-            settings.model,
-            Registry(settings.registry_path),
-            bucket_ms=_bucket_ms(bucket),
-            promote=promote,
-            max_seconds=max_seconds,
-            seed=seed,
-        )
+    keep = Keep(settings.data_dir / "training", resume)
+    with joined(device_name(settings.model)) as ranks:
+        if is_archive(history):
+            outcome = train_on_archive(
+                settings, history,
+                until=until, promote=promote, max_seconds=max_seconds, seed=seed, keep=keep,
+            )  # fmt: skip
+        elif clicks or catalog or until:
+            outcome = train_on_events(
+                settings, history, clicks, catalog,
+                until=until, promote=promote, max_seconds=max_seconds, seed=seed, keep=keep,
+            )  # fmt: skip
+        else:
+            outcome = run_train(
+                orders_path(history),
+                settings.model,
+                Registry(settings.registry_path),
+                bucket_ms=_bucket_ms(bucket),
+                promote=promote,
+                max_seconds=max_seconds,
+                seed=seed,
+                keep=keep,
+            )
+    if not ranks.first:
+        return
     if as_json:
         print_json(
             {

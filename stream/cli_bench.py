@@ -1,4 +1,4 @@
-"""Commands that measure: `surgecast bench ingest|latency`; the README has their figures."""
+"""Commands that measure: `surgecast bench …`; the README has their figures."""
 
 import sys
 from pathlib import Path
@@ -13,6 +13,9 @@ from stream.cli_run import Json
 
 if TYPE_CHECKING:
     from stream.jobs.bench.report import Row
+    from stream.settings import Settings
+
+Device = Annotated[str | None, typer.Option(help="cpu or cuda. [model.device]")]
 
 bench = typer.Typer(
     help="Measure this machine.\n\nExample:  surgecast bench ingest --events 2000000",
@@ -69,6 +72,58 @@ def latency(
 
     rows = bench_latency(settings_of(context), rate=rate, seconds=seconds, say=_say)
     _print("latency", rows, as_json=as_json)
+
+
+@bench.command()
+def inference(
+    context: typer.Context,
+    *,
+    series: Annotated[int, typer.Option(min=1, help="Series that are stepped.")] = 100_000,
+    history: Annotated[int, typer.Option(min=2, help="Buckets that a re-read reads.")] = 168,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Seconds for one bucket of all series: carried, re-read, and what the machine's limits allow.
+
+    Example:  surgecast bench inference --series 100000
+    """
+    from stream.jobs.bench.inference import bench_inference
+
+    flags = {} if device is None else {"device": device}
+    settings = settings_of(context, **({"model": flags} if flags else {}))
+    rows = bench_inference(
+        settings.model, device=_device(settings), series=series, context=history, say=_say
+    )
+    _print("inference", rows, as_json=as_json)
+
+
+@bench.command()
+def training(
+    context: typer.Context,
+    *,
+    lanes: Annotated[int, typer.Option(min=4, help="Series that walk side by side.")] = 64,
+    updates: Annotated[int, typer.Option(min=1, help="Updates that are timed.")] = 20,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Series-steps a second of training, with and without mixed precision.
+
+    Example:  surgecast bench training --lanes 64
+    """
+    from stream.jobs.bench.training import bench_training
+
+    flags = {} if device is None else {"device": device}
+    settings = settings_of(context, **({"model": flags} if flags else {}))
+    rows = bench_training(
+        settings.model, device=_device(settings), lanes=lanes, updates=updates, say=_say
+    )
+    _print("training", rows, as_json=as_json)
+
+
+def _device(settings: "Settings") -> str:
+    from stream.jobs.offline import device_name
+
+    return device_name(settings.model)
 
 
 def _say(text: str) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from model.training import TrainProgress
-    from stream.jobs.offline import TrainingOutcome
+    from stream.jobs.offline import Keep, TrainingOutcome
     from stream.settings import Settings
 
 #: Series of the training history besides the roll-ups: those with most units.
@@ -82,6 +82,7 @@ def train_on_events(
     progress_lines: bool = False,
     max_seconds: float | None = None,
     seed: int = 7,
+    keep: "Keep | None" = None,
 ) -> "TrainingOutcome":
     """Train a model for the workers: their buckets, horizon and features, roll-ups too.
 
@@ -108,6 +109,7 @@ def train_on_events(
         max_seconds=DEMO_SECONDS if progress_lines else max_seconds,
         seed=seed,
         progress=_line_reporter() if progress_lines else None,
+        keep=keep,
     )
 
 

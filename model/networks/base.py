@@ -12,6 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from model.workspace import Workspace
+
 State = tuple[Tensor, ...]
 
 
@@ -34,6 +36,9 @@ class Network(Protocol):
         """Encode a sequence: [B, T, D] and the state after it. Leaves `state` as it was."""
         ...
 
-    def step(self, inputs_BI: Tensor, calendar_C: Tensor, state: State) -> Tensor:
-        """Encode one bucket: [B, D]. Carries `state` over the bucket **in place**; no gradient."""
+    def step(self, inputs_BI: Tensor, calendar_C: Tensor, state: State, work: Workspace) -> Tensor:
+        """Encode one bucket: [B, D]. Carries `state` over the bucket **in place**; no gradient.
+
+        The encoding may be part of the state or of `work`: it lasts until the next step.
+        """
         ...

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from model.networks.base import State
+from model.workspace import Workspace
 
 _Packed = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -41,23 +42,26 @@ class GruNetwork(nn.Module):
         if self._packed is None:
             self._packed = self._pack()
 
-    def step(self, inputs_BI: Tensor, calendar_C: Tensor, state: State) -> Tensor:
+    def step(self, inputs_BI: Tensor, calendar_C: Tensor, state: State, work: Workspace) -> Tensor:
         """Encode one bucket and carry `state` over it in place."""
         self.prepare()
         assert self._packed is not None
         below_BI = inputs_BI
+        shape = (inputs_BI.shape[0], 3 * self.width)
+        input_BG, carried_BG = work.take("input", *shape), work.take("carried", *shape)
+        split = 2 * self.width
         for layer, (weight_IG, bias_G, recurrent_DG, recurrent_bias_G) in enumerate(self._packed):
             hidden_BD = state[layer]
             if layer == 0:
                 bias = bias_G + calendar_C @ weight_IG[self.n_inputs :]
-                input_BG = torch.addmm(bias, below_BI, weight_IG[: self.n_inputs])
+                torch.addmm(bias, below_BI, weight_IG[: self.n_inputs], out=input_BG)
             else:
-                input_BG = torch.addmm(bias_G, below_BI, weight_IG)
-            carried_BG = torch.addmm(recurrent_bias_G, hidden_BD, recurrent_DG)
-            split = 2 * self.width
+                torch.addmm(bias_G, below_BI, weight_IG, out=input_BG)
+            torch.addmm(recurrent_bias_G, hidden_BD, recurrent_DG, out=carried_BG)
             gates_BG = input_BG[:, :split].add_(carried_BG[:, :split]).sigmoid_()
             reset_BD, update_BD = gates_BG.chunk(2, dim=1)
-            new_BD = input_BG[:, split:].addcmul_(reset_BD, carried_BG[:, split:]).tanh_()
+            new_BD = input_BG[:, split:].addcmul_(reset_BD, carried_BG[:, split:])
+            new_BD.mul_(2.0).sigmoid_().mul_(2.0).sub_(1.0)  # tanh, several times as fast on a CPU
             hidden_BD.sub_(new_BD).mul_(update_BD).add_(new_BD)
             below_BI = hidden_BD
         return below_BI

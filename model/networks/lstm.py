@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from model.networks.base import State
+from model.workspace import Workspace
 
 
 class LstmNetwork(nn.Module):
@@ -49,25 +50,26 @@ class LstmNetwork(nn.Module):
         if self._packed is None:
             self._packed = self._pack()
 
-    def step(self, inputs_BI: Tensor, calendar_C: Tensor, state: State) -> Tensor:
+    def step(self, inputs_BI: Tensor, calendar_C: Tensor, state: State, work: Workspace) -> Tensor:
         """Encode one bucket and carry `state` over it in place."""
         self.prepare()
         assert self._packed is not None
         below_BI = inputs_BI
+        gates_BG = work.take("gates", inputs_BI.shape[0], 4 * self.width)
         for layer, (weight_IG, recurrent_DG, bias_G) in enumerate(self._packed):
             hidden_BD, cell_BD = state[2 * layer], state[2 * layer + 1]
-            bias = bias_G
             if layer == 0:
                 bias = bias_G + calendar_C @ weight_IG[self.n_inputs :]
-                gates_BG = torch.addmm(bias, below_BI, weight_IG[: self.n_inputs])
+                torch.addmm(bias, below_BI, weight_IG[: self.n_inputs], out=gates_BG)
             else:
-                gates_BG = torch.addmm(bias, below_BI, weight_IG)
+                torch.addmm(bias_G, below_BI, weight_IG, out=gates_BG)
             gates_BG.addmm_(hidden_BD, recurrent_DG)
             into_BD, forget_BD, out_BD, candidate_BD = gates_BG.sigmoid_().chunk(4, dim=1)
-            # tanh(x) = 2 · sigmoid(2x) − 1: one pass over all gates serves the candidate too
+            # tanh(x) = 2 · sigmoid(2x) − 1: one pass over all gates serves the candidate too, and
+            # on a CPU torch's sigmoid takes a sixth of the time of its tanh
             cell_BD.mul_(forget_BD).addcmul_(into_BD, candidate_BD, value=2.0).sub_(into_BD)
-            torch.tanh(cell_BD, out=hidden_BD)
-            hidden_BD.mul_(out_BD)
+            torch.mul(cell_BD, 2.0, out=hidden_BD)
+            hidden_BD.sigmoid_().mul_(2.0).sub_(1.0).mul_(out_BD)
             below_BI = hidden_BD
         return below_BI
 

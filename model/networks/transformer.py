@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.networks.base import State
+from model.workspace import Workspace
 
 _HEADS = 4
 
@@ -94,7 +95,13 @@ class TransformerNetwork(nn.Module):
             hidden_BTD = _attend(block, hidden_BTD, query, (both[0], both[1]), bias)
         return self.last(hidden_BTD), (state[0] + length, *after)
 
-    def step(self, inputs_BI: Tensor, calendar_C: Tensor, state: State) -> Tensor:
+    def step(
+        self,
+        inputs_BI: Tensor,
+        calendar_C: Tensor,
+        state: State,
+        work: Workspace,
+    ) -> Tensor:
         """Encode one bucket and carry `state` over it in place."""
         count_B1 = state[0].long()
         window = self.context

@@ -21,6 +21,7 @@ from model.contract import QuantileForecast
 from model.dataset import History
 from model.errors import HistoryTooShort, ModelError
 from model.incremental import Forecaster, NetworkForecaster
+from model.parallel import Ranks
 from stream.errors import UsageError
 from stream.jobs.batch_output import (
     SURGECAST,
@@ -31,7 +32,7 @@ from stream.jobs.batch_output import (
     print_scores,
     write_table,
 )
-from stream.jobs.offline import TrainingOutcome, train_with_bar
+from stream.jobs.offline import Keep, TrainingOutcome, device_name, publish, train_with_bar
 from stream.jobs.sales import CleaningReport, for_learning, load_sales
 from stream.registry import Registry
 from stream.settings import ModelSettings, duration_text
@@ -64,7 +65,9 @@ def batch_config(
         layers=1 if few else 2,
         rank=16 if few else 48,
     )
-    config = TrainConfig(model=model, seed=seed, max_seconds=max_seconds)
+    config = TrainConfig(
+        model=model, seed=seed, max_seconds=max_seconds, device=device_name(settings)
+    )
     return replace(config, lanes=16, updates=400) if few else config
 
 
@@ -79,12 +82,14 @@ def run_train(
     seed: int = 7,
     promote: bool = False,
     console: Console | None = None,
+    keep: Keep | None = None,
 ) -> TrainingOutcome:
     """Train on a sales or order file and put the model into the registry.
 
-    Raises UsageError for a file that cannot be used or is too short.
+    With `keep` it can go on after it was killed. Raises UsageError for a file that cannot be used
+    or is too short.
     """
-    console = console or Console(stderr=True)
+    console = console or Console(stderr=True, quiet=not Ranks.current().first)
     history, report = load_sales(history_file, bucket_ms=bucket_ms)
     learnt, report = for_learning(history, report)
     _print_report(console, report)
@@ -95,8 +100,8 @@ def run_train(
         seed=seed,
         max_seconds=max_seconds,
     )
-    trained = train_with_bar(learnt, config, console=console)
-    model_id = registry.publish(trained, promote=promote)
+    trained = train_with_bar(learnt, config, console=console, keep=keep)
+    model_id = publish(trained, registry, promote=promote)
     return TrainingOutcome(model_id, promote, trained.metrics, trained.span_ms)
 
 

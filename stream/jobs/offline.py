@@ -7,16 +7,21 @@ events itself; `stream.jobs.history` makes the history.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from model.backtest import backtest, last_origins, score
 from model.baselines import SeasonalNaiveForecaster
+from model.checkpoint import dump
 from model.config import ModelConfig, TrainConfig
 from model.dataset import History
 from model.errors import ModelError
 from model.incremental import Forecaster, NetworkForecaster
+from model.parallel import Ranks
+from model.resume import RunFile
 from model.training import Trained, TrainProgress, train
 from stream.errors import UsageError
 from stream.registry import Registry
@@ -47,6 +52,28 @@ class TrainingOutcome:
         return f"{self.model_id} {word}: WQL {wql:.3f}, seasonal naive {naive:.3f}"
 
 
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Where trainings keep their state until they are over, and whether to go on from one."""
+
+    folder: Path
+    resume: bool = False
+
+    def open(self, history: History, config: TrainConfig, console: Console) -> RunFile:
+        """The file of this training; says what it goes on from, forgets it unless asked to."""
+        run_file = RunFile.of(self.folder, history, config)
+        if Ranks.current().first:
+            if not self.resume:
+                run_file.discard()
+            elif run_file.path.exists():
+                console.print(f"going on from {run_file.path}", soft_wrap=True)
+            else:
+                console.print(
+                    "no unfinished training of this file and these options; it begins anew"
+                )
+        return run_file
+
+
 def train_config(
     settings: ModelSettings,
     *,
@@ -64,6 +91,7 @@ def train_config(
     )
     config = TrainConfig(
         model=model,
+        device=device_name(settings),
         seed=seed,
         max_seconds=max_seconds,
         # Many short updates: within a few minutes these learn most (docs/experiments.md).
@@ -73,6 +101,13 @@ def train_config(
         volume_power=0.7,
     )
     return config if updates is None else replace(config, updates=updates)
+
+
+def device_name(settings: ModelSettings) -> str:
+    """Where to train: `auto` is the GPU where there is one."""
+    if settings.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return settings.device
 
 
 def train_from_history(
@@ -86,6 +121,7 @@ def train_from_history(
     promote: bool = True,
     console: Console | None = None,
     progress: Callable[[TrainProgress], None] | None = None,
+    keep: Keep | None = None,
 ) -> TrainingOutcome:
     """Train on `history`, publish to `registry`, and show how far it is.
 
@@ -101,13 +137,20 @@ def train_from_history(
         updates=updates,
     )
     if progress is None:
-        trained = train_with_bar(history, config, console=console)
+        trained = train_with_bar(history, config, console=console, keep=keep)
     else:
-        trained = _trained(history, config, progress)
+        trained = _trained(history, config, progress, None)
     trained.metrics |= against_naive(trained, history)
     better = trained.metrics["wql"] < trained.metrics["wql_seasonal_naive"]
-    model_id = registry.publish(trained, promote=promote and better)
+    model_id = publish(trained, registry, promote=promote and better)
     return TrainingOutcome(model_id, promote and better, trained.metrics, trained.span_ms)
+
+
+def publish(trained: Trained, registry: Registry, *, promote: bool) -> str:
+    """Put a network into the registry; its id. Of processes that train together, the first does."""
+    if Ranks.current().first:
+        return registry.publish(trained, promote=promote)
+    return dump(trained)[1].model_id
 
 
 def against_naive(trained: Trained, history: History) -> dict[str, float]:
@@ -139,10 +182,19 @@ def against_naive(trained: Trained, history: History) -> dict[str, float]:
 
 
 def train_with_bar(
-    history: History, config: TrainConfig, *, console: Console | None = None
+    history: History,
+    config: TrainConfig,
+    *,
+    console: Console | None = None,
+    keep: Keep | None = None,
 ) -> Trained:
-    """Train with a progress bar on `console` (default: stderr)."""
-    console = console or Console(stderr=True)
+    """Train with a progress bar on `console` (default: stderr); with `keep`, resumable.
+
+    Of processes that train together the first shows the bar.
+    """
+    first = Ranks.current().first
+    console = console or Console(stderr=True, quiet=not first)
+    run_file = None if keep is None else keep.open(history, config, console)
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -165,13 +217,16 @@ def train_with_bar(
                 losses += f" · validation {at.validation_loss:.3f}"
             bar.update(task, completed=at.share, losses=losses)
 
-        return _trained(history, config, show)
+        return _trained(history, config, show, run_file)
 
 
 def _trained(
-    history: History, config: TrainConfig, progress: Callable[[TrainProgress], None]
+    history: History,
+    config: TrainConfig,
+    progress: Callable[[TrainProgress], None],
+    run_file: RunFile | None,
 ) -> Trained:
     try:
-        return train(history, config, progress)
+        return train(history, config, progress, run_file=run_file)
     except ModelError as error:
         raise UsageError(f"cannot train: {error}") from error

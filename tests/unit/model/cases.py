@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from model.config import ModelConfig, TrainConfig
 from model.contract import FEATURE_NAMES
 from model.dataset import History
+from model.graphs import FixedShapeStepper
 from model.incremental import NetworkForecaster
 from model.networks.quantile import QuantileNetwork
 from model.scaling import STOCK, STOCKOUT_SHARE
@@ -95,6 +96,11 @@ def untrained(
     )
     torch.manual_seed(seed)
     return NetworkForecaster(QuantileNetwork(config), f"untrained-{config.architecture}")
+
+
+def of_fixed_shape(forecaster: NetworkForecaster) -> NetworkForecaster:
+    """The same network, stepped the way a GPU steps it."""
+    return NetworkForecaster(forecaster.network, forecaster.model_id, stepper=FixedShapeStepper)
 
 
 def small_training(**changes: object) -> TrainConfig:

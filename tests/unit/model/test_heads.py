@@ -4,6 +4,7 @@ import torch
 
 from model.calendar import N_CALENDAR
 from model.heads import QuantileHeads, rising, rising_sums
+from model.workspace import Workspace
 
 
 def _heads() -> QuantileHeads:
@@ -31,7 +32,7 @@ def test_serving_gives_what_training_saw_cut_at_zero_and_scaled() -> None:
         units, sums = heads(encoded[None], inputs[None], horizon)
         served = torch.empty(2, 7, 5, 9)
         weights = heads.written(horizon)[0].flatten(2)
-        heads.serve(encoded, inputs, weights, scale, (served[0], served[1]))
+        heads.serve(encoded, inputs, weights, scale, (served[0], served[1]), work=Workspace())
 
     for trained, out in ((units, served[0]), (sums, served[1])):
         expected = trained[0].clamp(min=0) * scale[:, None, None]
@@ -52,6 +53,7 @@ def test_next_to_nothing_is_served_as_exactly_nothing() -> None:
             weights,
             torch.ones(3) * 1e6,
             (served[0], served[1]),
+            work=Workspace(),
         )
 
     assert served.abs().max() == 0

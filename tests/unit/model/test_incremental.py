@@ -11,11 +11,13 @@ from model.contract import QuantileForecast
 from model.errors import InvalidValues
 from model.incremental import Forecaster, NetworkForecaster
 from model.inputs import new_carried, observe
+from model.workspace import Workspace
 from tests.unit.model.cases import (
     HOUR_MS,
     START_MS,
     Floats,
     awkward,
+    of_fixed_shape,
     real_hours,
     untrained,
     with_clicks,
@@ -29,13 +31,14 @@ def _naive() -> SeasonalNaiveForecaster:
     return SeasonalNaiveForecaster(horizon=24, bucket_ms=HOUR_MS)
 
 
-@pytest.fixture(params=[*ARCHITECTURES, "lstm-yearly", "seasonal-naive"])
+@pytest.fixture(params=[*ARCHITECTURES, "lstm-yearly", "lstm-fixed_shape", "seasonal-naive"])
 def forecaster(request: pytest.FixtureRequest) -> Forecaster:
-    """Every kind of forecaster."""
+    """Every kind of forecaster, and the way a GPU steps them."""
     if request.param == "seasonal-naive":
         return _naive()
-    architecture, _, yearly = request.param.partition("-")
-    return untrained(architecture=architecture, yearly=bool(yearly))
+    architecture, _, variant = request.param.partition("-")
+    made = untrained(architecture=architecture, yearly=variant == "yearly")
+    return of_fixed_shape(made) if variant == "fixed_shape" else made
 
 
 @pytest.fixture(params=ARCHITECTURES)
@@ -95,9 +98,11 @@ def test_stepping_equals_the_sequence_the_network_was_trained_on(
     expected, after = encoder.forward(inputs, calendar_TC.expand(values.shape[1], -1, -1), zero)
 
     state = encoder.new_state(values.shape[1], torch.device("cpu"))
+    work = Workspace()
     with torch.no_grad():
         stepped = [
-            encoder.step(inputs[:, t], calendar_TC[t], state).clone() for t in range(len(values))
+            encoder.step(inputs[:, t], calendar_TC[t], state, work).clone()
+            for t in range(len(values))
         ]
 
     torch.testing.assert_close(torch.stack(stepped, dim=1), expected, rtol=0, atol=1e-4)
@@ -152,6 +157,16 @@ def test_blocks_of_series_do_not_see_each_other(network: NetworkForecaster) -> N
             few.model_id,
         ),
     )
+
+
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, "lstm-yearly"])
+def test_one_fixed_shape_gives_what_blocks_of_series_give(architecture: str) -> None:
+    """A GPU steps all series at the shape of their capacity, and forecasts alike."""
+    name, _, yearly = architecture.partition("-")
+    blocks = untrained(architecture=name, yearly=bool(yearly))
+    values_TSF = with_clicks(real_hours(days=4, series=30))
+
+    _assert_same(_step_through(of_fixed_shape(blocks), values_TSF), _reread(blocks, values_TSF))
 
 
 def test_silent_buckets_that_were_not_sent_count_as_zeros(forecaster: Forecaster) -> None:

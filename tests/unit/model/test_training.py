@@ -108,3 +108,27 @@ def test_another_bucket_width_is_refused() -> None:
 
     with pytest.raises(HistoryTooShort, match=str(HOUR_MS)):
         train(history_of(real_hours(days=10, series=5)), small_training(model=model))
+
+
+def test_bfloat16_learns_nearly_what_float32_learns() -> None:
+    """The encoder's arithmetic is rounded; weights, state and loss are not."""
+    history = history_of(real_hours(days=14, series=10))
+    exact, mixed = (
+        train(history, small_training(updates=40, precision=precision))
+        for precision in ("float32", "bfloat16")
+    )
+
+    loss = exact.metrics["validation_loss"]
+    assert mixed.metrics["validation_loss"] != loss
+    assert mixed.metrics["validation_loss"] == pytest.approx(loss, rel=0.03)
+    assert all(part.dtype == torch.float32 for part in mixed.network.state_dict().values())
+
+
+def test_training_stops_early_when_validation_gets_no_better() -> None:
+    """Noise that cannot be learnt: after `patience` validations without a gain it is over."""
+    history = history_of(real_hours(days=14, series=10))
+    config = small_training(
+        updates=5_000, validate_every=2, patience=2, learning_rate=1.0, finish_share=0.0
+    )
+
+    assert train(history, config).metrics["updates"] < 1_000

@@ -1,0 +1,151 @@
+"""How all series of a partition are stepped on a GPU: at once, by a captured CUDA graph.
+
+Every step has the same shape, that of the states' capacity; rows beyond the last series are silent
+and stay at zero. One launch takes the place of a hundred.
+
+Axes: S = series, C = calendar, T = buckets, F = features, H = horizon, Q = quantiles.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.inputs import observe
+from model.networks.quantile import QuantileNetwork
+from model.scaling import scale_of, started
+from model.states import NetworkStates
+from model.stepping import Floats, head_weights
+from model.workspace import Workspace
+
+#: Steps before a capture: libraries set themselves up in them.
+_WARM_STEPS = 3
+
+
+@dataclass(slots=True)
+class _Program:
+    """One step on fixed buffers; `run[forecasting]` reads the inputs and writes the outputs."""
+
+    values_SF: Tensor
+    calendar_C: Tensor
+    weights: Tensor
+    units_SHQ: Tensor
+    sums_SHQ: Tensor
+    work: Workspace
+    run: dict[bool, Callable[[], None]] = field(default_factory=dict)
+
+
+class FixedShapeStepper:
+    """Steps all series at once, at the shape of the states' capacity.
+
+    On a CUDA device each kind of step is captured once as a graph and replayed, until the states
+    grow. The year ring is addressed by the time of the bucket, which a graph would freeze: networks
+    that use it are stepped without one, as everything is on other devices.
+    """
+
+    def __init__(self, network: QuantileNetwork, device: torch.device) -> None:
+        self._network = network
+        self._device = device
+        self._captures = device.type == "cuda" and not network.config.yearly
+
+    def carry(
+        self, states: NetworkStates, values_TSF: Floats, start_ms_T: list[int], calendar_TC: Tensor
+    ) -> None:
+        """Carry over T buckets without forecasting."""
+        program = self._program(states, values_TSF.shape[2], calendar_TC.shape[1])
+        for values_SF, start_ms, calendar_C in zip(
+            values_TSF, start_ms_T, calendar_TC, strict=True
+        ):
+            self._run(states, program, values_SF, start_ms, calendar_C, forecasting=False)
+
+    def forecast(
+        self, states: NetworkStates, values_SF: Floats, start_ms: int, calendar_C: Tensor,
+        horizon_HC: Tensor,
+    ) -> tuple[Floats, Floats]:  # fmt: skip
+        """Carry over one bucket; units and cumulative units [S, H, Q] from its end on."""
+        program = self._program(states, values_SF.shape[1], calendar_C.shape[0])
+        program.weights.copy_(head_weights(self._network, horizon_HC.to(self._device)))
+        self._run(states, program, values_SF, start_ms, calendar_C, forecasting=True)
+        units_SHQ, sums_SHQ = (
+            block[: states.size].to("cpu", copy=True).numpy()
+            for block in (program.units_SHQ, program.sums_SHQ)
+        )
+        return units_SHQ, sums_SHQ
+
+    def _program(self, states: NetworkStates, features: int, calendar: int) -> _Program:
+        """The program of these states, made when they are new or have grown."""
+        if not isinstance(states.program, _Program):
+            network, device = self._network, self._device
+            network.prepare()
+            config = network.config
+            shape = (states.capacity, config.horizon, len(config.quantiles))
+            states.program = _Program(
+                values_SF=torch.zeros(states.capacity, features, device=device),
+                calendar_C=torch.zeros(calendar, device=device),
+                weights=torch.zeros_like(
+                    head_weights(network, torch.zeros(config.horizon, calendar, device=device))
+                ),
+                units_SHQ=torch.empty(shape, device=device),
+                sums_SHQ=torch.empty(shape, device=device),
+                work=Workspace(device),
+            )
+        return states.program
+
+    def _run(
+        self,
+        states: NetworkStates,
+        program: _Program,
+        values_SF: Floats,
+        start_ms: int,
+        calendar_C: Tensor,
+        *,
+        forecasting: bool,
+    ) -> None:
+        values = torch.from_numpy(np.ascontiguousarray(values_SF, np.float32))
+        program.values_SF[: states.size].copy_(values)
+        program.calendar_C.copy_(calendar_C)
+        if not self._captures:
+            self._body(states, program, start_ms, forecasting=forecasting)
+            return
+        if forecasting not in program.run:
+            program.run[forecasting] = self._captured(states, program, forecasting=forecasting)
+        program.run[forecasting]()
+
+    def _body(
+        self, states: NetworkStates, program: _Program, start_ms: int, *, forecasting: bool
+    ) -> None:
+        """One step; without the year ring `start_ms` changes nothing. Never asks the device."""
+        network, config = self._network, self._network.config
+        inputs_SI = observe(states.stats_SK, program.values_SF, start_ms, config)
+        encoded_SD = network.encoder.step(inputs_SI, program.calendar_C, states.state, program.work)
+        waiting_S = ~started(states.stats_SK)
+        for part in states.state:  # a series begins with its first activity, not before
+            part.masked_fill_(waiting_S.view(-1, *[1] * (part.dim() - 1)), 0.0)
+        if forecasting:
+            scale_S = scale_of(states.stats_SK, floor=config.scale_floor)
+            out = program.units_SHQ, program.sums_SHQ
+            network.heads.serve(
+                encoded_SD, inputs_SI, program.weights, scale_S, out, work=program.work
+            )
+
+    def _captured(
+        self, states: NetworkStates, program: _Program, *, forecasting: bool
+    ) -> Callable[[], None]:
+        """The step as a CUDA graph; the steps that warm it up leave the states as they were."""
+        carried = (states.stats_SK, *states.state)
+        before = [part.clone() for part in carried]
+        side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]  # torch
+        side.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(side):
+            for _ in range(_WARM_STEPS):
+                self._body(states, program, 0, forecasting=forecasting)
+            for part, old in zip(carried, before, strict=True):
+                part.copy_(old)
+        torch.cuda.current_stream(self._device).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        # another thread may warm up the next model meanwhile
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            self._body(states, program, 0, forecasting=forecasting)
+        return graph.replay

@@ -1,0 +1,32 @@
+"""Buffers that are written again and again: fresh memory costs a page fault at its first touch.
+
+A workspace belongs to one thread. What `take` gives holds whatever was written last.
+"""
+
+from math import prod
+
+import torch
+from torch import Tensor
+
+
+class Workspace:
+    """Named float32 buffers, as large as the largest shape that was asked for."""
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self._device = device
+        self._flat: dict[str, Tensor] = {}
+
+    def take(self, name: str, *shape: int) -> Tensor:
+        """The buffer `name` in this shape; the one given before under that name is overwritten.
+
+        >>> work = Workspace()
+        >>> work.take("gates", 2, 3).fill_(1.0)[0, 0].item()
+        1.0
+        >>> work.take("gates", 3).tolist()
+        [1.0, 1.0, 1.0]
+        """
+        size = prod(shape)
+        flat = self._flat.get(name)
+        if flat is None or flat.numel() < size:
+            flat = self._flat[name] = torch.empty(size, device=self._device)
+        return flat[:size].view(shape)
