@@ -7,10 +7,7 @@ record by record. It does not know buckets, watermarks or slots.
 Axes: N = readable events of the batch, in log order.
 """
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar, cast
 
 import msgspec
@@ -18,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_64_digest
 
+from stream.columns import ClickColumns, Columns, OrderColumns, Refused
 from stream.errors import UnreadableEvent
 from stream.events import Click, Heartbeat, Order
 from stream.features.definitions import ACTION_COLUMNS
+from stream.fetched import RecordBatch
+from stream.fields import MAX_LINE_VALUE, MAX_QUANTITY, event_times, floats, series_id
 from stream.formats import UNREADABLE, Format, JsonFormat, unreadable
-from stream.transport import RecordBatch
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -31,95 +30,6 @@ Table = dict[str, Sequence[Any]]
 #: Key, SKU and location of a record.
 Triple = tuple[bytes | None, str, str | None]
 E = TypeVar("E", Order, Click)
-
-MAX_QUANTITY = 10**9
-#: No line value above this (in units of the currency) enters a sum, so that no sum can overflow.
-MAX_LINE_VALUE = 10**10
-_RESERVED = ("category:", "location:")
-
-
-@dataclass(slots=True)
-class Refused:
-    """A record that is not counted: its place in the batch, and why."""
-
-    position: int
-    reason: str
-    detail: str
-
-
-@dataclass(slots=True)
-class Columns:
-    """Readable events of a batch as columns, and the refused ones.
-
-    `position_N` is each event's place in the batch, `series_N` its series id, `id_hash_N` the
-    64-bit hash of its `event_id`.
-    """
-
-    position_N: Ints
-    event_time_N: Ints
-    series_N: Sequence[str]
-    id_hash_N: NDArray[np.uint64]
-    refused: list[Refused]
-
-    def __len__(self) -> int:
-        return len(self.id_hash_N)
-
-
-@dataclass(slots=True)
-class OrderColumns(Columns):
-    """Order lines: quantities in units, prices in units of the currency."""
-
-    quantity_N: Ints
-    price_N: Floats
-
-
-@dataclass(slots=True)
-class ClickColumns(Columns):
-    """Clicks: the feature column each is counted in, and who made it (None: not told)."""
-
-    column_N: Ints
-    visitor_N: Sequence[str | None]
-
-
-def timestamp_ms(value: int | str) -> int:
-    """Event time in ms of an integer (ms) or an RFC 3339 string with an offset.
-
-    Raises UnreadableEvent for anything else.
-
-    >>> timestamp_ms("2011-11-01T00:00:00Z")
-    1320105600000
-    """
-    if isinstance(value, int):
-        return value
-    try:
-        moment = msgspec.convert(value, datetime, strict=False)
-    except msgspec.ValidationError:
-        raise UnreadableEvent("invalid_timestamp", f"ts {value!r} is not RFC 3339") from None
-    if moment.tzinfo is None:
-        raise UnreadableEvent("invalid_timestamp", f"ts {value!r} has no UTC offset")
-    try:
-        return round(moment.astimezone(UTC).timestamp() * 1000)
-    except OverflowError:
-        raise UnreadableEvent("invalid_timestamp", f"ts {value!r} is beyond the calendar") from None
-
-
-def series_id(sku: str, location: str | None) -> str:
-    """Series of a SKU at a location. Raises UnreadableEvent for names that would be ambiguous.
-
-    >>> series_id("85123A", None), series_id("85123A", "Berlin")
-    ('85123A', '85123A@Berlin')
-    """
-    if not sku or len(sku) > 200 or not sku.isprintable() or sku != sku.strip():
-        raise UnreadableEvent(
-            "invalid_sku", f"sku {sku[:60]!r} is empty, too long or not printable"
-        )
-    if "@" in sku or sku == "total" or sku.startswith(_RESERVED):
-        raise UnreadableEvent("invalid_sku", f"sku {sku[:60]!r} is reserved for series names")
-    if location is None:
-        return sku
-    if not location or len(location) > 200 or not location.isprintable() or "@" in location:
-        raise UnreadableEvent("invalid_location", f"location {location[:60]!r} cannot be used")
-    return f"{sku}@{location}"
 
 
 class EventDecoder(Generic[E]):
@@ -159,7 +69,7 @@ class EventDecoder(Generic[E]):
             keys = [keys[position] for position in positions]
         table = self._table(events)
         bad: dict[int, UnreadableEvent] = {}
-        times = _times(table["ts"], latest_ms, bad)
+        time_N = event_times(table["ts"], latest_ms, bad)
         self._value_faults(table, bad)
         series = self._series(keys, table, bad)
         position_N = np.asarray(positions, np.int64)
@@ -170,10 +80,10 @@ class EventDecoder(Generic[E]):
             keep = [place for place in range(len(events)) if place not in bad]
             table = {name: [column[i] for i in keep] for name, column in table.items()}
             series = [series[i] for i in keep]
-            times, position_N = times[keep], position_N[keep]
+            time_N, position_N = time_N[keep], position_N[keep]
         digests = b"".join(map(xxh3_64_digest, map(str.encode, table["event_id"])))
         hashes = np.frombuffer(digests, ">u8").astype(np.uint64)
-        return table, Columns(position_N, times, series, hashes, refused)
+        return table, Columns(position_N, time_N, series, hashes, refused)
 
     def _table(self, events: list[E]) -> Table:
         """The fields as columns: a list a field, since a tuple an event wakes the collector."""
@@ -289,7 +199,7 @@ class OrderDecoder(EventDecoder[Order]):
 
     def _value_faults(self, table: Table, bad: dict[int, UnreadableEvent]) -> None:
         super()._value_faults(table, bad)
-        quantity = _floats(table["quantity"])
+        quantity = floats(table["quantity"])
         price = np.array(table["unit_price"], np.float64)
         fine = (quantity != 0) & (np.abs(quantity) <= MAX_QUANTITY)
         with np.errstate(over="ignore", invalid="ignore"):  # infinite is too much as well
@@ -324,53 +234,12 @@ class ClickDecoder(EventDecoder[Click]):
         return table
 
 
-def _floats(numbers: Sequence[int]) -> Floats:
-    """Integers as floats; those that no float can hold become infinite.
-
-    >>> _floats([3, -(10**400)]).tolist()
-    [3.0, -inf]
-    """
-    try:
-        return np.array(numbers, np.float64)
-    except OverflowError:
-        most = 2**1000
-        held = [n if abs(n) < most else math.copysign(math.inf, n > 0 or -1) for n in numbers]
-        return np.array(held, np.float64)
-
-
 def _order_fault(quantity: int, price: float) -> UnreadableEvent:
     if quantity == 0:
         return UnreadableEvent("zero_quantity", "quantity is 0")
     if price < 0:
         return UnreadableEvent("negative_price", f"unit_price {price} is negative")
     return UnreadableEvent("out_of_range", f"quantity {quantity} at {price} is beyond belief")
-
-
-def _times(raw: Sequence[int | str], latest_ms: int, bad: dict[int, UnreadableEvent]) -> Ints:
-    """Event times in ms; places that have none, or one that cannot be true, go into `bad`."""
-    try:
-        if set(map(type, raw)) - {int}:
-            raise ValueError
-        times = np.array(raw, np.int64)
-    except (ValueError, OverflowError):
-        parsed = []
-        for place, value in enumerate(raw):
-            try:
-                parsed.append(max(-(2**62), min(timestamp_ms(value), 2**62)))
-            except UnreadableEvent as error:
-                bad[place] = error
-                parsed.append(0)
-        times = np.array(parsed, np.int64)
-    for place in np.flatnonzero((times > latest_ms) | (times < 0)).tolist():
-        fault = UnreadableEvent("future_timestamp", _future_detail(int(times[place]), latest_ms))
-        bad.setdefault(place, fault)
-    return times
-
-
-def _future_detail(event_time_ms: int, latest_ms: int) -> str:
-    if event_time_ms < 0:
-        return f"ts {event_time_ms} is before 1970"
-    return f"ts {event_time_ms} is {event_time_ms - latest_ms} ms beyond window.future_tolerance"
 
 
 decode_heartbeat = msgspec.json.Decoder(Heartbeat).decode

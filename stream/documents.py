@@ -15,8 +15,9 @@ from typing import Any
 
 import msgspec
 
-from stream.codecs import Refused, timestamp_ms
+from stream.columns import Refused
 from stream.errors import UnreadableEvent
+from stream.fields import timestamp_ms
 from stream.formats import Format, JsonFormat, unreadable
 
 

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.codecs import Refused, series_id, timestamp_ms
+from stream.columns import Refused
 from stream.errors import UnreadableEvent
 from stream.events import Reading
+from stream.fetched import RecordBatch
+from stream.fields import series_id, timestamp_ms
 from stream.formats import UNREADABLE, Format, JsonFormat, unreadable
-from stream.transport import RecordBatch
 
 Ints = NDArray[np.int64]
 

@@ -14,10 +14,10 @@ from faust.types import TP
 
 from stream.errors import LostRecords
 from stream.events import Heartbeat
+from stream.fetched import RecordBatch
 from stream.partition import INPUTS, Closed, Judged, Partition
 from stream.state.port import WritePlan
 from stream.topics import HEARTBEATS, INVENTORY
-from stream.transport import RecordBatch
 
 #: Records of a topic partition that are not fetched yet; None when not known.
 Lag = Callable[[TP], int | None]

@@ -18,9 +18,11 @@ import structlog
 from faust.types import TP
 
 from stream.assignment import RETRY_S, Ask, Assignment, told_nothing
-from stream.codecs import ClickDecoder, OrderDecoder, Refused, decode_heartbeat
+from stream.codecs import ClickDecoder, OrderDecoder, decode_heartbeat
+from stream.columns import Refused
 from stream.errors import FencedOut, ServiceUnavailable, UnreadableEvent
 from stream.events import CatalogEntry
+from stream.fetched import RecordBatch
 from stream.formats import UNREADABLE, open_format, unreadable
 from stream.inventory import ReadingDecoder
 from stream.output import Output
@@ -33,7 +35,6 @@ from stream.sinks.records import dead_letter
 from stream.state.port import StateStore
 from stream.telemetry import EVENTS
 from stream.topics import CATALOG, CLICKS, DEAD_LETTER, HEARTBEATS, INVENTORY, ORDERS
-from stream.transport import RecordBatch
 
 log = structlog.get_logger(__name__)
 

@@ -1,11 +1,10 @@
 """Faust's Kafka transport, handing an agent whole fetched batches instead of single messages.
 
 First station of the path: broker batches come in here, `stream/codecs.py` reads them. The cost of
-a stream processor in Python is the object built for each message, so the thread unpacks every
-broker batch at once and gives Faust *one* message per fetch and partition, whose value is a
-`RecordBatch`. CRC checks, control batches, aborted transactions and compaction gaps are handled as
-aiokafka does. Which offsets are committed, and where reading starts, is decided by the owner of the
-state (`OffsetAuthority`), because offsets live beside the values computed from them.
+a stream processor in Python is the object built for each message, so the thread gives Faust *one*
+message per fetch and partition, whose value is a `RecordBatch` (`stream/fetched.py`). Which offsets
+are committed, and where reading starts, is decided by the owner of the state (`OffsetAuthority`),
+because offsets live beside the values computed from them.
 
 It does not decode values and knows nothing of what they mean.
 """
@@ -18,9 +17,9 @@ from typing import Any, Protocol, cast
 
 import aiokafka
 import structlog
-from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult, PartitionRecords
+from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.errors import ConsumerStoppedError, CorruptRecordException, KafkaError
+from aiokafka.errors import ConsumerStoppedError, KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.serializers.codecs import Codec
 from faust.transport.drivers.aiokafka import (
@@ -32,78 +31,9 @@ from faust.transport.drivers.aiokafka import (
 from faust.types import TP, ConsumerMessage
 
 from stream.errors import ServiceUnavailable, SurgecastError
+from stream.fetched import RecordBatch, hand_over
 
 log = structlog.get_logger(__name__)
-
-
-class RecordBatch:
-    """Records of one partition, in log order, as fetched.
-
-    `records` are aiokafka's parsed records (`offset`, `timestamp`, `key`, `value`, `headers`).
-    They are parsed when they are first asked for: whoever reads them next finds them in the
-    processor's cache, and what waits in a queue is a few bytes objects instead of thousands.
-    `from_offset` is where reading stood before and `next_offset` where it goes on; between them
-    there may be fewer records than offsets (compaction, control records).
-    `newest_timestamp_ms` is the broker-side time of the newest record.
-
-    >>> batch = RecordBatch("orders", 0, [], from_offset=4, next_offset=6, newest_timestamp_ms=0)
-    >>> len(batch), batch.next_offset
-    (0, 6)
-    """
-
-    __slots__ = (
-        "_records", "_unparsed", "from_offset", "newest_timestamp_ms", "next_offset", "partition",
-        "topic",
-    )  # fmt: skip
-
-    def __init__(
-        self, topic: str, partition: int, records: list[Any], *,
-        from_offset: int, next_offset: int, newest_timestamp_ms: int,
-    ) -> None:  # fmt: skip
-        self.topic = topic
-        self.partition = partition
-        self._records = records
-        self._unparsed: list[Any] = []
-        self.from_offset = from_offset
-        self.next_offset = next_offset
-        self.newest_timestamp_ms = newest_timestamp_ms
-
-    def append(self, broker_batch: Any, *, next_offset: int) -> None:
-        """Append a broker batch; its records below `next_offset` as it was are not taken."""
-        self._unparsed.append((broker_batch, self.next_offset))
-        self.next_offset = next_offset
-        self.newest_timestamp_ms = max(self.newest_timestamp_ms, broker_batch.max_timestamp or 0)
-
-    @property
-    def records(self) -> list[Any]:
-        """The parsed records."""
-        for broker_batch, wanted in self._unparsed:
-            fresh = list(broker_batch)
-            if fresh and fresh[0].offset < wanted:
-                fresh = [record for record in fresh if record.offset >= wanted]
-            if self._records:
-                self._records += fresh
-            else:
-                self._records = fresh
-        self._unparsed = []
-        return self._records
-
-    @records.setter
-    def records(self, records: list[Any]) -> None:
-        self._records, self._unparsed = records, []
-
-    @property
-    def values(self) -> list[bytes | None]:
-        """Values in log order; None is a tombstone."""
-        return [record.value for record in self.records]
-
-    @property
-    def keys(self) -> list[bytes | None]:
-        """Keys in log order."""
-        return [record.key for record in self.records]
-
-    def __len__(self) -> int:
-        return len(self.records)
 
 
 class AsFetched(Codec):
@@ -131,42 +61,6 @@ class OffsetAuthority(Protocol):
     @property
     def held(self) -> frozenset[TP]:
         """Topic partitions that are not to be fetched for now."""
-
-
-def _whole_fetch(source: PartitionRecords, *, topic: str, partition: int) -> Iterator[RecordBatch]:
-    """One `RecordBatch` of all that was fetched; `source.next_fetch_offset` moves as in aiokafka.
-
-    Where a fetch ends in what is no record (control batches, aborted transactions), it tells how
-    far reading has come all the same.
-    """
-    batches = source._records
-    start = source.next_fetch_offset
-    fetched = RecordBatch(
-        topic, partition, [], from_offset=start, next_offset=start, newest_timestamp_ms=0
-    )
-    while batches.has_next():
-        batch = batches.next_batch()
-        if source._check_crcs and not batch.validate_crc():
-            raise CorruptRecordException(f"Invalid CRC in {topic}-{partition}")
-        end = max(fetched.next_offset, batch.next_offset)
-        if _is_taken(source, batch):
-            fetched.append(batch, next_offset=end)
-        else:
-            fetched.next_offset = end
-    source.next_fetch_offset = fetched.next_offset
-    if fetched.next_offset > start:
-        yield fetched
-
-
-def _is_taken(source: PartitionRecords, batch: Any) -> bool:
-    """Whether a broker batch holds records, and nobody took them back."""
-    if source._isolation_level == READ_COMMITTED and batch.producer_id is not None:
-        source._consume_aborted_up_to(batch.base_offset)
-        if batch.is_control_batch and source._contains_abort_marker(batch):
-            source._aborted_producers.discard(batch.producer_id)
-        if batch.is_transactional and batch.producer_id in source._aborted_producers:
-            return False
-    return not batch.is_control_batch
 
 
 @contextmanager
@@ -222,7 +116,7 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
             while True:
                 for tp, result in fetcher._records.items():
                     if isinstance(result, FetchResult):
-                        _hand_over(tp, result)
+                        hand_over(tp, result)
                 drained = await fetcher.fetched_records(active_partitions, timeout=0)
                 remaining = deadline - time.monotonic()
                 if drained or remaining <= 0:
@@ -259,14 +153,6 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         """Make the group assign partitions once more; may be called from another thread."""
         coordinator = self._ensure_consumer()._coordinator
         self.thread_loop.call_soon_threadsafe(coordinator.request_rejoin)
-
-
-def _hand_over(tp: TopicPartition, result: FetchResult) -> None:
-    """Make a fetch result yield whole batches; done once, before its first record is taken."""
-    source = result._partition_records
-    if source is not None and not hasattr(source, "_whole"):
-        source._whole = True
-        source._records_iterator = _whole_fetch(source, topic=tp.topic, partition=tp.partition)
 
 
 async def _another_fetch(fetcher: Any, seconds: float) -> bool:

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from stream.codecs import ClickDecoder, OrderDecoder
+from stream.fetched import RecordBatch
 from stream.inventory import ReadingDecoder
 from stream.partition import Partition
 from stream.privacy import Pseudonyms
 from stream.settings import WindowSettings
 from stream.sinks.records import dead_letter
-from stream.transport import RecordBatch
 from tests.unit.stream.batches import FakeRecord
 
 HOUR = 3_600_000

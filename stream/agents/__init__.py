@@ -7,8 +7,9 @@ from mode import CrashingSupervisor
 
 from stream.app import SurgecastApp
 from stream.errors import SurgecastError
+from stream.fetched import RecordBatch
 from stream.pipeline import CONSUMERS, Pipeline
-from stream.transport import AsFetched, RecordBatch
+from stream.transport import AsFetched
 
 
 def attach(app: SurgecastApp, pipeline: Pipeline) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from stream.codecs import MAX_LINE_VALUE, MAX_QUANTITY, series_id
 from stream.errors import UnreadableEvent, UsageError
 from stream.features.definitions import (
     ACTION_COLUMNS,
@@ -20,6 +19,7 @@ from stream.features.definitions import (
     add_clicks,
     add_orders,
 )
+from stream.fields import MAX_LINE_VALUE, MAX_QUANTITY, series_id
 from stream.jobs.sparse_history import SparseHistory, with_rollups
 
 Ints = NDArray[np.int64]

@@ -11,7 +11,7 @@ import orjson
 from numpy.typing import NDArray
 
 from model.contract import SUM_NAMES, FeatureSpec, QuantileForecast
-from stream.codecs import Refused
+from stream.columns import Refused
 from stream.features.definitions import N_SUMS
 from stream.features.derived import named_values, stock_of
 from stream.privacy import Pseudonyms

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from stream.transport import RecordBatch
+from stream.fetched import RecordBatch
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import pytest
 from xxhash import xxh3_64_intdigest
 
 from stream.avro import FORGET_UNKNOWN_S, AvroFormat
-from stream.codecs import OrderColumns, OrderDecoder
+from stream.codecs import OrderDecoder
+from stream.columns import OrderColumns
 from stream.errors import ServiceUnavailable, UnreadableEvent
 from tests.unit.stream.batches import batch, order
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from stream.codecs import Refused
+from stream.columns import Refused
 from stream.privacy import Pseudonyms
 from stream.sinks.records import dead_letter
 
