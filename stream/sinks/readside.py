@@ -54,12 +54,13 @@ class ReadSide:
             "series": len(forecast.units_SHQ),
             "horizon": forecast.units_SHQ.shape[1],
         }
-        columns = [
-            int(np.argmin(np.abs(np.array(forecast.quantiles) - q))) for q in AHEAD_QUANTILES
-        ]
-        ahead = forecast.units_SHQ[:, 0, columns].astype("<f2")
         with store_answers():
-            await self._replace(tag, header, forecast, ahead.tobytes())
+            await self._replace(tag, header, forecast, _ahead(forecast))
+
+    async def ahead(self, tag: Tag, forecast: QuantileForecast, *, origin_ms: int) -> None:
+        """Keep what was forecast one step ahead of an earlier origin."""
+        with store_answers():
+            await self._client.set(keys.of(tag, "ahead", origin_ms), _ahead(forecast))
 
     async def _replace(
         self, tag: Tag, header: dict[Any, Any], forecast: QuantileForecast, ahead: bytes
@@ -80,3 +81,8 @@ class ReadSide:
         """Publish one worker's counters; they expire when the worker is gone."""
         with store_answers():
             await self._client.set(keys.stats(worker_id), json.dumps(stats), ex=STATS_EXPIRE_S)
+
+
+def _ahead(forecast: QuantileForecast) -> bytes:
+    columns = [int(np.argmin(np.abs(np.array(forecast.quantiles) - q))) for q in AHEAD_QUANTILES]
+    return forecast.units_SHQ[:, 0, columns].astype("<f2").tobytes()
