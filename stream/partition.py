@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from stream.codecs import ClickColumns, Columns, OrderColumns, Refused
 from stream.eventtime import DedupWindow, Watermark
 from stream.features.accumulator import OpenBucket
-from stream.features.block import pack_block
 from stream.features.definitions import N_SUMS, closed_block
 from stream.inventory import ReadingColumns
 from stream.privacy import Pseudonyms
 from stream.series import Series
 from stream.settings import WindowSettings
+from stream.state.closed import closed_pages, closed_paths
 from stream.state.port import WritePlan
 from stream.stock import Stock
 from stream.topics import CLICKS, EVENT_INPUTS, INVENTORY, ORDERS
@@ -310,12 +310,11 @@ class Partition:
         for closed in buckets:
             start = closed.start_ms
             plan.deletes += [("open", start), ("visitors", start)]
-            plan.deletes += [
-                ("closed", start - self.retention_ms),
-                ("partial", start - self.retention_ms),
-            ]
+            expired_ms = start - self.retention_ms
+            plan.deletes += closed_paths(expired_ms, len(self.series))
+            plan.deletes.append(("partial", expired_ms))
             if closed.values_SF.any():
-                plan.puts["closed", start] = pack_block(closed.values_SF)
+                plan.puts |= closed_pages(start, closed.values_SF)
             if closed.rollups:
                 plan.puts["partial", start] = json.dumps(closed.rollups).encode()
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stream.features.block import pack_block
 from stream.features.definitions import N_SUMS, closed_block
 from stream.partition import Closed
 from stream.series import Series
+from stream.state.closed import closed_pages, closed_paths
 from stream.state.keys import ROLLUPS
 from stream.state.port import Path, StateStore, WritePlan
 from stream.state.restore import stored_closes
@@ -165,8 +165,8 @@ class Rollups:
             plan.pushes.append((("series",), list(new)))
         for bucket in closed:
             if bucket.values_SF.any():
-                plan.puts["closed", bucket.start_ms] = pack_block(bucket.values_SF)
-            plan.deletes.append(("closed", bucket.start_ms - self._retention_ms))
+                plan.puts |= closed_pages(bucket.start_ms, bucket.values_SF)
+            plan.deletes += closed_paths(bucket.start_ms - self._retention_ms, len(self._series))
         return plan
 
 

@@ -8,16 +8,16 @@ raises ServiceUnavailable when the store does not answer.
 import json
 from typing import Any
 
-import numpy as np
 import redis.asyncio as aioredis
 
 from model.contract import QuantileForecast
 from stream.state import keys
+from stream.state.forecasts import BAND_BYTES, pack_bands, pack_forecast, row_bytes
 from stream.state.keys import Tag
+from stream.state.pages import cut, paths
+from stream.state.port import Path
 from stream.state.redis import store_answers
 
-#: Quantiles kept of the forecast one step ahead.
-AHEAD_QUANTILES = (0.1, 0.5, 0.9)
 STATS_EXPIRE_S = 10
 
 
@@ -55,26 +55,24 @@ class ReadSide:
             "horizon": forecast.units_SHQ.shape[1],
         }
         with store_answers():
-            await self._replace(tag, header, forecast, _ahead(forecast))
+            await self._replace(tag, header, forecast)
 
     async def ahead(self, tag: Tag, forecast: QuantileForecast, *, origin_ms: int) -> None:
         """Keep what was forecast one step ahead of an earlier origin."""
         with store_answers():
-            await self._client.set(keys.of(tag, "ahead", origin_ms), _ahead(forecast))
+            await self._client.mset(_bands(tag, forecast, origin_ms))
 
-    async def _replace(
-        self, tag: Tag, header: dict[Any, Any], forecast: QuantileForecast, ahead: bytes
-    ) -> None:
-        origin = forecast.origin_ms
+    async def _replace(self, tag: Tag, header: dict[Any, Any], forecast: QuantileForecast) -> None:
+        size, horizon, n_quantiles = forecast.units_SHQ.shape
+        pages = _pages(
+            tag, ("forecast", "rows"), pack_forecast(forecast), row_bytes(horizon, n_quantiles)
+        ) | _bands(tag, forecast, forecast.origin_ms)
+        expired_ms = forecast.origin_ms - self._ahead_retention_ms
+        expired = paths(("ahead", expired_ms), size, BAND_BYTES)
         async with self._client.pipeline(transaction=True) as block:
             block.hset(keys.of(tag, "forecast"), mapping=header)
-            block.set(keys.of(tag, "forecast", "units"), forecast.units_SHQ.astype("<f4").tobytes())
-            block.set(
-                keys.of(tag, "forecast", "cumulative"),
-                forecast.cumulative_SHQ.astype("<f4").tobytes(),
-            )
-            block.set(keys.of(tag, "ahead", origin), ahead)
-            block.delete(keys.of(tag, "ahead", origin - self._ahead_retention_ms))
+            block.mset(pages)
+            block.delete(*(keys.of(tag, *path) for path in expired))
             await block.execute()
 
     async def stats(self, worker_id: str, stats: dict[str, Any]) -> None:
@@ -83,6 +81,9 @@ class ReadSide:
             await self._client.set(keys.stats(worker_id), json.dumps(stats), ex=STATS_EXPIRE_S)
 
 
-def _ahead(forecast: QuantileForecast) -> bytes:
-    columns = [int(np.argmin(np.abs(np.array(forecast.quantiles) - q))) for q in AHEAD_QUANTILES]
-    return forecast.units_SHQ[:, 0, columns].astype("<f2").tobytes()
+def _pages(tag: Tag, path: Path, block: bytes, row: int) -> dict[Any, Any]:
+    return {keys.of(tag, *page): rows for page, rows in cut(path, block, row).items()}
+
+
+def _bands(tag: Tag, forecast: QuantileForecast, origin_ms: int) -> dict[Any, Any]:
+    return _pages(tag, ("ahead", origin_ms), pack_bands(forecast), BAND_BYTES)

@@ -11,13 +11,13 @@ import numpy as np
 import redis
 from numpy.typing import NDArray
 
-from stream.features.block import unpack_into
 from stream.features.definitions import N_FEATURES
 from stream.state import keys
+from stream.state.closed import closed_paths, paste_closed
 from stream.state.keys import Tag
 
-#: Blocks fetched in one round trip.
-_CHUNK = 256
+#: Pages fetched in one round trip: 20 MB at most.
+_CHUNK_PAGES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +52,12 @@ def load_history(
     series = [name.decode() for name in names]
     starts = range(start_ms, end_ms, bucket_ms)
     values_TSF = np.zeros((len(starts), len(series), N_FEATURES), np.float32)
-    for at in range(0, len(starts), _CHUNK):
-        chunk = starts[at : at + _CHUNK]
-        blobs: list[Any] = client.mget([keys.of(tag, "closed", start) for start in chunk])
-        for t, blob in enumerate(blobs, start=at):
-            if blob:
-                unpack_into(values_TSF[t], blob)
+    paths_T = [closed_paths(start, len(series)) for start in starts]
+    blocks = max(1, _CHUNK_PAGES // max(1, len(closed_paths(0, len(series)))))
+    for at in range(0, len(starts), blocks):
+        chunk = paths_T[at : at + blocks]
+        stored: list[Any] = client.mget([keys.of(tag, *path) for paths in chunk for path in paths])
+        for t, paths in enumerate(chunk, start=at):
+            paste_closed(stored[: len(paths)], values_TSF[t])
+            del stored[: len(paths)]
     return StoredHistory(start_ms, end_ms, series, values_TSF)
