@@ -1,27 +1,34 @@
 """Closed buckets in, forecasts out: the states of all series, carried by one forecaster.
 
 Runs in the worker's serving thread, never on the event loop. Each partition (and the roll-ups) has
-its own states; a bucket costs one step. States are a cache: a partition that is new to this worker
-is warmed up from the stored history. A better model is warmed up aside, in another thread, and
-takes over between two closes. It does no output; `stream/output.py` does.
+its own states; a bucket costs one step. States are a cache: those of a partition that is new to
+this worker are loaded as they were last kept and stepped over what has closed since, or warmed up
+from all of the stored history. A better model is warmed up aside, in another thread, and takes over
+between two closes. It does no output; `stream/output.py` does.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from model.contract import QuantileForecast
 from model.incremental import Forecaster
+from stream.snapshots import Snapshots
 from stream.state.history import StoredHistory
 from stream.state.keys import Tag
 
 log = structlog.get_logger(__name__)
 
-#: Reads stored history of a partition between two times: (tag, from_ms or None, to_ms or None).
-HistoryReader = Callable[[Tag, int | None, int | None], StoredHistory | None]
+#: Stored history of a partition in portions: (tag, from_ms or None, to_ms or None).
+HistoryReader = Callable[[Tag, int | None, int | None], Iterator[StoredHistory]]
+
+#: Closed buckets between two times that states are kept.
+KEEP_EVERY = 24
 
 
 @dataclass(slots=True)
@@ -30,13 +37,31 @@ class _Carried:
 
     states: Any
     through_ms: int
+    #: Through when they were when they were last kept; None = never.
+    kept_ms: int | None = None
+
+
+@dataclass(slots=True)
+class _Warm:
+    """States through all but the newest closed bucket, and that bucket [S, F]."""
+
+    carried: _Carried
+    last_SF: NDArray[np.float32]
 
 
 class Serving:
     """The champion and its states; `advance` is called from one thread only."""
 
-    def __init__(self, forecaster: Forecaster, history: HistoryReader, *, bucket_ms: int) -> None:
+    def __init__(
+        self,
+        forecaster: Forecaster,
+        history: HistoryReader,
+        *,
+        bucket_ms: int,
+        snapshots: Snapshots | None = None,
+    ) -> None:
         self._forecaster = forecaster
+        self._snapshots = snapshots
         self._history = history
         self._bucket_ms = bucket_ms
         self._carried: dict[Tag, _Carried] = {}
@@ -69,12 +94,10 @@ class Serving:
         """Warm a new model up aside, from another thread; it takes over at the next close."""
         carried: dict[Tag, _Carried] = {}
         for tag in tags:
-            history = self._history(tag, None, None)
-            if history is not None:
-                states = forecaster.new_states(len(history.series))
-                # The last bucket is left for the take-over, whose first step forecasts.
-                forecaster.warm_up(states, history.values_TSF[:-1], history.start_ms)
-                carried[tag] = _Carried(states, history.end_ms - self._bucket_ms)
+            # The last bucket is left for the take-over, whose first step forecasts.
+            warm = self._warm(forecaster, tag, self._begin(forecaster, tag, None), None)
+            if warm is not None:
+                carried[tag] = warm.carried
         with self._lock:
             self._waiting = (forecaster, carried)
         log.info("model_ready", model_id=forecaster.model_id, partitions=len(carried))
@@ -92,20 +115,54 @@ class Serving:
 
     def _step(self, tag: Tag, through_ms: int) -> QuantileForecast | None:
         forecaster = self._forecaster
-        carried = self._carried.get(tag)
+        carried = self._carried.get(tag) or self._begin(forecaster, tag, through_ms)
         if carried is not None and carried.through_ms >= through_ms:
             return None
-        history = self._history(tag, None if carried is None else carried.through_ms, through_ms)
-        if carried is not None and history is not None and history.start_ms != carried.through_ms:
-            carried = None  # the store keeps nothing that old any more
-            history = self._history(tag, None, through_ms)
-        if history is None or not history.series:
+        warm = self._warm(forecaster, tag, carried, through_ms)
+        if warm is None:
             return None
-        if carried is None:
-            states = forecaster.new_states(len(history.series))
-            carried = self._carried[tag] = _Carried(states, history.start_ms)
-        forecaster.warm_up(carried.states, history.values_TSF[:-1], history.start_ms)
-        last_ms = history.end_ms - self._bucket_ms
-        forecast = forecaster.step(carried.states, history.values_TSF[-1], last_ms)
-        carried.through_ms = history.end_ms
+        carried = self._carried[tag] = warm.carried
+        self._keep(forecaster, tag, carried)
+        forecast = forecaster.step(carried.states, warm.last_SF, carried.through_ms)
+        carried.through_ms += self._bucket_ms
         return forecast
+
+    def _warm(
+        self, forecaster: Forecaster, tag: Tag, carried: _Carried | None, through_ms: int | None
+    ) -> _Warm | None:
+        """Carry states (new ones where there are none) through all but the last closed bucket.
+
+        None when there is no bucket that is new to them, or no series.
+        """
+        from_ms = None if carried is None else carried.through_ms
+        for portion in self._history(tag, from_ms, through_ms):
+            if carried is not None and portion.start_ms != carried.through_ms:
+                # the store keeps nothing that old any more
+                return self._warm(forecaster, tag, None, through_ms)
+            if not portion.series:
+                return None
+            if carried is None:
+                states = forecaster.new_states(len(portion.series))
+                carried = _Carried(states, portion.start_ms)
+            known_TSF = portion.values_TSF[:-1] if portion.whole else portion.values_TSF
+            forecaster.warm_up(carried.states, known_TSF, portion.start_ms)
+            carried.through_ms += len(known_TSF) * self._bucket_ms
+            if portion.whole:
+                return _Warm(carried, portion.values_TSF[-1])
+        return None
+
+    def _begin(self, forecaster: Forecaster, tag: Tag, before_ms: int | None) -> _Carried | None:
+        """The states kept of a partition, where they are of a time before `before_ms`."""
+        kept = self._snapshots.load(tag, forecaster) if self._snapshots else None
+        if kept is None or (before_ms is not None and kept.through_ms >= before_ms):
+            return None
+        log.info("states_loaded", partition=tag, through_ms=kept.through_ms)
+        return _Carried(kept.states, kept.through_ms, kept_ms=kept.through_ms)
+
+    def _keep(self, forecaster: Forecaster, tag: Tag, carried: _Carried) -> None:
+        """Keep the states now and then; what follows them is stepped again after a restart."""
+        age_ms = carried.through_ms - (carried.kept_ms or 0)
+        if self._snapshots is None or age_ms < KEEP_EVERY * self._bucket_ms:
+            return
+        if self._snapshots.save(tag, forecaster, carried.states, carried.through_ms):
+            carried.kept_ms = carried.through_ms

@@ -9,7 +9,9 @@ import asyncio
 import resource
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import redis
@@ -18,13 +20,15 @@ import redis.asyncio as aioredis
 from model.config import ModelConfig
 from model.incremental import NetworkForecaster
 from stream.embedded import embedded_store
+from stream.errors import UsageError
 from stream.feed.reader import Reader
 from stream.jobs.bench.report import Row
 from stream.jobs.bench.store_load import Show, StoreLoad, fill
 from stream.rollups import Rollups
-from stream.serving import Serving
+from stream.serving import KEEP_EVERY, Serving
 from stream.settings import Settings
-from stream.state.history import StoredHistory, load_history
+from stream.snapshots import Snapshots
+from stream.state.history import StoredHistory, read_history
 from stream.state.keys import ROLLUPS, Tag
 from stream.state.redis import RedisStore
 from stream.state.restore import restore
@@ -46,16 +50,35 @@ def bench_store(
     )
     load = StoreLoad(series, buckets, settings.kafka.partitions, settings.window.bucket)
     forecaster = _forecaster(settings)
-    with embedded_store(settings) as store, redis.Redis.from_url(store.url) as client:
+    with _empty_store(settings) as url, redis.Redis.from_url(url) as client:
         began_s = time.monotonic()
-        fill(store.url, settings, load, forecaster, origins=min(_ORIGINS, buckets), show=show)
+        fill(url, settings, load, forecaster, origins=min(_ORIGINS, buckets), show=show)
         say(f"store: filled in {time.monotonic() - began_s:.0f} s")
         rows = _memory(client, load)
-        say("store: taking over")
-        rows += _recovery(store.url, client, settings, load, forecaster)
+        say("store: taking over, with the states kept and one partition without")
+        rows += _recovery(url, client, settings, load, forecaster)
         say("store: reading")
         rows += _reads(client, load)
     return rows
+
+
+@contextmanager
+def _empty_store(settings: Settings) -> Iterator[str]:
+    """URL of the store the settings name, if it is empty, else of one started here; emptied again.
+
+    Raises UsageError for one that holds anything.
+    """
+    if settings.redis.url is None:
+        with embedded_store(settings) as store:
+            yield store.url
+        return
+    with redis.Redis.from_url(settings.redis.url) as client:
+        if client.dbsize():
+            raise UsageError("the store of SURGECAST_REDIS__URL is not empty: name one that is")
+        try:
+            yield settings.redis.url
+        finally:
+            client.flushdb()
 
 
 def _forecaster(settings: Settings) -> NetworkForecaster:
@@ -107,26 +130,68 @@ def _recovery(
     url: str, client: redis.Redis, settings: Settings, load: StoreLoad,
     forecaster: NetworkForecaster,
 ) -> list[Row]:  # fmt: skip
-    restored_s = _timed(lambda: asyncio.run(_restore(url, settings, load)))
-    read_s = 0.0
-
-    def history(tag: Tag, from_ms: int | None, to_ms: int | None) -> StoredHistory | None:
-        nonlocal read_s
-        began_s = time.perf_counter()
-        found = load_history(client, tag, bucket_ms=load.bucket_ms, from_ms=from_ms, to_ms=to_ms)
-        read_s += time.perf_counter() - began_s
-        return found
-
-    serving = Serving(forecaster, history, bucket_ms=load.bucket_ms)
     tags: list[Tag] = [*range(load.partitions), ROLLUPS]
-    served_s = _timed(lambda: [serving.advance(tag, load.end_ms) for tag in tags])
+    reading = _Reading(client, load)
+    with TemporaryDirectory(prefix="surgecast-states-") as folder:
+        snapshots = Snapshots(client, folder)
+        kept = sum(_keep(reading, snapshots, forecaster, tag, load) for tag in tags)
+        snapshots.close()
+        restored_s = _timed(lambda: asyncio.run(_restore(url, settings, load)))
+        loaded = Snapshots(client, folder)
+        serving = Serving(forecaster, reading.history, bucket_ms=load.bucket_ms, snapshots=loaded)
+        reading.waited_s = 0.0
+        served_s = _timed(lambda: [serving.advance(tag, load.end_ms) for tag in tags])
+        waited_s = reading.waited_s
+        loaded.close()
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    cold = Serving(forecaster, reading.history, bucket_ms=load.bucket_ms)
+    cold_s = _timed(lambda: cold.advance(0, load.end_ms))
     return [
         Row("recovery", round(restored_s + served_s, 2), "s", {"rss_peak_mb": peak_mb}),
         Row("recovery_restore", round(restored_s, 2), "s"),
-        Row("recovery_history", round(read_s, 2), "s"),
-        Row("recovery_warm_up", round(served_s - read_s, 2), "s"),
-    ]
+        Row("recovery_states", round(served_s, 2), "s",
+            {"read_s": round(waited_s, 2), "kept_mb": kept >> 20,
+             "buckets": min(KEEP_EVERY, load.buckets)}),
+        Row("cold_partition", round(cold_s, 2), "s", {"of_partitions": load.partitions}),
+    ]  # fmt: skip
+
+
+class _Reading:
+    """The worker's way to stored history, and how long its caller waited for it."""
+
+    def __init__(self, client: redis.Redis, load: StoreLoad) -> None:
+        self._client = client
+        self._load = load
+        self.waited_s = 0.0
+
+    def history(self, tag: Tag, from_ms: int | None, to_ms: int | None) -> Iterator[StoredHistory]:
+        """Stored buckets in portions."""
+        portions = read_history(
+            self._client, tag, bucket_ms=self._load.bucket_ms, from_ms=from_ms, to_ms=to_ms
+        )
+        while True:
+            began_s = time.perf_counter()
+            portion = next(portions, None)
+            self.waited_s += time.perf_counter() - began_s
+            if portion is None:
+                return
+            yield portion
+
+
+def _keep(
+    reading: _Reading, snapshots: Snapshots, forecaster: NetworkForecaster,
+    tag: Tag, load: StoreLoad,
+) -> int:  # fmt: skip
+    """Keep a partition's states as old as they may be; their size in bytes.
+
+    They are of one bucket: what numbers are in them does not matter to the time they take.
+    """
+    through_ms = load.end_ms - min(KEEP_EVERY, load.buckets - 1) * load.bucket_ms
+    states = forecaster.new_states(1)
+    for portion in reading.history(tag, through_ms - load.bucket_ms, through_ms):
+        forecaster.warm_up(states, portion.values_TSF, portion.start_ms)
+    snapshots.save(tag, forecaster, states, through_ms)
+    return states.size * states.bytes_per_series
 
 
 def _timed(work: Callable[[], object]) -> float:

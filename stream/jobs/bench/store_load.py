@@ -62,8 +62,12 @@ class StoreLoad:
     buckets: int
     partitions: int
     bucket_ms: int
-    events_per_s: float = 300.0
     seed: int = 0
+
+    @property
+    def events_per_s(self) -> float:
+        """Events a second: eleven an hour and series."""
+        return 0.003 * self.series
 
     @property
     def end_ms(self) -> int:
