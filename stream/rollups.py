@@ -48,6 +48,8 @@ class Rollups:
         self._series = Series()
         self._saved = 0
         self._first_ms: int | None = None
+        #: Oldest bucket that may lie in the store, kept or not.
+        self._oldest_ms: int | None = None
         self.closed_through_ms: int | None = None
         self._emitted_ms: int | None = None
         self._pending: _Pending | None = None
@@ -65,7 +67,7 @@ class Rollups:
         self._series = Series()
         self._series.slots(await self._store.items(ROLLUPS, ("series",)))
         self._saved = len(self._series)
-        self._first_ms = _time(meta, "first_bucket_ms")
+        self._first_ms = self._oldest_ms = _time(meta, "first_bucket_ms")
         self.closed_through_ms = _time(meta, "closed_through_ms")
         self._emitted_ms = _time(meta, "emitted_through_ms")
         if self.closed_through_ms is None or self._emitted_ms is None:
@@ -100,6 +102,7 @@ class Rollups:
         await self._store.apply(ROLLUPS, self._token, pending.plan)
         self._pending = None
         self._first_ms, self.closed_through_ms = pending.first_ms, pending.through_ms
+        self._oldest_ms = min(pending.first_ms, pending.closed[0].start_ms)
         if self._emitted_ms is None:
             self._emitted_ms = pending.closed[0].start_ms
         self._saved = pending.n_series
@@ -163,10 +166,12 @@ class Rollups:
         new = self._series.ids[self._saved :]
         if new:
             plan.pushes.append((("series",), list(new)))
+        oldest_ms = first_ms if self._oldest_ms is None else self._oldest_ms
+        for start in range(oldest_ms, min(first_ms, closed[0].start_ms), self._bucket_ms):
+            plan.deletes += closed_paths(start, len(self._series))
         for bucket in closed:
             if bucket.values_SF.any():
                 plan.puts |= closed_pages(bucket.start_ms, bucket.values_SF)
-            plan.deletes += closed_paths(bucket.start_ms - self._retention_ms, len(self._series))
         return plan
 
 

@@ -24,6 +24,8 @@ from stream.state.keys import Tag
 
 log = structlog.get_logger(__name__)
 
+Floats = NDArray[np.float32]
+
 #: Stored history of a partition in portions: (tag, from_ms or None, to_ms or None).
 HistoryReader = Callable[[Tag, int | None, int | None], Iterator[StoredHistory]]
 
@@ -39,14 +41,6 @@ class _Carried:
     through_ms: int
     #: Through when they were when they were last kept; None = never.
     kept_ms: int | None = None
-
-
-@dataclass(slots=True)
-class _Warm:
-    """States through all but the newest closed bucket, and that bucket [S, F]."""
-
-    carried: _Carried
-    last_SF: NDArray[np.float32]
 
 
 class Serving:
@@ -95,9 +89,7 @@ class Serving:
         carried: dict[Tag, _Carried] = {}
         for tag in tags:
             # The last bucket is left for the take-over, whose first step forecasts.
-            warm = self._warm(forecaster, tag, self._begin(forecaster, tag, None), None)
-            if warm is not None:
-                carried[tag] = warm.carried
+            self._warm(forecaster, carried, tag, None)
         with self._lock:
             self._waiting = (forecaster, carried)
         log.info("model_ready", model_id=forecaster.model_id, partitions=len(carried))
@@ -115,40 +107,46 @@ class Serving:
 
     def _step(self, tag: Tag, through_ms: int) -> QuantileForecast | None:
         forecaster = self._forecaster
-        carried = self._carried.get(tag) or self._begin(forecaster, tag, through_ms)
-        if carried is not None and carried.through_ms >= through_ms:
+        known = self._carried.get(tag)
+        if known is not None and known.through_ms >= through_ms:
             return None
-        warm = self._warm(forecaster, tag, carried, through_ms)
-        if warm is None:
+        last_SF = self._warm(forecaster, self._carried, tag, through_ms)
+        if last_SF is None:
             return None
-        carried = self._carried[tag] = warm.carried
+        carried = self._carried[tag]
         self._keep(forecaster, tag, carried)
-        forecast = forecaster.step(carried.states, warm.last_SF, carried.through_ms)
+        forecast = forecaster.step(carried.states, last_SF, carried.through_ms)
         carried.through_ms += self._bucket_ms
         return forecast
 
     def _warm(
-        self, forecaster: Forecaster, tag: Tag, carried: _Carried | None, through_ms: int | None
-    ) -> _Warm | None:
-        """Carry states (new ones where there are none) through all but the last closed bucket.
+        self,
+        forecaster: Forecaster,
+        carried_by: dict[Tag, _Carried],
+        tag: Tag,
+        through_ms: int | None,
+    ) -> Floats | None:
+        """Carry a partition's states over all but the last closed bucket, and return that [S, F].
 
-        None when there is no bucket that is new to them, or no series.
+        States it has none of are loaded or made. None when no bucket is new to them, or there is no
+        series. What is carried before reading breaks off stays carried.
         """
+        carried = carried_by.get(tag) or self._begin(forecaster, tag, through_ms)
         from_ms = None if carried is None else carried.through_ms
         for portion in self._history(tag, from_ms, through_ms):
-            if carried is not None and portion.start_ms != carried.through_ms:
-                # the store keeps nothing that old any more
-                return self._warm(forecaster, tag, None, through_ms)
             if not portion.series:
                 return None
-            if carried is None:
+            if carried is None or portion.start_ms != carried.through_ms:
+                # nothing known, or so old that the store has lost what follows it
                 states = forecaster.new_states(len(portion.series))
                 carried = _Carried(states, portion.start_ms)
+            carried_by[tag] = carried
             known_TSF = portion.values_TSF[:-1] if portion.whole else portion.values_TSF
             forecaster.warm_up(carried.states, known_TSF, portion.start_ms)
             carried.through_ms += len(known_TSF) * self._bucket_ms
             if portion.whole:
-                return _Warm(carried, portion.values_TSF[-1])
+                last_SF: Floats = portion.values_TSF[-1]
+                return last_SF
         return None
 
     def _begin(self, forecaster: Forecaster, tag: Tag, before_ms: int | None) -> _Carried | None:

@@ -19,6 +19,8 @@ from stream.state.port import Path
 from stream.state.redis import store_answers
 
 STATS_EXPIRE_S = 10
+#: Buckets behind retention whose bands are deleted at least once: origins may come in leaps.
+_LOOK_BACK = 512
 
 
 class ReadSide:
@@ -27,6 +29,7 @@ class ReadSide:
     def __init__(self, client: aioredis.Redis, *, ahead_retention_ms: int) -> None:
         self._client = client
         self._ahead_retention_ms = ahead_retention_ms
+        self._kept_from_ms: dict[Tag, int] = {}
 
     async def info(self, info: dict[str, Any]) -> None:
         """Say what this deployment looks like; labels of an earlier writer are kept."""
@@ -67,13 +70,26 @@ class ReadSide:
         pages = _pages(
             tag, ("forecast", "rows"), pack_forecast(forecast), row_bytes(horizon, n_quantiles)
         ) | _bands(tag, forecast, forecast.origin_ms)
-        expired_ms = forecast.origin_ms - self._ahead_retention_ms
-        expired = paths(("ahead", expired_ms), size, BAND_BYTES)
+        expired = [
+            path
+            for start_ms in self._expired(tag, forecast)
+            for path in paths(("ahead", start_ms), size, BAND_BYTES)
+        ]
         async with self._client.pipeline(transaction=True) as block:
             block.hset(keys.of(tag, "forecast"), mapping=header)
             block.mset(pages)
             block.delete(*(keys.of(tag, *path) for path in expired))
             await block.execute()
+
+    def _expired(self, tag: Tag, forecast: QuantileForecast) -> range:
+        """Starts of the bands that retention has passed over since this was asked last."""
+        kept_from_ms = forecast.origin_ms - self._ahead_retention_ms + forecast.bucket_ms
+        default_ms = kept_from_ms - _LOOK_BACK * forecast.bucket_ms
+        since_ms = max(self._kept_from_ms.get(tag, default_ms), default_ms)
+        self._kept_from_ms[tag] = kept_from_ms
+        return range(
+            min(since_ms, kept_from_ms - forecast.bucket_ms), kept_from_ms, forecast.bucket_ms
+        )
 
     async def stats(self, worker_id: str, stats: dict[str, Any]) -> None:
         """Publish one worker's counters; they expire when the worker is gone."""

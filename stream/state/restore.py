@@ -26,6 +26,9 @@ async def restore(
     for name in ("first_bucket_ms", "closed_through_ms", "emitted_through_ms", "heartbeat_ms"):
         if name in meta:
             setattr(partition, name, int(meta[name]))
+    if partition.first_bucket_ms is not None and partition.closed_through_ms is not None:
+        span_ms = partition.first_bucket_ms, partition.closed_through_ms
+        partition.saved_span = range(*span_ms, window.bucket)
     for name, value in meta.items():
         if name.startswith("offset:"):
             partition.positions[name.removeprefix("offset:")] = int(value)
