@@ -31,7 +31,7 @@ from stream.registry import Registry
 from stream.serving import Serving
 from stream.settings import Settings
 from stream.sinks.kafka import KafkaSink
-from stream.sinks.readside import ReadSide
+from stream.sinks.readside import AHEAD_RETENTION_MS, ReadSide
 from stream.snapshots import Snapshots
 from stream.state.connect import pseudonyms, redis_options
 from stream.state.history import StoredHistory, read_history
@@ -47,7 +47,6 @@ CHAMPION_EVERY_S = 2.0
 BROKER_EVERY_S = 10.0
 #: Publishing goes on so long after the order to stop, within what orchestrators grant.
 LEAVE_S = 10.0
-AHEAD_RETENTION_MS = 7 * 86_400_000
 
 
 def now_ms() -> int:

@@ -19,6 +19,8 @@ from stream.state.port import Path
 from stream.state.redis import store_answers
 
 STATS_EXPIRE_S = 10
+#: How long a worker keeps what was forecast one step ahead: as far back as charts go.
+AHEAD_RETENTION_MS = 7 * 86_400_000
 #: Buckets behind retention whose bands are deleted at least once: origins may come in leaps.
 _LOOK_BACK = 512
 

@@ -9,7 +9,8 @@ from redis import Redis
 
 from model.contract import QuantileForecast
 from stream.features.accumulator import OpenBucket
-from stream.features.definitions import N_FEATURES, UNITS
+from stream.features.block import PACKED_BYTES
+from stream.features.definitions import N_FEATURES, N_SUMS, UNITS
 from stream.feed.reader import Reader
 from stream.jobs.backfill import write_info
 from stream.partition import Partition
@@ -17,7 +18,7 @@ from stream.rollups import Rollups
 from stream.settings import Settings
 from stream.sinks.readside import ReadSide
 from stream.state import history, pages
-from stream.state.closed import ROW_BYTES, closed_paths
+from stream.state.closed import closed_paths
 from stream.state.history import load_history, read_history
 from stream.state.keys import of
 from stream.state.redis import RedisStore
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.integration
 
 HOUR_MS = 3_600_000
 START_MS = 472_000 * HOUR_MS
-PAGE = pages.rows_a_page(ROW_BYTES)
+PAGE = pages.rows_a_page(PACKED_BYTES)
 SERIES = 2 * PAGE + 7
 #: The series came one after the other: the first bucket has fewer rows, and fewer pages.
 SIZES = (PAGE - 1, PAGE, SERIES, SERIES)
@@ -60,7 +61,7 @@ async def values_TSF(client: aioredis.Redis, redis_client: Redis) -> np.ndarray:
     partition = Partition(0, SETTINGS.window, retention_ms=SETTINGS.state.retention)
     for t, size in enumerate(SIZES):
         partition.series.slots([f"S{slot}" for slot in range(size)])
-        sums_SF = rng.integers(1, 9, (size, N_FEATURES))
+        sums_SF = rng.integers(1, 9, (size, N_SUMS))
         close(partition, START_MS + t * HOUR_MS, sums_SF)
         values_TSF[t, :size] = partition.closed_unsaved[-1].values_SF
     await store.apply(0, token, partition.take_plan()[0])
@@ -142,7 +143,7 @@ async def test_a_long_run_of_closes_leaves_the_store_as_large_as_a_short_one(
     redis_client: Redis, client: aioredis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What retention has passed over is deleted, page by page, with its roll-ups and bands."""
-    monkeypatch.setattr(pages, "PAGE_BYTES", 8 * ROW_BYTES)
+    monkeypatch.setattr(pages, "PAGE_BYTES", 8 * PACKED_BYTES)
     retention_ms = 24 * HOUR_MS
     store = RedisStore(client)
     token = await store.acquire(0)
@@ -155,7 +156,7 @@ async def test_a_long_run_of_closes_leaves_the_store_as_large_as_a_short_one(
     keys: list[int] = []
     sizes: list[int] = []
     for t in [*range(200), *range(230, 330, 3), *range(600, 602)]:
-        close(partition, START_MS + t * HOUR_MS, np.full((20, N_FEATURES), t + 1))
+        close(partition, START_MS + t * HOUR_MS, np.full((20, N_SUMS), t + 1))
         await store.apply(0, token, partition.take_plan()[0])
         for closed in await rollups.close():
             forecast = QuantileForecast(

@@ -36,8 +36,6 @@ from stream.state.restore import restore
 #: What the store may weigh: bytes a series and bucket, and bytes a series beside.
 BUCKET_BYTES, SERIES_BYTES = 40, 2_048
 _READS = 2_000
-#: Hours whose one-step-ahead bands a worker keeps.
-_ORIGINS = 168
 
 
 def bench_store(
@@ -52,7 +50,7 @@ def bench_store(
     forecaster = _forecaster(settings)
     with _empty_store(settings) as url, redis.Redis.from_url(url) as client:
         began_s = time.monotonic()
-        fill(url, settings, load, forecaster, origins=min(_ORIGINS, buckets), show=show)
+        fill(url, settings, load, forecaster, show=show)
         say(f"store: filled in {time.monotonic() - began_s:.0f} s")
         rows = _memory(client, load)
         say("store: taking over, with the states kept and one partition without")

@@ -36,7 +36,7 @@ from stream.privacy import Pseudonyms
 from stream.rollups import Rollups
 from stream.settings import Settings
 from stream.sinks.kafka import partition_of
-from stream.sinks.readside import ReadSide
+from stream.sinks.readside import AHEAD_RETENTION_MS, ReadSide
 from stream.state.history import load_history
 from stream.state.keys import ROLLUPS, Tag
 from stream.state.redis import RedisStore
@@ -176,11 +176,11 @@ async def _fill(url: str, settings: Settings, load: StoreLoad, show: Show) -> No
 
 
 async def _forecast(
-    url: str, blocking: redis.Redis, load: StoreLoad, forecaster: Forecaster, origins: int
+    url: str, blocking: redis.Redis, load: StoreLoad, forecaster: Forecaster
 ) -> None:
-    """The newest forecast of every partition, and the bands of `origins` before it."""
+    """The newest forecast of every partition, and the bands of those before it that are kept."""
     client = aioredis.Redis.from_url(url)
-    read_side = ReadSide(client, ahead_retention_ms=0)
+    read_side = ReadSide(client, ahead_retention_ms=AHEAD_RETENTION_MS)
     tags: list[Tag] = [*range(load.partitions), ROLLUPS]
     for tag in tags:
         last_ms = load.end_ms - load.bucket_ms
@@ -189,7 +189,7 @@ async def _forecast(
             continue
         states = forecaster.new_states(len(newest.series))
         forecast = forecaster.step(states, newest.values_TSF[-1], last_ms)
-        for back in range(1, origins):
+        for back in range(1, min(AHEAD_RETENTION_MS // load.bucket_ms, load.buckets)):
             await read_side.ahead(tag, forecast, origin_ms=load.end_ms - back * load.bucket_ms)
         await read_side.forecast(
             tag, forecast, calibrated=False, watermark_ms=load.end_ms, emitted_ms=load.end_ms
@@ -198,13 +198,12 @@ async def _forecast(
 
 
 def fill(
-    url: str, settings: Settings, load: StoreLoad, forecaster: Forecaster, *, origins: int,
-    show: Show,
-) -> None:  # fmt: skip
-    """Fill an empty store; `origins` is how many one-step-ahead bands lie in it."""
+    url: str, settings: Settings, load: StoreLoad, forecaster: Forecaster, *, show: Show
+) -> None:
+    """Fill an empty store."""
     asyncio.run(_fill(url, settings, load, show))
     with redis.Redis.from_url(url) as blocking:
         write_info(
             blocking, settings, load.partitions, {"orders": "synthetic", "clicks": "synthetic"}
         )
-        asyncio.run(_forecast(url, blocking, load, forecaster, origins))
+        asyncio.run(_forecast(url, blocking, load, forecaster))
