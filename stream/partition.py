@@ -23,7 +23,7 @@ from stream.inventory import ReadingColumns
 from stream.privacy import Pseudonyms
 from stream.series import Series
 from stream.settings import WindowSettings
-from stream.state.closed import closed_pages, closed_paths
+from stream.state.closed import closed_pages, closed_paths, pack_partial
 from stream.state.port import WritePlan
 from stream.stock import Stock
 from stream.topics import CLICKS, EVENT_INPUTS, INVENTORY, ORDERS
@@ -320,7 +320,7 @@ class Partition:
             if closed.values_SF.any():
                 plan.puts |= closed_pages(start, closed.values_SF)
             if closed.rollups:
-                plan.puts["partial", start] = json.dumps(closed.rollups).encode()
+                plan.puts["partial", start] = pack_partial(closed.rollups)
         # a stream that jumped far closes a bucket too old to be kept: away with it next time
         oldest_ms = min(self.first_bucket_ms, buckets[0].start_ms)
         self.saved_span = range(oldest_ms, self.closed_through_ms, self.window.bucket)

@@ -6,7 +6,6 @@ Visitors of a roll-up are the sum over its series, not the distinct people. The 
 is not known: units of different products do not add up to anything one could run out of.
 """
 
-import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy as np
 from stream.features.definitions import N_SUMS, closed_block
 from stream.partition import Closed
 from stream.series import Series
-from stream.state.closed import closed_pages, closed_paths
+from stream.state.closed import closed_pages, closed_paths, unpack_partial
 from stream.state.keys import ROLLUPS
 from stream.state.port import Path, StateStore, WritePlan
 from stream.state.restore import stored_closes
@@ -141,7 +140,7 @@ class Rollups:
         sums: list[dict[str, np.ndarray[tuple[int], np.dtype[np.int64]]]] = [{} for _ in starts]
         for number in range(self._partitions):
             for total, blob in zip(sums, await self._store.blobs(number, paths), strict=True):
-                for name, row in json.loads(blob or b"{}").items():
+                for name, row in unpack_partial(blob).items():
                     part = np.array(row, np.int64)
                     total[name] = total[name] + part if name in total else part
         closed = []

@@ -31,7 +31,7 @@ from stream.jobs.sparse_history import SparseHistory
 from stream.series import Series
 from stream.settings import Settings
 from stream.state import keys
-from stream.state.closed import closed_pages
+from stream.state.closed import closed_pages, pack_partial, unpack_partial
 from stream.state.keys import ROLLUPS, Tag
 from stream.state.port import Path
 
@@ -161,7 +161,7 @@ def _part(history: SparseHistory, number: int, numbers: Mapping[str, int]) -> _P
     part = _Part(number, series.ids, {}, {}, categories)
     for start_ms, sums_SF in _buckets(history, slots):
         part.closed |= closed_pages(start_ms, closed_block(sums_SF))
-        part.partial[start_ms] = json.dumps(series.rollups(sums_SF)).encode()
+        part.partial[start_ms] = pack_partial(series.rollups(sums_SF))
     return part
 
 
@@ -184,7 +184,7 @@ def _rollups(parts: list[_Part]) -> _Part:
     for start_ms in sorted({start for part in parts for start in part.partial}):
         by_name: dict[str, Ints] = {}
         for part in parts:
-            for name, row in json.loads(part.partial.get(start_ms, b"{}")).items():
+            for name, row in unpack_partial(part.partial.get(start_ms)).items():
                 by_name[name] = by_name.get(name, np.zeros(N_SUMS, np.int64)) + np.array(row)
         names = sorted(by_name)
         slot_N = series.slots(names)

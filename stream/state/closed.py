@@ -3,7 +3,9 @@
 Axes: T = buckets, S = series slots, F = features.
 """
 
-from collections.abc import Sequence
+import json
+import zlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,3 +54,17 @@ def paste_closed(stored: Sequence[bytes | None], values_SF: Floats) -> None:
     for first, page in zip(range(0, len(values_SF), step), stored, strict=False):
         if page:
             unpack_into(values_SF[first : first + step], page)
+
+
+def pack_partial(rollups: Mapping[str, Sequence[int]]) -> bytes:
+    """Whole-number sums by roll-up as they are stored beside a closed bucket.
+
+    >>> unpack_partial(pack_partial({"total": [3, 0]}))
+    {'total': [3, 0]}
+    """
+    return zlib.compress(json.dumps(rollups, separators=(",", ":")).encode(), 1)
+
+
+def unpack_partial(stored: bytes | None) -> dict[str, list[int]]:
+    """The inverse of `pack_partial`; nothing where nothing is stored."""
+    return dict(json.loads(zlib.decompress(stored))) if stored else {}

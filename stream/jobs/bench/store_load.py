@@ -30,6 +30,7 @@ from stream.features.definitions import (
     VIEWS,
     VISITORS,
 )
+from stream.inventory import ReadingColumns
 from stream.jobs.backfill import write_info
 from stream.partition import Partition
 from stream.privacy import Pseudonyms
@@ -110,6 +111,13 @@ class Shop:
         sums_SF[:, PURCHASES] = orders_S
         sums_SF[:, VISITORS] = rng.binomial(clicks_S, 0.7)
 
+    def readings(self) -> ReadingColumns:
+        """Columns of one reading of the stock for every series, at the very start."""
+        n = len(self.names)
+        told_N, untold_N = self.rng.integers(0, 500, n), np.full(n, -1)
+        times_N = np.full(n, START_MS)
+        return ReadingColumns(np.arange(n), times_N, self.names, told_N, told_N, untold_N, [])
+
     def events(self, n_orders: int, n_clicks: int) -> tuple[OrderColumns, ClickColumns]:
         """Columns of the open bucket's events, in order of event time."""
         rng, load = self.rng, self.load
@@ -134,6 +142,7 @@ async def _fill_partition(store: RedisStore, load: StoreLoad, shop: Shop, partit
         partition.categorise(name, f"Category {category}")
     partition.series.slots(shop.names)
     partition.moved_to("orders", 0)
+    partition.take_readings(shop.readings())
     buckets = [OpenBucket(len(shop.names)) for _ in range(min(_HOURS, load.buckets))]
     for hour, bucket in enumerate(buckets):
         shop.hour(hour, bucket.sums_SF)
