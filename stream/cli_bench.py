@@ -1,11 +1,14 @@
 """Commands that measure: `surgecast bench …`; the README has their figures."""
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from stream.cli_context import print_json, settings_of
@@ -124,6 +127,38 @@ def _device(settings: "Settings") -> str:
     from stream.jobs.offline import device_name
 
     return device_name(settings.model)
+
+
+@bench.command()
+def store(
+    context: typer.Context,
+    *,
+    series: Annotated[int, typer.Option(min=1, help="Series in all.")] = 100_000,
+    buckets: Annotated[int, typer.Option(min=1, help="Closed buckets.")] = 672,
+    partitions: Annotated[int, typer.Option(min=1, help="Partitions of the inputs.")] = 4,
+    as_json: Json = False,
+) -> None:
+    """Memory of the store, time until a worker has all of it back, one series' history.
+
+    100,000 series × 672 buckets take 3 GB of memory and some minutes.
+
+    Example:  surgecast bench store --series 20000 --json
+    """
+    from stream.jobs.bench.store import bench_store
+
+    settings = settings_of(context, kafka={"partitions": partitions})
+    with _filling() as show:
+        rows = bench_store(settings, series=series, buckets=buckets, say=_say, show=show)
+    _print("store", rows, as_json=as_json)
+
+
+@contextmanager
+def _filling() -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=not console.is_terminal) as bar:
+        task = bar.add_task("filling the store")
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _say(text: str) -> None:

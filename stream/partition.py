@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from stream.columns import ClickColumns, Columns, OrderColumns, Refused
 from stream.eventtime import DedupWindow, Watermark
 from stream.features.accumulator import OpenBucket
-from stream.features.block import pack_block
 from stream.features.definitions import N_SUMS, closed_block
 from stream.inventory import ReadingColumns
 from stream.privacy import Pseudonyms
 from stream.series import Series
 from stream.settings import WindowSettings
+from stream.state.closed import closed_pages, closed_paths, pack_partial
 from stream.state.port import WritePlan
 from stream.stock import Stock
 from stream.topics import CLICKS, EVENT_INPUTS, INVENTORY, ORDERS
@@ -77,6 +77,8 @@ class Partition:
         self.closed_through_ms: int | None = None
         self.emitted_through_ms: int | None = None
         self.saved_series = 0
+        #: Closed buckets that may lie in the store.
+        self.saved_span = range(0)
         self.unsaved_categories: dict[str, str] = {}
         self.closed_unsaved: list[Closed] = []
         self.changed = False
@@ -191,7 +193,8 @@ class Partition:
             closed.append(Closed(start, values_SF, rollups, cause_ms))
         if closed:
             self.closed_through_ms = end_ms
-            self.first_bucket_ms = max(self.first_bucket_ms or start_ms, end_ms - self.retention_ms)
+            first_ms = start_ms if self.first_bucket_ms is None else self.first_bucket_ms
+            self.first_bucket_ms = max(first_ms, end_ms - self.retention_ms)
             self.closed_unsaved += closed
             self.changed = True
         return closed
@@ -307,17 +310,25 @@ class Partition:
         return plan, closed
 
     def _plan_closed(self, plan: WritePlan, buckets: list[Closed]) -> None:
+        if not buckets or self.first_bucket_ms is None or self.closed_through_ms is None:
+            return
+        for start in self.expired(self.first_bucket_ms):
+            plan.deletes += [*closed_paths(start, len(self.series)), ("partial", start)]
         for closed in buckets:
             start = closed.start_ms
             plan.deletes += [("open", start), ("visitors", start)]
-            plan.deletes += [
-                ("closed", start - self.retention_ms),
-                ("partial", start - self.retention_ms),
-            ]
             if closed.values_SF.any():
-                plan.puts["closed", start] = pack_block(closed.values_SF)
+                plan.puts |= closed_pages(start, closed.values_SF)
             if closed.rollups:
-                plan.puts["partial", start] = json.dumps(closed.rollups).encode()
+                plan.puts["partial", start] = pack_partial(closed.rollups)
+        # a stream that jumped far closes a bucket too old to be kept: away with it next time
+        oldest_ms = min(self.first_bucket_ms, buckets[0].start_ms)
+        self.saved_span = range(oldest_ms, self.closed_through_ms, self.window.bucket)
+
+    def expired(self, kept_from_ms: int) -> range:
+        """Starts of the stored buckets that lie before the oldest one to be kept."""
+        span = self.saved_span
+        return range(span.start, max(span.start, min(kept_from_ms, span.stop)), span.step)
 
     def _meta(self) -> dict[str, str]:
         meta = {f"offset:{topic}": str(offset) for topic, offset in self.positions.items()}

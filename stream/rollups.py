@@ -6,15 +6,14 @@ Visitors of a roll-up are the sum over its series, not the distinct people. The 
 is not known: units of different products do not add up to anything one could run out of.
 """
 
-import json
 from dataclasses import dataclass
 
 import numpy as np
 
-from stream.features.block import pack_block
 from stream.features.definitions import N_SUMS, closed_block
 from stream.partition import Closed
 from stream.series import Series
+from stream.state.closed import closed_pages, closed_paths, unpack_partial
 from stream.state.keys import ROLLUPS
 from stream.state.port import Path, StateStore, WritePlan
 from stream.state.restore import stored_closes
@@ -48,6 +47,8 @@ class Rollups:
         self._series = Series()
         self._saved = 0
         self._first_ms: int | None = None
+        #: Oldest bucket that may lie in the store, kept or not.
+        self._oldest_ms: int | None = None
         self.closed_through_ms: int | None = None
         self._emitted_ms: int | None = None
         self._pending: _Pending | None = None
@@ -65,7 +66,7 @@ class Rollups:
         self._series = Series()
         self._series.slots(await self._store.items(ROLLUPS, ("series",)))
         self._saved = len(self._series)
-        self._first_ms = _time(meta, "first_bucket_ms")
+        self._first_ms = self._oldest_ms = _time(meta, "first_bucket_ms")
         self.closed_through_ms = _time(meta, "closed_through_ms")
         self._emitted_ms = _time(meta, "emitted_through_ms")
         if self.closed_through_ms is None or self._emitted_ms is None:
@@ -100,6 +101,7 @@ class Rollups:
         await self._store.apply(ROLLUPS, self._token, pending.plan)
         self._pending = None
         self._first_ms, self.closed_through_ms = pending.first_ms, pending.through_ms
+        self._oldest_ms = min(pending.first_ms, pending.closed[0].start_ms)
         if self._emitted_ms is None:
             self._emitted_ms = pending.closed[0].start_ms
         self._saved = pending.n_series
@@ -138,7 +140,7 @@ class Rollups:
         sums: list[dict[str, np.ndarray[tuple[int], np.dtype[np.int64]]]] = [{} for _ in starts]
         for number in range(self._partitions):
             for total, blob in zip(sums, await self._store.blobs(number, paths), strict=True):
-                for name, row in json.loads(blob or b"{}").items():
+                for name, row in unpack_partial(blob).items():
                     part = np.array(row, np.int64)
                     total[name] = total[name] + part if name in total else part
         closed = []
@@ -163,10 +165,12 @@ class Rollups:
         new = self._series.ids[self._saved :]
         if new:
             plan.pushes.append((("series",), list(new)))
+        oldest_ms = first_ms if self._oldest_ms is None else self._oldest_ms
+        for start in range(oldest_ms, min(first_ms, closed[0].start_ms), self._bucket_ms):
+            plan.deletes += closed_paths(start, len(self._series))
         for bucket in closed:
             if bucket.values_SF.any():
-                plan.puts["closed", bucket.start_ms] = pack_block(bucket.values_SF)
-            plan.deletes.append(("closed", bucket.start_ms - self._retention_ms))
+                plan.puts |= closed_pages(bucket.start_ms, bucket.values_SF)
         return plan
 
 

@@ -1,27 +1,36 @@
 """Closed buckets in, forecasts out: the states of all series, carried by one forecaster.
 
 Runs in the worker's serving thread, never on the event loop. Each partition (and the roll-ups) has
-its own states; a bucket costs one step. States are a cache: a partition that is new to this worker
-is warmed up from the stored history. A better model is warmed up aside, in another thread, and
-takes over between two closes. It does no output; `stream/output.py` does.
+its own states; a bucket costs one step. States are a cache: those of a partition that is new to
+this worker are loaded as they were last kept and stepped over what has closed since, or warmed up
+from all of the stored history. A better model is warmed up aside, in another thread, and takes over
+between two closes. It does no output; `stream/output.py` does.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from model.contract import QuantileForecast
 from model.incremental import Forecaster
+from stream.snapshots import Snapshots
 from stream.state.history import StoredHistory
 from stream.state.keys import Tag
 
 log = structlog.get_logger(__name__)
 
-#: Reads stored history of a partition between two times: (tag, from_ms or None, to_ms or None).
-HistoryReader = Callable[[Tag, int | None, int | None], StoredHistory | None]
+Floats = NDArray[np.float32]
+
+#: Stored history of a partition in portions: (tag, from_ms or None, to_ms or None).
+HistoryReader = Callable[[Tag, int | None, int | None], Iterator[StoredHistory]]
+
+#: Closed buckets between two times that states are kept.
+KEEP_EVERY = 24
 
 
 @dataclass(slots=True)
@@ -30,13 +39,23 @@ class _Carried:
 
     states: Any
     through_ms: int
+    #: Through when they were when they were last kept; None = never.
+    kept_ms: int | None = None
 
 
 class Serving:
     """The champion and its states; `advance` is called from one thread only."""
 
-    def __init__(self, forecaster: Forecaster, history: HistoryReader, *, bucket_ms: int) -> None:
+    def __init__(
+        self,
+        forecaster: Forecaster,
+        history: HistoryReader,
+        *,
+        bucket_ms: int,
+        snapshots: Snapshots | None = None,
+    ) -> None:
         self._forecaster = forecaster
+        self._snapshots = snapshots
         self._history = history
         self._bucket_ms = bucket_ms
         self._carried: dict[Tag, _Carried] = {}
@@ -69,12 +88,8 @@ class Serving:
         """Warm a new model up aside, from another thread; it takes over at the next close."""
         carried: dict[Tag, _Carried] = {}
         for tag in tags:
-            history = self._history(tag, None, None)
-            if history is not None:
-                states = forecaster.new_states(len(history.series))
-                # The last bucket is left for the take-over, whose first step forecasts.
-                forecaster.warm_up(states, history.values_TSF[:-1], history.start_ms)
-                carried[tag] = _Carried(states, history.end_ms - self._bucket_ms)
+            # The last bucket is left for the take-over, whose first step forecasts.
+            self._warm(forecaster, carried, tag, None)
         with self._lock:
             self._waiting = (forecaster, carried)
         log.info("model_ready", model_id=forecaster.model_id, partitions=len(carried))
@@ -92,20 +107,60 @@ class Serving:
 
     def _step(self, tag: Tag, through_ms: int) -> QuantileForecast | None:
         forecaster = self._forecaster
-        carried = self._carried.get(tag)
-        if carried is not None and carried.through_ms >= through_ms:
+        known = self._carried.get(tag)
+        if known is not None and known.through_ms >= through_ms:
             return None
-        history = self._history(tag, None if carried is None else carried.through_ms, through_ms)
-        if carried is not None and history is not None and history.start_ms != carried.through_ms:
-            carried = None  # the store keeps nothing that old any more
-            history = self._history(tag, None, through_ms)
-        if history is None or not history.series:
+        last_SF = self._warm(forecaster, self._carried, tag, through_ms)
+        if last_SF is None:
             return None
-        if carried is None:
-            states = forecaster.new_states(len(history.series))
-            carried = self._carried[tag] = _Carried(states, history.start_ms)
-        forecaster.warm_up(carried.states, history.values_TSF[:-1], history.start_ms)
-        last_ms = history.end_ms - self._bucket_ms
-        forecast = forecaster.step(carried.states, history.values_TSF[-1], last_ms)
-        carried.through_ms = history.end_ms
+        carried = self._carried[tag]
+        self._keep(forecaster, tag, carried)
+        forecast = forecaster.step(carried.states, last_SF, carried.through_ms)
+        carried.through_ms += self._bucket_ms
         return forecast
+
+    def _warm(
+        self,
+        forecaster: Forecaster,
+        carried_by: dict[Tag, _Carried],
+        tag: Tag,
+        through_ms: int | None,
+    ) -> Floats | None:
+        """Carry a partition's states over all but the last closed bucket, and return that [S, F].
+
+        States it has none of are loaded or made. None when no bucket is new to them, or there is no
+        series. What is carried before reading breaks off stays carried.
+        """
+        carried = carried_by.get(tag) or self._begin(forecaster, tag, through_ms)
+        from_ms = None if carried is None else carried.through_ms
+        for portion in self._history(tag, from_ms, through_ms):
+            if not portion.series:
+                return None
+            if carried is None or portion.start_ms != carried.through_ms:
+                # nothing known, or so old that the store has lost what follows it
+                states = forecaster.new_states(len(portion.series))
+                carried = _Carried(states, portion.start_ms)
+            carried_by[tag] = carried
+            known_TSF = portion.values_TSF[:-1] if portion.whole else portion.values_TSF
+            forecaster.warm_up(carried.states, known_TSF, portion.start_ms)
+            carried.through_ms += len(known_TSF) * self._bucket_ms
+            if portion.whole:
+                last_SF: Floats = portion.values_TSF[-1]
+                return last_SF
+        return None
+
+    def _begin(self, forecaster: Forecaster, tag: Tag, before_ms: int | None) -> _Carried | None:
+        """The states kept of a partition, where they are of a time before `before_ms`."""
+        kept = self._snapshots.load(tag, forecaster) if self._snapshots else None
+        if kept is None or (before_ms is not None and kept.through_ms >= before_ms):
+            return None
+        log.info("states_loaded", partition=tag, through_ms=kept.through_ms)
+        return _Carried(kept.states, kept.through_ms, kept_ms=kept.through_ms)
+
+    def _keep(self, forecaster: Forecaster, tag: Tag, carried: _Carried) -> None:
+        """Keep the states now and then; what follows them is stepped again after a restart."""
+        age_ms = carried.through_ms - (carried.kept_ms or 0)
+        if self._snapshots is None or age_ms < KEEP_EVERY * self._bucket_ms:
+            return
+        if self._snapshots.save(tag, forecaster, carried.states, carried.through_ms):
+            carried.kept_ms = carried.through_ms

@@ -9,6 +9,7 @@ import gc
 import os
 import socket
 import time
+from collections.abc import Iterator
 from typing import Any, cast
 
 import redis
@@ -30,9 +31,10 @@ from stream.registry import Registry
 from stream.serving import Serving
 from stream.settings import Settings
 from stream.sinks.kafka import KafkaSink
-from stream.sinks.readside import ReadSide
+from stream.sinks.readside import AHEAD_RETENTION_MS, ReadSide
+from stream.snapshots import Snapshots
 from stream.state.connect import pseudonyms, redis_options
-from stream.state.history import StoredHistory, load_history
+from stream.state.history import StoredHistory, read_history
 from stream.state.keys import ROLLUPS, Tag
 from stream.state.redis import RedisStore, store_answers
 from stream.stats import Stats
@@ -45,7 +47,6 @@ CHAMPION_EVERY_S = 2.0
 BROKER_EVERY_S = 10.0
 #: Publishing goes on so long after the order to stop, within what orchestrators grant.
 LEAVE_S = 10.0
-AHEAD_RETENTION_MS = 7 * 86_400_000
 
 
 def now_ms() -> int:
@@ -73,7 +74,10 @@ class WorkerService(Service):
             bucket_ms=bucket_ms,
             quantiles=settings.model.quantiles,
         )
-        self._serving = Serving(fallback, self._history, bucket_ms=bucket_ms)
+        self._snapshots = Snapshots(self._blocking, f"{settings.registry_path}/states")
+        self._serving = Serving(
+            fallback, self._history, bucket_ms=bucket_ms, snapshots=self._snapshots
+        )
         self._output = Output(
             self._serving,
             self._sink,
@@ -175,15 +179,16 @@ class WorkerService(Service):
             log.warning("output_left", reason=f"not all was published within {LEAVE_S:.0f} s")
         await self._sink.stop()
         await self._client.aclose()
+        await asyncio.get_running_loop().run_in_executor(None, self._snapshots.close)
 
     def _tags(self) -> list[Tag]:
         numbers: list[Tag] = list(self.pipeline.owned)
         return [*numbers, ROLLUPS] if 0 in self.pipeline.owned else numbers
 
-    def _history(self, tag: Tag, from_ms: int | None, to_ms: int | None) -> StoredHistory | None:
+    def _history(self, tag: Tag, from_ms: int | None, to_ms: int | None) -> Iterator[StoredHistory]:
         bucket_ms = self.settings.window.bucket
         with store_answers():
-            return load_history(
+            yield from read_history(
                 self._blocking, tag, bucket_ms=bucket_ms, from_ms=from_ms, to_ms=to_ms
             )
 

@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from redis import Redis
 
-from model.contract import FEATURE_NAMES, FeatureSpec
-from stream.features.block import pack_block
+from model.contract import FEATURE_NAMES, FeatureSpec, QuantileForecast
 from stream.features.definitions import (
     CARTS,
     MONEY_TICKS,
@@ -37,7 +36,10 @@ from stream.features.definitions import (
     closed_block,
 )
 from stream.state import keys
+from stream.state.closed import closed_pages
+from stream.state.forecasts import BAND_BYTES, pack_bands, pack_forecast, row_bytes
 from stream.state.keys import ROLLUPS
+from stream.state.pages import cut
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -134,7 +136,8 @@ class Shop:
 
     def _close_part(self, pipe: Any, tag: keys.Tag, sums_SF: NDArray[np.int64], start: int) -> None:
         if sums_SF.any():
-            pipe.set(keys.of(tag, "closed", start), pack_block(closed_block(sums_SF)))
+            pages = closed_pages(start, closed_block(sums_SF))
+            pipe.mset({keys.of(tag, *path): page for path, page in pages.items()})
         pipe.delete(keys.of(tag, "open", start))
 
     def _rolled(self, values_SX: NDArray[Any]) -> NDArray[Any]:
@@ -168,10 +171,13 @@ class Shop:
                     "series": len(mean),
                 },
             )
-            pipe.set(keys.of(tag, "forecast", "units"), units.tobytes())
-            pipe.set(keys.of(tag, "forecast", "cumulative"), cumulative.tobytes())
-            step = units[:, 0, [0, 4, 8]].astype("<f2")
-            pipe.set(keys.of(tag, "ahead", origin), step.tobytes())
+            forecast = QuantileForecast(
+                origin, self.bucket_ms, QUANTILES, units, cumulative, self.model_id
+            )
+            row = row_bytes(self.horizon, len(QUANTILES))
+            pages = cut(("forecast", "rows"), pack_forecast(forecast), row)
+            pages |= cut(("ahead", origin), pack_bands(forecast), BAND_BYTES)
+            pipe.mset({keys.of(tag, *path): page for path, page in pages.items()})
 
     def flush(self) -> None:
         """Write the open bucket, progress and counters, as a worker does four times a second."""

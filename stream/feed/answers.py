@@ -6,7 +6,7 @@ Axes: T = buckets, F = features in the order of `model.contract.FEATURE_NAMES`, 
 Q = quantiles.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.features.accumulator import ROW_BYTES
-from stream.features.block import PACKED_BYTES, unpack_block
 from stream.features.definitions import MONEY_TICKS, N_FEATURES, N_SUMS, REVENUE
 from stream.feed.deployment import Deployment
+from stream.state.forecasts import unpack_forecast
 
 Floats = NDArray[np.float32]
 
@@ -82,16 +82,6 @@ class SeriesForecast:
     age: Age
 
 
-def closed_rows(raws: Sequence[bytes]) -> Floats:
-    """One series' rows of T closed blocks: float32 [T, F]; absent or short means zeros.
-
-    >>> closed_rows([b""]).tolist() == [[0.0] * N_FEATURES]
-    True
-    """
-    silent = bytes(PACKED_BYTES)
-    return unpack_block(b"".join(raw if len(raw) == PACKED_BYTES else silent for raw in raws))
-
-
 def open_row(raw: bytes) -> NDArray[np.float64]:
     """One series' row of an open block: float64 [F], money in units of the currency."""
     if len(raw) != ROW_BYTES:
@@ -115,23 +105,21 @@ def parse_forecast(
     series_id: str,
     header: Mapping[bytes, bytes],
     *,
-    units: bytes,
-    cumulative: bytes,
+    row: bytes,
     shape: Deployment,
     age: Age,
 ) -> SeriesForecast | None:
     """Decode a series' forecast; None when the partition has none for it yet."""
-    size = 4 * shape.horizon * len(shape.quantiles)
-    if not header or len(units) != size or len(cumulative) != size:
+    values = unpack_forecast(row, horizon=shape.horizon, n_quantiles=len(shape.quantiles))
+    if not header or values is None:
         return None
-    block = (shape.horizon, len(shape.quantiles))
     return SeriesForecast(
         series_id=series_id,
         origin_ms=int(header[b"origin_ms"]),
         bucket_ms=shape.bucket_ms,
         quantiles=shape.quantiles,
-        units_HQ=np.frombuffer(units, "<f4").reshape(block).astype(np.float32),
-        cumulative_HQ=np.frombuffer(cumulative, "<f4").reshape(block).astype(np.float32),
+        units_HQ=values[0],
+        cumulative_HQ=values[1],
         model_id=header[b"model_id"].decode(),
         calibrated=header.get(b"calibrated", b"0").lower() in {b"1", b"true"},
         watermark_ms=int(header.get(b"watermark_ms", header[b"origin_ms"])),

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from redis.exceptions import RedisError
 
 from stream.errors import ServiceUnavailable
-from stream.features.block import stored_sums
 from stream.features.definitions import UNITS
 from stream.feed.overview import Overview
 from stream.state import keys
+from stream.state.closed import closed_paths, closed_sums
 from stream.state.keys import ROLLUPS, Tag
 
 DAY_MS: Final = 86_400_000
@@ -131,26 +131,26 @@ class Movers:
             part = self._parts.setdefault(tag, SlidingUnits())
             end_ms = progress.closed_through_ms
             oldest_ms = max(end_ms - (BASE_DAYS + 1) * DAY_MS, part.end_ms or 0)
+            self._names[tag] = seen.catalogue.named(tag)
             starts = list(progress.closed_starts(oldest_ms, end_ms, bucket_ms=seen.info.bucket_ms))
             for at in range(0, len(starts), _BLOCKS_AT_ONCE):
                 self._read(tag, part, starts[at : at + _BLOCKS_AT_ONCE], seen.info.bucket_ms)
-            self._names[tag] = seen.catalogue.named(tag)
             part.grow(len(self._names[tag]))
             part.slide(end_ms)
             before_ms = end_ms - DAY_MS - progress.first_bucket_ms
             self._base_days[tag] = min(BASE_DAYS, before_ms / DAY_MS)
 
     def _read(self, tag: Tag, part: SlidingUnits, starts: list[int], bucket_ms: int) -> None:
+        n_series = len(self._names[tag])
         pipe = self._redis.pipeline(transaction=False)
         for start in starts:
-            pipe.get(keys.of(tag, "closed", start))
+            pipe.mget([keys.of(tag, *path) for path in closed_paths(start, n_series)])
         try:
             blocks = pipe.execute()
         except RedisError as error:
             raise ServiceUnavailable(f"the store does not answer: {error}") from error
-        for start, block in zip(starts, blocks, strict=True):
-            values_SF = stored_sums(block or b"")
-            part.add(start, values_SF[:, UNITS])
+        for start, stored in zip(starts, blocks, strict=True):
+            part.add(start, closed_sums(stored)[:, UNITS])
             part.slide(start + bucket_ms)
 
     def top(self, n: int) -> list[Mover]:

@@ -7,6 +7,7 @@ Axes: T = buckets, F = features in the order of `model.contract.FEATURE_NAMES`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.resources import files
 from typing import Any, Final
 
 import numpy as np
@@ -16,14 +17,13 @@ from redis.exceptions import RedisError
 
 from stream.errors import ServiceUnavailable
 from stream.features.accumulator import ROW_BYTES
-from stream.features.block import PACKED_BYTES
+from stream.features.block import PACKED_BYTES, unpack_block
 from stream.feed.answers import (
     Age,
     Floats,
     History,
     OpenBucket,
     SeriesForecast,
-    closed_rows,
     open_row,
     open_values,
     parse_forecast,
@@ -34,8 +34,11 @@ from stream.feed.overview import Overview, wall_clock_ms
 from stream.feed.stats import Stats
 from stream.settings import RedisSettings
 from stream.state import keys
+from stream.state.forecasts import BAND_BYTES, row_bytes, unpack_bands
 from stream.state.keys import ROLLUPS, Tag
+from stream.state.pages import page_of
 
+_READ_ROWS: Final = files("stream.state").joinpath("lua/read_rows.lua").read_text()
 _MAX_OPEN: Final = 64
 _TRIES: Final = 3
 
@@ -62,6 +65,7 @@ class Reader:
 
     def __init__(self, redis: "Redis", *, now_ms: Callable[[], int] = wall_clock_ms) -> None:
         self._redis: Any = redis  # its stubs mix the answers of the blocking and the async client
+        self._row_script = self._redis.register_script(_READ_ROWS)
         self._seen = Overview(redis, now_ms=now_ms)
         self._movers = Movers(redis)
 
@@ -125,22 +129,17 @@ class Reader:
 
     def history(self, series_id: str, from_ms: int, to_ms: int) -> History:
         """Closed buckets that start in `[from_ms, to_ms)`; one round trip."""
-        start_T, place = self._grid(series_id, from_ms, to_ms)
-        rows = self._rows(place, "closed", start_T, PACKED_BYTES)
-        return History(series_id, start_T, closed_rows(rows), self.age(series_id))
+        start_T, home = self._grid(series_id, from_ms, to_ms)
+        rows = self._rows(home, "closed", start_T, PACKED_BYTES, absent=b"\0")
+        return History(series_id, start_T, unpack_block(rows), self.age(series_id))
 
     def ahead(self, series_id: str, from_ms: int, to_ms: int) -> Floats:
         """Quantiles 0.1, 0.5, 0.9 forecast one step ahead, float32 [T, 3], of `history`'s buckets.
 
         A bucket that was never forecast is a row of NaN.
         """
-        start_T, place = self._grid(series_id, from_ms, to_ms)
-        rows = self._rows(place, "ahead", start_T, 2 * 3)
-        ahead_T3 = np.full((len(rows), 3), np.nan, np.float32)
-        for at, row in enumerate(rows):
-            if len(row) == 6:
-                ahead_T3[at] = np.frombuffer(row, "<f2")
-        return ahead_T3
+        start_T, home = self._grid(series_id, from_ms, to_ms)
+        return unpack_bands(self._rows(home, "ahead", start_T, BAND_BYTES, absent=b"\xff"))
 
     def open_bucket(self, series_id: str) -> list[OpenBucket]:
         """Buckets not closed yet, oldest first: usually one, two while late events are awaited."""
@@ -174,15 +173,14 @@ class Reader:
             if self._open_starts(tag)[:1] == starts[:1]:
                 break
         answers: dict[str, Live] = {}
-        for (series_id, _), (units, cumulative, *sums) in zip(slots, rows, strict=True):
-            opened = [OpenBucket(s, open_row(row)) for s, row in zip(starts, sums, strict=True)]
+        for (series_id, _), (row, *sums) in zip(slots, rows, strict=True):
+            opened = [OpenBucket(s, open_row(at)) for s, at in zip(starts, sums, strict=True)]
             answers[series_id] = (
                 self._open_rollup(series_id) if tag == ROLLUPS else opened,
                 parse_forecast(
                     series_id,
                     header,
-                    units=units,
-                    cumulative=cumulative,
+                    row=row,
                     shape=info,
                     age=self.age(series_id),
                 ),
@@ -195,19 +193,18 @@ class Reader:
         pipe = self._redis.pipeline(transaction=True)
         pipe.hgetall(keys.of(tag, "meta"))
         pipe.hgetall(keys.of(tag, "forecast"))
-        size = 4 * info.horizon * len(info.quantiles)
+        size = row_bytes(info.horizon, len(info.quantiles))
         for slot in slots:
-            for block in ("units", "cumulative"):
-                at = slot * size
-                pipe.getrange(keys.of(tag, "forecast", block), at, at + size - 1)
+            path, at = page_of(("forecast", "rows"), slot, size)
+            pipe.getrange(keys.of(tag, *path), at, at + size - 1)
             for start in starts:
                 at = slot * ROW_BYTES
                 pipe.getrange(keys.of(tag, "open", start), at, at + ROW_BYTES - 1)
-        meta, header, *rows = self._execute(pipe)
+        meta, header, *rows = self._answer(pipe.execute)
         progress = Progress.parse(meta)
         if progress is not None:
             self._seen.progress[tag] = progress
-        width = 2 + len(starts)
+        width = 1 + len(starts)
         return header, [rows[at : at + width] for at in range(0, len(rows), width)]
 
     def _open_starts(self, tag: Tag) -> list[int]:
@@ -235,19 +232,26 @@ class Reader:
         return np.array(starts, np.int64), self.find(series_id)
 
     def _rows(
-        self, place: tuple[Tag, int] | None, kind: str, start_T: NDArray[np.int64], width: int
-    ) -> list[bytes]:
-        if place is None or not len(start_T):
-            return []
-        tag, slot = place
-        pipe = self._redis.pipeline(transaction=False)
-        for start in start_T.tolist():
-            pipe.getrange(keys.of(tag, kind, start), slot * width, (slot + 1) * width - 1)
-        return self._execute(pipe)
+        self,
+        home: tuple[Tag, int] | None,
+        kind: str,
+        start_T: NDArray[np.int64],
+        width: int,
+        *,
+        absent: bytes,
+    ) -> bytes:
+        """A series' rows of the blocks at `start_T`, joined; filled with `absent` where none is."""
+        if home is None or not len(start_T):
+            return b""
+        tag, slot = home
+        (_, _, *page), at = page_of((kind, 0), slot, width)
+        step_ms = int(start_T[1] - start_T[0]) if len(start_T) > 1 else 1
+        prefix, suffix = keys.of(tag, kind, ""), "".join(f":{number}" for number in page)
+        words = (suffix, int(start_T[0]), int(start_T[-1]), step_ms, at, width, absent)
+        return bytes(self._answer(lambda: self._row_script(keys=[prefix], args=words)))
 
-    def _execute(self, pipe: Any) -> list[Any]:
+    def _answer(self, ask: Callable[[], Any]) -> Any:
         try:
-            answers: list[Any] = pipe.execute()
+            return ask()
         except RedisError as error:
             raise ServiceUnavailable(f"the store does not answer: {error}") from error
-        return answers

@@ -19,9 +19,9 @@ from redis.exceptions import RedisError
 
 from model.contract import FeatureSpec
 from stream.errors import IncompatibleState, ServiceUnavailable
-from stream.features.block import unpack_block
 from stream.jobs.archive_files import DAY_MS, ArchiveFiles, Covered, Rows, Shape
 from stream.state import keys
+from stream.state.closed import closed_paths, closed_values
 from stream.state.keys import ROLLUPS, Tag
 
 _BLOCKS_A_TRIP: Final = 64
@@ -169,17 +169,19 @@ class _Partition:
             chunk = starts[at : at + _BLOCKS_A_TRIP]
             with self._client.pipeline(transaction=True) as block:
                 block.hget(keys.of(self._tag, "meta"), "first_bucket_ms")
-                block.mget([keys.of(self._tag, "closed", start) for start in chunk])
-                first, blobs = block.execute()
+                for start in chunk:
+                    paths = closed_paths(start, len(series))
+                    block.mget([keys.of(self._tag, *path) for path in paths])
+                first, *blobs = block.execute()
             # An absent block means silence only where retention has not passed over it. A partition
             # that has its first event later than the others had nothing before.
             kept_ms = int(first)
             if kept_ms > chunk[0]:
                 from_ms = max(from_ms, kept_ms)
-            for start, blob in zip(chunk, blobs, strict=True):
-                if not blob or start < kept_ms:
+            for start, stored in zip(chunk, blobs, strict=True):
+                values_SF = closed_values(stored)
+                if not len(values_SF) or start < kept_ms:
                     continue
-                values_SF = unpack_block(blob)
                 here = np.flatnonzero((values_SF != 0).any(axis=1))
                 length = len(values_SF) if same_slots else slots
                 parts.append(

@@ -24,7 +24,6 @@ from redis.exceptions import RedisError
 
 from model.contract import FEATURE_NAMES, FeatureSpec
 from stream.errors import IncompatibleState, ServiceUnavailable, UsageError
-from stream.features.block import pack_block
 from stream.features.definitions import N_SUMS, closed_block
 from stream.jobs.history import build_history
 from stream.jobs.replay_source import partition_of
@@ -32,7 +31,9 @@ from stream.jobs.sparse_history import SparseHistory
 from stream.series import Series
 from stream.settings import Settings
 from stream.state import keys
+from stream.state.closed import closed_pages, pack_partial, unpack_partial
 from stream.state.keys import ROLLUPS, Tag
+from stream.state.port import Path
 
 Ints = NDArray[np.int64]
 T = TypeVar("T")
@@ -57,7 +58,7 @@ class _Part:
 
     tag: Tag
     series: list[str]
-    closed: dict[int, bytes]
+    closed: dict[Path, bytes]
     partial: dict[int, bytes]
     categories: dict[str, str]
 
@@ -159,8 +160,8 @@ def _part(history: SparseHistory, number: int, numbers: Mapping[str, int]) -> _P
     series.slots([history.series[slot] for slot in slots])
     part = _Part(number, series.ids, {}, {}, categories)
     for start_ms, sums_SF in _buckets(history, slots):
-        part.closed[start_ms] = pack_block(closed_block(sums_SF))
-        part.partial[start_ms] = json.dumps(series.rollups(sums_SF)).encode()
+        part.closed |= closed_pages(start_ms, closed_block(sums_SF))
+        part.partial[start_ms] = pack_partial(series.rollups(sums_SF))
     return part
 
 
@@ -183,20 +184,20 @@ def _rollups(parts: list[_Part]) -> _Part:
     for start_ms in sorted({start for part in parts for start in part.partial}):
         by_name: dict[str, Ints] = {}
         for part in parts:
-            for name, row in json.loads(part.partial.get(start_ms, b"{}")).items():
+            for name, row in unpack_partial(part.partial.get(start_ms)).items():
                 by_name[name] = by_name.get(name, np.zeros(N_SUMS, np.int64)) + np.array(row)
         names = sorted(by_name)
         slot_N = series.slots(names)
         sums_SF = np.zeros((len(series), N_SUMS), np.int64)
         for slot, name in zip(slot_N.tolist(), names, strict=True):
             sums_SF[slot] = by_name[name]
-        rollups.closed[start_ms] = pack_block(closed_block(sums_SF))
+        rollups.closed |= closed_pages(start_ms, closed_block(sums_SF))
     return rollups
 
 
 def _write(client: Any, part: _Part, *, start_ms: int, end_ms: int) -> None:
     """Blocks first, in portions; then, in one transaction, all that makes them known."""
-    blobs = {keys.of(part.tag, "closed", at): blob for at, blob in part.closed.items()}
+    blobs = {keys.of(part.tag, *path): page for path, page in part.closed.items()}
     blobs |= {keys.of(part.tag, "partial", at): blob for at, blob in part.partial.items()}
     for portion in _portions(blobs.items(), _BLOCKS_A_TRIP):
         client.mset(dict(portion))

@@ -19,17 +19,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from redis import Redis
 from redis.exceptions import RedisError
 
 from stream.errors import IncompatibleState, ServiceUnavailable
-from stream.features.block import pack_block, unpack_block
 from stream.features.definitions import N_FEATURES, STOCK
 from stream.jobs.archive_files import DAY_MS, ArchiveFiles, Covered, Rows
 from stream.jobs.archive_history import covered_parts, span
 from stream.jobs.backfill import BackfillReport, claim, write_info
 from stream.settings import Settings
 from stream.state import keys
+from stream.state.closed import closed_pages
 from stream.state.keys import ROLLUPS, Tag
 from stream.stock import levels_block
 from stream.topics import INVENTORY
@@ -79,7 +80,11 @@ def restore_archive(
             since_ms = max(start_ms, min(part.first_ms, end_ms))
             for day_ms in range(since_ms // DAY_MS * DAY_MS, end_ms, DAY_MS):
                 rows = files.read(tag, day_ms).within(since_ms, end_ms)
-                blobs = {keys.of(tag, "closed", at): blob for at, blob in blocks(rows, part.series)}
+                blobs = {
+                    keys.of(tag, *path): page
+                    for at_ms, values_SF in blocks(rows, part.series)
+                    for path, page in closed_pages(at_ms, values_SF).items()
+                }
                 if blobs:
                     client.mset(blobs)
             mark: Mapping[str, str] = {}
@@ -105,13 +110,12 @@ def restore_archive(
     )
 
 
-def blocks(rows: Rows, series: list[str]) -> list[tuple[int, bytes]]:
-    """Start and bytes of each stored block, of as many slots as it had.
+def blocks(rows: Rows, series: list[str]) -> list[tuple[int, NDArray[np.float32]]]:
+    """Start and values [S, F] of each stored block, of as many slots as it had.
 
     >>> one_RF = np.ones((1, N_FEATURES), np.float32)
     >>> rows = Rows(np.array([60]), np.array(["b"], object), one_RF, {60: 2})
-    >>> [(start, unpack_block(blob)[:, 0].tolist())
-    ...  for start, blob in blocks(rows, ["a", "b", "c"])]
+    >>> [(start, values_SF[:, 0].tolist()) for start, values_SF in blocks(rows, ["a", "b", "c"])]
     [(60, [0.0, 1.0])]
     """
     slot_of = {name: slot for slot, name in enumerate(series)}
@@ -121,14 +125,14 @@ def blocks(rows: Rows, series: list[str]) -> list[tuple[int, bytes]]:
         low, high = np.searchsorted(rows.start_R, [start, start + 1])
         values_SF = np.zeros((length, N_FEATURES), np.float32)
         values_SF[slot_R[low:high]] = rows.values_RF[low:high]
-        result.append((start, pack_block(values_SF)))
+        result.append((start, values_SF))
     return result
 
 
 def levels_at_end(last: Rows, series: list[str]) -> bytes:
     """The stock's levels after the last bucket, given its rows; empty where none is known."""
-    values_SF = [unpack_block(blob) for _, blob in blocks(last, series)]
-    known = [part_SF[:, STOCK] for part_SF in values_SF if part_SF[:, STOCK].any()]
+    stock = [values_SF[:, STOCK] for _, values_SF in blocks(last, series)]
+    known = [stock_S for stock_S in stock if stock_S.any()]
     return levels_block(known[-1]) if known else b""
 
 

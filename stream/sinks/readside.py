@@ -8,17 +8,21 @@ raises ServiceUnavailable when the store does not answer.
 import json
 from typing import Any
 
-import numpy as np
 import redis.asyncio as aioredis
 
 from model.contract import QuantileForecast
 from stream.state import keys
+from stream.state.forecasts import BAND_BYTES, pack_bands, pack_forecast, row_bytes
 from stream.state.keys import Tag
+from stream.state.pages import cut, paths
+from stream.state.port import Path
 from stream.state.redis import store_answers
 
-#: Quantiles kept of the forecast one step ahead.
-AHEAD_QUANTILES = (0.1, 0.5, 0.9)
 STATS_EXPIRE_S = 10
+#: How long a worker keeps what was forecast one step ahead: as far back as charts go.
+AHEAD_RETENTION_MS = 7 * 86_400_000
+#: Buckets behind retention whose bands are deleted at least once: origins may come in leaps.
+_LOOK_BACK = 512
 
 
 class ReadSide:
@@ -27,6 +31,7 @@ class ReadSide:
     def __init__(self, client: aioredis.Redis, *, ahead_retention_ms: int) -> None:
         self._client = client
         self._ahead_retention_ms = ahead_retention_ms
+        self._kept_from_ms: dict[Tag, int] = {}
 
     async def info(self, info: dict[str, Any]) -> None:
         """Say what this deployment looks like; labels of an earlier writer are kept."""
@@ -54,29 +59,49 @@ class ReadSide:
             "series": len(forecast.units_SHQ),
             "horizon": forecast.units_SHQ.shape[1],
         }
-        columns = [
-            int(np.argmin(np.abs(np.array(forecast.quantiles) - q))) for q in AHEAD_QUANTILES
-        ]
-        ahead = forecast.units_SHQ[:, 0, columns].astype("<f2")
         with store_answers():
-            await self._replace(tag, header, forecast, ahead.tobytes())
+            await self._replace(tag, header, forecast)
 
-    async def _replace(
-        self, tag: Tag, header: dict[Any, Any], forecast: QuantileForecast, ahead: bytes
-    ) -> None:
-        origin = forecast.origin_ms
+    async def ahead(self, tag: Tag, forecast: QuantileForecast, *, origin_ms: int) -> None:
+        """Keep what was forecast one step ahead of an earlier origin."""
+        with store_answers():
+            await self._client.mset(_bands(tag, forecast, origin_ms))
+
+    async def _replace(self, tag: Tag, header: dict[Any, Any], forecast: QuantileForecast) -> None:
+        size, horizon, n_quantiles = forecast.units_SHQ.shape
+        pages = _pages(
+            tag, ("forecast", "rows"), pack_forecast(forecast), row_bytes(horizon, n_quantiles)
+        ) | _bands(tag, forecast, forecast.origin_ms)
+        expired = [
+            path
+            for start_ms in self._expired(tag, forecast)
+            for path in paths(("ahead", start_ms), size, BAND_BYTES)
+        ]
         async with self._client.pipeline(transaction=True) as block:
             block.hset(keys.of(tag, "forecast"), mapping=header)
-            block.set(keys.of(tag, "forecast", "units"), forecast.units_SHQ.astype("<f4").tobytes())
-            block.set(
-                keys.of(tag, "forecast", "cumulative"),
-                forecast.cumulative_SHQ.astype("<f4").tobytes(),
-            )
-            block.set(keys.of(tag, "ahead", origin), ahead)
-            block.delete(keys.of(tag, "ahead", origin - self._ahead_retention_ms))
+            block.mset(pages)
+            block.delete(*(keys.of(tag, *path) for path in expired))
             await block.execute()
+
+    def _expired(self, tag: Tag, forecast: QuantileForecast) -> range:
+        """Starts of the bands that retention has passed over since this was asked last."""
+        kept_from_ms = forecast.origin_ms - self._ahead_retention_ms + forecast.bucket_ms
+        default_ms = kept_from_ms - _LOOK_BACK * forecast.bucket_ms
+        since_ms = max(self._kept_from_ms.get(tag, default_ms), default_ms)
+        self._kept_from_ms[tag] = kept_from_ms
+        return range(
+            min(since_ms, kept_from_ms - forecast.bucket_ms), kept_from_ms, forecast.bucket_ms
+        )
 
     async def stats(self, worker_id: str, stats: dict[str, Any]) -> None:
         """Publish one worker's counters; they expire when the worker is gone."""
         with store_answers():
             await self._client.set(keys.stats(worker_id), json.dumps(stats), ex=STATS_EXPIRE_S)
+
+
+def _pages(tag: Tag, path: Path, block: bytes, row: int) -> dict[Any, Any]:
+    return {keys.of(tag, *page): rows for page, rows in cut(path, block, row).items()}
+
+
+def _bands(tag: Tag, forecast: QuantileForecast, origin_ms: int) -> dict[Any, Any]:
+    return _pages(tag, ("ahead", origin_ms), pack_bands(forecast), BAND_BYTES)

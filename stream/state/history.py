@@ -1,9 +1,14 @@
-"""Closed buckets of a partition out of Redis, as one array: what a model is warmed up with.
+"""Closed buckets of a partition out of Redis: what a model is warmed up with, or trained on.
 
-One pipelined read a call. Used by the worker's serving thread and by the trainer, so the client is
-synchronous. Axes: T = buckets, S = series slots, F = features.
+`read_history` hands them out in portions and fetches the next one while the caller works on this
+one, so that weeks of a large partition are never in memory at once; `load_history` is all of them
+as one array. Used by the worker's serving thread and by the trainer: the client is synchronous.
+
+Axes: T = buckets, S = series slots, F = features.
 """
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,23 +16,67 @@ import numpy as np
 import redis
 from numpy.typing import NDArray
 
-from stream.features.block import unpack_into
 from stream.features.definitions import N_FEATURES
 from stream.state import keys
+from stream.state.closed import closed_paths, paste_closed
 from stream.state.keys import Tag
 
-#: Blocks fetched in one round trip.
-_CHUNK = 256
+#: Pages fetched in one round trip, 20 MB at most; no portion is larger.
+_CHUNK_PAGES = 256
 
 
 @dataclass(frozen=True, slots=True)
 class StoredHistory:
-    """Closed buckets ``[start_ms, end_ms)`` of all series of a partition; silent ones are zero."""
+    """Closed buckets ``[start_ms, end_ms)`` of all series of a partition; silent ones are zero.
+
+    `whole` says that no portion follows this one.
+    """
 
     start_ms: int
     end_ms: int
     series: list[str]
     values_TSF: NDArray[np.float32]
+    whole: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    starts: range
+    series: list[str]
+
+    @property
+    def end_ms(self) -> int:
+        return self.starts.stop
+
+
+def read_history(
+    client: redis.Redis,
+    tag: Tag,
+    *,
+    bucket_ms: int,
+    from_ms: int | None = None,
+    to_ms: int | None = None,
+) -> Iterator[StoredHistory]:
+    """Stored buckets from `from_ms` to `to_ms` (default: all), oldest first, in portions."""
+    span = _span(client, tag, bucket_ms=bucket_ms, from_ms=from_ms, to_ms=to_ms)
+    if span is None:
+        return
+    size = _blocks_a_trip(len(span.series))
+    portions = [span.starts[at : at + size] for at in range(0, len(span.starts), size)]
+
+    def fetch(starts: range) -> NDArray[np.float32]:
+        values_TSF = np.zeros((len(starts), len(span.series), N_FEATURES), np.float32)
+        _read_into(client, tag, starts, values_TSF)
+        return values_TSF
+
+    with ThreadPoolExecutor(1, thread_name_prefix="history") as ahead:
+        coming = ahead.submit(fetch, portions[0])
+        for number, starts in enumerate(portions, start=1):
+            values_TSF = coming.result()
+            if number < len(portions):
+                coming = ahead.submit(fetch, portions[number])
+            whole = number == len(portions)
+            yield StoredHistory(starts[0], starts.stop, span.series, values_TSF, whole)
 
 
 def load_history(
@@ -39,6 +88,20 @@ def load_history(
     to_ms: int | None = None,
 ) -> StoredHistory | None:
     """Stored buckets from `from_ms` to `to_ms` (default: all); None when nothing has closed yet."""
+    span = _span(client, tag, bucket_ms=bucket_ms, from_ms=from_ms, to_ms=to_ms)
+    if span is None:
+        return None
+    values_TSF = np.zeros((len(span.starts), len(span.series), N_FEATURES), np.float32)
+    size = _blocks_a_trip(len(span.series))
+    for at in range(0, len(span.starts), size):
+        _read_into(client, tag, span.starts[at : at + size], values_TSF[at : at + size])
+    return StoredHistory(span.starts[0], span.end_ms, span.series, values_TSF)
+
+
+def _span(
+    client: redis.Redis, tag: Tag, *, bucket_ms: int, from_ms: int | None, to_ms: int | None
+) -> _Span | None:
+    """Which of the buckets asked for are stored, and of which series."""
     with client.pipeline(transaction=True) as block:
         block.hmget(keys.of(tag, "meta"), "first_bucket_ms", "closed_through_ms")
         block.lrange(keys.of(tag, "series"), 0, -1)
@@ -49,13 +112,19 @@ def load_history(
     end_ms = int(through) if to_ms is None else min(int(through), to_ms)
     if end_ms <= start_ms:
         return None
-    series = [name.decode() for name in names]
-    starts = range(start_ms, end_ms, bucket_ms)
-    values_TSF = np.zeros((len(starts), len(series), N_FEATURES), np.float32)
-    for at in range(0, len(starts), _CHUNK):
-        chunk = starts[at : at + _CHUNK]
-        blobs: list[Any] = client.mget([keys.of(tag, "closed", start) for start in chunk])
-        for t, blob in enumerate(blobs, start=at):
-            if blob:
-                unpack_into(values_TSF[t], blob)
-    return StoredHistory(start_ms, end_ms, series, values_TSF)
+    return _Span(range(start_ms, end_ms, bucket_ms), [name.decode() for name in names])
+
+
+def _blocks_a_trip(n_series: int) -> int:
+    return max(1, _CHUNK_PAGES // len(closed_paths(0, n_series)))
+
+
+def _read_into(
+    client: redis.Redis, tag: Tag, starts: range, values_TSF: NDArray[np.float32]
+) -> None:
+    """One round trip: the blocks at `starts` over zeros."""
+    n_pages = len(closed_paths(0, values_TSF.shape[1]))
+    paths = [path for start in starts for path in closed_paths(start, values_TSF.shape[1])]
+    pages: list[Any] = client.mget([keys.of(tag, *path) for path in paths])
+    for t, values_SF in enumerate(values_TSF):
+        paste_closed(pages[t * n_pages : (t + 1) * n_pages], values_SF)

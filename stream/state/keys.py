@@ -15,20 +15,23 @@ any layout change: two builds that disagree never read each other's bytes.
     sc2:{p}:categories        hash SKU → category
     sc2:{p}:open:<start_ms>   int64 [slots × F], sums of an open bucket
     sc2:{p}:closed:<start_ms> [slots × 40 bytes], see stream/features/block.py; absent = all
-                              zeros; shorter = zeros after
+                              zeros; shorter = zeros after (pages)
     sc2:{p}:levels            int64 [slots × 4], the newest reading of the stock that is closed: its
                               event time; on hand, on order, lead time in ms plus one, 0 = not told
     sc2:{p}:readings:<start_ms>  int64 [readings × 5], of an open bucket in log order: slot, then
                               as in levels
-    sc2:{p}:partial:<start_ms>   JSON roll-up → F integer sums of a closed bucket; absent = nothing
+    sc2:{p}:partial:<start_ms>   deflated JSON roll-up → F integer sums of a closed bucket; absent =
+                              nothing
     sc2:{p}:visitors:<start_ms>  8-byte hashes of (series, visitor) seen in an open bucket
     sc2:{p}:ids:<topic>:<start_ms>  8-byte hashes of event ids, one segment of the dedup window
+    sc2:{p}:states            JSON: model_id, through_ms, file of the kept states (snapshots.py)
     sc2:{p}:forecast          hash: origin_ms, model_id, watermark_ms, emitted_ms, series …
-    sc2:{p}:forecast:units    float32 [slots × H × Q]
-    sc2:{p}:forecast:cumulative  float32 [slots × H × Q]
-    sc2:{p}:ahead:<start_ms>  float16 [slots × 3], quantiles 0.1, 0.5, 0.9, forecast one step ahead
+    sc2:{p}:forecast:rows     [slots × row] of the newest forecast, see forecasts.py (pages)
+    sc2:{p}:ahead:<start_ms>  [slots × 4 bytes], quantiles 0.1, 0.5, 0.9, forecast one step ahead,
+                              see forecasts.py (pages)
 
-All numbers are little-endian, rows are contiguous.
+All numbers are little-endian, rows are contiguous. *Pages*: the block is cut by `pages.py`, page 0
+lies under the key itself, page k under the key with `:k` appended.
 """
 
 from typing import Final

@@ -5,10 +5,10 @@ import json
 import numpy as np
 
 from stream.features.accumulator import OpenBucket
-from stream.features.block import unpack_into
 from stream.features.definitions import N_FEATURES
 from stream.partition import DEDUPED, INPUTS, Closed, Partition
 from stream.settings import WindowSettings
+from stream.state.closed import closed_paths, paste_closed
 from stream.state.keys import Tag
 from stream.state.port import Path, StateStore
 
@@ -26,6 +26,9 @@ async def restore(
     for name in ("first_bucket_ms", "closed_through_ms", "emitted_through_ms", "heartbeat_ms"):
         if name in meta:
             setattr(partition, name, int(meta[name]))
+    if partition.first_bucket_ms is not None and partition.closed_through_ms is not None:
+        span_ms = partition.first_bucket_ms, partition.closed_through_ms
+        partition.saved_span = range(*span_ms, window.bucket)
     for name, value in meta.items():
         if name.startswith("offset:"):
             partition.positions[name.removeprefix("offset:")] = int(value)
@@ -57,11 +60,9 @@ async def restore(
 
 async def stored_closes(store: StateStore, tag: Tag, n_series: int, starts: range) -> list[Closed]:
     """Closed buckets as stored, for publishing them again; equal to what was published before."""
-    blobs = await store.blobs(tag, [("closed", start) for start in starts])
     closed = []
-    for start, blob in zip(starts, blobs, strict=True):
+    for start in starts:
         values_SF = np.zeros((n_series, N_FEATURES), np.float32)
-        if blob:
-            unpack_into(values_SF, blob)
+        paste_closed(await store.blobs(tag, closed_paths(start, n_series)), values_SF)
         closed.append(Closed(start, values_SF, {}))
     return closed

@@ -13,6 +13,7 @@ from stream.features.block import PACKED_BYTES, unpack_block
 from stream.features.definitions import REVENUE, UNITS
 from stream.feed.reader import Reader
 from stream.state import keys
+from stream.state.forecasts import row_bytes, unpack_forecast
 from tests.seeding import HOUR_MS, START_MS, Shop, stocked
 
 pytestmark = pytest.mark.integration
@@ -113,8 +114,12 @@ def test_a_forecast_is_of_one_moment_and_complete(shop: Shop) -> None:
     assert forecast is not None
     assert forecast.origin_ms == shop.closed_through_ms
     assert forecast.units_HQ.shape == (24, 9)
-    stored = np.frombuffer(shop.redis.get(keys.of(tag, "forecast", "units")), "<f4")
-    assert forecast.units_HQ.tolist() == stored.reshape(-1, 24, 9)[slot].tolist()
+    block = shop.redis.get(keys.of(tag, "forecast", "rows"))
+    row = block[slot * row_bytes(24, 9) :][: row_bytes(24, 9)]
+    stored = unpack_forecast(row, horizon=24, n_quantiles=9)
+    assert stored is not None
+    assert forecast.units_HQ.tolist() == stored[0].tolist()
+    assert forecast.cumulative_HQ.tolist() == stored[1].tolist()
     assert (np.diff(forecast.units_HQ, axis=1) >= 0).all()
 
 

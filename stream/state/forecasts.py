@@ -1,0 +1,108 @@
+"""Forecasts as the store keeps them: 16 bits a quantile, and 4 bytes for a band of the past.
+
+A forecast row is two float32 units (powers of two, of the buckets and of the running sums) and then
+float16 [2 × H × Q] in multiples of them: within 0.05 % of the value, monotone as the values are,
+without bound. The band of a past bucket, which only charts draw, is one word of three codes.
+
+Axes: S = series slots, H = horizon, Q = quantiles.
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.contract import QuantileForecast
+
+Floats = NDArray[np.float32]
+
+#: Quantiles kept of the forecast one step ahead, and the bytes they take.
+BAND_QUANTILES: Final = (0.1, 0.5, 0.9)
+BAND_BYTES: Final = 4
+
+_HEADER: Final = 8
+_LARGEST: Final = 32_768.0
+#: A band is three logarithmic codes; the greatest stands for `_MOST` units, `_NOTHING` for no band.
+_BITS: Final = 10
+_MOST_CODE: Final = (1 << _BITS) - 1
+_MOST: Final = 1e9
+_FINENESS: Final = 8.0
+_LOG_MOST: Final = float(np.log1p(_MOST * _FINENESS))
+_NOTHING: Final = 0xFFFFFFFF
+
+
+def row_bytes(horizon: int, n_quantiles: int) -> int:
+    """Bytes of one series' forecast.
+
+    >>> row_bytes(24, 9)
+    872
+    """
+    return _HEADER + 4 * horizon * n_quantiles
+
+
+def pack_forecast(forecast: QuantileForecast) -> bytes:
+    """Rows of all series, one after the other."""
+    size, horizon, n_quantiles = forecast.units_SHQ.shape
+    rows_SB = np.empty((size, row_bytes(horizon, n_quantiles)), np.uint8)
+    half = 2 * horizon * n_quantiles
+    for place, values_SHQ in enumerate((forecast.units_SHQ, forecast.cumulative_SHQ)):
+        flat_SV = values_SHQ.reshape(size, -1)
+        unit_S = _units(flat_SV)
+        if (unit_S != 1).any():
+            flat_SV = flat_SV / unit_S[:, None]
+        rows_SB[:, 4 * place : 4 * place + 4] = unit_S[:, None].view(np.uint8)
+        at = _HEADER + place * half
+        rows_SB[:, at : at + half] = flat_SV.astype("<f2").view(np.uint8)
+    return rows_SB.tobytes()
+
+
+def unpack_forecast(row: bytes, *, horizon: int, n_quantiles: int) -> tuple[Floats, Floats] | None:
+    """Buckets [H, Q] and running sums [H, Q] of one series; None where there is no such row.
+
+    >>> units_SHQ = np.array([[[1.0, 2.0], [3.0, 9e6]]], np.float32)
+    >>> row = pack_forecast(QuantileForecast(0, 1, (0.1, 0.9), units_SHQ, units_SHQ, ""))
+    >>> units_HQ, _ = unpack_forecast(row, horizon=2, n_quantiles=2)
+    >>> units_HQ.tolist()
+    [[1.0, 2.0], [3.0, 9003008.0]]
+    """
+    if len(row) != row_bytes(horizon, n_quantiles):
+        return None
+    unit_2 = np.frombuffer(row, "<f4", 2)
+    values_2HQ = np.frombuffer(row, "<f2", offset=_HEADER).reshape(2, horizon, n_quantiles)
+    units_HQ, cumulative_HQ = values_2HQ.astype(np.float32) * unit_2[:, None, None]
+    return units_HQ, cumulative_HQ
+
+
+def _units(flat_SV: Floats) -> Floats:
+    """Least power of two [S], 1 at least, that brings each row into float16's range."""
+    most_S = np.maximum(flat_SV.max(axis=1, initial=0.0) / _LARGEST, 1.0)
+    units_S: Floats = np.exp2(np.ceil(np.log2(most_S))).astype("<f4")
+    return units_S
+
+
+def pack_bands(forecast: QuantileForecast) -> bytes:
+    """One word a series: its forecast's first step at `BAND_QUANTILES`, within 1.2 %.
+
+    Zero stays zero and order is kept.
+    """
+    known_Q = np.array(forecast.quantiles)
+    words_S = np.zeros(len(forecast.units_SHQ), "<u4")
+    for place, q in enumerate(BAND_QUANTILES):
+        values_S = forecast.units_SHQ[:, 0, int(np.argmin(np.abs(known_Q - q)))]
+        share_S = np.log1p(np.minimum(values_S, _MOST) * _FINENESS) / _LOG_MOST
+        words_S |= np.rint(share_S * _MOST_CODE).astype("<u4") << np.uint32(place * _BITS)
+    return words_S.tobytes()
+
+
+def unpack_bands(packed: bytes) -> Floats:
+    r"""Bands [rows, 3]; NaN for a row of all ones, which says that nothing was forecast.
+
+    >>> unpack_bands(bytes(4) + b"\xff" * 4).tolist()
+    [[0.0, 0.0, 0.0], [nan, nan, nan]]
+    """
+    words_S = np.frombuffer(packed, "<u4")
+    shift_3 = np.arange(len(BAND_QUANTILES), dtype=np.uint32) * np.uint32(_BITS)
+    code_S3 = (words_S[:, None] >> shift_3) & np.uint32(_MOST_CODE)
+    bands_S3: Floats = (np.expm1(code_S3 * (_LOG_MOST / _MOST_CODE)) / _FINENESS).astype(np.float32)
+    bands_S3[words_S == np.uint32(_NOTHING)] = np.nan
+    return bands_S3

@@ -1,0 +1,190 @@
+"""States that outlive a worker: a restart goes on where the states were kept, or from the history.
+
+Axes: T = buckets, S = series, F = features.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from redis import Redis
+
+from model.config import ModelConfig
+from model.contract import QuantileForecast
+from model.incremental import NetworkForecaster
+from model.networks.quantile import QuantileNetwork
+from stream.serving import KEEP_EVERY, Serving
+from stream.snapshots import Snapshots
+from stream.state import keys
+from stream.state.history import StoredHistory
+from tests.unit.model.cases import HOUR_MS, START_MS, awkward
+
+pytestmark = pytest.mark.integration
+
+_NAMES, VALUES_TSF = awkward(120)
+
+
+class Store:
+    """Stored history in portions of seven buckets, and which of it was asked for."""
+
+    def __init__(self) -> None:
+        self.kept_from = 0
+        self.read = 0
+
+    def history(
+        self, tag: keys.Tag, from_ms: int | None, to_ms: int | None
+    ) -> Iterator[StoredHistory]:
+        first = self.kept_from if from_ms is None else (from_ms - START_MS) // HOUR_MS
+        last = len(VALUES_TSF) if to_ms is None else (to_ms - START_MS) // HOUR_MS
+        first = max(first, self.kept_from)
+        for at in range(first, last, 7):
+            stop = min(at + 7, last)
+            self.read += stop - at
+            yield StoredHistory(
+                START_MS + at * HOUR_MS, START_MS + stop * HOUR_MS,
+                _NAMES, VALUES_TSF[at:stop], stop == last,
+            )  # fmt: skip
+
+
+def forecaster(model_id: str = "m", architecture: str = "lstm") -> NetworkForecaster:
+    torch.manual_seed(1)
+    config = ModelConfig(horizon=4, bucket_ms=HOUR_MS, hidden=8, architecture=architecture)  # type: ignore[arg-type]
+    return NetworkForecaster(QuantileNetwork(config), model_id)
+
+
+def at(buckets: int) -> int:
+    return START_MS + buckets * HOUR_MS
+
+
+def advance(serving: Serving, buckets: int) -> QuantileForecast:
+    forecast = serving.advance(0, at(buckets))
+    assert forecast is not None
+    return forecast
+
+
+def same(a: QuantileForecast, b: QuantileForecast) -> bool:
+    return bool(
+        a.origin_ms == b.origin_ms
+        and (a.units_SHQ == b.units_SHQ).all()
+        and (a.cumulative_SHQ == b.cumulative_SHQ).all()
+    )
+
+
+def whole() -> Serving:
+    """A worker that has read everything, in one go."""
+    return Serving(forecaster(), Store().history, bucket_ms=HOUR_MS)
+
+
+def kept_after(redis: Redis, folder: Path, buckets: int, *, architecture: str = "lstm") -> None:
+    """A worker that served through so many buckets, and ended."""
+    snapshots = Snapshots(redis, str(folder))
+    serving = Serving(
+        forecaster(architecture=architecture), Store().history,
+        bucket_ms=HOUR_MS, snapshots=snapshots,
+    )  # fmt: skip
+    advance(serving, buckets)
+    snapshots.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "registry" / "states"
+
+
+@pytest.mark.parametrize("architecture", ["lstm", "gru"])
+def test_a_restart_goes_on_bit_for_bit(
+    redis_client: Redis, folder: Path, architecture: str
+) -> None:
+    """From the kept states, over only what has closed since, to the same forecast."""
+    kept_after(redis_client, folder, 90, architecture=architecture)
+    unbroken = Serving(forecaster(architecture=architecture), Store().history, bucket_ms=HOUR_MS)
+    before = advance(unbroken, 90)
+    store = Store()
+    serving = Serving(
+        forecaster(architecture=architecture), store.history, bucket_ms=HOUR_MS,
+        snapshots=Snapshots(redis_client, str(folder)),
+    )  # fmt: skip
+
+    assert same(advance(serving, 90), before)
+    assert store.read == 1
+    assert same(advance(serving, 97), advance(unbroken, 97))
+
+
+def test_states_are_kept_now_and_then_only(redis_client: Redis, folder: Path) -> None:
+    """Not at every close, and one file a partition is left."""
+    snapshots = Snapshots(redis_client, str(folder))
+    serving = Serving(forecaster(), Store().history, bucket_ms=HOUR_MS, snapshots=snapshots)
+    through = []
+    for buckets in range(2, 3 * KEEP_EVERY):
+        advance(serving, buckets)
+        while not all(saving.done() for saving in snapshots._saving.values()):
+            pass
+        text = redis_client.get(keys.of(0, "states"))
+        assert isinstance(text, bytes)
+        through.append(json.loads(text)["through_ms"])
+
+    assert sorted(set(through)) == [at(1), at(1 + KEEP_EVERY), at(1 + 2 * KEEP_EVERY)]
+    assert len(list(folder.iterdir())) == 1
+
+
+@pytest.mark.parametrize("fault", ["other model", "store emptied", "file torn", "file gone"])
+def test_states_that_do_not_hold_cost_a_warm_up_and_nothing_else(
+    redis_client: Redis, folder: Path, fault: str
+) -> None:
+    """Another model's, another store's, damaged or lost ones: the history is read instead."""
+    kept_after(redis_client, folder, 90)
+    (file,) = folder.iterdir()
+    if fault == "store emptied":
+        redis_client.flushdb()
+    elif fault == "file torn":
+        file.write_bytes(file.read_bytes()[:-50])
+    elif fault == "file gone":
+        file.unlink()
+    store = Store()
+    model_id = "another" if fault == "other model" else "m"
+    serving = Serving(
+        forecaster(model_id), store.history, bucket_ms=HOUR_MS,
+        snapshots=Snapshots(redis_client, str(folder)),
+    )  # fmt: skip
+
+    assert same(advance(serving, 91), advance(whole(), 91))
+    assert store.read == 91
+
+
+def test_states_newer_or_older_than_the_store_are_left(redis_client: Redis, folder: Path) -> None:
+    """A store that fell back, or that keeps nothing from when the states are."""
+    kept_after(redis_client, folder, 90)
+    snapshots = Snapshots(redis_client, str(folder))
+    back = Serving(forecaster(), Store().history, bucket_ms=HOUR_MS, snapshots=snapshots)
+    assert same(advance(back, 60), advance(whole(), 60))
+
+    kept_after(redis_client, folder, 60)
+    late = Store()
+    late.kept_from = 80
+    serving = Serving(forecaster(), late.history, bucket_ms=HOUR_MS, snapshots=snapshots)
+    fresh = Store()
+    fresh.kept_from = 80
+    expected = Serving(forecaster(), fresh.history, bucket_ms=HOUR_MS)
+    assert same(advance(serving, 100), advance(expected, 100))
+
+
+def test_a_read_that_breaks_off_is_taken_up_again(redis_client: Redis, folder: Path) -> None:
+    """The store goes away between two portions: the next try goes on behind the last one."""
+    store = Store()
+    broken = True
+
+    def history(tag: keys.Tag, from_ms: int | None, to_ms: int | None) -> Iterator[StoredHistory]:
+        for number, portion in enumerate(store.history(tag, from_ms, to_ms)):
+            if broken and number == 3:
+                raise ConnectionError("gone")
+            yield portion
+
+    serving = Serving(forecaster(), history, bucket_ms=HOUR_MS)
+    with pytest.raises(ConnectionError):
+        serving.advance(0, at(100))
+    broken = False
+
+    assert same(advance(serving, 100), advance(whole(), 100))
+    assert store.read <= 100 + 2 * 7
