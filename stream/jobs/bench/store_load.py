@@ -17,7 +17,7 @@ import redis.asyncio as aioredis
 from numpy.typing import NDArray
 
 from model.incremental import Forecaster
-from stream.codecs import ClickColumns, OrderColumns
+from stream.columns import ClickColumns, OrderColumns
 from stream.features.accumulator import OpenBucket
 from stream.features.definitions import (
     CARTS,
