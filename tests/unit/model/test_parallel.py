@@ -22,7 +22,6 @@ def _told(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, torch.Tens
     return told, load_file(folder / f"{name}.safetensors")
 
 
-@pytest.mark.timeout(120)
 def test_two_processes_have_the_losses_and_weights_of_one(tmp_path: Path) -> None:
     """Same global batch, same loss: gradients are summed over lanes, not averaged by process."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]

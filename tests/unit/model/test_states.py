@@ -32,6 +32,7 @@ def test_restore_then_step_is_the_step_without_it_bit_for_bit(architecture: str)
 
     expected = _next(forecaster, states)
     restored = forecaster.restore(snapshot)
+    assert restored.last_ms == START_MS + 59 * HOUR_MS
     made = _next(forecaster, restored)
 
     assert restored.size == 9
