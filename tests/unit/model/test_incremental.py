@@ -41,10 +41,12 @@ def forecaster(request: pytest.FixtureRequest) -> Forecaster:
     return of_fixed_shape(made) if variant == "fixed_shape" else made
 
 
-@pytest.fixture(params=ARCHITECTURES)
+@pytest.fixture(params=[*ARCHITECTURES, "lstm-fixed_shape"])
 def network(request: pytest.FixtureRequest) -> NetworkForecaster:
-    """Every architecture."""
-    return untrained(architecture=request.param)
+    """Every architecture, and the way a GPU steps one."""
+    architecture, _, variant = request.param.partition("-")
+    made = untrained(architecture=architecture)
+    return of_fixed_shape(made) if variant else made
 
 
 def _step_through(forecaster: Forecaster, values_TSF: Floats) -> QuantileForecast:
