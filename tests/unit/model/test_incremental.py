@@ -125,6 +125,18 @@ def test_empty_history_before_a_series_begins_leaves_no_trace(network: NetworkFo
     _assert_same(_step_through(network, values_TSF), forecast)
 
 
+def test_a_series_that_has_not_begun_carries_nothing(network: NetworkForecaster) -> None:
+    values_TSF = real_hours(days=1, series=4)
+    values_TSF[:, 0, 0], values_TSF[:, 1:] = 3, 0
+    states = network.new_states(4)
+    for t, values_SF in enumerate(values_TSF[:5]):
+        network.step(states, values_SF, START_MS + t * HOUR_MS)
+
+    for part in states.state:
+        assert part[0].abs().max() > 0
+        assert part[1:].abs().max() == 0
+
+
 def test_a_series_that_joins_late_forecasts_as_if_it_had_always_been_there(
     forecaster: Forecaster,
 ) -> None:
