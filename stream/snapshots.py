@@ -18,14 +18,16 @@ import structlog
 from redis.exceptions import RedisError
 
 from model.errors import ModelError
-from model.incremental import Forecaster, States
-from model.snapshot import dump_states, load_states
+from model.incremental import Forecaster, NetworkForecaster, States
+from model.states import NetworkStates
 from stream.state import keys
 from stream.state.keys import Tag
 
 log = structlog.get_logger(__name__)
 
 _POINTER: Final = "states"
+#: States of a series longer than this are not kept: a transformer's are as long as its history.
+MAX_BYTES: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +55,13 @@ class Snapshots:
             pointer = self._pointer(tag)
             if pointer is None or pointer["model_id"] != forecaster.model_id:
                 return None
-            states = load_states(forecaster, self._fs.cat_file(self._at(pointer["file"])))
+            if not isinstance(forecaster, NetworkForecaster):
+                return None
+            states = forecaster.restore(self._fs.cat_file(self._at(pointer["file"])))
+            return Kept(states, pointer["through_ms"])
         except (RedisError, OSError, ModelError, KeyError, ValueError) as error:
             log.warning("states_not_loaded", partition=tag, reason=str(error))
             return None
-        return None if states is None else Kept(states, pointer["through_ms"])
 
     def save(self, tag: Tag, forecaster: Forecaster, states: States, through_ms: int) -> bool:
         """Copy the states and begin to write them; False when the last ones are still on the way.
@@ -67,9 +71,9 @@ class Snapshots:
         saving = self._saving.get(tag)
         if saving is not None and not saving.done():
             return False
-        payload = dump_states(states)
-        if payload is not None:
+        if isinstance(states, NetworkStates) and states.bytes_per_series <= MAX_BYTES:
             model_id = forecaster.model_id
+            payload = states.snapshot(model_id)
             self._saving[tag] = self._thread.submit(self._write, tag, model_id, payload, through_ms)
         return True
 
