@@ -251,7 +251,7 @@ def test_a_worker_told_to_stop_publishes_what_it_has_closed(
     worker = WorkerProcess(deployment, tmp_path / "worker.log")
     try:
         wait_until(
-            lambda: redis_client.hget("sc1:{r}:meta", "closed_through_ms") is not None, "a close"
+            lambda: redis_client.hget("sc2:{r}:meta", "closed_through_ms") is not None, "a close"
         )
         assert worker.stop() == 0
     finally:
