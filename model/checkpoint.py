@@ -35,7 +35,10 @@ def input_hash(config: ModelConfig) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a checkpoint says of itself; `span_ms` is the half-open span of the data behind it."""
+    """What a checkpoint says of itself; `span_ms` is the half-open span of the data behind it.
+
+    `parent` is the model whose weights the training began with, `code_version` the build it ran in.
+    """
 
     format_version: int
     model_id: str
@@ -52,6 +55,8 @@ class Manifest:
     metrics: dict[str, float]
     weights_sha256: str
     weights_bytes: int
+    parent: str | None = None
+    code_version: str = ""
 
     def to_json(self) -> bytes:
         """Indented JSON."""
@@ -76,7 +81,7 @@ class Manifest:
             raise CorruptCheckpoint(f"the manifest cannot be read: {error}") from error
 
 
-def dump(trained: Trained) -> tuple[bytes, Manifest]:
+def dump(trained: Trained, *, code_version: str = "") -> tuple[bytes, Manifest]:
     """Weights and manifest of a trained network; the model id follows from the content.
 
     Raises CorruptCheckpoint for NaN or infinite weights.
@@ -103,6 +108,8 @@ def dump(trained: Trained) -> tuple[bytes, Manifest]:
         metrics=trained.metrics,
         weights_sha256=digest,
         weights_bytes=len(payload),
+        parent=trained.parent,
+        code_version=code_version,
     )
     return payload, manifest
 

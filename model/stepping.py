@@ -55,11 +55,21 @@ class Stepper(Protocol):
 
 
 class BlockStepper:
-    """Steps on a CPU, `threads` chunks at a time."""
+    """Steps on a CPU, `threads` chunks at a time.
 
-    def __init__(self, network: QuantileNetwork, threads: int | None = None) -> None:
+    `on_thread` is called in each thread before its first step, to set its priority for example.
+    """
+
+    def __init__(
+        self,
+        network: QuantileNetwork,
+        threads: int | None = None,
+        *,
+        on_thread: Callable[[], None] = lambda: None,
+    ) -> None:
         self._network = network
         self._own = local()
+        self._on_thread = on_thread
         self._threads = threads or torch.get_num_threads()
         self._pool = ThreadPoolExecutor(
             self._threads,
@@ -70,6 +80,7 @@ class BlockStepper:
     def _begin_thread(self) -> None:
         torch.set_num_threads(1)
         self._own.work = Workspace()
+        self._on_thread()
 
     def carry(
         self, states: NetworkStates, values_TSF: Floats, start_ms_T: list[int], calendar_TC: Tensor

@@ -21,7 +21,7 @@ import torch
 
 from model.config import TrainConfig
 from model.dataset import History, pick_series
-from model.errors import HistoryTooShort
+from model.errors import HistoryTooShort, IncompatibleCheckpoint
 from model.learning import Place, Run
 from model.networks.quantile import QuantileNetwork
 from model.parallel import Ranks
@@ -42,12 +42,13 @@ class TrainProgress:
 
 @dataclass(slots=True)
 class Trained:
-    """A trained network and what there is to say about it."""
+    """A trained network and what there is to say about it; `parent` is the model it began with."""
 
     network: QuantileNetwork
     config: TrainConfig
     span_ms: tuple[int, int]
     metrics: dict[str, float] = field(default_factory=dict)
+    parent: str | None = None
 
 
 def require_enough(history: History, config: TrainConfig) -> int:
@@ -75,21 +76,27 @@ def train(
     progress: Callable[[TrainProgress], None] | None = None,
     *,
     run_file: RunFile | None = None,
+    start: QuantileNetwork | None = None,
 ) -> Trained:
-    """Train a network on `history`.
+    """Train a network on `history`, from the weights of `start` or from random ones.
 
     On a CPU and without `max_seconds` the same seed gives the same weights, whatever else the
     process does: the kernels run on `config.threads` threads of their own. With `run_file` the run
     goes on from the state kept there, if there is one, keeps its own there at every validation and
     when it is interrupted, and removes it when it is over. Processes that have `joined` train one
-    network together. Raises HistoryTooShort, InvalidValues, and CorruptCheckpoint for a state that
-    cannot be read.
+    network together. `start` stays as it is. Raises HistoryTooShort, InvalidValues,
+    CorruptCheckpoint for a state that cannot be read, and IncompatibleCheckpoint for a `start` of
+    another configuration.
     """
+    if start is not None and start.config != config.model:
+        raise IncompatibleCheckpoint("the weights to start from are of another configuration")
     stop = Event()
     with ThreadPoolExecutor(
         1, "train", initializer=torch.set_num_threads, initargs=(config.threads,)
     ) as pool:
-        running = pool.submit(_train, history, config, progress, run_file, stop)
+        running = pool.submit(
+            _train, history, config, progress, run_file=run_file, start=start, stop=stop
+        )
         try:
             return running.result()
         finally:
@@ -100,7 +107,9 @@ def _train(
     history: History,
     config: TrainConfig,
     progress: Callable[[TrainProgress], None] | None,
+    *,
     run_file: RunFile | None,
+    start: QuantileNetwork | None,
     stop: Event,
 ) -> Trained:
     end = require_enough(history, config)
@@ -117,7 +126,10 @@ def _train(
         limit=config.max_series,
         power=config.volume_power,
     )
-    network = QuantileNetwork(config.model).to(device)
+    network = QuantileNetwork(config.model)
+    if start is not None:
+        network.load_state_dict(start.state_dict())
+    network = network.to(device)
     run = Run(network, picked, config, ranks, run_file=run_file, stop=stop)
 
     def report(place: Place) -> None:

@@ -14,7 +14,7 @@ from stream.settings import Settings, duration_text
 README = Path(__file__).parents[1] / "README.md"
 START, END = "<!-- settings -->", "<!-- /settings -->"
 #: Sections that no part of this version reads.
-UNREAD = {"alerts", "stock", "trainer"}
+UNREAD = {"alerts", "stock"}
 #: Whole milliseconds that are written as durations.
 DURATIONS = {
     "session_timeout", "bucket", "allowed_lateness", "idle_timeout", "dedup", "future_tolerance",

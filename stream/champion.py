@@ -1,27 +1,64 @@
-"""Watches the registry's champion and warms it up aside, while the model before it serves.
+"""Brings the registry's champion into service, while the model before it serves.
 
-The pointer is polled: a file and an object store alike can only be polled. Whatever goes wrong on
-the way keeps the model that serves; the reason is logged once per candidate.
+Looks when a record on the control topic says that something has changed, and now and then anyway:
+a file and an object store alike can only be polled. A new champion is loaded aside, all its states
+are warmed up by threads of low priority, it forecasts the newest close beside the model that
+serves, and only then may it take over. Whatever goes wrong on the way keeps the model that serves;
+the reason is logged once, kept in the registry's audit and shown with the statistics. A champion
+that failed is tried again, ever more seldom.
 """
 
 import asyncio
-from collections.abc import Callable
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Final
 
 import structlog
+import torch
 
+from model.contract import QuantileForecast
 from model.errors import ModelError
-from stream.errors import ServiceUnavailable, SurgecastError
+from model.incremental import Forecaster, NetworkForecaster
+from model.shadow import fault_of
+from model.stepping import BlockStepper
+from stream.errors import ChampionRefused, ServiceUnavailable, SurgecastError
 from stream.registry import Registry
-from stream.serving import Serving
+from stream.serving import Candidate, Serving
 from stream.settings import ModelSettings
 from stream.state.keys import Tag
+from stream.telemetry import SWAPS, WARM_UP
 
 log = structlog.get_logger(__name__)
 
+_NICENESS: Final = 19
+_FIRST_RETRY_S: Final = 30.0
+_LAST_RETRY_S: Final = 600.0
+#: Closes that may come in while a candidate catches up with the newest one.
+_CATCH_UPS: Final = 8
+#: Buckets that two forecasts' origins may be apart to be held against each other.
+_COMPARABLE: Final = 2
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """The last attempt to bring a champion in."""
+
+    model_id: str
+    retry_at_s: float
+    wait_s: float = _FIRST_RETRY_S
+    fault: str = ""
+
 
 class ChampionWatch:
-    """Brings the registry's champion into `serving`; `tags` names the partitions to warm up."""
+    """Brings the registry's champion into `serving`.
+
+    `tags` names the partitions to warm up, `served` reads what is served of one now.
+    """
 
     def __init__(
         self,
@@ -31,40 +68,190 @@ class ChampionWatch:
         *,
         bucket_ms: int,
         tags: Callable[[], list[Tag]],
+        served: Callable[[Tag], QuantileForecast | None],
+        clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
         self._serving = serving
         self._settings = settings
         self._bucket_ms = bucket_ms
         self._tags = tags
-        self._seen: str | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="warm-up")
+        self._served = served
+        self._clock_s = clock_s
+        self._last: _Attempt | None = None
+        self._registry_fault = ""
+        self._thread = ThreadPoolExecutor(1, "champion", initializer=step_back)
+        self._changed = asyncio.Event()
+        self._told = threading.Event()
+        #: The model that is being prepared and the share of its states that is warm.
+        self.preparing: tuple[str, float] | None = None
 
     async def run(self, *, every_s: float) -> None:
-        """Look until cancelled."""
+        """Look until cancelled: when told to by `look_now`, and every so often."""
         loop = asyncio.get_running_loop()
         while True:
+            self._changed.clear()
             await loop.run_in_executor(self._thread, self.look)
-            await asyncio.sleep(every_s)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), every_s)
+
+    def look_now(self) -> None:
+        """Something has changed; called on the event loop."""
+        self._told.set()
+        self._changed.set()
+
+    @property
+    def problem(self) -> str:
+        """Why the registry's champion does not serve; empty while it does."""
+        refused = self._last.fault if self._last is not None else ""
+        return self._serving.problem or refused or self._registry_fault
 
     def look(self) -> None:
-        """Prepare the champion if it is a new one that fits."""
+        """Prepare the champion if it is not the model that serves, or is about to."""
         try:
             champion = self._registry.champion()
-            if champion is None or champion == self._seen:
+            self._registry_fault = ""
+        except (ModelError, OSError) as error:
+            fault = f"the registry does not say who serves: {error}"
+            if fault != self._registry_fault:
+                log.warning("registry_unreadable", reason=str(error))
+            self._registry_fault = fault
+            return
+        serving = self._serving
+        if champion is None or champion == serving.awaited_id:
+            return
+        if serving.awaited_id is not None:
+            serving.offer(None)  # it was overtaken while it waited
+        last = self._last
+        if champion == serving.model_id:
+            if last is not None and self._clock_s() > last.retry_at_s + _LAST_RETRY_S:
+                self._last = None  # it has served well for a while
+            return
+        if last is not None and last.model_id == champion:
+            if self._clock_s() < last.retry_at_s:
                 return
-            self._seen = champion
-            forecaster = self._registry.load(champion, self._settings.device)
-            if forecaster.bucket_ms != self._bucket_ms:
-                log.warning(
-                    "champion_refused",
-                    model_id=champion,
-                    reason=f"made for buckets of {forecaster.bucket_ms} ms, not {self._bucket_ms}",
-                )
-                return
-            self._serving.prepare(forecaster, self._tags())
+            attempt = _Attempt(champion, 0.0, min(2 * last.wait_s, _LAST_RETRY_S), last.fault)
+        else:
+            attempt = _Attempt(champion, 0.0)
+        self._last = attempt
+        self._attempt(attempt)
+        attempt.retry_at_s = self._clock_s() + attempt.wait_s
+
+    def _attempt(self, attempt: _Attempt) -> None:
+        try:
+            self._serving.offer(self._prepare(attempt))
+            attempt.fault = ""
+        except _Overtaken:
+            self._last = None
+            log.info("champion_overtaken", model_id=attempt.model_id)
         except ServiceUnavailable as error:
-            self._seen = None  # it fits; the store will answer again
-            log.warning("champion_waits", reason=str(error))
-        except (ModelError, SurgecastError, OSError) as error:
-            log.warning("champion_refused", model_id=self._seen, reason=str(error))
+            self._last = None  # nothing is wrong with it; the store will answer again
+            log.warning("champion_waits", model_id=attempt.model_id, reason=str(error))
+        except (ModelError, SurgecastError, OSError, RuntimeError, MemoryError) as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            fault = f"{attempt.model_id} is refused: {lines[0]}"
+            if fault != attempt.fault:
+                log.warning("champion_refused", model_id=attempt.model_id, reason=lines[0])
+                SWAPS.labels("refused").inc()
+                with suppress(OSError):
+                    self._registry.refuse(attempt.model_id, note=f"by a worker: {lines[0]}")
+            attempt.fault = fault
+        finally:
+            self.preparing = None
+
+    def _prepare(self, attempt: _Attempt) -> Candidate:
+        """A candidate whose states are warm and whose first forecasts are sane."""
+        model_id = attempt.model_id
+        began_s = self._clock_s()
+        self.preparing = (model_id, 0.0)
+        self._told.clear()
+        serving = self._serving
+        trained_through_ms = self._registry.manifest(model_id).span_ms[1]
+        if serving.too_old(trained_through_ms):
+            raise ChampionRefused("it is too old for the events of now (model.max_age)")
+        known = serving.remembered(model_id)
+        device = self._settings.device
+        if device == "auto" and attempt.wait_s > _FIRST_RETRY_S:
+            device = "cpu"  # the GPU has failed it before
+        fresh = known or self._registry.load(model_id, device)
+        if fresh.bucket_ms != self._bucket_ms:
+            raise ChampionRefused(f"it is made for buckets of {fresh.bucket_ms} ms")
+        candidate = serving.candidate(fresh, trained_through_ms)
+        candidate.model.forecaster = _quiet(fresh)
+        tags = self._tags()
+        with _own_stream(fresh):
+            for number, tag in enumerate(tags):
+                self._warm(candidate, tag)
+                self.preparing = (model_id, (number + 1) / len(tags))
+        candidate.model.forecaster = fresh
+        seconds = self._clock_s() - began_s
+        WARM_UP.set(seconds)
+        log.info("model_ready", model_id=model_id, partitions=len(tags), seconds=round(seconds, 1))
+        return candidate
+
+    def _warm(self, candidate: Candidate, tag: Tag) -> None:
+        """Carry a partition's states to its newest close and look at what they forecast there."""
+        model, serving = candidate.model, self._serving
+
+        def between() -> None:
+            if self._told.is_set():
+                self._told.clear()
+                if self._registry.champion() != model.model_id:
+                    raise _Overtaken
+
+        snapshots = serving.snapshots
+        for _ in range(_CATCH_UPS):
+            last_SF = model.approach(
+                tag, None, serving.history, snapshots=snapshots, between=between
+            )
+            if last_SF is None and tag in candidate.forecasts:
+                return
+            if last_SF is None:
+                # nothing has closed since the states of before: they cannot forecast once more
+                model.carried.pop(tag, None)
+                last_SF = model.approach(tag, None, serving.history, between=between)
+            if last_SF is None:
+                return
+            forecast = model.step(tag, last_SF)
+            served = self._served(tag)
+            apart_ms = 0 if served is None else served.origin_ms - forecast.origin_ms
+            comparable = abs(apart_ms) <= _COMPARABLE * self._bucket_ms
+            fault = fault_of(forecast, served if comparable else None)
+            if fault is not None:
+                raise ChampionRefused(fault)
+            candidate.forecasts[tag] = forecast
+            if apart_ms <= 0:
+                return
+
+
+class _Overtaken(Exception):
+    """Another model has become champion while this one was prepared."""
+
+
+def step_back() -> None:
+    """Give this thread the lowest priority: what runs in it takes the time that nobody needs."""
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+
+
+def _quiet(forecaster: Forecaster) -> Forecaster:
+    """The same network on threads of low priority."""
+    if not isinstance(forecaster, NetworkForecaster) or forecaster.device.type != "cpu":
+        return forecaster
+    return NetworkForecaster(
+        forecaster.network,
+        forecaster.model_id,
+        forecaster.device,
+        stepper=lambda network, _: BlockStepper(network, on_thread=step_back),
+    )
+
+
+@contextmanager
+def _own_stream(forecaster: Forecaster) -> Iterator[None]:
+    """Beside the steps of the model that serves, where a GPU makes them."""
+    if not isinstance(forecaster, NetworkForecaster) or forecaster.device.type != "cuda":
+        yield
+        return
+    with torch.cuda.stream(torch.cuda.Stream(forecaster.device)):  # type: ignore[no-untyped-call]  # torch
+        yield
+    torch.cuda.synchronize(forecaster.device)  # another stream goes on with the states

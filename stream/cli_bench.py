@@ -161,6 +161,25 @@ def _filling() -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+@bench.command()
+def swap(
+    context: typer.Context,
+    *,
+    series: Annotated[int, typer.Option(min=100, help="Series of the shop.")] = 100_000,
+    hours: Annotated[int, typer.Option(min=2, help="Stored hours of each.")] = 168,
+    events: Annotated[int, typer.Option(min=10_000, help="Events to count meanwhile.")] = 6_000_000,
+    as_json: Json = False,
+) -> None:
+    """Another model takes over in a busy worker: warm-up, switch, and what ingest loses by it.
+
+    Example:  surgecast bench swap --series 100000 --hours 168
+    """
+    from stream.jobs.bench.swap import bench_swap
+
+    rows = bench_swap(settings_of(context), series=series, hours=hours, events=events, say=_say)
+    _print("swap", rows, as_json=as_json)
+
+
 def _say(text: str) -> None:
     sys.stderr.write(text + "\n")
 

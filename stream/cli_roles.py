@@ -40,7 +40,7 @@ def worker(context: typer.Context, adopt: Adopt = False) -> None:
     from stream.kafka_admin import bootstrap_servers
     from stream.telemetry import serve_metrics
 
-    settings = _with_store(settings_of(context))
+    settings = with_store(settings_of(context))
     bootstrap_servers(settings)
     host, port = settings.worker.metrics_host, settings.worker.metrics_port
     if port is not None:
@@ -71,7 +71,7 @@ def router(
     if settings.router.source is None:
         raise UsageError("no topic to route: give --source, or set SURGECAST_ROUTER__SOURCE")
     if settings.privacy.key is None:
-        _with_store(settings)  # the key of the pseudonyms lies there
+        with_store(settings)  # the key of the pseudonyms lies there
     host, port = settings.worker.metrics_host, settings.worker.metrics_port
     if port is not None:
         setting = "SURGECAST_WORKER__METRICS_PORT"
@@ -89,7 +89,7 @@ def api(context: typer.Context, host: Host = None, port: Port = None) -> None:
     """
     from stream.embedded import require_free_port
 
-    settings = _with_store(settings_of(context, **_server("api", host, port)))
+    settings = with_store(settings_of(context, **_server("api", host, port)))
     require_free_port(
         settings.api.host, settings.api.port, what="the HTTP API", setting="SURGECAST_API__PORT"
     )
@@ -105,7 +105,7 @@ def dashboard(context: typer.Context, host: Host = None, port: Port = None) -> N
     """
     from stream.embedded import require_free_port
 
-    settings = _with_store(settings_of(context, **_server("dashboard", host, port)))
+    settings = with_store(settings_of(context, **_server("dashboard", host, port)))
     require_free_port(
         settings.dashboard.host,
         settings.dashboard.port,
@@ -132,7 +132,8 @@ def _server(section: str, host: str | None, port: int | None) -> dict[str, dict[
     return {section: values} if values else {}
 
 
-def _with_store(settings: Settings) -> Settings:
+def with_store(settings: Settings) -> Settings:
+    """The settings. Raises UsageError where they name no store."""
     if settings.redis.url is None:
         raise UsageError(
             "no store named: set SURGECAST_REDIS__URL (for example redis://127.0.0.1:6379/0), "

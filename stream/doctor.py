@@ -57,6 +57,7 @@ def examine(settings: Settings) -> list[Check]:
     if all(check.status != "wrong" for check in broker) and settings.kafka.bootstrap_servers:
         checks += _guarded("topics", lambda: _topics(settings))
     checks += _guarded("store", lambda: _store(settings))
+    checks += [_champion(settings), *_workers(settings)]
     return checks
 
 
@@ -176,6 +177,46 @@ def _store(settings: Settings) -> list[Check]:
         return [Check("store", "wrong", f"no answer: {str(error)[:200]}", advice)]
     skew_ms = seconds * 1_000 + micros / 1_000 - middle_ms
     return [_store_server(facts), _store_memory(facts), _store_disk(facts), _clock(skew_ms)]
+
+
+def _champion(settings: Settings) -> Check:
+    """Whether the registry's champion can be read and fits this build."""
+    from model.errors import ModelError
+    from stream.registry import Registry, tenures
+
+    registry = Registry(settings.registry_path)
+    try:
+        model_id = registry.champion()
+        if model_id is None:
+            return Check("champion", "note", "none yet; exponential smoothing serves")
+        registry.network(model_id)
+        note = tenures(registry.audit())[-1:]
+    except (ModelError, OSError) as error:
+        advice = "surgecast models rollback, or restore the file; the model before serves on"
+        return Check("champion", "wrong", str(error), advice)
+    why = f": {note[0].note}" if note and note[0].note else ""
+    return Check("champion", "ok", f"{model_id}{why}")
+
+
+def _workers(settings: Settings) -> list[Check]:
+    """What the workers say of the models they serve; nothing where there is no store to ask."""
+    from stream.feed.reader import Reader, connect
+
+    if settings.redis.url is None:
+        return []
+    try:
+        with connect(settings.redis) as client:
+            reader = Reader(client)
+            reader.refresh()
+            stats = reader.stats()
+    except SurgecastError:
+        return []  # the store's own check says it
+    if not stats.workers:
+        return [Check("models served", "note", "no worker reports")]
+    served = ", ".join(stats.model_ids)
+    if stats.model_problems:
+        return [Check("models served", "wrong", served, "; ".join(stats.model_problems))]
+    return [Check("models served", "ok", served)]
 
 
 def _store_server(facts: dict[str, Any]) -> Check:

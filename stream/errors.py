@@ -6,6 +6,7 @@
     ├── EmbeddedServiceFailed    an embedded service that did not start or died
     ├── FencedOut                this worker lost the partition it wanted to write
     ├── LostRecords              records of a partition were skipped on the way to the state
+    ├── ChampionRefused          a model that a worker must not serve
     ├── IncompatibleState        what lies in the store belongs to another build or cluster
     └── UnreadableEvent          a record that is refused; carries the dead-letter reason
 
@@ -43,6 +44,10 @@ class LostRecords(SurgecastError, RuntimeError):
 
 class IncompatibleState(SurgecastError, RuntimeError):
     """Stored state belongs to other features, another topic or cluster. Operator: see the text."""
+
+
+class ChampionRefused(SurgecastError, ValueError):
+    """A champion unfit to serve here. Operator: `surgecast models rollback`, or train anew."""
 
 
 class UnreadableEvent(SurgecastError, ValueError):

@@ -140,13 +140,25 @@ class RouterSettings(Section):
 
 
 class ModelSettings(Section):
-    """What the forecast looks like and where models are kept (default: `<data_dir>/registry`)."""
+    """What the forecast looks like and where models are kept (default: `<data_dir>/registry`).
+
+    Exponential smoothing serves in the place of a champion whose data ends `max_age` of event time
+    ago, or that takes more than `max_step` for a step of a partition.
+    """
 
     horizon: int = Field(24, ge=1, le=366)
     quantiles: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     architecture: Literal["lstm", "gru", "transformer"] = "lstm"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     registry: str | None = None
+    max_age: DurationMs = 365 * 86_400_000
+    max_step: DurationMs = 30_000
+
+
+class RegistrySettings(Section):
+    """How many models are kept; the champion and the one before it always are."""
+
+    keep: int = Field(20, ge=2)
 
 
 class ForecastSettings(Section):
@@ -156,9 +168,22 @@ class ForecastSettings(Section):
 
 
 class TrainerSettings(Section):
-    """When a new model is trained."""
+    """When `surgecast trainer` trains a challenger, for how long, from how much of the past.
+
+    It learns from what the store keeps, and from the archive before that where one is named;
+    `origins` are held back from it, for the comparison with the champion. A retrain that is asked
+    for waits until `cooldown` after the last training.
+    """
 
     every: DurationMs = 86_400_000
+    cooldown: DurationMs = 3_600_000
+    max_time: DurationMs = 600_000
+    threads: int = Field(1, ge=1)
+    series: int = Field(400, ge=1)
+    origins: int = Field(7, ge=1)
+    max_span: DurationMs = 365 * 86_400_000
+    archive: str | None = None
+    metrics_port: int | None = Field(None, ge=0, le=65_535)
 
 
 class AlertSettings(Section):
@@ -217,6 +242,7 @@ class Settings(BaseSettings):
     ingest: IngestSettings = IngestSettings()
     router: RouterSettings = RouterSettings()
     model: ModelSettings = ModelSettings()
+    registry: RegistrySettings = RegistrySettings()
     forecasts: ForecastSettings = ForecastSettings()
     trainer: TrainerSettings = TrainerSettings()
     alerts: AlertSettings = AlertSettings()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from faust.types import TP
 
+from stream.champion import ChampionWatch
 from stream.output import Output
 from stream.ownership import Lag
 from stream.pipeline import CONSUMERS, Pipeline
@@ -17,10 +18,18 @@ RATE_OVER_S = 3.0
 class Stats:
     """Collects the statistics of one worker; see docs/architecture.md for the document's fields."""
 
-    def __init__(self, worker_id: str, pipeline: Pipeline, output: Output, lag: Lag) -> None:
+    def __init__(
+        self,
+        worker_id: str,
+        pipeline: Pipeline,
+        output: Output,
+        champion: ChampionWatch,
+        lag: Lag,
+    ) -> None:
         self._worker_id = worker_id
         self._pipeline = pipeline
         self._output = output
+        self._champion = champion
         self._lag = lag
         self._rate: deque[tuple[float, int]] = deque()
 
@@ -46,10 +55,18 @@ class Stats:
             "buckets_closed": output.buckets_closed,
             "forecasts": output.forecasts,
             "model_id": output.serving.model_id,
+            "model_problem": self._champion.problem,
+            "preparing": self._preparing(),
             "lag": self._total_lag(),
             "drained": self._drained(),
             "open_rollups": self._open_rollups(),
         }
+
+    def _preparing(self) -> dict[str, Any] | None:
+        preparing = self._champion.preparing
+        if preparing is None:
+            return None
+        return {"model_id": preparing[0], "share": round(preparing[1], 2)}
 
     def _events_per_s(self) -> float:
         now = time.monotonic()

@@ -13,7 +13,7 @@ from stream.progress import Follower
 from stream.settings import Settings, child_environment
 
 #: Runs our own command line in a child whatever folder we were started in.
-_COMMAND = (sys.executable, "-P", "-c", "from stream.cli import main; main()")
+COMMAND = (sys.executable, "-P", "-c", "from stream.cli import main; main()")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -68,7 +68,7 @@ class Supervisor:
         """
         child = ServiceProcess.start(
             name,
-            [*_COMMAND, *arguments],
+            [*COMMAND, *arguments],
             log_path=self._logs / f"{name}.log",
             environment=child_environment(self.settings) | {"PYTHONUNBUFFERED": "1"},
             pipe_stdout=follow,

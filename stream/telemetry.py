@@ -54,6 +54,25 @@ LATENCY: Final = Histogram(
 WATERMARK: Final = Gauge(
     "surgecast_watermark_seconds", "Event-time watermark, Unix seconds.", ["partition"]
 )
+SWAPS: Final = Counter(
+    "surgecast_model_swaps",
+    "Models that took over in this worker, or did not: swapped, refused, reverted, fallback.",
+    ["outcome"],
+)
+WARM_UP: Final = Gauge(
+    "surgecast_model_warm_up_seconds", "How long the newest model took to get ready aside."
+)
+TRAINED: Final = Gauge(
+    "surgecast_trainer_last_training_timestamp_seconds", "When the last training ended, Unix time."
+)
+TRAINING: Final = Gauge(
+    "surgecast_trainer_last_training_seconds", "How long the last training took."
+)
+VERDICTS: Final = Gauge(
+    "surgecast_trainer_last_verdict",
+    "1 for what became of the last training: promoted, refused, failed, skipped; else 0.",
+    ["verdict"],
+)
 LAG: Final = Gauge("surgecast_lag_records", "Records not read yet.", ["topic", "partition"])
 
 

@@ -33,6 +33,7 @@ CATALOG = Topic("catalog", "input", None)
 INVENTORY = Topic("inventory", "input", None)
 PLANS = Topic("plans", "input", None, keyed_by="plan_id")
 HEARTBEATS = Topic("heartbeats", "control", DAY_MS, keyed_by="partition")
+MODELS = Topic("models", "control", DAY_MS, keyed_by="action")
 FORECASTS = Topic("forecasts", "output", DAY_MS, keyed_by="series_id")
 ALERTS = Topic("alerts", "output", 30 * DAY_MS, keyed_by="series_id")
 SIGNALS = Topic("signals", "output", DAY_MS, keyed_by="series_id")
@@ -43,6 +44,6 @@ DEAD_LETTER = Topic("dead-letter", "output", 14 * DAY_MS, keyed_by="topic")
 EVENT_INPUTS = (ORDERS, CLICKS, INVENTORY)
 
 TOPICS = (
-    ORDERS, CLICKS, CATALOG, INVENTORY, PLANS, HEARTBEATS,
+    ORDERS, CLICKS, CATALOG, INVENTORY, PLANS, HEARTBEATS, MODELS,
     FORECASTS, ALERTS, SIGNALS, FEATURES, DEAD_LETTER,
 )  # fmt: skip

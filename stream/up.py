@@ -1,7 +1,8 @@
 """`surgecast up`: broker, store, topics and every role on this machine, as children of one process.
 
 With a file to replay, what lies before its start is history: it is stored as closed buckets and a
-first model is trained on it, while the replay already runs and the seasonal naive serves.
+first model is trained on it, while the replay already runs and exponential smoothing serves. After
+that the trainer stays, for challengers from what has been stored.
 """
 
 import time
@@ -142,15 +143,20 @@ class _Run:
         """A first model, where there is history to learn from and the registry is empty."""
         replay = self._replay
         if replay is None or replay.start_ms is None:
+            self._stay_trainer()
             return
         self._trainer, follower = self._supervisor.start(
-            "trainer",
+            "first-training",
             ["trainer", *replay.arguments(), "--until", str(replay.start_ms)],
             essential=False,
             niceness=_TRAINER_NICENESS,
             follow=True,
         )
         self._follow(follower)
+
+    def _stay_trainer(self) -> None:
+        """Challengers, for as long as we run; what it misses, it makes up for by itself."""
+        self._supervisor.start("trainer", ["trainer"], essential=False, niceness=_TRAINER_NICENESS)
 
     def _await_servers(self) -> None:
         deadline = time.monotonic() + _SERVER_TIMEOUT_S
@@ -204,9 +210,10 @@ class _Run:
         if trainer is not None and not trainer.alive():
             self._trainer = None
             if trainer.process.returncode:
-                self._view.note(f"{trainer.failure()}\nthe seasonal naive goes on serving")
+                self._view.note(f"{trainer.failure()}\nexponential smoothing goes on serving")
             elif verdict := trainer.log_tail(1):
                 self._view.note(verdict)
+            self._stay_trainer()
         self._view.update(
             [step for follower in self._followers for step in follower.newest().values()]
         )

@@ -145,10 +145,11 @@ def stats_text(stats: Stats) -> str:
     if not stats.workers:
         return "no worker has reported yet"
     latency = "-" if stats.latency_p50_ms is None else f"{stats.latency_p50_ms:.0f} ms"
+    models = ", ".join(stats.model_ids) or "exponential smoothing"
     return (
         f"{stats.total('counted'):,} events counted, {stats.events_per_s:,.0f}/s, "
         f"lag {stats.lag:,}, watermark {time_text(stats.watermark_ms)}, "
-        f"event to forecast {latency}, model {', '.join(stats.model_ids) or 'seasonal naive'}"
+        f"event to forecast {latency}, model {models}"
     )
 
 

@@ -18,11 +18,12 @@ import structlog
 from faust.types import TP
 from mode import Service
 
-from model.baselines import SeasonalNaiveForecaster
-from model.contract import FEATURE_NAMES, FeatureSpec
+from model.contract import FEATURE_NAMES, FeatureSpec, QuantileForecast
+from model.smoothing import SmoothingForecaster
 from stream.agents import attach
 from stream.app import SurgecastApp, create_app, kafka_client
 from stream.champion import ChampionWatch
+from stream.control import listen
 from stream.errors import IncompatibleState, ServiceUnavailable, SurgecastError
 from stream.identity import Places, read_identity
 from stream.output import Output
@@ -34,6 +35,7 @@ from stream.sinks.kafka import KafkaSink
 from stream.sinks.readside import AHEAD_RETENTION_MS, ReadSide
 from stream.snapshots import Snapshots
 from stream.state.connect import pseudonyms, redis_options
+from stream.state.forecasts import read_forecast
 from stream.state.history import StoredHistory, read_history
 from stream.state.keys import ROLLUPS, Tag
 from stream.state.redis import RedisStore, store_answers
@@ -69,14 +71,18 @@ class WorkerService(Service):
         self._read_side = ReadSide(self._client, ahead_retention_ms=AHEAD_RETENTION_MS)
         self._sink = KafkaSink(kafka_client(settings))
         bucket_ms = settings.window.bucket
-        fallback = SeasonalNaiveForecaster(
+        fallback = SmoothingForecaster(
             horizon=settings.model.horizon,
             bucket_ms=bucket_ms,
             quantiles=settings.model.quantiles,
         )
         self._snapshots = Snapshots(self._blocking, f"{settings.registry_path}/states")
         self._serving = Serving(
-            fallback, self._history, bucket_ms=bucket_ms, snapshots=self._snapshots
+            fallback,
+            self._history,
+            snapshots=self._snapshots,
+            max_step_ms=settings.model.max_step,
+            max_age_ms=settings.model.max_age,
         )
         self._output = Output(
             self._serving,
@@ -99,14 +105,15 @@ class WorkerService(Service):
             adopt=adopt,
             rejoin=self._rejoin,
         )
-        self._stats = Stats(self.worker_id, self.pipeline, self._output, self._lag)
         self._champion = ChampionWatch(
             Registry(settings.registry_path),
             self._serving,
             settings.model,
             bucket_ms=bucket_ms,
             tags=self._tags,
+            served=self._served,
         )
+        self._stats = Stats(self.worker_id, self.pipeline, self._output, self._champion, self._lag)
 
     async def on_start(self) -> None:
         """Connect the producer and say what this deployment looks like."""
@@ -142,6 +149,10 @@ class WorkerService(Service):
     @Service.task
     async def _watch_champion(self) -> None:
         await self._champion.run(every_s=CHAMPION_EVERY_S)
+
+    @Service.task
+    async def _hear_of_champions(self) -> None:
+        await listen(kafka_client(self.settings), lambda _: self._champion.look_now())
 
     @Service.task
     async def _publish_stats(self) -> None:
@@ -191,6 +202,10 @@ class WorkerService(Service):
             yield from read_history(
                 self._blocking, tag, bucket_ms=bucket_ms, from_ms=from_ms, to_ms=to_ms
             )
+
+    def _served(self, tag: Tag) -> QuantileForecast | None:
+        with store_answers():
+            return read_forecast(self._blocking, tag)
 
     async def _ask(self, assigned: set[TP]) -> Places:
         topics = sorted({tp.topic for tp in assigned})

@@ -12,10 +12,11 @@ from dashboards import summary, text
 from dashboards.snapshot import SeriesView, Snapshot
 from dashboards.sources import empty, sync
 from stream.features.definitions import REVENUE, UNITS, VIEWS
+from stream.feed.stats import Stats
 
 Row = tuple[str, str, str, str]
 
-_FALLBACK = ("seasonal", "naive", "baseline")
+_FALLBACK = ("smoothing", "naive", "baseline")
 
 
 class Kpis:
@@ -41,9 +42,9 @@ def as_columns(rows: Sequence[Row]) -> Mapping[str, Sequence[str]]:
 
 
 def is_fallback(model_id: str) -> bool:
-    """Whether this is the seasonal naive that serves until a network is trained.
+    """Whether this is what serves where no network does.
 
-    >>> is_fallback("seasonal-naive-24"), is_fallback("lstm-20260101")
+    >>> is_fallback("exponential-smoothing"), is_fallback("lstm-20260101")
     (True, False)
     """
     return any(word in model_id.lower() for word in _FALLBACK)
@@ -111,7 +112,7 @@ def _pipeline(snapshot: Snapshot, view: SeriesView | None) -> list[Row]:
     p50, p99 = stats.latency_p50_ms, stats.latency_p99_ms
     speed = f" · {text.number(snapshot.speed)}×" if (snapshot.speed or 0) > 1.5 else ""
     model = ", ".join(stats.model_ids) or (forecast.model_id if forecast else "")
-    kind = "until a network is trained" if is_fallback(model) else "carried state"
+    kind, tone = _served_by(stats, model)
     watermark_ms = stats.watermark_ms
     if watermark_ms is None and forecast is not None:
         watermark_ms = forecast.watermark_ms
@@ -126,5 +127,14 @@ def _pipeline(snapshot: Snapshot, view: SeriesView | None) -> list[Row]:
             "",
         ),
         ("watermark", moment, f"{date}{speed}" if date else "event time", ""),
-        ("model", model or text.MISSING, kind if model else "no forecast yet", ""),
+        ("model", model or text.MISSING, kind if model else "no forecast yet", tone),
     ]
+
+
+def _served_by(stats: Stats, model: str) -> tuple[str, str]:
+    """Note and tone of the model: what is wrong with the champion, what comes, what it is."""
+    if stats.model_problems:
+        return stats.model_problems[0], "down"
+    for model_id, share in stats.preparing.items():
+        return f"{model_id} gets ready, {text.percent(share, digits=0)}", ""
+    return ("until a network is trained" if is_fallback(model) else "carried state"), ""

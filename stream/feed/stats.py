@@ -27,6 +27,8 @@ class Stats:
     buckets_closed: int = 0
     forecasts: int = 0
     model_ids: tuple[str, ...] = ()
+    model_problems: tuple[str, ...] = ()
+    preparing: Mapping[str, float] = field(default_factory=dict)
     lag: int | None = None
     drained: bool = False
     open_rollups: Mapping[int, Mapping[str, NDArray[np.int64]]] = field(default_factory=dict)
@@ -77,10 +79,24 @@ def merge_stats(reports: Iterable[Mapping[str, Any]]) -> Stats:
         buckets_closed=sum(_known(listed, "buckets_closed")),
         forecasts=sum(_known(listed, "forecasts")),
         model_ids=tuple(sorted({str(r["model_id"]) for r in listed if r.get("model_id")})),
+        model_problems=tuple(
+            sorted({str(r["model_problem"]) for r in listed if r.get("model_problem")})
+        ),
+        preparing=_preparing(listed),
         lag=sum(lags) if (lags := _known(listed, "lag")) else None,
         drained=all(report.get("drained", False) for report in listed),
         open_rollups=rollups,
     )
+
+
+def _preparing(reports: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Models that are being prepared, each with the share of the slowest worker."""
+    shares: dict[str, float] = {}
+    for report in reports:
+        if report.get("preparing"):
+            model_id, share = str(report["preparing"]["model_id"]), report["preparing"]["share"]
+            shares[model_id] = min(shares.get(model_id, 1.0), float(share))
+    return shares
 
 
 def _known(reports: Sequence[Mapping[str, Any]], name: str) -> list[int]:

@@ -3,7 +3,7 @@
 Axes: R = rows, T = buckets, S = series, F = features.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,11 +24,13 @@ def read_archive(
     end_ms: int | None = None,
     *,
     largest: int | None = None,
+    only: Sequence[str] | None = None,
     max_span_ms: int | None = None,
 ) -> "History":
     """Buckets of ``[start_ms, end_ms)``, default all that follow the archive's last gap.
 
-    With `largest`, only the roll-ups and so many other series, those with most units. With
+    With `largest`, only the roll-ups and so many other series, those with most units; with `only`,
+    these series in this order, zero where the archive does not know them. With
     `max_span_ms`, at most so much before the end. Roll-ups come last, as in
     `stream.jobs.history`. Raises UsageError where there is no archive, or not of all of the span.
     """
@@ -59,6 +61,9 @@ def read_archive(
         n_plain = len(names) - len(parts[ROLLUPS].series)
         chosen = np.sort(np.argsort(-units_S[:n_plain], kind="stable")[:largest])
         names = [names[slot] for slot in chosen.tolist()] + parts[ROLLUPS].series
+        place = {name: slot for slot, name in enumerate(names)}
+    if only is not None:
+        names = list(only)
         place = {name: slot for slot, name in enumerate(names)}
     values_TSF = np.zeros(((end_ms - start_ms) // width, len(names), N_FEATURES), np.float32)
     for rows in _rows(files, parts, start_ms, end_ms):

@@ -7,12 +7,17 @@ without bound. The band of a past bucket, which only charts draw, is one word of
 Axes: S = series slots, H = horizon, Q = quantiles.
 """
 
-from typing import Final
+import json
+from typing import Any, Final
 
 import numpy as np
+import redis
 from numpy.typing import NDArray
 
 from model.contract import QuantileForecast
+from stream.state import keys
+from stream.state.keys import Tag
+from stream.state.pages import joined, paths
 
 Floats = NDArray[np.float32]
 
@@ -71,6 +76,54 @@ def unpack_forecast(row: bytes, *, horizon: int, n_quantiles: int) -> tuple[Floa
     values_2HQ = np.frombuffer(row, "<f2", offset=_HEADER).reshape(2, horizon, n_quantiles)
     units_HQ, cumulative_HQ = values_2HQ.astype(np.float32) * unit_2[:, None, None]
     return units_HQ, cumulative_HQ
+
+
+def unpack_rows(block: bytes, *, horizon: int, n_quantiles: int) -> tuple[Floats, Floats]:
+    """Buckets and running sums [S, H, Q] of all series; the inverse of `pack_forecast`.
+
+    >>> units_SHQ = np.array([[[1.0, 2.0], [3.0, 9e6]]], np.float32)
+    >>> made = QuantileForecast(0, 1, (0.1, 0.9), units_SHQ, units_SHQ, "")
+    >>> unpack_rows(pack_forecast(made), horizon=2, n_quantiles=2)[0].tolist()
+    [[[1.0, 2.0], [3.0, 9003008.0]]]
+    """
+    rows_SB = np.frombuffer(block, np.uint8).reshape(-1, row_bytes(horizon, n_quantiles))
+    unit_S2 = np.ascontiguousarray(rows_SB[:, :_HEADER]).view("<f4")
+    values_SV = np.ascontiguousarray(rows_SB[:, _HEADER:]).view("<f2").astype(np.float32)
+    shape = (len(rows_SB), 2, horizon, n_quantiles)
+    values_S2HQ = values_SV.reshape(shape) * unit_S2[:, :, None, None]
+    return values_S2HQ[:, 0], values_S2HQ[:, 1]
+
+
+def read_forecast(client: redis.Redis, tag: Tag) -> QuantileForecast | None:
+    """What is served of a partition now; None where nothing is."""
+    found: Any = client.get(keys.info())  # it lies elsewhere in a cluster
+    if found is None:
+        return None
+    info = json.loads(found)
+    quantiles = tuple(info["quantiles"])
+    count: Any = client.hget(keys.of(tag, "forecast"), "series")
+    if count is None:
+        return None
+    size = row_bytes(info["horizon"], len(quantiles))
+    wanted = paths(("forecast", "rows"), int(count), size)
+    with client.pipeline(transaction=True) as block:
+        block.hgetall(keys.of(tag, "forecast"))
+        block.mget([keys.of(tag, *path) for path in wanted])
+        header, pages = block.execute()
+    rows = joined(pages, size)
+    if not header or not rows or len(rows) % size:
+        return None
+    units_SHQ, cumulative_SHQ = unpack_rows(
+        rows, horizon=info["horizon"], n_quantiles=len(quantiles)
+    )
+    return QuantileForecast(
+        origin_ms=int(header[b"origin_ms"]),
+        bucket_ms=int(info["bucket_ms"]),
+        quantiles=quantiles,
+        units_SHQ=units_SHQ,
+        cumulative_SHQ=cumulative_SHQ,
+        model_id=header[b"model_id"].decode(),
+    )
 
 
 def _units(flat_SV: Floats) -> Floats:

@@ -15,7 +15,8 @@ from model.config import ModelConfig
 from model.contract import QuantileForecast
 from model.incremental import NetworkForecaster
 from model.networks.quantile import QuantileNetwork
-from stream.serving import KEEP_EVERY, Serving
+from stream.carried import KEEP_EVERY
+from stream.serving import Serving
 from stream.snapshots import Snapshots
 from stream.state import keys
 from stream.state.history import StoredHistory
@@ -74,15 +75,14 @@ def same(a: QuantileForecast, b: QuantileForecast) -> bool:
 
 def whole() -> Serving:
     """A worker that has read everything, in one go."""
-    return Serving(forecaster(), Store().history, bucket_ms=HOUR_MS)
+    return Serving(forecaster(), Store().history)
 
 
 def kept_after(redis: Redis, folder: Path, buckets: int, *, architecture: str = "lstm") -> None:
     """A worker that served through so many buckets, and ended."""
     snapshots = Snapshots(redis, str(folder))
     serving = Serving(
-        forecaster(architecture=architecture), Store().history,
-        bucket_ms=HOUR_MS, snapshots=snapshots,
+        forecaster(architecture=architecture), Store().history, snapshots=snapshots,
     )  # fmt: skip
     advance(serving, buckets)
     snapshots.close()
@@ -99,11 +99,11 @@ def test_a_restart_goes_on_bit_for_bit(
 ) -> None:
     """From the kept states, over only what has closed since, to the same forecast."""
     kept_after(redis_client, folder, 90, architecture=architecture)
-    unbroken = Serving(forecaster(architecture=architecture), Store().history, bucket_ms=HOUR_MS)
+    unbroken = Serving(forecaster(architecture=architecture), Store().history)
     before = advance(unbroken, 90)
     store = Store()
     serving = Serving(
-        forecaster(architecture=architecture), store.history, bucket_ms=HOUR_MS,
+        forecaster(architecture=architecture), store.history,
         snapshots=Snapshots(redis_client, str(folder)),
     )  # fmt: skip
 
@@ -115,7 +115,7 @@ def test_a_restart_goes_on_bit_for_bit(
 def test_states_are_kept_now_and_then_only(redis_client: Redis, folder: Path) -> None:
     """Not at every close, and one file a partition is left."""
     snapshots = Snapshots(redis_client, str(folder))
-    serving = Serving(forecaster(), Store().history, bucket_ms=HOUR_MS, snapshots=snapshots)
+    serving = Serving(forecaster(), Store().history, snapshots=snapshots)
     through = []
     for buckets in range(2, 3 * KEEP_EVERY):
         advance(serving, buckets)
@@ -145,7 +145,7 @@ def test_states_that_do_not_hold_cost_a_warm_up_and_nothing_else(
     store = Store()
     model_id = "another" if fault == "other model" else "m"
     serving = Serving(
-        forecaster(model_id), store.history, bucket_ms=HOUR_MS,
+        forecaster(model_id), store.history,
         snapshots=Snapshots(redis_client, str(folder)),
     )  # fmt: skip
 
@@ -157,16 +157,16 @@ def test_states_newer_or_older_than_the_store_are_left(redis_client: Redis, fold
     """A store that fell back, or that keeps nothing from when the states are."""
     kept_after(redis_client, folder, 90)
     snapshots = Snapshots(redis_client, str(folder))
-    back = Serving(forecaster(), Store().history, bucket_ms=HOUR_MS, snapshots=snapshots)
+    back = Serving(forecaster(), Store().history, snapshots=snapshots)
     assert same(advance(back, 60), advance(whole(), 60))
 
     kept_after(redis_client, folder, 60)
     late = Store()
     late.kept_from = 80
-    serving = Serving(forecaster(), late.history, bucket_ms=HOUR_MS, snapshots=snapshots)
+    serving = Serving(forecaster(), late.history, snapshots=snapshots)
     fresh = Store()
     fresh.kept_from = 80
-    expected = Serving(forecaster(), fresh.history, bucket_ms=HOUR_MS)
+    expected = Serving(forecaster(), fresh.history)
     assert same(advance(serving, 100), advance(expected, 100))
 
 
@@ -181,7 +181,7 @@ def test_a_read_that_breaks_off_is_taken_up_again(redis_client: Redis, folder: P
                 raise ConnectionError("gone")
             yield portion
 
-    serving = Serving(forecaster(), history, bucket_ms=HOUR_MS)
+    serving = Serving(forecaster(), history)
     with pytest.raises(ConnectionError):
         serving.advance(0, at(100))
     broken = False

@@ -1,14 +1,21 @@
 """The registry publishes whole models, points at one, and remembers every change."""
 
+import errno
 import json
+import os
+import signal
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from model.errors import CorruptCheckpoint, UnknownModel
 from model.training import Trained, train
-from stream.registry import Registry
+from stream import registry_files
+from stream.registry import Registry, tenures
 from tests.unit.model.cases import START_MS, history_of, real_hours, small_training
 
 
@@ -126,3 +133,171 @@ def test_no_file_of_the_registry_is_ever_half_written(
     ]
     assert len(list((tmp_path / "models").iterdir())) == 2
     assert json.loads((tmp_path / "champion.json").read_text())["model_id"] == registry.champion()
+
+
+# -- audit and retention -------------------------------------------------------------------------
+
+
+def test_the_audit_says_who_served_when_and_why(
+    registry: Registry, pair: tuple[Trained, Trained]
+) -> None:
+    first = registry.publish(pair[0], promote=True, note="the first")
+    second = registry.publish(pair[1])
+    registry.refuse(second, note="no better beyond noise")
+    registry.promote(second, note="by hand")
+    registry.rollback(note="too high")
+
+    notes = [(line["action"], line["model_id"], line["note"]) for line in registry.audit()]
+    assert ("refuse", second, "no better beyond noise") in notes
+    served = tenures(registry.audit())
+    assert [(tenure.model_id, tenure.note) for tenure in served] == [
+        (first, "the first"),
+        (second, "by hand"),
+        (first, "too high"),
+    ]
+    assert [tenure.until_ms for tenure in served] == [served[1].since_ms, served[2].since_ms, None]
+
+
+def test_a_line_of_the_audit_that_was_cut_off_hides_no_other(
+    tmp_path: Path, pair: tuple[Trained, Trained]
+) -> None:
+    registry = Registry(str(tmp_path))
+    registry.publish(pair[0], promote=True)
+    with (tmp_path / "audit.jsonl").open("ab") as audit:
+        audit.write(b'{"at_ms": 17, "act\n')
+    registry.publish(pair[1])
+
+    assert [line["action"] for line in registry.audit()] == ["publish", "promote", "publish"]
+
+
+def family(registry: Registry, pair: tuple[Trained, Trained], size: int) -> list[str]:
+    """So many models, the newest data last."""
+    made = []
+    for number in range(size):
+        trained = pair[0]
+        with torch.no_grad():
+            trained.network.heads.project.bias[0] += 0.01
+        start_ms, end_ms = trained.span_ms
+        span_ms = (start_ms, end_ms + number * 86_400_000)
+        made.append(registry.publish(replace(trained, span_ms=span_ms)))
+    return made
+
+
+def test_retention_keeps_the_newest_and_always_the_champion_and_the_one_before(
+    registry: Registry, pair: tuple[Trained, Trained]
+) -> None:
+    models = family(registry, pair, 6)
+    for model_id in (models[2], models[0], models[1]):
+        registry.promote(model_id)
+    gone = registry.prune(4)
+
+    left = {entry.model_id for entry in registry.list()}
+    assert left == {models[0], models[1], models[4], models[5]}
+    assert set(gone) == set(models) - left
+    assert [line["model_id"] for line in registry.audit() if line["action"] == "delete"] == gone
+    assert registry.rollback() == models[0]
+    with pytest.raises(UnknownModel):  # the one before that is no longer kept
+        registry.rollback()
+
+
+def test_a_rollback_passes_over_a_damaged_model(
+    tmp_path: Path, pair: tuple[Trained, Trained]
+) -> None:
+    registry = Registry(str(tmp_path))
+    models = family(registry, pair, 3)
+    for model_id in models:
+        registry.promote(model_id)
+    weights = tmp_path / "models" / models[1] / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-5])
+
+    assert registry.rollback() == models[0]
+
+
+def test_the_manifest_names_parent_and_build(
+    registry: Registry, pair: tuple[Trained, Trained]
+) -> None:
+    model_id = registry.publish(replace(pair[0], parent="lstm-20110101-00000000"))
+
+    manifest = registry.manifest(model_id)
+    assert manifest.parent == "lstm-20110101-00000000"
+    assert manifest.code_version
+    assert manifest.feature_hash
+    assert manifest.span_ms == pair[0].span_ms
+
+
+# -- what can go wrong while it is written ---------------------------------------------------------
+
+
+def write_steps(monkeypatch: pytest.MonkeyPatch, at: int, act: Any) -> list[str]:
+    """Let `act` happen before the file operation number `at`; returns the operations so far."""
+    done: list[str] = []
+
+    def watched(owner: Any, name: str) -> None:
+        plain = getattr(owner, name)
+
+        def call(*arguments: Any, **more: Any) -> Any:
+            done.append(name)
+            if len(done) == at:
+                act()
+            return plain(*arguments, **more)
+
+        monkeypatch.setattr(owner, name, call)
+
+    watched(registry_files, "_write_through")
+    watched(registry_files.RegistryFiles, "append")
+    watched(Path, "rename")
+    watched(Path, "mkdir")
+    return done
+
+
+def killed_at(registry: Registry, trained: Trained, at: int) -> bool:
+    """Publish and promote in a child that is killed before its file operation number `at`."""
+    pid = os.fork()
+    if not pid:
+        with pytest.MonkeyPatch.context() as patched:
+            write_steps(patched, at, lambda: os.kill(os.getpid(), signal.SIGKILL))
+            registry.publish(trained, promote=True)
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+
+
+def test_a_writer_killed_at_any_point_leaves_a_champion_and_whole_models(
+    tmp_path: Path, pair: tuple[Trained, Trained]
+) -> None:
+    """`kill -9` before each file operation of a promotion: the old champion, or the new one."""
+    killed = 0
+    for at in range(1, 40):
+        registry = Registry(str(tmp_path / str(at)))
+        before = registry.publish(pair[0], promote=True)
+        if not killed_at(registry, pair[1], at):
+            break
+        killed += 1
+        champion = registry.champion()
+        assert champion is not None
+        registry.load(champion)
+        for entry in registry.list():
+            registry.load(entry.model_id)
+        after = registry.publish(pair[1], promote=True)  # the next attempt goes through
+        assert registry.champion() == after != before
+    assert killed >= 8
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 5, 6])
+def test_a_full_disk_leaves_the_champion_and_nothing_half(
+    at: int, tmp_path: Path, pair: tuple[Trained, Trained], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(str(tmp_path))
+    before = registry.publish(pair[0], promote=True)
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        write_steps(patched, at, full)
+        with pytest.raises(OSError, match="No space left"):
+            registry.publish(pair[1], promote=True)
+
+    assert registry.champion() == before
+    assert not [path for path in tmp_path.rglob(".*") if path.name.startswith(".")]
+    for entry in registry.list():
+        registry.load(entry.model_id)

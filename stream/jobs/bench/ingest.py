@@ -81,10 +81,10 @@ def _worker_row(name: str, settings: Settings, load: Workload) -> Row:
             if time.monotonic() > deadline:
                 raise EmbeddedServiceFailed(f"{name}: only {last[1]} events in {_TIMEOUT_S:.0f} s")
             worker.require_alive()
-            counted = _counted(client, settings.kafka.partitions)
+            now_counted = counted(client, settings.kafka.partitions)
             cpu = process.cpu_times()
-            if counted > last[1]:
-                last = (time.monotonic(), counted, cpu.user + cpu.system)
+            if now_counted > last[1]:
+                last = (time.monotonic(), now_counted, cpu.user + cpu.system)
                 first = first or last
             time.sleep(0.02)
         memory = process.memory_info().rss
@@ -99,7 +99,8 @@ def _worker_row(name: str, settings: Settings, load: Workload) -> Row:
     return Row(name, round(n / (last[0] - first[0])), "events/s", facts)
 
 
-def _counted(client: Redis, partitions: int) -> int:
+def counted(client: Redis, partitions: int) -> int:
+    """Events of any verdict that are stored as such."""
     total = 0
     with client.pipeline(transaction=False) as batch:
         for number in range(partitions):

@@ -19,13 +19,14 @@ import redis.asyncio as aioredis
 
 from model.config import ModelConfig
 from model.incremental import NetworkForecaster
+from stream.carried import KEEP_EVERY
 from stream.embedded import embedded_store
 from stream.errors import UsageError
 from stream.feed.reader import Reader
 from stream.jobs.bench.report import Row
 from stream.jobs.bench.store_load import Show, StoreLoad, fill
 from stream.rollups import Rollups
-from stream.serving import KEEP_EVERY, Serving
+from stream.serving import Serving
 from stream.settings import Settings
 from stream.snapshots import Snapshots
 from stream.state.history import StoredHistory, read_history
@@ -136,13 +137,13 @@ def _recovery(
         snapshots.close()
         restored_s = _timed(lambda: asyncio.run(_restore(url, settings, load)))
         loaded = Snapshots(client, folder)
-        serving = Serving(forecaster, reading.history, bucket_ms=load.bucket_ms, snapshots=loaded)
+        serving = Serving(forecaster, reading.history, snapshots=loaded)
         reading.waited_s = 0.0
         served_s = _timed(lambda: [serving.advance(tag, load.end_ms) for tag in tags])
         waited_s = reading.waited_s
         loaded.close()
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    cold = Serving(forecaster, reading.history, bucket_ms=load.bucket_ms)
+    cold = Serving(forecaster, reading.history)
     cold_s = _timed(lambda: cold.advance(0, load.end_ms))
     return [
         Row("recovery", round(restored_s + served_s, 2), "s", {"rss_peak_mb": peak_mb}),

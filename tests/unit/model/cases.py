@@ -14,6 +14,7 @@ from model.graphs import FixedShapeStepper
 from model.incremental import NetworkForecaster
 from model.networks.quantile import QuantileNetwork
 from model.scaling import STOCK, STOCKOUT_SHARE
+from model.training import Trained
 
 Floats = NDArray[np.float32]
 
@@ -122,3 +123,11 @@ def history_of(values_TSF: Floats) -> History:
     """A history of hourly buckets that starts on a Monday."""
     names = [f"s{slot}" for slot in range(values_TSF.shape[1])]
     return History(values_TSF, START_MS, HOUR_MS, names)
+
+
+def random_model(seed: int, *, span_end_ms: int, bucket_ms: int = HOUR_MS) -> Trained:
+    """A small network with seeded random weights, as a training would leave it."""
+    torch.manual_seed(seed)
+    model = ModelConfig(horizon=6, bucket_ms=bucket_ms, hidden=8, layers=1, rank=4)
+    span_ms = (span_end_ms - 24 * bucket_ms, span_end_ms)
+    return Trained(QuantileNetwork(model), TrainConfig(model=model, seed=seed), span_ms)

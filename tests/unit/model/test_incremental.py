@@ -11,6 +11,7 @@ from model.contract import QuantileForecast
 from model.errors import InvalidValues
 from model.incremental import Forecaster, NetworkForecaster
 from model.inputs import new_carried, observe
+from model.smoothing import SmoothingForecaster
 from model.workspace import Workspace
 from tests.unit.model.cases import (
     HOUR_MS,
@@ -31,11 +32,15 @@ def _naive() -> SeasonalNaiveForecaster:
     return SeasonalNaiveForecaster(horizon=24, bucket_ms=HOUR_MS)
 
 
-@pytest.fixture(params=[*ARCHITECTURES, "lstm-yearly", "lstm-fixed_shape", "seasonal-naive"])
+@pytest.fixture(
+    params=[*ARCHITECTURES, "lstm-yearly", "lstm-fixed_shape", "seasonal-naive", "smoothing"]
+)
 def forecaster(request: pytest.FixtureRequest) -> Forecaster:
     """Every kind of forecaster, and the way a GPU steps them."""
     if request.param == "seasonal-naive":
         return _naive()
+    if request.param == "smoothing":
+        return SmoothingForecaster(horizon=24, bucket_ms=HOUR_MS)
     architecture, _, variant = request.param.partition("-")
     made = untrained(architecture=architecture, yearly=variant == "yearly")
     return of_fixed_shape(made) if variant == "fixed_shape" else made

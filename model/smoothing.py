@@ -1,0 +1,199 @@
+"""Exponential smoothing with a day's and a week's season: what serves where no network can.
+
+Additive, without trend (Taylor 2003, *Short-term electricity demand forecasting using double
+seasonal exponential smoothing*): a level and two seasonal profiles, each moved by a share of the
+one-step error. The spread is learnt too: quantiles of the past errors, in multiples of the root of
+the expected demand, are tracked by stochastic approximation of the pinball loss, so a series of few
+units keeps its zeros. All in numpy, a few vector operations a bucket: it cannot fail where a
+network can, needs no training, and is ready after one pass over the stored history.
+
+Axes: S = series, P = phases of a season, H = horizon, Q = quantiles.
+"""
+
+from statistics import NormalDist
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.config import DAY_MS, DECILES
+from model.contract import FEATURE_NAMES, QuantileForecast
+from model.errors import InvalidValues
+from model.incremental import States, missing_buckets, require_demand
+
+Floats = NDArray[np.float32]
+
+_WEEK_DAYS: Final = 7
+#: The level forgets half of the past in so many days.
+_HALF_LIFE_DAYS: Final = 4.0
+#: Share of an error that moves the day's and the week's profile.
+_DAY_RATE: Final = 0.1
+_WEEK_RATE: Final = 0.2
+#: Step of the tracked error quantiles, and the least one-step variance, in multiples of the level.
+_QUANTILE_RATE: Final = 0.04
+_LEAST_VARIANCE: Final = 0.1
+_TINY: Final = 1e-3
+
+
+class SmoothingStates:
+    """Level, profiles and error quantiles of every series."""
+
+    def __init__(self, capacity: int, *, day: int, week: int, start_Q: Floats) -> None:
+        self.size = 0
+        self.last_ms: int | None = None
+        self._start_Q = start_Q
+        self.level_S = np.zeros(capacity, np.float32)
+        self.day_PS = np.zeros((day, capacity), np.float32)
+        self.week_PS = np.zeros((week, capacity), np.float32)
+        self.error_SQ = np.tile(start_Q, (capacity, 1))
+        self.seen_S = np.zeros(capacity, np.int32)
+
+    def grow(self, size: int) -> None:
+        """Make room for `size` series; new ones start with nothing."""
+        capacity = self.seen_S.size
+        if size > capacity:
+            extra = max(size, 2 * capacity) - capacity
+            self.level_S = np.pad(self.level_S, (0, extra))
+            self.day_PS = np.pad(self.day_PS, ((0, 0), (0, extra)))
+            self.week_PS = np.pad(self.week_PS, ((0, 0), (0, extra)))
+            self.error_SQ = np.concatenate((self.error_SQ, np.tile(self._start_Q, (extra, 1))))
+            self.seen_S = np.pad(self.seen_S, (0, extra))
+        self.size = max(self.size, size)
+
+
+class SmoothingForecaster:
+    """Double seasonal exponential smoothing with quantiles from its own errors.
+
+    >>> smoothing = SmoothingForecaster(horizon=2, bucket_ms=86_400_000)
+    >>> states = smoothing.new_states(1)
+    >>> smoothing.warm_up(states, np.full((60, 1, 11), 3, np.float32), 0)
+    >>> forecast = smoothing.step(states, np.full((1, 11), 3, np.float32), 60 * 86_400_000)
+    >>> forecast.units_SHQ[0, :, 4].round(1).tolist()
+    [3.0, 3.0]
+    """
+
+    def __init__(
+        self, *, horizon: int, bucket_ms: int, quantiles: tuple[float, ...] = DECILES
+    ) -> None:
+        if horizon < 1 or bucket_ms < 1:
+            raise ValueError(f"horizon {horizon} and bucket_ms {bucket_ms} must be positive")
+        self.model_id = "exponential-smoothing"
+        self.horizon = horizon
+        self.bucket_ms = bucket_ms
+        self.quantiles = quantiles
+        self.day = max(1, DAY_MS // bucket_ms)
+        self.week = _WEEK_DAYS * self.day
+        self.alpha = 1 - 0.5 ** (1 / (_HALF_LIFE_DAYS * self.day))
+        normal = NormalDist()
+        self._q_Q = np.array(quantiles, np.float32)
+        self._start_Q = np.array([normal.inv_cdf(q) for q in quantiles], np.float32)
+
+    def new_states(self, capacity: int) -> SmoothingStates:
+        """States without any series, with room for `capacity`."""
+        return SmoothingStates(
+            max(capacity, 1), day=self.day, week=self.week, start_Q=self._start_Q
+        )
+
+    def step(self, states: States, values_SF: Floats, bucket_start_ms: int) -> QuantileForecast:
+        """Carry `states` over one closed bucket and forecast from its end on."""
+        mine = self._advance(states, values_SF, bucket_start_ms)
+        self._carry(mine, values_SF, bucket_start_ms)
+        origin_ms = bucket_start_ms + self.bucket_ms
+        starts_H = origin_ms + np.arange(self.horizon) * self.bucket_ms
+        mean_SH = np.stack([self._expected(mine, int(at)) for at in starts_H], axis=1)
+        root_SH = np.sqrt(self._variance(mine, mean_SH))
+        # h steps ahead the level has wandered: variance grows by 1 + (h - 1) α² (Hyndman 2008)
+        steps_H = np.arange(self.horizon, dtype=np.float32)
+        growth_H = np.sqrt(1 + steps_H * self.alpha**2)
+        error_SQ = np.maximum.accumulate(mine.error_SQ[: mine.size], axis=1)
+        units_SHQ = mean_SH[:, :, None] + (root_SH * growth_H)[:, :, None] * error_SQ[:, None, :]
+        np.maximum(units_SHQ, 0, out=units_SHQ)
+        # errors of a sum: those of its buckets, and each again in all buckets after it by α
+        sums_SH = np.cumsum(mean_SH, axis=1)
+        carry_H = np.cumsum((1 + self.alpha * steps_H) ** 2) / np.maximum(steps_H + 1, 1)
+        spread_SH = np.sqrt(np.cumsum(root_SH**2, axis=1) * carry_H)
+        sums_SHQ = sums_SH[:, :, None] + spread_SH[:, :, None] * self._sum_errors(error_SQ)
+        np.maximum(sums_SHQ, 0, out=sums_SHQ)
+        np.maximum.accumulate(sums_SHQ, axis=1, out=sums_SHQ)
+        return QuantileForecast(
+            origin_ms=origin_ms,
+            bucket_ms=self.bucket_ms,
+            quantiles=self.quantiles,
+            units_SHQ=units_SHQ.astype(np.float32),
+            cumulative_SHQ=sums_SHQ.astype(np.float32),
+            model_id=self.model_id,
+        )
+
+    def warm_up(self, states: States, history_TSF: Floats, start_ms: int) -> None:
+        """Carry `states` over stored history, oldest bucket first, without forecasting."""
+        if history_TSF.shape[0] == 0:
+            return
+        mine = self._advance(states, history_TSF, start_ms)
+        for t, values_SF in enumerate(history_TSF):
+            self._carry(mine, values_SF, start_ms + t * self.bucket_ms)
+
+    def _sum_errors(self, error_SQ: Floats) -> Floats:
+        """Quantiles [S, H, Q] of a sum's error: nearer to a normal's with each bucket added."""
+        weight_H = (1 / np.arange(1, self.horizon + 1, dtype=np.float32))[:, None]
+        # the median of skewed errors lies below zero, that of their sum does not
+        spread_S = (error_SQ[:, -1] - error_SQ[:, 0]) / (
+            self._start_Q[-1] - self._start_Q[0] + _TINY
+        )
+        normal_SQ = spread_S[:, None] * self._start_Q
+        mixed: Floats = weight_H * error_SQ[:, None, :] + (1 - weight_H) * normal_SQ[:, None, :]
+        return mixed
+
+    def _advance(self, states: States, values: Floats, start_ms: int) -> SmoothingStates:
+        if not isinstance(states, SmoothingStates):
+            raise TypeError(f"states of {type(states).__name__} belong to another forecaster")
+        if states.week_PS.shape[0] != self.week:
+            raise InvalidValues("states were made for another bucket width")
+        require_demand(values)
+        silent = missing_buckets(states.last_ms, start_ms, self.bucket_ms)
+        nothing = np.zeros((states.size, len(FEATURE_NAMES)), np.float32)
+        for k in range(silent):
+            self._carry(states, nothing, start_ms + (k - silent) * self.bucket_ms)
+        states.grow(values.shape[-2])
+        return states
+
+    def _raw(self, states: SmoothingStates, start_ms: int) -> Floats:
+        bucket, size = start_ms // self.bucket_ms, states.size
+        day_S = states.day_PS[bucket % self.day, :size]
+        raw_S: Floats = states.level_S[:size] + day_S + states.week_PS[bucket % self.week, :size]
+        return raw_S
+
+    def _expected(self, states: SmoothingStates, start_ms: int) -> Floats:
+        """Mean demand [S] of the bucket at `start_ms`."""
+        return np.maximum(self._raw(states, start_ms), 0)
+
+    def _variance(self, states: SmoothingStates, mean_SX: Floats) -> Floats:
+        """What the squared error is measured in: the mean, and a share of the level."""
+        level_S = np.maximum(states.level_S[: states.size], 0)
+        floor_S = np.float32(_LEAST_VARIANCE) * level_S + np.float32(_TINY)
+        variance: Floats = mean_SX + (floor_S[:, None] if mean_SX.ndim == 2 else floor_S)
+        return variance
+
+    def _carry(self, states: SmoothingStates, values_SF: Floats, start_ms: int) -> None:
+        """Learn one bucket: the quantiles of the error made on it, then level and profiles."""
+        size, bucket = states.size, start_ms // self.bucket_ms
+        units_S = np.zeros(size, np.float32)
+        units_S[: len(values_SF)] = values_SF[:, 0]
+        seen_S = states.seen_S[:size]
+        begun_S = (seen_S > 0) | (units_S > 0)
+        seen_S += begun_S
+        mean_S = self._expected(states, start_ms)
+        scaled_S = (units_S - mean_S) / np.sqrt(self._variance(states, mean_S))
+        tracked_SQ = states.error_SQ[:size]
+        below_SQ = scaled_S[:, None] < tracked_SQ
+        # a step of the size of the spread: it works alike for errors of any size
+        width_S = 0.1 + np.abs(tracked_SQ[:, -1] - tracked_SQ[:, 0])
+        share_S = np.maximum(1 / np.sqrt(np.maximum(seen_S, 1)), _QUANTILE_RATE)
+        rate_S = np.where(begun_S & (seen_S > self.day), share_S * width_S, 0)
+        tracked_SQ += rate_S[:, None] * (self._q_Q - below_SQ)
+        error_S = np.where(begun_S, units_S - self._raw(states, start_ms), 0).astype(np.float32)
+        share_S = np.maximum(1 / np.maximum(seen_S, 1), self.alpha).astype(np.float32)
+        states.level_S[:size] += share_S * error_S
+        if self.day > 1:
+            states.day_PS[bucket % self.day, :size] += np.float32(_DAY_RATE) * error_S
+        states.week_PS[bucket % self.week, :size] += np.float32(_WEEK_RATE) * error_S
+        states.last_ms = start_ms
