@@ -149,6 +149,7 @@ class ModelSettings(Section):
     horizon: int = Field(24, ge=1, le=366)
     quantiles: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     architecture: Literal["lstm", "gru", "transformer"] = "lstm"
+    inputs_off: tuple[str, ...] = ()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     registry: str | None = None
     max_age: DurationMs = 365 * 86_400_000
