@@ -173,5 +173,5 @@ class _Read:
         encoded_OSD = torch.stack([encoded_of[cut] for cut in origins_O.tolist()])
         newest_OSI = inputs_TSI[torch.from_numpy(origins_O) - 1]
         units_OSHQ, _ = self.network.heads(encoded_OSD, newest_OSI, horizon_OHC)
-        units_OSHQ = units_OSHQ.clamp(min=0.0) * self.scale_OS[:, :, None, None]
-        return units_OSHQ
+        cut_OSHQ: Tensor = units_OSHQ.clamp(min=0.0)
+        return cut_OSHQ * self.scale_OS[:, :, None, None]

@@ -22,7 +22,7 @@ _LEVELS = (20, 40, 60, 80)
 class Neural:
     """One network of neuralforecast."""
 
-    def __init__(self, problem: Problem, name: str, *, steps: int, threads: int = 2) -> None:
+    def __init__(self, problem: Problem, name: str, *, steps: int, threads: int = 1) -> None:
         self.problem = problem
         self.name = name
         self.steps = steps

@@ -16,7 +16,7 @@ from benchmarks.accuracy.problem import Floats, Made, Problem, clocked
 from model.config import DECILES
 from model.scaling import ORDERS, REVENUE
 
-_MOST_ROWS: Final = 500_000
+_MOST_ROWS: Final = 300_000
 _SETTINGS: Final[dict[str, Any]] = {
     "objective": "quantile",
     "num_leaves": 63,
@@ -32,7 +32,7 @@ class LightGbm:
     """Nine quantile models, fitted anew at every `refit_every`-th origin."""
 
     def __init__(
-        self, problem: Problem, *, refit_every: int, trees: int = 150, threads: int = 2
+        self, problem: Problem, *, refit_every: int, trees: int = 150, threads: int = 1
     ) -> None:
         self.problem = problem
         self.refit_every = refit_every
