@@ -25,7 +25,7 @@ def configured(problem: Problem, *, seed: int, overrides: dict[str, Any]) -> Tra
     model: dict[str, Any] = {"dropout": 0.1 if problem.hourly else 0.15}
     training: dict[str, Any] = {"updates": 2_400}
     if not problem.hourly:
-        training |= {"chunk": 64, "volume_power": 0.5}
+        training |= {"updates": 600, "chunk": 64, "volume_power": 0.5}
     model |= {name: _frozen(value) for name, value in overrides.items() if name in names}
     training |= {name: value for name, value in overrides.items() if name not in names}
     shape = ModelConfig(horizon=problem.horizon, bucket_ms=history.bucket_ms, **model)

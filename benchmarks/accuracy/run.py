@@ -7,8 +7,10 @@
 Surgecast, NHITS and DeepAR are trained once, before the first origin; `surgecast-retrained` is
 trained on at every origin, LightGBM and the statistical models are fitted anew. Every forecast is
 kept under `--work`, so a run that was cut off or is asked for one more model goes on where it
-stopped. Writes a row a model to `results/<task>-<origins>.jsonl`: metrics over all origins, by
-origin and by step, CPU seconds, versions. Choose by the tuning origins only.
+stopped. On the hourly task what is fitted anew is so at every tenth midnight.
+
+Writes a row a model to `results/<task>-<origins>.jsonl`: metrics over all origins, by origin and by
+step, CPU seconds, versions. Choose by the tuning origins only.
 """
 
 import argparse
@@ -41,7 +43,12 @@ MODELS: Final = (
 )  # fmt: skip
 _PACKAGES: Final = ("torch", "numpy", "lightgbm", "statsforecast", "neuralforecast")
 #: What `surgecast-retrained` learns with at each later origin.
-RETRAINED: Final[dict[str, Any]] = {"updates": 600, "learning_rate": 1e-3}
+RETRAINED: Final[dict[str, Any]] = {
+    "updates": 200,
+    "learning_rate": 1e-3,
+    "finish_share": 0.8,
+    "validate_every": 1_000,
+}
 
 
 def forecaster(
@@ -61,19 +68,20 @@ def forecaster(
             return members[0] if seeds == 1 else Ensemble(members)
 
         return ours, {"configs": [asdict(one) for one in configs], "retrained": retrained}
+    refit_every = 10 if problem.hourly else 1
     if name == "seasonal-naive":
         return lambda: SeasonalNaive(problem), {}
     if name == "LightGBM":
         from benchmarks.accuracy.trees import LightGbm
 
-        refit_every = 10 if problem.hourly else 1
         return lambda: LightGbm(problem, refit_every=refit_every), {"refit_every": refit_every}
     if name in ("NHITS", "DeepAR"):
         from benchmarks.accuracy.neural import Neural
 
         return lambda: Neural(problem, name, steps=1_000), {"steps": 1_000}
     if name in STATISTICAL:
-        return lambda: Statistical(problem, name), {}
+        fitted = {"refit_every": refit_every}
+        return lambda: Statistical(problem, name, refit_every=refit_every), fitted
     raise SystemExit(f"--models {name}: unknown; known are {', '.join(MODELS)}")
 
 

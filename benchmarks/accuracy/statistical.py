@@ -3,9 +3,10 @@
 Axes: T = buckets, S = series, H = horizon, Q = quantiles.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.accuracy.problem import Floats, Made, Problem, clocked
 from model.config import DECILES
@@ -37,53 +38,56 @@ class SeasonalNaive:
 
 
 class Statistical:
-    """AutoETS, a Theta or CrostonSBA of statsforecast, fitted anew at every origin.
+    """AutoETS, a Theta or CrostonSBA of statsforecast, a model a series.
 
-    The season is a week of days or a day of hours; of hours, the last four weeks are read (a week
-    of 168 hours is beyond these models). CrostonSBA has no quantiles of its own and gets conformal
-    ones.
+    Fitted anew at every `refit_every`-th origin; between these the parameters stay and the newest
+    buckets are filtered through them. The season is a week of days or a day of hours; of hours, the
+    last four weeks are read (a season of 168 is beyond these models). CrostonSBA has no quantiles
+    of its own and gets conformal ones.
     """
 
-    def __init__(self, problem: Problem, name: str) -> None:
+    def __init__(self, problem: Problem, name: str, *, refit_every: int) -> None:
         self.problem = problem
         self.name = name
+        self.refit_every = refit_every
+        self.fitted: list[Any] = []
 
     def forecast(self, place: int) -> Made:
-        """Fit and forecast from `place` on; these models cannot do one without the other."""
-        units_SHQ, seconds = clocked(lambda: self._forecast(place))
-        return Made(units_SHQ, seconds, seconds)
+        """Fit if it is time to, and forecast from `place` on."""
+        number = self.problem.places.index(place)
+        seconds = 0.0
+        if number % self.refit_every == 0 or not self.fitted:
+            fitted_at = self.problem.places[number - number % self.refit_every]
+            _, seconds = clocked(lambda: self._fit(fitted_at))
+        units_SHQ, refresh = clocked(lambda: self._filter(place))
+        return Made(units_SHQ, seconds, refresh)
 
-    def _forecast(self, place: int) -> Floats:
-        import pandas as pd
-        from statsforecast import StatsForecast, models
+    def _past(self, place: int) -> NDArray[np.float64]:
+        longest = _LONGEST_HOURLY if self.problem.hourly else place
+        return self.problem.units_TS[place - longest : place].astype(np.float64)
+
+    def _model(self) -> Any:
+        from statsforecast import models
         from statsforecast.utils import ConformalIntervals
 
-        horizon = self.problem.horizon
         season = 24 if self.problem.hourly else 7
-        longest = _LONGEST_HOURLY if self.problem.hourly else place
-        past_TS = self.problem.units_TS[place - longest : place]
-        n_series = past_TS.shape[1]
-        made_by = {
-            "AutoETS": lambda: models.AutoETS(season_length=season),
-            "AutoTheta": lambda: models.AutoTheta(season_length=season),
-            "DynamicOptimizedTheta": lambda: models.DynamicOptimizedTheta(season_length=season),
-            "CrostonSBA": lambda: models.CrostonSBA(
-                prediction_intervals=ConformalIntervals(n_windows=2, h=horizon)
-            ),
-        }
-        frame = pd.DataFrame(
-            {
-                "unique_id": np.repeat(np.arange(n_series), len(past_TS)),
-                "ds": np.tile(np.arange(len(past_TS)), n_series),
-                "y": past_TS.T.reshape(-1).astype(float),
-            }
-        )
-        made = StatsForecast([made_by[self.name]()], freq=1, n_jobs=1).forecast(
-            df=frame, h=horizon, level=list(_LEVELS)
-        )
-        column = next(c for c in made.columns if c not in ("unique_id", "ds"))
-        lows = [made[f"{column}-lo-{level}"] for level in reversed(_LEVELS)]
-        highs = [made[f"{column}-hi-{level}"] for level in _LEVELS]
-        block = np.stack([*lows, made[column], *highs], axis=-1)
-        block = block.reshape(n_series, horizon, len(DECILES))
-        return np.maximum(np.sort(block, axis=-1), 0).astype(np.float32)
+        if self.name == "CrostonSBA":
+            spread = ConformalIntervals(n_windows=2, h=self.problem.horizon)
+            return models.CrostonSBA(prediction_intervals=spread)
+        return getattr(models, self.name)(season_length=season)
+
+    def _fit(self, place: int) -> None:
+        self.fitted = [self._model() for _ in range(self.problem.units_TS.shape[1])]
+        if self.name != "CrostonSBA":  # which can only fit and forecast at once
+            self.fitted = [self._model().fit(past_T) for past_T in self._past(place).T]
+
+    def _filter(self, place: int) -> Floats:
+        horizon, levels = self.problem.horizon, list(_LEVELS)
+        blocks = []
+        for model, past_T in zip(self.fitted, self._past(place).T, strict=True):
+            make = model.forecast if self.name == "CrostonSBA" else model.forward
+            made = make(past_T, horizon, level=levels)
+            lows = [made[f"lo-{level}"] for level in reversed(_LEVELS)]
+            highs = [made[f"hi-{level}"] for level in _LEVELS]
+            blocks.append(np.stack([*lows, made["mean"], *highs], axis=-1))
+        return np.maximum(np.sort(np.stack(blocks), axis=-1), 0).astype(np.float32)
