@@ -144,6 +144,7 @@ class ModelSettings(Section):
 
     Exponential smoothing serves in the place of a champion whose data ends `max_age` of event time
     ago, or that takes more than `max_step` for a step of a partition.
+    `inputs_off` names inputs of the network that are held at zero.
     """
 
     horizon: int = Field(24, ge=1, le=366)
