@@ -78,7 +78,7 @@ def forecaster(
     if name in ("NHITS", "DeepAR"):
         from benchmarks.accuracy.neural import Neural
 
-        return lambda: Neural(problem, name, steps=1_000), {"steps": 1_000}
+        return lambda: Neural(problem, name, steps=500), {"steps": 500}
     if name in STATISTICAL:
         fitted = {"refit_every": refit_every}
         return lambda: Statistical(problem, name, refit_every=refit_every), fitted
