@@ -25,12 +25,17 @@ ORIGINS = [START_MS + day * 24 * HOUR_MS for day in (8, 9, 10)]
 
 def test_its_wql_is_that_of_the_backtest() -> None:
     """Read as a sequence or carried bucket by bucket, the forecasts are the same."""
-    history = history_of(real_hours(days=12, series=30))
+    values_TSF = real_hours(days=12, series=30)
+    values_TSF[: 24 * 8 - 1] = 0  # all series begin in the hour before the first origin
+    values_TSF[24 * 8 - 1, :, 0] = 3
+    history = history_of(values_TSF)
     network = untrained().network
+    for part in network.parameters():
+        part *= 3.0  # so that the state matters
     result = backtest(history, {"net": NetworkForecaster(network, "net")}, ORIGINS)
     found = permutation_importance(history, network, ORIGINS, repeats=1)
 
-    assert found.wql == pytest.approx(score(result, "net").wql, rel=1e-4)
+    assert found.wql == pytest.approx(score(result, "net").wql, rel=1e-6)
 
 
 def test_demand_matters_and_clicks_that_nobody_made_do_not() -> None:
@@ -46,6 +51,7 @@ def test_demand_matters_and_clicks_that_nobody_made_do_not() -> None:
     assert set(rises) == {*input_names(CONFIG), CALENDAR}
     for name in ("views", "carts", "visitors", "has_clicks"):
         assert rises[name] == 0.0
+    assert max(rise for name, rise in rises.items() if name != CALENDAR) > 0.001
     assert rises[CALENDAR] > 0.01
 
 
