@@ -31,7 +31,7 @@ def test_its_wql_is_that_of_the_backtest() -> None:
     history = history_of(values_TSF)
     network = untrained().network
     for part in network.parameters():
-        part *= 3.0  # so that the state matters
+        part.mul_(3.0)  # so that the state matters
     result = backtest(history, {"net": NetworkForecaster(network, "net")}, ORIGINS)
     found = permutation_importance(history, network, ORIGINS, repeats=1)
 
