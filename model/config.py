@@ -19,8 +19,9 @@ class ModelConfig:
     `memory_days` is how many days the slow carried mean (the output scale) looks back,
     `scale_floor` the least scale in units a bucket; `holidays_country` a code of the `holidays`
     package, or None for a calendar without holidays. `context` is the length of the transformer's
-    rolling cache; `yearly` tells the network what last year brought. A bucket whose share without
-    stock is at least `censored_share` says what was to be had, not what was wanted.
+    rolling cache; `yearly` tells the network what last year brought; `inputs_off` names inputs
+    (`model.inputs.input_names`) that are held at zero. A bucket whose share without stock is at
+    least `censored_share` says what was to be had, not what was wanted.
 
     Raises ValueError for a horizon, quantile or size that makes no sense.
 
@@ -41,6 +42,7 @@ class ModelConfig:
     scale_floor: float = 0.02
     yearly: bool = False
     censored_share: float = CENSORED_SHARE
+    inputs_off: tuple[str, ...] = ()
     holidays_country: str | None = "GB"
 
     def __post_init__(self) -> None:
@@ -64,12 +66,14 @@ class ModelConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return asdict(self) | {"quantiles": list(self.quantiles)}
+        lists = {"quantiles": list(self.quantiles), "inputs_off": list(self.inputs_off)}
+        return asdict(self) | lists
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
         """The inverse of `as_dict`. Raises TypeError for an unknown name."""
-        return cls(**values | {"quantiles": tuple(values["quantiles"])})
+        names = ("quantiles", "inputs_off")
+        return cls(**values | {name: tuple(values[name]) for name in names if name in values})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

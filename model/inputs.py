@@ -9,6 +9,7 @@ carried mean as demand, and how much of it there was something to be had.
 Axes: S = series, F = stored features, K = carried statistics, I = inputs.
 """
 
+from functools import lru_cache
 from typing import Final
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from model import scaling as at
 from model.config import ModelConfig
+from model.errors import InvalidValues
 from model.yearly import RING, carry_year, weeks_ahead, year_inputs
 
 #: Inputs of a series, in order.
@@ -23,7 +25,7 @@ INPUT_NAMES: Final = (
     "demand", "demand_log", "sold", "returns", "orders", "revenue", "views", "carts", "visitors",
     "conversion", "has_clicks", "price", "price_last", "scale_log", "age_log", "week_ratio",
     "day_ratio", "rate", "size_ratio", "since_log", "returns_share", "started", "availability",
-    "stock_known",
+    "stock_known", "quarter_ratio", "year_ratio", "robust_ratio", "spread_log",
 )  # fmt: skip
 
 
@@ -37,6 +39,22 @@ def input_names(config: ModelConfig) -> tuple[str, ...]:
         return INPUT_NAMES
     levels = (f"year_level_{week}" for week in range(weeks_ahead(config)))
     return (*INPUT_NAMES, "year_known", "year_growth", *levels)
+
+
+@lru_cache(maxsize=64)
+def places_of(names: tuple[str, ...], config: ModelConfig) -> list[int]:
+    """Columns of some inputs. Raises InvalidValues for a name that is none.
+
+    >>> places_of(("sold", "demand"), ModelConfig(horizon=24, bucket_ms=3_600_000))
+    [2, 0]
+    """
+    known = input_names(config)
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise InvalidValues(
+            f"inputs_off: {', '.join(unknown)} unknown; known inputs are {', '.join(known)}"
+        )
+    return [known.index(name) for name in names]
 
 
 def carried_width(config: ModelConfig) -> int:
@@ -60,7 +78,7 @@ def series_inputs(
 
     >>> config = ModelConfig(horizon=2, bucket_ms=3_600_000, yearly=False)
     >>> tuple(series_inputs(new_carried(3, config), torch.zeros(3, 11), 0, config).shape)
-    (3, 24)
+    (3, 28)
     """
     floor = config.scale_floor
     scale_S = at.scale_of(stats_SK, floor=floor)
@@ -105,11 +123,17 @@ def series_inputs(
         (stats_SK[:, at.AGE] > 0).to(units_S.dtype),
         torch.where(known_S, 1.0 - values_SF[:, at.STOCKOUT_SHARE], 1.0),
         known_S.to(units_S.dtype),
+        _log_ratio(stats_SK[:, at.QUARTER], stats_SK[:, at.SLOW], floor),
+        _log_ratio(stats_SK[:, at.YEAR], stats_SK[:, at.SLOW], floor),
+        _log_ratio(torch.expm1(stats_SK[:, at.LOG_QUARTER]), scale_S, floor) * 0.5,
+        _log_ratio(stats_SK[:, at.SQUARE_QUARTER].sqrt(), scale_S, floor) * 0.5,
     )
     inputs_SI = torch.stack(columns, dim=1)
-    if not config.yearly:
-        return inputs_SI
-    return torch.cat((inputs_SI, year_inputs(stats_SK, origin_ms, config)), dim=1)
+    if config.yearly:
+        inputs_SI = torch.cat((inputs_SI, year_inputs(stats_SK, origin_ms, config)), dim=1)
+    if config.inputs_off:
+        inputs_SI[:, places_of(config.inputs_off, config)] = 0.0
+    return inputs_SI
 
 
 def carry_statistics(stats_SK: Tensor, values_SF: Tensor, config: ModelConfig) -> None:

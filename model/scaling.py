@@ -46,6 +46,10 @@ STATISTICS: Final = (
     "returns",  # units returned a bucket
     "conversion",  # orders a visitor
     "sold",  # buckets with demand so far
+    "mean_quarter",  # units a bucket over 16 weeks
+    "mean_year",  # units a bucket over 52 weeks
+    "log_quarter",  # mean of log(1 + units) over 16 weeks: a level that one spike does not move
+    "square_quarter",  # mean of squared units over 16 weeks
 )
 (
     AGE,
@@ -62,6 +66,10 @@ STATISTICS: Final = (
     M_RETURNS,
     CONV,
     SOLD,
+    QUARTER,
+    YEAR,
+    LOG_QUARTER,
+    SQUARE_QUARTER,
 ) = range(len(STATISTICS))
 N_STATISTICS: Final = len(STATISTICS)
 
@@ -138,6 +146,11 @@ def update_statistics(
     _approach(stats_SK, SLOW, units_S, slow_S)
     _approach(stats_SK, WEEK, units_S, week_S)
     _approach(stats_SK, DAY, units_S, share(buckets_per_day))
+    quarter_S = share(112 * buckets_per_day)
+    _approach(stats_SK, QUARTER, units_S, quarter_S)
+    _approach(stats_SK, LOG_QUARTER, torch.log1p(units_S), quarter_S)
+    _approach(stats_SK, SQUARE_QUARTER, units_S.square(), quarter_S)
+    _approach(stats_SK, YEAR, units_S, share(364 * buckets_per_day))
     _approach(stats_SK, RATE, sold_S.to(stats_SK.dtype), slow_S)
     _approach(stats_SK, M_RETURNS, values_SF[:, RETURNS], slow_S)
     _approach(stats_SK, M_VIEWS, values_SF[:, VIEWS], week_S)

@@ -18,7 +18,8 @@ UNREAD = {"alerts", "stock"}
 #: Whole milliseconds that are written as durations.
 DURATIONS = {
     "session_timeout", "bucket", "allowed_lateness", "idle_timeout", "dedup", "future_tolerance",
-    "max_gap", "flush_every", "retention", "publish_every", "every",
+    "max_gap", "flush_every", "retention", "publish_every", "every", "max_age", "max_step",
+    "cooldown", "max_time", "max_span",
 }  # fmt: skip
 
 

@@ -123,6 +123,13 @@ def backtest(
     bucket: Bucket = None,
     out: Annotated[Path | None, typer.Option(help="Every forecast, long, as Parquet.")] = None,
     plot: Plot = None,
+    importance: Annotated[
+        bool,
+        typer.Option(
+            "--importance",
+            help="What each input is worth: importance.csv and .png beside --out, or here.",
+        ),
+    ] = False,
     max_seconds: Seconds = None,
     seed: Seed = 7,
 ) -> None:
@@ -142,6 +149,7 @@ def backtest(
         bucket_ms=_bucket_ms(bucket),
         out=out,
         plot=plot,
+        importance=_beside(out, "importance.csv") if importance else None,
         max_seconds=max_seconds,
         seed=seed,
     )
@@ -180,6 +188,10 @@ def forecast(
     )
     if out is None:
         typer.echo(table.write_csv(), nl=False)
+
+
+def _beside(out: Path | None, name: str) -> Path:
+    return (out.parent if out is not None else Path()) / name
 
 
 def _bucket_ms(text: str | None) -> int | None:

@@ -1,192 +1,215 @@
 """Accuracy beside the peers: the same series, origins and buckets, in one run.
 
     python -m benchmarks.accuracy.run --orders orders_online_retail_II.parquet --task daily
-    python -m benchmarks.accuracy.run --orders … --task hourly --models surgecast,seasonal-naive
+    python -m benchmarks.accuracy.run --orders … --task hourly --models surgecast,LightGBM
+    python -m benchmarks.accuracy.run --orders … --task daily --origins tune --set updates=600
 
-Surgecast is trained once, before the first test origin, and carried forward; peers are refitted at
-every origin. Writes a row a model to `results/<task>.jsonl` (metrics, seconds, versions) and, with
-`--out`, the long table of forecasts. Tune with `--origins tune` only.
+Surgecast, NHITS and DeepAR are trained once, before the first origin; `surgecast-retrained` is
+trained on at every origin, LightGBM and the statistical models are fitted anew. Every forecast is
+kept under `--work`, so a run that was cut off or is asked for one more model goes on where it
+stopped. On the hourly task what is fitted anew is so at every tenth midnight.
+
+Writes a row a model to `results/<task>-<origins>.jsonl`: metrics over all origins, by origin and by
+step, CPU seconds, versions. Choose by the tuning origins only.
 """
 
 import argparse
 import json
 import platform
-import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
-import torch
+from rich.progress import Progress
 
-from benchmarks.accuracy import peers
-from benchmarks.accuracy.tasks import Task, daily, hourly, read_lines
+from benchmarks.accuracy.ours import Ensemble, Surgecast, configured
+from benchmarks.accuracy.problem import Made, Peer, Problem
+from benchmarks.accuracy.statistical import SeasonalNaive, Statistical
+from benchmarks.accuracy.store import ForecastStore
+from benchmarks.accuracy.tasks import daily, hourly, read_lines
 from model.backtest import Backtest, Scores, backtest, score
-from model.config import DECILES, ModelConfig, TrainConfig
-from model.incremental import NetworkForecaster
-from model.training import Trained, train
+from model.baselines import SeasonalNaiveForecaster
+from model.config import DECILES
 from stream.jobs.batch_output import backtest_table
 
-PEERS = ("seasonal-naive", "AutoETS", "DynamicOptimizedTheta", "CrostonSBA", "LightGBM")
 RESULTS = Path(__file__).parent / "results"
+STATISTICAL: Final = ("AutoETS", "AutoTheta", "DynamicOptimizedTheta", "CrostonSBA")
+MODELS: Final = (
+    "surgecast", "surgecast-retrained", "seasonal-naive", "LightGBM", "CrostonSBA",
+    "NHITS", "DeepAR", "DynamicOptimizedTheta", "AutoETS", "AutoTheta",
+)  # fmt: skip
+_PACKAGES: Final = ("torch", "numpy", "lightgbm", "statsforecast", "neuralforecast")
+#: What `surgecast-retrained` learns with at each later origin.
+RETRAINED: Final[dict[str, Any]] = {
+    "updates": 200,
+    "learning_rate": 1e-3,
+    "finish_share": 0.8,
+    "validate_every": 1_000,
+}
 
 
-def surgecast_config(task: Task, seed: int) -> TrainConfig:
-    """The configuration that was best on the tuning origins; see docs/experiments.md."""
-    dropout = 0.15 if task.name == "daily" else 0.1
-    model = ModelConfig(horizon=task.horizon, bucket_ms=task.history.bucket_ms, dropout=dropout)
-    if task.name == "daily":
-        return TrainConfig(model=model, seed=seed, updates=2_400, chunk=64, volume_power=0.5)
-    return TrainConfig(model=model, seed=seed, updates=2_400)
+def forecaster(
+    name: str, problem: Problem, folder: Path, seeds: int, overrides: dict[str, Any]
+) -> tuple[Callable[[], Peer], dict[str, Any]]:
+    """What makes the model `name`, and the settings its forecasts depend on."""
+    if name.startswith("surgecast"):
+        retrained = RETRAINED if name.endswith("retrained") else None
+        configs = [configured(problem, seed=seed, overrides=overrides) for seed in range(seeds)]
 
+        def ours() -> Peer:
+            members = []
+            for config in configs:
+                weights = folder / f"seed-{config.seed}"
+                weights.mkdir(parents=True, exist_ok=True)
+                members.append(Surgecast(problem, weights, config, retrained=retrained))
+            return members[0] if seeds == 1 else Ensemble(members)
 
-def surgecast(task: Task, origins_ms: list[int], seeds: int) -> tuple[Backtest, dict[str, float]]:
-    """Networks of some seeds, trained before the first origin, and the mean of their quantiles."""
-    buckets = (origins_ms[0] - task.history.start_ms) // task.history.bucket_ms
-    before = replace(task.history, values_TSF=task.history.values_TSF[:buckets])
-    began = time.perf_counter()
-    trained: list[Trained] = [train(before, surgecast_config(task, seed)) for seed in range(seeds)]
-    fit = time.perf_counter() - began
-    networks = {f"surgecast-{i}": NetworkForecaster(t.network, "x") for i, t in enumerate(trained)}
-    began = time.perf_counter()
-    result = backtest(task.history, networks, origins_ms)
-    carried = time.perf_counter() - began
-    blocks = [result.forecast.pop(name) for name in networks]
-    result.forecast["surgecast"] = blocks[0]
-    if seeds > 1:
-        result.forecast[f"surgecast-mean-of-{seeds}"] = np.mean(blocks, axis=0)
-    return result, {"fit_seconds": fit / seeds, "predict_seconds": carried / seeds}
-
-
-def peer(name: str, task: Task, places: list[int]) -> peers.PeerResult:
-    """One peer on one task."""
-    units_TS = task.history.values_TSF[:, : task.scored, 0]
-    hours = task.name == "hourly"
-    season = 168 if hours else 7
+        return ours, {"configs": [asdict(one) for one in configs], "retrained": retrained}
+    refit_every = 10 if problem.hourly else 1
     if name == "seasonal-naive":
-        return peers.seasonal_naive(units_TS, places, task.horizon, season)
+        return lambda: SeasonalNaive(problem), {}
     if name == "LightGBM":
-        return peers.lightgbm(
-            units_TS,
-            places,
-            task.horizon,
-            start_ms=task.history.start_ms,
-            bucket_ms=task.history.bucket_ms,
-            season=season,
-            spacing=7 if hours else 4,
-            refit_every=10 if hours else 1,
-        )
-    return peers.statistical(
-        name,
-        units_TS,
-        places,
-        task.horizon,
-        24 if hours else season,
-        longest=8 * 168 if hours else 10_000,
-    )
+        from benchmarks.accuracy.trees import LightGbm
+
+        return lambda: LightGbm(problem, refit_every=refit_every), {"refit_every": refit_every}
+    if name in ("NHITS", "DeepAR"):
+        from benchmarks.accuracy.neural import Neural
+
+        return lambda: Neural(problem, name, steps=500), {"steps": 500}
+    if name in STATISTICAL:
+        fitted = {"refit_every": refit_every}
+        return lambda: Statistical(problem, name, refit_every=refit_every), fitted
+    raise SystemExit(f"--models {name}: unknown; known are {', '.join(MODELS)}")
 
 
 def main() -> None:
-    """Run the models asked for and append their rows to the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Run the models asked for and write the results of all that are complete."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--orders", type=Path, required=True)
     parser.add_argument("--task", choices=("daily", "hourly"), required=True)
-    parser.add_argument("--models", default=",".join(("surgecast", *PEERS)))
+    parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--origins", choices=("test", "tune"), default="test")
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument(
+        "--seeds", type=int, default=1, help="networks whose quantiles are averaged"
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=JSON",
+                        help="override a setting of Surgecast's networks or training")  # fmt: skip
+    parser.add_argument("--work", type=Path, default=Path("var/accuracy"))
+    parser.add_argument("--out", type=Path, help="every forecast, long, as Parquet")
     arguments = parser.parse_args()
+    overrides = {
+        name: json.loads(value) for name, value in (s.split("=", 1) for s in arguments.set)
+    }
     lines = read_lines(arguments.orders)
     task = daily(lines) if arguments.task == "daily" else hourly(lines)
     origins_ms = task.test_origins_ms if arguments.origins == "test" else task.tune_origins_ms
-    history = task.history
-    places = [(origin - history.start_ms) // history.bucket_ms for origin in origins_ms]
-    names = arguments.models.split(",")
-    seconds: dict[str, dict[str, float]] = {}
-    result: Backtest | None = None
-    if "surgecast" in names:
-        full, cost = surgecast(task, origins_ms, arguments.seeds)
-        result = _scored(full, task.scored)
-        seconds = dict.fromkeys(result.forecast, cost)
-    for name in names:
-        if name == "surgecast":
-            continue
-        made = peer(name, task, places)
-        result = result or _empty(task, origins_ms)
-        result.forecast[name] = made.forecast_OSHQ
-        seconds[name] = {"fit_seconds": made.fit_seconds, "predict_seconds": made.predict_seconds}
-    if result is None:
-        parser.error("--models names nothing to run")
-    _report(result, seconds, arguments.task, arguments.origins)
+    problem = Problem(task, origins_ms)
+    result = _actual(problem)
+    made: dict[str, list[Made]] = {}
+    for name in arguments.models.split(","):
+        folder = arguments.work / f"{arguments.task}-{arguments.origins}" / name
+        create, settings = forecaster(name, problem, folder, arguments.seeds, overrides)
+        store = ForecastStore(folder, settings)
+        made[name] = _forecasts(name, create, problem, store)
+        result.forecast[name] = np.stack([one.units_SHQ for one in made[name]])
+    _report(result, made, RESULTS / f"{arguments.task}-{arguments.origins}.jsonl")
     if arguments.out is not None:
         backtest_table(result).write_parquet(arguments.out)
 
 
-def _scored(result: Backtest, scored: int) -> Backtest:
-    """The series that count, which are the first ones."""
-    return replace(
-        result,
-        series=result.series[:scored],
-        actual_OSH=result.actual_OSH[:, :scored],
-        naive_error_OS=result.naive_error_OS[:, :scored],
-        forecast={name: block[:, :scored] for name, block in result.forecast.items()},
+def _forecasts(
+    name: str, create: Callable[[], Peer], problem: Problem, store: ForecastStore
+) -> list[Made]:
+    """Forecasts of every origin: those kept, and the missing ones made now."""
+    peer: Peer | None = None
+    forecasts = []
+    with Progress() as bars:
+        bar = bars.add_task(name, total=len(problem.places))
+        for origin_ms, place in zip(problem.origins_ms, problem.places, strict=True):
+            made = store.get(origin_ms)
+            if made is None:
+                peer = peer or create()
+                made = peer.forecast(place)
+                store.put(origin_ms, made)
+            forecasts.append(made)
+            bars.advance(bar)
+    return forecasts
+
+
+def _actual(problem: Problem) -> Backtest:
+    """What came at the origins, without a forecast yet."""
+    task = problem.task
+    history = replace(
+        task.history,
+        values_TSF=task.history.values_TSF[:, : task.scored],
+        series=task.history.series[: task.scored],
     )
-
-
-def _empty(task: Task, origins_ms: list[int]) -> Backtest:
-    """Actual demand at the origins, without a forecast yet."""
-    from model.baselines import SeasonalNaiveForecaster
-
-    naive = SeasonalNaiveForecaster(horizon=task.horizon, bucket_ms=task.history.bucket_ms)
-    result = _scored(backtest(task.history, {"naive": naive}, origins_ms), task.scored)
+    naive = SeasonalNaiveForecaster(horizon=task.horizon, bucket_ms=history.bucket_ms)
+    result = backtest(history, {"naive": naive}, problem.origins_ms)
     result.forecast.clear()
     return result
 
 
-def _report(
-    result: Backtest, seconds: dict[str, dict[str, float]], task: str, origins: str
-) -> None:
-    RESULTS.mkdir(exist_ok=True)
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
-    for package in ("lightgbm", "statsforecast", "numpy"):
+def _report(result: Backtest, made: dict[str, list[Made]], path: Path) -> None:
+    """A row a model, in place of the row it had before."""
+    path.parent.mkdir(exist_ok=True)
+    rows = {}
+    if path.exists():
+        rows = {row["model"]: row for row in map(json.loads, path.read_text().splitlines())}
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    with (RESULTS / f"{task}.jsonl").open("a") as file:
-        for name in result.forecast:
-            made = score(result, name)
-            steps = [
-                score(result, name, steps=slice(step, step + 1)).pit_coverage
-                for step in range(result.horizon)
-            ]
-            row = {
-                "model": name,
-                "task": task,
-                "origins": origins,
-                **_rounded(made),
-                "pit_coverage_by_step": [round(min(steps), 3), round(max(steps), 3)],
-                **{key: round(value, 1) for key, value in seconds.get(name, {}).items()},
-                "quantiles": list(DECILES),
-                "versions": versions,
-            }
-            file.write(json.dumps(row) + "\n")
-            print(
-                f"{name:24} WQL {made.wql:.4f}  SQL {made.sql:.4f}  MASE {made.mase:.4f}  "
-                f"coverage {made.coverage:.3f} PIT {made.pit_coverage:.3f}  {seconds.get(name, {})}"
-            )
+    for name, forecasts in made.items():
+        whole = score(result, name)
+        steps = [score(result, name, steps=slice(h, h + 1)) for h in range(result.horizon)]
+        origins = [score(_one_origin(result, place), name) for place in range(len(forecasts))]
+        rows[name] = {
+            "model": name,
+            **_rounded(whole),
+            "wql_by_origin": [_round(one.wql) for one in origins],
+            "wql_by_step": [_round(one.wql) for one in steps],
+            "pit_coverage_by_step": [_round(one.pit_coverage) for one in steps],
+            "fit_cpu_seconds": round(sum(one.fit_seconds for one in forecasts), 1),
+            "refresh_cpu_seconds": round(
+                float(np.median([one.refresh_seconds for one in forecasts])), 3
+            ),
+            "quantiles": list(DECILES),
+            "versions": versions,
+        }
+        low, high = min(s.pit_coverage for s in steps), max(s.pit_coverage for s in steps)
+        print(
+            f"{name:24} WQL {whole.wql:.4f}  SQL {whole.sql:.4f}  MASE {whole.mase:.4f}  "
+            f"PIT {whole.pit_coverage:.3f} ({low:.3f} to {high:.3f} by step)  "
+            f"fit {rows[name]['fit_cpu_seconds']} s, refresh {rows[name]['refresh_cpu_seconds']} s"
+        )
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows.values()))
+
+
+def _one_origin(result: Backtest, place: int) -> Backtest:
+    return replace(
+        result,
+        origins_ms=result.origins_ms[place : place + 1],
+        actual_OSH=result.actual_OSH[place : place + 1],
+        naive_error_OS=result.naive_error_OS[place : place + 1],
+        forecast={name: block[place : place + 1] for name, block in result.forecast.items()},
+    )
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def _rounded(made: Scores) -> dict[str, float | None]:
-    fields = {
-        "wql": made.wql,
-        "sql": made.sql,
-        "mase": made.mase,
-        "coverage": made.coverage,
-        "pit_coverage": made.pit_coverage,
-        "bias": made.bias,
-    }
-    return {name: None if value is None else round(value, 4) for name, value in fields.items()}
+    names = ("wql", "sql", "mase", "coverage", "pit_coverage", "bias")
+    return {name: _round(getattr(made, name)) for name in names}
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import polars as pl
 from rich.console import Console
+from rich.progress import Progress
 
 from model.backtest import Backtest, backtest, last_origins
 from model.baselines import SeasonalNaiveForecaster
@@ -20,6 +21,7 @@ from model.config import ModelConfig, TrainConfig
 from model.contract import QuantileForecast
 from model.dataset import History
 from model.errors import HistoryTooShort, ModelError
+from model.importance import Importances, permutation_importance
 from model.incremental import Forecaster, NetworkForecaster
 from model.parallel import Ranks
 from stream.errors import UsageError
@@ -27,12 +29,15 @@ from stream.jobs.batch_output import (
     SURGECAST,
     backtest_table,
     forecast_table,
+    importance_table,
     plot_backtest,
     plot_forecast,
+    print_importances,
     print_scores,
     write_table,
 )
 from stream.jobs.offline import Keep, TrainingOutcome, device_name, publish, train_with_bar
+from stream.jobs.plots import plot_importances
 from stream.jobs.sales import CleaningReport, for_learning, load_sales
 from stream.registry import Registry
 from stream.settings import ModelSettings, duration_text
@@ -61,6 +66,7 @@ def batch_config(
         bucket_ms=history.bucket_ms,
         quantiles=settings.quantiles,
         architecture=settings.architecture,
+        inputs_off=settings.inputs_off,
         hidden=32 if few else 64,
         layers=1 if few else 2,
         rank=16 if few else 48,
@@ -152,6 +158,7 @@ def run_backtest(
     bucket_ms: int | None = None,
     out: Path | None = None,
     plot: Path | None = None,
+    importance: Path | None = None,
     max_seconds: float | None = None,
     seed: int = 7,
     console: Console | None = None,
@@ -160,7 +167,9 @@ def run_backtest(
 
     `origins` is how many of the last ones, or the starts (ms) of the first buckets forecast. The
     network is trained once, on what lies before the first origin, and carried forward. Writes the
-    long table of the contract to `out` (Parquet). Raises UsageError.
+    long table of the contract to `out` (Parquet). With `importance`, a CSV or Parquet file, writes
+    what each input of the network is worth into it, and a PNG of the same name beside it. Raises
+    UsageError.
     """
     console = console or Console(stderr=True)
     history, report = load_sales(history_file, bucket_ms=bucket_ms)
@@ -181,6 +190,9 @@ def run_backtest(
             naive.model_id: naive,
         }  # fmt: skip
         result = backtest(history, forecasters, starts)
+        worth = None
+        if importance is not None:
+            worth = _importance(history, forecasters[SURGECAST], starts, console)
     except ModelError as error:
         raise UsageError(f"{history_file}: {error}") from error
     print_scores(console, result)
@@ -188,7 +200,29 @@ def run_backtest(
         write_table(backtest_table(result), out)
     if plot is not None:
         plot_backtest(plot, history, result, title=f"{history_file.name}: rolling origins")
+    if importance is not None and worth is not None:
+        print_importances(console, worth)
+        write_table(importance_table(worth), importance)
+        title = f"{history_file.name}: rise of WQL when an input is permuted"
+        plot_importances(importance.with_suffix(".png"), worth, title=title)
     return BacktestOutcome(result, report)
+
+
+def _importance(
+    history: History, forecaster: Forecaster, origins_ms: list[int], console: Console
+) -> Importances:
+    """Importance of the network's inputs, with a progress bar."""
+    if not isinstance(forecaster, NetworkForecaster):
+        raise UsageError("--importance needs a network, and the history is too short to train one")
+    bar = Progress(console=console, transient=not console.is_terminal)
+    with bar:
+        task = bar.add_task("permuting inputs", total=1.0)
+        return permutation_importance(
+            history,
+            forecaster.network,
+            origins_ms,
+            progress=lambda share: bar.update(task, completed=share),
+        )
 
 
 def _champion(

@@ -15,6 +15,7 @@ from rich.table import Table
 from model.backtest import Backtest, score, volume_classes
 from model.contract import QuantileForecast
 from model.dataset import History
+from model.importance import Importances
 from stream.errors import UsageError
 from stream.jobs.plots import plot_forecasts
 
@@ -97,6 +98,28 @@ def print_scores(console: Console, result: Backtest) -> None:
         f"coverage: inside the {band}, PIT: the same with ties at zero spread; "
         "WQL and SQL with the factor 2 (model/metrics.py)"
     )
+
+
+def importance_table(worth: Importances) -> pl.DataFrame:
+    """A row an input, the most important first: `input`, `wql_rise`, `deviation`."""
+    return pl.DataFrame(
+        {
+            "input": [one.name for one in worth.inputs],
+            "wql_rise": [one.wql_rise for one in worth.inputs],
+            "deviation": [one.deviation for one in worth.inputs],
+        }
+    )
+
+
+def print_importances(console: Console, worth: Importances) -> None:
+    """The table of `importance_table` in the terminal."""
+    table = Table(title=f"WQL {worth.wql:.3f}; its rise when an input is taken from elsewhere")
+    table.add_column("input")
+    table.add_column("rise", justify="right")
+    table.add_column("±", justify="right")
+    for one in worth.inputs:
+        table.add_row(one.name, f"{one.wql_rise:+.4f}", f"{one.deviation:.4f}")
+    console.print(table)
 
 
 def write_table(table: pl.DataFrame, path: Path) -> None:

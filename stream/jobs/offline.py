@@ -88,6 +88,7 @@ def train_config(
         bucket_ms=bucket_ms,
         quantiles=settings.quantiles,
         architecture=settings.architecture,
+        inputs_off=settings.inputs_off,
     )
     config = TrainConfig(
         model=model,

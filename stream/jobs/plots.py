@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from model.importance import Importances
 from stream.errors import UsageError
 
 Floats = NDArray[np.floating]
@@ -47,6 +48,34 @@ def plot_forecasts(
         figure.savefig(path, dpi=130)
     except (OSError, ValueError) as error:
         raise UsageError(f"--plot {path}: cannot be written ({error})") from None
+
+
+def plot_importances(path: Path, worth: Importances, *, title: str) -> None:
+    """Draw a bar an input, the most important on top. Raises UsageError for a file that fails."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = worth.inputs[::-1]
+    figure = Figure(figsize=(8, 0.24 * len(shown) + 1.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    axis.barh(
+        [one.name for one in shown],
+        [one.wql_rise for one in shown],
+        xerr=[one.deviation for one in shown],
+        color=_FORECAST,
+        ecolor=_ACTUAL,
+    )
+    axis.axvline(0, color=_INK, linewidth=0.8)
+    axis.tick_params(labelsize=8)
+    axis.margins(y=0.01)
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.set_xlabel(f"rise of WQL (as it is: {worth.wql:.3f})", fontsize=8)
+    figure.suptitle(title, color=_INK, fontsize=11, x=0.01, ha="left")
+    try:
+        figure.savefig(path, dpi=130)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--importance {path}: cannot be written ({error})") from None
 
 
 def _panel(

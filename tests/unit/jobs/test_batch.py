@@ -215,3 +215,32 @@ def test_training_on_a_file_publishes_and_its_champion_forecasts(tmp_path: Path)
 
     assert registry.champion() == trained.model_id
     assert trained.model_id in _said(console)
+
+
+def test_a_backtest_says_what_each_input_is_worth(tmp_path: Path) -> None:
+    console = _console()
+    run_backtest(
+        _file(tmp_path, _sales(200)),
+        SETTINGS.model_copy(update={"inputs_off": ("views",)}),
+        horizon=7,
+        origins=3,
+        importance=tmp_path / "importance.csv",
+        max_seconds=4,
+        console=console,
+    )
+    table = pl.read_csv(tmp_path / "importance.csv")
+    rises = dict(zip(table["input"], table["wql_rise"], strict=True))
+
+    assert table.columns == ["input", "wql_rise", "deviation"]
+    assert table["wql_rise"].is_sorted(descending=True)
+    assert rises["views"] == 0.0
+    assert rises["calendar"] != 0.0
+    assert (tmp_path / "importance.png").read_bytes().startswith(b"\x89PNG")
+    assert "calendar" in _said(console)
+
+
+def test_an_unknown_input_is_refused_in_one_line(tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"inputs_off": ("colour",)})
+
+    with pytest.raises(UsageError, match="inputs_off: colour unknown"):
+        run_backtest(_file(tmp_path, _sales()), settings, horizon=7, max_seconds=2)

@@ -1,0 +1,89 @@
+"""The accuracy benchmark: no forecaster sees what comes, and a run that was cut off goes on."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.accuracy.ours import Surgecast, configured
+from benchmarks.accuracy.problem import Made, Peer, Problem
+from benchmarks.accuracy.statistical import SeasonalNaive
+from benchmarks.accuracy.store import ForecastStore
+from benchmarks.accuracy.tasks import DAY_MS, Task
+from model.contract import FEATURE_NAMES
+from model.dataset import History
+
+START_MS = 15_000 * DAY_MS
+PLACES = (150, 157)
+SMALL = {"hidden": 8, "layers": 1, "rank": 4, "updates": 4, "chunk": 16, "lanes": 8}
+
+
+def _problem(*, later: float = 1.0) -> Problem:
+    values_TSF = np.zeros((180, 5, len(FEATURE_NAMES)), np.float32)
+    values_TSF[:, :, 0] = np.random.default_rng(0).poisson(4.0, (180, 5))
+    values_TSF[:, :, 2] = 2 * values_TSF[:, :, 0]
+    values_TSF[:, :, 3] = values_TSF[:, :, 0] > 0
+    values_TSF[PLACES[1] :] *= later
+    history = History(values_TSF, START_MS, DAY_MS, [f"s{k}" for k in range(5)])
+    origins_ms = [START_MS + place * DAY_MS for place in PLACES]
+    task = Task("daily", history, 4, 7, origins_ms, [])
+    return Problem(task, origins_ms)
+
+
+def _surgecast(problem: Problem, folder: Path, **retrained: object) -> Peer:
+    folder.mkdir(parents=True, exist_ok=True)
+    config = configured(problem, seed=0, overrides=dict(SMALL))
+    return Surgecast(problem, folder, config, retrained=retrained or None)
+
+
+def _lightgbm(problem: Problem, folder: Path) -> Peer:
+    pytest.importorskip("lightgbm", reason="comes with the extra benchmarks")
+    from benchmarks.accuracy.trees import LightGbm
+
+    return LightGbm(problem, refit_every=1, trees=3)
+
+
+MAKERS: dict[str, Callable[[Problem, Path], Peer]] = {
+    "seasonal-naive": lambda problem, _: SeasonalNaive(problem),
+    "surgecast": _surgecast,
+    "surgecast-retrained": lambda problem, folder: _surgecast(problem, folder, updates=4),
+    "LightGBM": _lightgbm,
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_what_comes_changes_no_forecast(name: str, tmp_path: Path) -> None:
+    made = []
+    for later in (1.0, 50.0):
+        peer = MAKERS[name](_problem(later=later), tmp_path / f"{later}")
+        made.append([peer.forecast(place).units_SHQ for place in PLACES])
+
+    assert made[0][0].shape == (4, 7, 9)
+    np.testing.assert_array_equal(made[0], made[1])
+    assert not np.array_equal(made[0][0], made[0][1])
+
+
+def test_a_network_that_lies_in_the_folder_is_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = _problem()
+    first = _surgecast(problem, tmp_path, updates=4)
+    whole = [first.forecast(place) for place in PLACES]
+    monkeypatch.delattr("benchmarks.accuracy.ours.train")
+    again = _surgecast(problem, tmp_path, updates=4).forecast(PLACES[1])
+
+    np.testing.assert_allclose(again.units_SHQ, whole[1].units_SHQ, rtol=1e-5)
+
+
+def test_a_forecast_is_kept_until_the_settings_change(tmp_path: Path) -> None:
+    made = Made(np.ones((2, 3, 9), np.float32), 1.5, 0.25)
+    ForecastStore(tmp_path / "m", {"updates": 1}).put(START_MS, made)
+    kept = ForecastStore(tmp_path / "m", {"updates": 1})
+    found = kept.get(START_MS)
+
+    assert found is not None
+    assert (found.fit_seconds, found.refresh_seconds) == (1.5, 0.25)
+    np.testing.assert_array_equal(found.units_SHQ, made.units_SHQ)
+    assert kept.get(START_MS + DAY_MS) is None
+    assert ForecastStore(tmp_path / "m", {"updates": 2}).get(START_MS) is None
