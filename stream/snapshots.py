@@ -48,6 +48,7 @@ class Snapshots:
         self._root = root.rstrip("/")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="snapshots")
         self._saving: dict[Tag, Future[None]] = {}
+        self._closed = False
 
     def load(self, tag: Tag, forecaster: Forecaster) -> Kept | None:
         """The states kept of a partition for this model; None where there are none to be had."""
@@ -64,12 +65,13 @@ class Snapshots:
         return Kept(states, pointer["through_ms"])
 
     def save(self, tag: Tag, forecaster: Forecaster, states: States, through_ms: int) -> bool:
-        """Copy the states and begin to write them; False when the last ones are still on the way.
+        """Copy the states and begin to write them.
 
+        False when the last ones are still on the way, or this is closed.
         What fails is logged: the states kept before hold on.
         """
         saving = self._saving.get(tag)
-        if saving is not None and not saving.done():
+        if self._closed or (saving is not None and not saving.done()):
             return False
         # A baseline is warmed up in no time, a transformer's cache is as long as what made it.
         if isinstance(states, NetworkStates) and states.bytes_per_series <= MAX_BYTES:
@@ -79,7 +81,8 @@ class Snapshots:
         return True
 
     def close(self) -> None:
-        """Wait for what is being written."""
+        """Wait for what is being written; nothing is from then on."""
+        self._closed = True
         self._thread.shutdown()
 
     def _write(self, tag: Tag, model_id: str, payload: bytes, through_ms: int) -> None:

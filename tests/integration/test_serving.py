@@ -188,3 +188,13 @@ def test_a_read_that_breaks_off_is_taken_up_again(redis_client: Redis, folder: P
 
     assert same(advance(serving, 100), advance(whole(), 100))
     assert store.read <= 100 + 2 * 7
+
+
+def test_a_worker_that_stops_keeps_nothing_more(redis_client: Redis, folder: Path) -> None:
+    """What it still publishes while it goes needs no kept states."""
+    snapshots = Snapshots(redis_client, str(folder))
+    serving = Serving(forecaster(), Store().history, snapshots=snapshots)
+    snapshots.close()
+
+    assert same(advance(serving, 90), advance(whole(), 90))
+    assert not folder.exists()
