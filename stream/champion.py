@@ -83,17 +83,21 @@ class ChampionWatch:
         self._thread = ThreadPoolExecutor(1, "champion", initializer=step_back)
         self._changed = asyncio.Event()
         self._told = threading.Event()
+        self._leaving = False
         #: The model that is being prepared and the share of its states that is warm.
         self.preparing: tuple[str, float] | None = None
 
     async def run(self, *, every_s: float) -> None:
         """Look until cancelled: when told to by `look_now`, and every so often."""
         loop = asyncio.get_running_loop()
-        while True:
-            self._changed.clear()
-            await loop.run_in_executor(self._thread, self.look)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), every_s)
+        try:
+            while True:
+                self._changed.clear()
+                await loop.run_in_executor(self._thread, self.look)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), every_s)
+        finally:
+            self._leaving = True  # a warm-up breaks off; what it meets is nobody's fault
 
     def look_now(self) -> None:
         """Something has changed; called on the event loop."""
@@ -148,6 +152,8 @@ class ChampionWatch:
             self._last = None  # nothing is wrong with it; the store will answer again
             log.warning("champion_waits", model_id=attempt.model_id, reason=str(error))
         except (ModelError, SurgecastError, OSError, RuntimeError, MemoryError) as error:
+            if self._leaving:
+                return
             lines = str(error).strip().splitlines() or [type(error).__name__]
             fault = f"{attempt.model_id} is refused: {lines[0]}"
             if fault != attempt.fault:
@@ -194,6 +200,8 @@ class ChampionWatch:
         model, serving = candidate.model, self._serving
 
         def between() -> None:
+            if self._leaving:
+                raise _Overtaken
             if self._told.is_set():
                 self._told.clear()
                 if self._registry.champion() != model.model_id:
@@ -225,7 +233,7 @@ class ChampionWatch:
 
 
 class _Overtaken(Exception):
-    """Another model has become champion while this one was prepared."""
+    """Another model has become champion while this one was prepared, or the worker leaves."""
 
 
 def step_back() -> None:
