@@ -37,8 +37,10 @@ LEAST_LEVEL = 0.002
 VOLUME_BOUNDS = (0.1, 1.0)
 #: A bucket is busy from this share of the mean bucket of its horizon on.
 BUSY_SHARE = 0.5
-#: The first closes move the levels by ``1 / (_EARLY + closes)`` rather than by the rate.
-_EARLY = 10
+#: The rate starts at ``_EARLY_RATE / √_EARLY``, whatever it will be in the end.
+_EARLY_RATE, _EARLY = 0.6, 36
+#: A label's probabilities are one point below this width.
+_NO_WIDTH = 1e-6
 
 
 def pit_bounds(
@@ -127,8 +129,9 @@ def covered(low_N: Floats, high_N: Floats, level_NQ: Floats) -> Floats:
     """
     width_N1 = (high_N - low_N)[:, None]
     above_NQ = level_NQ - low_N[:, None]
-    share_NQ = np.clip(above_NQ / np.where(width_N1 > 0, width_N1, 1.0), 0.0, 1.0)
-    return np.where(width_N1 > 0, share_NQ, above_NQ >= 0)
+    wide_N1 = width_N1 > _NO_WIDTH
+    share_NQ = np.clip(above_NQ / np.where(wide_N1, width_N1, 1.0), 0.0, 1.0)
+    return np.where(wide_N1, share_NQ, above_NQ >= 0)
 
 
 def volume_class(forecast: QuantileForecast) -> NDArray[np.uint8]:
@@ -184,9 +187,10 @@ class Calibrator:
     """Levels of every group, horizon step and quantile, moved by what came.
 
     `levels_GHQ` starts at the nominal quantiles; `closes_GH` counts the closed buckets each has
-    learned from. The rate is ``1 / (10 + closes)`` at first and `rate` in the end. A label of step
-    h comes h buckets late, and a loop with a delay swings when rate times delay passes π/2; so the
-    rate of step h is ``rate / (1 + rate · h)``.
+    learned from. The rate falls as closes add up, ``0.6 / √(36 + closes)``, down to `rate`
+    (decaying steps settle where demand does not change: Angelopoulos, Barber & Bates 2024,
+    arXiv:2402.01139). A label of step h comes h buckets late, and a loop with a delay swings when
+    rate times delay passes π/2; so the rate of step h is ``rate / (1 + rate · h)``.
 
     >>> calibrator = Calibrator(groups=1, horizon=1, quantiles=(0.1, 0.5, 0.9), rate=0.01)
     >>> none, sent = np.zeros(8, int), calibrator.published_GHQ
@@ -223,7 +227,7 @@ class Calibrator:
         )
         levels_XQ = self.levels_GHQ.reshape(-1, n)
         closes_X = self.closes_GH.reshape(-1)
-        rate_X = np.maximum(self.rate, 1 / (_EARLY + closes_X[seen_X]))
+        rate_X = np.maximum(self.rate, _EARLY_RATE / np.sqrt(_EARLY + closes_X[seen_X]))
         rate_X = rate_X / (1 + rate_X * (seen_X % horizon))
         error_XQ = np.asarray(self.quantiles) - sums_XQ[seen_X] / count_X[seen_X, None]
         moved_XQ = levels_XQ[seen_X] + rate_X[:, None] * error_XQ

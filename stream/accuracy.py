@@ -6,7 +6,8 @@ levels of `model/calibration.py` move (`stream/maturing.py`). What changes goes 
 the block that replaces the newest forecast, so a successor goes on exactly here; what was computed
 and not written was not sent either. It writes nothing itself.
 
-Axes: S = series slots, H = horizon steps, Q = quantiles, V = volume classes, K = sums.
+Axes: T = buckets, S = series slots, F = features, H = horizon steps, Q = quantiles, V = volume
+classes, K = sums.
 """
 
 from collections.abc import Sequence
@@ -48,8 +49,8 @@ class Reads(Protocol):
     def hash(self, tag: Tag, path: Path) -> dict[bytes, bytes]:
         """A whole hash."""
 
-    def closed(self, tag: Tag, starts: Sequence[int]) -> tuple[int, list[Floats]]:
-        """The first bucket that is kept, and the closed blocks [slots, F] that start then."""
+    def closed(self, tag: Tag, starts: Sequence[int]) -> tuple[int, Floats]:
+        """The first bucket that is kept, and the closed buckets [T, S, F] that start then."""
 
 
 @dataclass(slots=True)
@@ -156,14 +157,14 @@ class Accuracy:
         lags = range(1, -(-forecast.units_SHQ.shape[1] // season) + 1)
         wanted = {start - lag * season * bucket_ms for start in starts for lag in (0, *lags)}
         ordered = sorted(wanted)
-        first_ms, blocks = self._reads.closed(tag, ordered)
-        units = {start: block[:, UNITS] for start, block in zip(ordered, blocks, strict=True)}
+        first_ms, values_TSF = self._reads.closed(tag, ordered)
+        values = dict(zip(ordered, values_TSF, strict=True))
 
         def naive(start: int) -> list[Floats | None]:
             before = [start - lag * season * bucket_ms for lag in lags]
-            return [units[then] if then >= first_ms else None for then in before]
+            return [values[then][:, UNITS] if then >= first_ms else None for then in before]
 
-        return [Label(units[start], naive(start), season) for start in starts]
+        return [Label.of(values[start], naive(start), season) for start in starts]
 
     def _correct(
         self, tag: Tag, life: Life, forecast: QuantileForecast

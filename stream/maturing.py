@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.calibration import Calibrator, pit_bounds, reading_weights
+from model.config import CENSORED_SHARE
 from model.scores import VOLUMES, score_labels
+from stream.features.definitions import STOCK, STOCKOUT_SHARE, UNITS
 from stream.sent import Sent
 
 Floats = NDArray[np.float32]
@@ -32,6 +34,12 @@ class Label:
     naive: Sequence[Floats | None] = ()
     season: int = 1
     censored_S: NDArray[np.bool_] | None = None
+
+    @classmethod
+    def of(cls, values_SF: Floats, naive: Sequence[Floats | None], season: int) -> "Label":
+        """The label of a closed bucket; buckets without stock for half of the time are censored."""
+        short_S = (values_SF[:, STOCK] > 0) & (values_SF[:, STOCKOUT_SHARE] >= CENSORED_SHARE)
+        return cls(values_SF[:, UNITS], naive, season, short_S if short_S.any() else None)
 
     def units(self, slot_N: NDArray[np.int32]) -> Floats:
         """Units [N] of some slots; NaN for those out of stock."""

@@ -25,7 +25,8 @@ from stream.accuracy_reads import StoreReads
 from stream.agents import attach
 from stream.app import SurgecastApp, create_app, kafka_client
 from stream.champion import ChampionWatch
-from stream.control import listen
+from stream.control import ModelRecord, listen
+from stream.drift_task import DriftTask
 from stream.errors import IncompatibleState, ServiceUnavailable, SurgecastError
 from stream.identity import Places, read_identity
 from stream.output import Output
@@ -43,6 +44,7 @@ from stream.state.history import StoredHistory, read_history
 from stream.state.keys import ROLLUPS, Tag
 from stream.state.redis import RedisStore, store_answers
 from stream.stats import Stats
+from stream.topics import MODELS
 from stream.transport import BatchConsumer
 
 log = structlog.get_logger(__name__)
@@ -51,6 +53,7 @@ STATS_EVERY_S = 0.5
 CHAMPION_EVERY_S = 2.0
 BROKER_EVERY_S = 10.0
 SCORES_EVERY_S = 60.0
+DRIFT_EVERY_S = 5.0
 #: Publishing goes on so long after the order to stop, within what orchestrators grant.
 LEAVE_S = 10.0
 
@@ -113,6 +116,16 @@ class WorkerService(Service):
             adopt=adopt,
             rejoin=self._rejoin,
         )
+        self._drift = DriftTask(
+            settings.drift,
+            self._client,
+            self._sink,
+            partitions=settings.kafka.partitions,
+            bucket_ms=bucket_ms,
+            horizon=settings.model.horizon,
+            through_ms=self._rollups_through,
+            on_drift=self._want_retrain,
+        )
         self._champion = ChampionWatch(
             Registry(settings.registry_path),
             self._serving,
@@ -171,6 +184,18 @@ class WorkerService(Service):
             except ServiceUnavailable as error:
                 log.debug("statistics_wait", reason=str(error))
             await asyncio.sleep(STATS_EVERY_S)
+
+    @Service.task
+    async def _watch_drift(self) -> None:
+        await self._drift.run(every_s=DRIFT_EVERY_S)
+
+    async def _want_retrain(self, reason: str) -> None:
+        record = ModelRecord("retrain", reason=reason, at_ms=now_ms())
+        await self._sink.send(MODELS.name, [(record.action, record.encode())])
+
+    def _rollups_through(self) -> int | None:
+        rollups = self.pipeline.rollups
+        return rollups.closed_through_ms if rollups.held else None
 
     @Service.task
     async def _write_scores(self) -> None:
