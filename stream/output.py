@@ -1,6 +1,7 @@
 """After a close is stored: features to their topic, one model step, forecasts to store and topic.
 
-The last station of the path. One loop takes what has closed, oldest first. While closes pile up (a
+The last station of the path. Before a forecast is written, `stream/accuracy.py` scores those before
+it and corrects it. One loop takes what has closed, oldest first. While closes pile up (a
 replay at full speed, a restart) a partition is stepped over all of them at once and only its newest
 forecast is published: an older origin would be superseded before anyone could read it. Features are
 published for every bucket of every series, after the read side has its forecast.
@@ -8,7 +9,7 @@ published for every bucket of every series, after the read side has its forecast
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 import structlog
 
 from model.contract import QuantileForecast
+from stream.accuracy import Accuracy, Scored, Settled
 from stream.errors import ServiceUnavailable
 from stream.partition import Closed
 from stream.serving import Serving
@@ -63,10 +65,14 @@ class _Unpublished:
     forecast: QuantileForecast
     series: list[str]
     reason: str
+    calibrated: bool
 
 
 class Output:
-    """The output loop of a worker; `clock_ms` is the wall clock."""
+    """The output loop of a worker; `clock_ms` is the wall clock.
+
+    `scored` is told what each forecast turned out to be worth, once that is stored.
+    """
 
     def __init__(
         self,
@@ -77,8 +83,12 @@ class Output:
         bucket_ms: int,
         publish_every_ms: int,
         clock_ms: Callable[[], int],
+        accuracy: Accuracy | None = None,
+        scored: Callable[[Sequence[Scored]], None] = lambda _: None,
     ) -> None:
         self.serving = serving
+        self._accuracy = accuracy
+        self._scored = scored
         self._sink = sink
         self._read_side = read_side
         self._bucket_ms = bucket_ms
@@ -155,7 +165,7 @@ class Output:
     def forget(self, tag: Tag) -> None:
         """A partition moved away: nothing of it is served any more."""
         self._moves[tag] += 1  # what of it still waits is the next owner's to publish
-        self.serving.forget(tag)
+        self._forget_states(tag)
         for mapping in (self._series, self._through, self._unpublished, self._published_ms):
             mapping.pop(tag, None)
 
@@ -212,25 +222,42 @@ class Output:
             )
             if forecast is None:
                 continue
+            settled = await self._retried(
+                loop.run_in_executor, self._thread, self._settle, tag, forecast
+            )
             if moves == self._moves[tag]:
-                await self._retried(self._write, tag, forecast, through_ms)
+                await self._retried(self._write, tag, settled, through_ms)
             if moves != self._moves[tag]:
-                self.serving.forget(tag)
+                self._forget_states(tag)
                 continue
+            self._scored(settled.scored)
             if cause.get(tag):
                 latency_ms = max(0, self._clock_ms() - cause[tag])
                 self.latencies_ms = [*self.latencies_ms[-999:], latency_ms]
                 LATENCY.observe(latency_ms / 1000)
             reason = "swap" if swapped else "close"
-            self._unpublished[tag] = _Unpublished(forecast, self._series[tag], reason)
+            self._unpublished[tag] = _Unpublished(
+                settled.forecast, self._series[tag], reason, settled.calibrated
+            )
 
-    async def _write(self, tag: Tag, forecast: QuantileForecast, through_ms: int) -> None:
+    def _settle(self, tag: Tag, forecast: QuantileForecast) -> Settled:
+        if self._accuracy is None:
+            return Settled(forecast)
+        return self._accuracy.settle(tag, forecast)
+
+    def _forget_states(self, tag: Tag) -> None:
+        self.serving.forget(tag)
+        if self._accuracy is not None:
+            self._accuracy.forget(tag)
+
+    async def _write(self, tag: Tag, settled: Settled, through_ms: int) -> None:
         await self._read_side.forecast(
             tag,
-            forecast,
-            calibrated=False,
+            settled.forecast,
+            calibrated=settled.calibrated,
             watermark_ms=through_ms,
             emitted_ms=self._clock_ms(),
+            block=settled.block,
         )
 
     async def _publish_due(self) -> None:
@@ -247,7 +274,7 @@ class Output:
                     due.forecast,
                     watermark_ms=due.forecast.origin_ms,
                     emitted_ms=self._clock_ms(),
-                    calibrated=False,
+                    calibrated=due.calibrated,
                     reason=due.reason,
                 ),
             )

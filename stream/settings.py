@@ -169,6 +169,38 @@ class ForecastSettings(Section):
     publish_every: DurationMs = 0
 
 
+class CalibrationSettings(Section):
+    """Whether published quantiles are corrected by what came, how fast, and from how many series.
+
+    `rate` is what a level moves at a close that missed it altogether; `min_closes` closed buckets
+    of every step make a forecast `calibrated`; `sample` series of each volume class and partition
+    are scored.
+    """
+
+    enabled: bool = True
+    rate: float = Field(0.01, gt=0, le=0.5)
+    min_closes: int = Field(48, ge=1)
+    sample: int = Field(256, ge=1, le=10_000)
+
+
+class AccuracySettings(Section):
+    """Where the scores of what was sent go besides the store: a folder or fsspec URL."""
+
+    path: str | None = None
+
+
+class DriftSettings(Section):
+    """When a model counts as drifted, and how soon after a retrain another one is asked for.
+
+    `threshold` is in standard deviations of a day's score, summed up beyond half a one a day.
+    """
+
+    enabled: bool = True
+    threshold: float = Field(8.0, gt=0)
+    warm_up_days: int = Field(14, ge=2)
+    cooldown: DurationMs = 7 * 86_400_000
+
+
 class TrainerSettings(Section):
     """When `surgecast trainer` trains a challenger, for how long, from how much of the past.
 
@@ -246,6 +278,9 @@ class Settings(BaseSettings):
     model: ModelSettings = ModelSettings()
     registry: RegistrySettings = RegistrySettings()
     forecasts: ForecastSettings = ForecastSettings()
+    calibration: CalibrationSettings = CalibrationSettings()
+    accuracy: AccuracySettings = AccuracySettings()
+    drift: DriftSettings = DriftSettings()
     trainer: TrainerSettings = TrainerSettings()
     alerts: AlertSettings = AlertSettings()
     stock: StockSettings = StockSettings()

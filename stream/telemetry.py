@@ -51,6 +51,11 @@ LATENCY: Final = Histogram(
     "From a record's broker timestamp to its forecast being readable.",
     buckets=(0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 60),
 )
+SCORED: Final = Counter(
+    "surgecast_scored",
+    "Sums over scored forecasts by sum, volume class, step and model; see model/scores.py.",
+    ["sum", "volume", "step", "model_id"],
+)
 WATERMARK: Final = Gauge(
     "surgecast_watermark_seconds", "Event-time watermark, Unix seconds.", ["partition"]
 )

@@ -9,7 +9,7 @@ import gc
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import redis
@@ -20,10 +20,13 @@ from mode import Service
 
 from model.contract import FEATURE_NAMES, FeatureSpec, QuantileForecast
 from model.smoothing import SmoothingForecaster
+from stream.accuracy import Accuracy, Scored
+from stream.accuracy_reads import StoreReads
 from stream.agents import attach
 from stream.app import SurgecastApp, create_app, kafka_client
 from stream.champion import ChampionWatch
-from stream.control import listen
+from stream.control import ModelRecord, listen
+from stream.drift_task import DriftTask
 from stream.errors import IncompatibleState, ServiceUnavailable, SurgecastError
 from stream.identity import Places, read_identity
 from stream.output import Output
@@ -33,6 +36,7 @@ from stream.serving import Serving
 from stream.settings import Settings
 from stream.sinks.kafka import KafkaSink
 from stream.sinks.readside import AHEAD_RETENTION_MS, ReadSide
+from stream.sinks.scores import ScoreFiles, count_scores
 from stream.snapshots import Snapshots
 from stream.state.connect import pseudonyms, redis_options
 from stream.state.forecasts import read_forecast
@@ -40,6 +44,7 @@ from stream.state.history import StoredHistory, read_history
 from stream.state.keys import ROLLUPS, Tag
 from stream.state.redis import RedisStore, store_answers
 from stream.stats import Stats
+from stream.topics import MODELS
 from stream.transport import BatchConsumer
 
 log = structlog.get_logger(__name__)
@@ -47,6 +52,8 @@ log = structlog.get_logger(__name__)
 STATS_EVERY_S = 0.5
 CHAMPION_EVERY_S = 2.0
 BROKER_EVERY_S = 10.0
+SCORES_EVERY_S = 60.0
+DRIFT_EVERY_S = 5.0
 #: Publishing goes on so long after the order to stop, within what orchestrators grant.
 LEAVE_S = 10.0
 
@@ -84,6 +91,8 @@ class WorkerService(Service):
             max_step_ms=settings.model.max_step,
             max_age_ms=settings.model.max_age,
         )
+        path = settings.accuracy.path
+        self._score_files = None if path is None else ScoreFiles(path)
         self._output = Output(
             self._serving,
             self._sink,
@@ -91,6 +100,8 @@ class WorkerService(Service):
             bucket_ms=bucket_ms,
             publish_every_ms=settings.forecasts.publish_every,
             clock_ms=now_ms,
+            accuracy=Accuracy(settings.calibration, StoreReads(self._blocking)),
+            scored=self._note_scores,
         )
         self._app = app
         self.pipeline = Pipeline(
@@ -104,6 +115,16 @@ class WorkerService(Service):
             ask=self._ask,
             adopt=adopt,
             rejoin=self._rejoin,
+        )
+        self._drift = DriftTask(
+            settings.drift,
+            self._client,
+            self._sink,
+            partitions=settings.kafka.partitions,
+            bucket_ms=bucket_ms,
+            horizon=settings.model.horizon,
+            through_ms=self._rollups_through,
+            on_drift=self._want_retrain,
         )
         self._champion = ChampionWatch(
             Registry(settings.registry_path),
@@ -165,6 +186,29 @@ class WorkerService(Service):
             await asyncio.sleep(STATS_EVERY_S)
 
     @Service.task
+    async def _watch_drift(self) -> None:
+        await self._drift.run(every_s=DRIFT_EVERY_S)
+
+    async def _want_retrain(self, reason: str) -> None:
+        record = ModelRecord("retrain", reason=reason, at_ms=now_ms())
+        await self._sink.send(MODELS.name, [(record.action, record.encode())])
+
+    def _rollups_through(self) -> int | None:
+        rollups = self.pipeline.rollups
+        return rollups.closed_through_ms if rollups.held else None
+
+    @Service.task
+    async def _write_scores(self) -> None:
+        while not self.should_stop:
+            await asyncio.sleep(SCORES_EVERY_S)
+            await self._flush_scores()
+
+    async def _flush_scores(self) -> None:
+        if self._score_files is not None:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(None, self._score_files.flush)
+
+    @Service.task
     async def _watch_broker(self) -> None:
         """A topic that is recreated under a running worker stops it: its offsets mean nothing."""
         loop = asyncio.get_running_loop()
@@ -188,9 +232,15 @@ class WorkerService(Service):
             await self.pipeline.flush()  # the next owner need not publish it again
         else:
             log.warning("output_left", reason=f"not all was published within {LEAVE_S:.0f} s")
+        await self._flush_scores()
         await self._sink.stop()
         await self._client.aclose()
         await asyncio.get_running_loop().run_in_executor(None, self._snapshots.close)
+
+    def _note_scores(self, scored: Sequence[Scored]) -> None:
+        count_scores(scored)
+        if self._score_files is not None:
+            self._score_files.add(scored)
 
     def _tags(self) -> list[Tag]:
         numbers: list[Tag] = list(self.pipeline.owned)

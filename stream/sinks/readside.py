@@ -6,11 +6,12 @@ raises ServiceUnavailable when the store does not answer.
 """
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import redis.asyncio as aioredis
 
 from model.contract import QuantileForecast
+from stream.accuracy import ReadBlock
 from stream.state import keys
 from stream.state.forecasts import BAND_BYTES, pack_bands, pack_forecast, row_bytes
 from stream.state.keys import Tag
@@ -48,8 +49,9 @@ class ReadSide:
         calibrated: bool,
         watermark_ms: int,
         emitted_ms: int,
+        block: ReadBlock | None = None,
     ) -> None:
-        """Replace the newest forecast of a partition, in one block."""
+        """Replace the newest forecast of a partition, in one block with what else is to change."""
         header: dict[Any, Any] = {
             "origin_ms": forecast.origin_ms,
             "model_id": forecast.model_id,
@@ -60,14 +62,16 @@ class ReadSide:
             "horizon": forecast.units_SHQ.shape[1],
         }
         with store_answers():
-            await self._replace(tag, header, forecast)
+            await self._replace(tag, header, forecast, block or ReadBlock())
 
     async def ahead(self, tag: Tag, forecast: QuantileForecast, *, origin_ms: int) -> None:
         """Keep what was forecast one step ahead of an earlier origin."""
         with store_answers():
             await self._client.mset(_bands(tag, forecast, origin_ms))
 
-    async def _replace(self, tag: Tag, header: dict[Any, Any], forecast: QuantileForecast) -> None:
+    async def _replace(
+        self, tag: Tag, header: dict[Any, Any], forecast: QuantileForecast, more: ReadBlock
+    ) -> None:
         size, horizon, n_quantiles = forecast.units_SHQ.shape
         pages = _pages(
             tag, ("forecast", "rows"), pack_forecast(forecast), row_bytes(horizon, n_quantiles)
@@ -81,6 +85,12 @@ class ReadSide:
             block.hset(keys.of(tag, "forecast"), mapping=header)
             block.mset(pages)
             block.delete(*(keys.of(tag, *path) for path in expired))
+            for path, payload in more.puts.items():
+                block.set(keys.of(tag, *path), payload)
+            for path, fields in more.fields.items():
+                block.hset(keys.of(tag, *path), mapping=cast("dict[Any, Any]", fields))
+            for path in more.deletes:
+                block.delete(keys.of(tag, *path))
             await block.execute()
 
     def _expired(self, tag: Tag, forecast: QuantileForecast) -> range:

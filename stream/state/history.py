@@ -7,7 +7,7 @@ as one array. Used by the worker's serving thread and by the trainer: the client
 Axes: T = buckets, S = series slots, F = features.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -119,8 +119,19 @@ def _blocks_a_trip(n_series: int) -> int:
     return max(1, _CHUNK_PAGES // len(closed_paths(0, n_series)))
 
 
+def read_blocks(
+    client: redis.Redis, tag: Tag, starts: Sequence[int], *, n_series: int
+) -> NDArray[np.float32]:
+    """The closed buckets [T, S, F] that start then; what is not stored is zero."""
+    values_TSF = np.zeros((len(starts), n_series, N_FEATURES), np.float32)
+    size = _blocks_a_trip(n_series)
+    for at in range(0, len(starts), size):
+        _read_into(client, tag, starts[at : at + size], values_TSF[at : at + size])
+    return values_TSF
+
+
 def _read_into(
-    client: redis.Redis, tag: Tag, starts: range, values_TSF: NDArray[np.float32]
+    client: redis.Redis, tag: Tag, starts: Sequence[int], values_TSF: NDArray[np.float32]
 ) -> None:
     """One round trip: the blocks at `starts` over zeros."""
     n_pages = len(closed_paths(0, values_TSF.shape[1]))

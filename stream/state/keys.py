@@ -29,6 +29,10 @@ any layout change: two builds that disagree never read each other's bytes.
     sc2:{p}:forecast:rows     [slots × row] of the newest forecast, see forecasts.py (pages)
     sc2:{p}:ahead:<start_ms>  [slots × 4 bytes], quantiles 0.1, 0.5, 0.9, forecast one step ahead,
                               see forecasts.py (pages)
+    sc2:{p}:calibration       msgpack: levels of each family of models, through_ms, waiting origins
+    sc2:{p}:sent:<origin_ms>  zstd of msgpack: sample of a forecast that waits for what comes
+    sc2:{p}:scores:<day_ms>   hash model id → float64 [V × H × K], sums of `model/scores.py`
+    sc2:drift                 JSON: what the drift watch carries from day to day, open incidents
 
 All numbers are little-endian, rows are contiguous. *Pages*: the block is cut by `pages.py`, page 0
 lies under the key itself, page k under the key with `:k` appended.
@@ -65,6 +69,11 @@ def stats(worker_id: str) -> str:
 def stats_pattern() -> str:
     """Pattern that finds every worker's counters."""
     return f"{VERSION}:stats:*"
+
+
+def drift() -> str:
+    """Key of what the drift watch carries."""
+    return f"{VERSION}:drift"
 
 
 def of(tag: Tag, *parts: str | int) -> str:

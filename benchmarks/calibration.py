@@ -1,0 +1,192 @@
+"""Live coverage and accuracy over a replay of the shipped orders, calibration on and off.
+
+    python -m benchmarks.calibration                     # seasonal naive, all series
+    python -m benchmarks.calibration --registry var/registry   # its champion
+
+Every closed bucket goes through the very objects of a worker (`stream.serving`'s forecaster and
+`stream.accuracy`), partition by partition; only Kafka and Redis are replaced by arrays. Tables are
+of what was scored after the first tenth of the replay.
+
+Axes: T = buckets, S = series, F = features, V = volume classes, H = horizon steps, K = sums.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+
+from model.baselines import SeasonalNaiveForecaster
+from model.incremental import Forecaster
+from model.scores import N_SUMS, VOLUMES, Score, score_of
+from stream.accuracy import Accuracy, ReadBlock
+from stream.jobs.history import build_history
+from stream.jobs.sample import REPLAY_START_MS, sample_catalog, sample_orders
+from stream.jobs.sparse_history import SparseHistory
+from stream.jobs.tables import read_catalog, read_orders
+from stream.registry import Registry
+from stream.settings import CalibrationSettings
+from stream.sinks.kafka import partition_of
+from stream.state.keys import ROLLUPS, Tag
+from stream.state.port import Path
+
+HOUR_MS = 3_600_000
+WARM_UP = 28 * 24
+N_PARTITIONS = 4
+
+Floats = NDArray[np.float32]
+
+
+@dataclass
+class ArrayReads:
+    """`stream.accuracy.Reads` on blocks in memory; `write` is the read side's part."""
+
+    start_ms: int
+    bucket_ms: int
+    values_TSF: Floats
+    stored: dict[Path, bytes] = field(default_factory=dict)
+    fields: dict[Path, dict[bytes, bytes]] = field(default_factory=dict)
+
+    def blobs(self, tag: Tag, paths: Sequence[Path]) -> list[bytes | None]:
+        """Blobs; None where absent."""
+        return [self.stored.get(path) for path in paths]
+
+    def hash(self, tag: Tag, path: Path) -> dict[bytes, bytes]:
+        """A whole hash."""
+        return dict(self.fields.get(path, {}))
+
+    def closed(self, tag: Tag, starts: Sequence[int]) -> tuple[int, Floats]:
+        """The first bucket there is, and the buckets [T, S, F] that start then."""
+        places = np.array([(start - self.start_ms) // self.bucket_ms for start in starts])
+        picked_TSF = self.values_TSF[np.maximum(places, 0)]
+        picked_TSF[places < 0] = 0.0
+        return self.start_ms, picked_TSF
+
+    def write(self, block: ReadBlock) -> None:
+        """Apply what a forecast changes."""
+        self.stored |= block.puts
+        for path, fields in block.fields.items():
+            into = self.fields.setdefault(path, {})
+            into |= {name.encode(): value for name, value in fields.items()}
+        for path in block.deletes:
+            self.stored.pop(path, None)
+            self.fields.pop(path, None)
+
+
+def replayed(
+    forecaster: Forecaster,
+    reads: ArrayReads,
+    settings: CalibrationSettings,
+    *,
+    tag: Tag,
+    first: int,
+    last: int,
+) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Place of each bucket from `first` to `last`, and its sums [V, H, K], as a worker's."""
+    accuracy = Accuracy(settings, reads)
+    values_TSF, bucket_ms = reads.values_TSF, reads.bucket_ms
+    states = forecaster.new_states(values_TSF.shape[1])
+    forecaster.warm_up(states, values_TSF[: first - 1], reads.start_ms)
+    for at in range(first - 1, last):
+        forecast = forecaster.step(states, values_TSF[at], reads.start_ms + at * bucket_ms)
+        settled = accuracy.settle(tag, forecast)
+        reads.write(settled.block)
+        shape = (len(VOLUMES), forecast.units_SHQ.shape[1], N_SUMS)
+        yield at, sum((one.sums_VHK for one in settled.scored), np.zeros(shape))
+
+
+def sample_history() -> SparseHistory:
+    """Hourly buckets of the shipped orders from four weeks before the replay's start on."""
+    orders = read_orders(sample_orders())
+    start_ms = REPLAY_START_MS - WARM_UP * HOUR_MS
+    return build_history(
+        orders, catalog=read_catalog(sample_catalog()), bucket_ms=HOUR_MS, start_ms=start_ms
+    )
+
+
+def partitions(history: SparseHistory, *, n_series: int | None) -> Iterator[tuple[Tag, Floats]]:
+    """Closed blocks [T, S, F] of each input partition and of the roll-ups."""
+    chosen = history.largest(n_series) if n_series else range(len(history.series))
+    slots: dict[Tag, list[int]] = {}
+    for slot in chosen:
+        sku = history.skus[slot]
+        tag: Tag = partition_of(sku.encode(), N_PARTITIONS) if sku else ROLLUPS
+        slots.setdefault(tag, []).append(slot)
+    for tag in sorted(slots, key=str):
+        yield tag, history.dense(slots[tag])
+
+
+def main() -> None:
+    """Replay twice and print the tables."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--registry", help="folder or URL; its champion serves")
+    parser.add_argument("--series", type=int, help="only the largest, and the roll-ups")
+    parser.add_argument("--days", type=int, help="only the first days of the replay")
+    parser.add_argument("--rate", type=float, default=CalibrationSettings().rate)
+    given = parser.parse_args()
+    history = sample_history()
+    last = history.buckets - 1
+    if given.days:
+        last = min(last, WARM_UP + given.days * 24)
+    scored_from = WARM_UP + (last - WARM_UP) // 10
+    bar = Progress(console=Console(stderr=True))
+    with bar:
+        for enabled in (True, False):
+            settings = CalibrationSettings(enabled=enabled, rate=given.rate)
+            sums: NDArray[np.float64] | float = 0.0
+            began_s, spent = time.perf_counter(), 0
+            task = bar.add_task("on" if enabled else "off", total=(N_PARTITIONS + 1) * last)
+            for tag, values_TSF in partitions(history, n_series=given.series):
+                forecaster = _forecaster(given.registry)
+                reads = ArrayReads(history.start_ms, HOUR_MS, values_TSF)
+                for at, more in replayed(
+                    forecaster, reads, settings, tag=tag, first=WARM_UP, last=last
+                ):
+                    spent += 1
+                    bar.update(task, completed=spent)
+                    if at >= scored_from:
+                        sums = sums + more
+            took_s = time.perf_counter() - began_s
+            print(f"\ncalibration {'on' if enabled else 'off'}: {took_s:.0f} s")
+            print(table(np.asarray(sums)))
+    sys.stdout.flush()
+
+
+def table(sums_VHK: NDArray[np.float64]) -> str:
+    """Coverage and WQL by volume class: of all steps, and the step that is furthest off."""
+    lines = ["class    labels   80 % band  least  most  closed   WQL    naive   bias   steps off"]
+    for volume, sums_HK in zip(VOLUMES, sums_VHK, strict=True):
+        if not sums_HK[:, 0].any():
+            continue
+        whole, steps = score_of(sums_HK), [score_of(sums_K) for sums_K in sums_HK]
+        covers = [_covered(step) for step in steps]
+        off = sum(not 0.78 <= cover <= 0.82 for cover in covers)
+        lines.append(
+            f"{volume:8} {whole.labels:9,} {_covered(whole):8.3f} {min(covers):7.3f}"
+            f" {max(covers):6.3f} {whole.interval_coverage or 0:6.3f} {whole.wql or 0:7.4f}"
+            f" {whole.naive_wql or 0:7.4f} {whole.bias or 0:+7.3f} {off:4d}"
+        )
+    return "\n".join(lines)
+
+
+def _covered(score: Score) -> float:
+    return float("nan") if score.coverage is None else score.coverage
+
+
+def _forecaster(registry: str | None) -> Forecaster:
+    if registry is None:
+        return SeasonalNaiveForecaster(horizon=24, bucket_ms=HOUR_MS)
+    models = Registry(registry)
+    champion = models.champion()
+    if champion is None:
+        raise SystemExit(f"{registry} has no champion")
+    return models.load(champion, "cpu")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,245 @@
+"""Online calibration: published quantiles hold what they promise, whatever the model thinks.
+
+Adaptive conformal inference (Gibbs & Candès 2021, arXiv:2106.00170) on the levels of a quantile
+forecast. Each group of series, horizon step and quantile q has one float, the **level** at which
+the model's own quantile function is read when q is published. When a bucket has closed, the level
+of each step that was forecast for it moves by ``rate · (q − share of demand at or below)``. So the
+long-run share is q even where the model is wrong in the same way for ever, or comes to be.
+
+Demand is counted in whole units, and mostly it is zero. ``demand ≤ quantile`` then holds for every
+zero, whichever quantile it is, and says nothing. Shares are therefore those of the probability
+integral transform of counts: a bucket stands for all probabilities between those of less than its
+demand and of its demand at most, evenly (Czado, Gneiting & Held 2009). A model that is right about
+zeros is left alone; zeros stay zeros, because a level only picks among the model's own quantiles.
+
+A group is a volume class of series, and within it the busy and the quiet buckets: a shop that is
+closed at night would otherwise teach the levels nothing but nights. Both are told from the forecast
+alone, before the demand is known.
+
+Axes: S = series, H = horizon steps, Q = quantiles, G = groups, N = labels, X = any.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.contract import QuantileForecast
+
+Floats = NDArray[np.floating]
+Float32s = NDArray[np.float32]
+Ints = NDArray[np.integer]
+Mask = NDArray[np.bool_]
+
+#: Levels stay within; beyond lies nothing a handful of quantiles could tell.
+LEAST_LEVEL = 0.002
+#: Volume classes: mean units a bucket that are forecast; what lies at or above the last is high.
+VOLUME_BOUNDS = (0.1, 1.0)
+#: A bucket is busy from this share of the mean bucket of its horizon on.
+BUSY_SHARE = 0.5
+#: The rate starts at ``_EARLY_RATE / √_EARLY``, whatever it will be in the end.
+_EARLY_RATE, _EARLY = 0.6, 36
+#: A label's probabilities are one point below this width.
+_NO_WIDTH = 1e-6
+
+
+def pit_bounds(
+    actual_N: Floats, forecast_NQ: Floats, quantiles: Sequence[float]
+) -> tuple[Floats, Floats]:
+    """Probabilities a forecast gives to less than the demand, and to the demand at most.
+
+    The forecast is read as a continuous distribution, linear between its quantiles and exponential
+    beyond them, whose draws are rounded to whole units. For a demand of 0 the first is 0.
+
+    >>> quantiles = (0.1, 0.3, 0.5, 0.7, 0.9)
+    >>> row = np.array([[0.0, 0.0, 0.0, 1.0, 2.0]])
+    >>> [round(float(bound[0]), 3) for bound in pit_bounds(np.array([1.0]), row, quantiles)]
+    [0.6, 0.8]
+    >>> pit_bounds(np.array([0.0]), row, quantiles)[0].item()
+    0.0
+    """
+    values_NQ = np.asarray(forecast_NQ, np.float32)
+    actual = np.asarray(actual_N, np.float32)
+    low = np.where(actual > 0, probability_below(actual - 0.5, values_NQ, quantiles), 0.0)
+    high = probability_below(actual + 0.5, values_NQ, quantiles)
+    return low, np.maximum(low, high)
+
+
+def probability_below(units_N: Floats, values_NQ: Floats, quantiles: Sequence[float]) -> Floats:
+    """Probability [N] that a forecast gives to fewer units than `units_N`.
+
+    >>> probability_below(np.array([1.5, 9.0]), np.array([[1.0, 2.0]] * 2), (0.4, 0.6)).round(3)
+    array([0.5  , 0.977], dtype=float32)
+    """
+    q_Q = np.asarray(quantiles, np.float32)
+    n = q_Q.size
+    reached_N = (values_NQ <= units_N[:, None]).sum(axis=1)
+    if n == 1:
+        return np.where(reached_N > 0, 1.0, 0.0).astype(np.float32)
+    row_N = np.arange(len(values_NQ))
+    left_N = np.clip(reached_N - 1, 0, n - 2)
+    below, above = values_NQ[row_N, left_N], values_NQ[row_N, left_N + 1]
+    width_N = above - below
+    safe_N = np.where(width_N > 0, width_N, 1.0)
+    inner_N = q_Q[left_N] + (q_Q[left_N + 1] - q_Q[left_N]) * (units_N - below) / safe_N
+    # beyond the outermost quantiles the tail is exponential, fitted to the two next to it
+    upper, lower = np.log((1 - q_Q[-2]) / (1 - q_Q[-1])), np.log(q_Q[1] / q_Q[0])
+    flat_N = width_N <= 0
+    with np.errstate(over="ignore", under="ignore"):
+        past_N = 1 - (1 - q_Q[-1]) * np.exp(-np.maximum(units_N - above, 0) * upper / safe_N)
+        short_N = q_Q[0] * np.exp(-np.maximum(below - units_N, 0) * lower / safe_N)
+    past_N = np.where(flat_N, 1.0, past_N)
+    short_N = np.where(flat_N, 0.0, short_N)
+    outside_N = np.where(reached_N == 0, short_N, past_N)
+    inside = (reached_N > 0) & (reached_N < n)
+    return np.where(inside, inner_N, outside_N).astype(np.float32)
+
+
+def reading_weights(levels_XQ: Floats, quantiles: Sequence[float]) -> Float32s:
+    """Matrices W [X, Q, Q] such that ``W @ quantiles of the model`` are its values at the levels.
+
+    The inverse of `probability_below`: linear between the model's quantiles, exponential beyond.
+
+    >>> reading_weights(np.array([[0.5, 0.6]]), (0.4, 0.6))[0].tolist()
+    [[0.5, 0.5], [0.0, 1.0]]
+    """
+    q_Q = np.asarray(quantiles, np.float64)
+    n = q_Q.size
+    level_XQ = np.clip(np.asarray(levels_XQ, np.float64), LEAST_LEVEL, 1 - LEAST_LEVEL)
+    shape = level_XQ.shape
+    if n == 1:
+        return np.ones((*shape, 1), np.float32)
+    left = np.clip(np.searchsorted(q_Q, level_XQ, side="right") - 1, 0, n - 2)
+    share = (level_XQ - q_Q[left]) / (q_Q[left + 1] - q_Q[left])
+    upper, lower = np.log((1 - q_Q[-2]) / (1 - q_Q[-1])), np.log(q_Q[1] / q_Q[0])
+    past = 1 + np.log((1 - q_Q[-1]) / (1 - level_XQ)) / upper
+    short = -np.log(q_Q[0] / level_XQ) / lower
+    share = np.where(level_XQ > q_Q[-1], past, np.where(level_XQ < q_Q[0], short, share))
+    weights = np.zeros((*shape, n), np.float32)
+    np.put_along_axis(weights, left[..., None], (1 - share)[..., None], axis=-1)
+    np.put_along_axis(weights, left[..., None] + 1, share[..., None], axis=-1)
+    return weights
+
+
+def covered(low_N: Floats, high_N: Floats, level_NQ: Floats) -> Floats:
+    """Share [N, Q] of each label's probabilities that lies at or below a level.
+
+    >>> covered(np.array([0.0, 0.5]), np.array([0.8, 0.5]), np.array([[0.2, 0.6]] * 2)).tolist()
+    [[0.25, 0.75], [0.0, 1.0]]
+    """
+    width_N1 = (high_N - low_N)[:, None]
+    above_NQ = level_NQ - low_N[:, None]
+    wide_N1 = width_N1 > _NO_WIDTH
+    share_NQ = np.clip(above_NQ / np.where(wide_N1, width_N1, 1.0), 0.0, 1.0)
+    return np.where(wide_N1, share_NQ, above_NQ >= 0)
+
+
+def volume_class(forecast: QuantileForecast) -> NDArray[np.uint8]:
+    """Volume class [S] of each series by the forecast mean units a bucket: 0 = low … 2 = high.
+
+    >>> sums = np.array([[[1.0]], [[0.5]], [[0.01]]], np.float32)
+    >>> volume_class(QuantileForecast(0, 60_000, (0.5,), sums, sums, "m")).tolist()
+    [2, 1, 0]
+    """
+    horizon = forecast.units_SHQ.shape[1]
+    mean_S = forecast.cumulative_SHQ[:, -1].mean(axis=1) / horizon
+    volume_S: NDArray[np.uint8] = np.digitize(mean_S, VOLUME_BOUNDS).astype(np.uint8)
+    return volume_S
+
+
+def busy(units_SHQ: Float32s) -> Mask:
+    """Which buckets [S, H] of a forecast are busy ones, by their highest quantile.
+
+    Not those whose highest quantile rounds to nothing, nor those below half of the series' mean.
+
+    >>> busy(np.array([[[0.3], [8.0], [1.0]], [[0.1], [0.0], [0.0]]])).tolist()
+    [[False, True, False], [False, False, False]]
+    """
+    high_SH = units_SHQ[:, :, -1]
+    least_S1 = np.maximum(0.5, BUSY_SHARE * high_SH.mean(axis=1, keepdims=True))
+    mask: Mask = high_SH >= least_S1
+    return mask
+
+
+def read_at(
+    values_SHQ: Float32s, group_SH: Ints, levels_GHQ: Floats, quantiles: Sequence[float]
+) -> Float32s:
+    """The model's quantiles read at the levels of each series' group: rising with q, not negative.
+
+    >>> read_at(np.array([[[0.0, 2.0]]]), np.array([[0]]), np.array([[[0.5, 0.6]]]), (0.4, 0.6))
+    array([[[1., 2.]]], dtype=float32)
+    """
+    nominal_Q = np.asarray(quantiles, np.float32)
+    out_SHQ = np.array(values_SHQ, np.float32)
+    weights_GHQK = reading_weights(levels_GHQ, quantiles)
+    moved_GH = (np.abs(levels_GHQ - nominal_Q) > 1e-6).any(axis=2)
+    for step in np.flatnonzero(moved_GH.any(axis=0)).tolist():
+        for group in np.flatnonzero(moved_GH[:, step]).tolist():
+            row_X = np.flatnonzero(group_SH[:, step] == group)
+            out_SHQ[row_X, step] = values_SHQ[row_X, step] @ weights_GHQK[group, step].T
+    np.maximum(out_SHQ, 0.0, out=out_SHQ)
+    for q in range(1, nominal_Q.size):
+        np.maximum(out_SHQ[:, :, q], out_SHQ[:, :, q - 1], out=out_SHQ[:, :, q])
+    return out_SHQ
+
+
+class Calibrator:
+    """Levels of every group, horizon step and quantile, moved by what came.
+
+    `levels_GHQ` starts at the nominal quantiles; `closes_GH` counts the closed buckets each has
+    learned from. The rate falls as closes add up, ``0.6 / √(36 + closes)``, down to `rate`
+    (decaying steps settle where demand does not change: Angelopoulos, Barber & Bates 2024,
+    arXiv:2402.01139). A label of step h comes h buckets late, and a loop with a delay swings when
+    rate times delay passes π/2; so the rate of step h is ``rate / (1 + rate · h)``.
+
+    >>> calibrator = Calibrator(groups=1, horizon=1, quantiles=(0.1, 0.5, 0.9), rate=0.01)
+    >>> none, sent = np.zeros(8, int), calibrator.published_GHQ
+    >>> calibrator.learn(np.zeros(8), np.zeros(8), group_N=none, step_N=none, sent_NQ=sent[none, 0])
+    >>> calibrator.levels_GHQ[0, 0].round(3).tolist()
+    [0.01, 0.45, 0.89]
+    """
+
+    def __init__(
+        self, *, groups: int, horizon: int, quantiles: Sequence[float], rate: float
+    ) -> None:
+        self.quantiles = tuple(quantiles)
+        self.rate = rate
+        self.levels_GHQ: Float32s = np.tile(np.asarray(quantiles, np.float32), (groups, horizon, 1))
+        self.closes_GH = np.zeros((groups, horizon), np.int64)
+
+    def learn(
+        self, low_N: Floats, high_N: Floats, *, group_N: Ints, step_N: Ints, sent_NQ: Floats
+    ) -> None:
+        """Move the levels by the labels of one closed bucket.
+
+        `low_N` and `high_N` are `pit_bounds` under the *model's* quantiles, `step_N` how many
+        buckets before the forecast was made (0: right before), `sent_NQ` the levels that were
+        published. Labels of buckets that were out of stock must be left out by the caller.
+        """
+        groups, horizon, n = self.levels_GHQ.shape
+        place_N = np.asarray(group_N, np.int64) * horizon + step_N
+        count_X = np.bincount(place_N, minlength=groups * horizon)
+        seen_X = np.flatnonzero(count_X)
+        share_NQ = covered(low_N, high_N, sent_NQ)
+        sums_XQ = np.stack(
+            [np.bincount(place_N, share_NQ[:, q], minlength=groups * horizon) for q in range(n)],
+            axis=1,
+        )
+        levels_XQ = self.levels_GHQ.reshape(-1, n)
+        closes_X = self.closes_GH.reshape(-1)
+        rate_X = np.maximum(self.rate, _EARLY_RATE / np.sqrt(_EARLY + closes_X[seen_X]))
+        rate_X = rate_X / (1 + rate_X * (seen_X % horizon))
+        error_XQ = np.asarray(self.quantiles) - sums_XQ[seen_X] / count_X[seen_X, None]
+        moved_XQ = levels_XQ[seen_X] + rate_X[:, None] * error_XQ
+        levels_XQ[seen_X] = np.clip(moved_XQ, LEAST_LEVEL, 1 - LEAST_LEVEL)
+        closes_X[seen_X] += 1
+
+    @property
+    def published_GHQ(self) -> Float32s:
+        """The levels in force: rising with the quantile."""
+        rising: Float32s = np.maximum.accumulate(self.levels_GHQ, axis=2)
+        return rising
+
+    def learned(self, least: int) -> bool:
+        """Whether every step has learned from at least `least` closed buckets."""
+        return bool((self.closes_GH.max(axis=0) >= least).all())
