@@ -43,7 +43,7 @@ class PageHinkley:
     takes it back when the signal has been near its old mean for three days, or after four weeks,
     which then are the new normal. While it is in alarm nothing is learned.
 
-    >>> test = PageHinkley(threshold=8, warm_up=4, side="up")
+    >>> test = PageHinkley(threshold=6, warm_up=4, side="up")
     >>> [test.update(value) for value in (1.0, 1.2, 0.9, 1.1, 1.0, 1.1, 2.0, 2.1, 2.0)][-3:]
     [False, False, True]
     """
