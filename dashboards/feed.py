@@ -15,6 +15,7 @@ import structlog
 from dashboards.snapshot import SeriesView, Snapshot
 from dashboards.views import Views
 from stream.errors import SurgecastError
+from stream.feed.accuracy import LiveAccuracy
 from stream.feed.movers import Mover
 from stream.feed.overview import wall_clock_ms
 from stream.feed.reader import Reader
@@ -24,6 +25,7 @@ _MOVERS_EVERY_S: Final = 1.0
 _NAMES_EVERY_S: Final = 15.0
 _MOST_NAMES: Final = 5_000
 _N_MOVERS: Final = 8
+_ACCURACY_DAYS: Final = 7
 _SPEED_OVER_S: Final = 10.0
 _PAUSE_S: Final = 0.05
 
@@ -64,6 +66,7 @@ class Feed:
         self._named = 0
         self._named_s = -_NAMES_EVERY_S
         self._movers: tuple[Mover, ...] | None = None
+        self._accuracy: LiveAccuracy | None = None
         self._names: tuple[str, ...] = ()
         self._pace: deque[tuple[float, int]] = deque()
         self.latest = Snapshot(problem="Connecting to the store")
@@ -154,6 +157,7 @@ class Feed:
         reader = self._movers_reader
         reader.refresh()
         self._movers = tuple(reader.movers(_N_MOVERS))
+        self._accuracy = reader.accuracy(_ACCURACY_DAYS)
         now_s = time.monotonic()
         if reader.n_series != self._named and now_s - self._named_s >= _NAMES_EVERY_S:
             self._names = (*sorted(reader.rollups()), *reader.by_volume()[:_MOST_NAMES])
@@ -173,6 +177,7 @@ class Feed:
             categories=reader.categories(),
             n_series=reader.n_series,
             speed=self._speed(stats.watermark_ms),
+            accuracy=self._accuracy,
             problem=problem,
         )
 

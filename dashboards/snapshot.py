@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.feed.accuracy import LiveAccuracy
 from stream.feed.answers import Age, Floats, OpenBucket, SeriesForecast
 from stream.feed.deployment import Deployment
 from stream.feed.movers import Mover
@@ -48,6 +49,7 @@ class Snapshot:
     categories: Mapping[str, str] = field(default_factory=dict)
     n_series: int = 0
     speed: float | None = None
+    accuracy: LiveAccuracy | None = None
     problem: str | None = None
 
 

@@ -32,11 +32,6 @@ log = structlog.get_logger(__name__)
 OnDrift = Callable[[str], Awaitable[None]]
 
 
-async def only_logged(reason: str) -> None:
-    """A retrain that nobody listens for."""
-    log.warning("retrain_wanted", reason=reason)
-
-
 class DriftTask:
     """`through_ms` tells through when the roll-ups have closed; None where another owns them."""
 
@@ -50,7 +45,7 @@ class DriftTask:
         bucket_ms: int,
         horizon: int,
         through_ms: Callable[[], int | None],
-        on_drift: OnDrift = only_logged,
+        on_drift: OnDrift,
     ) -> None:
         self._settings = settings
         self._client = client

@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI
 from fastapi.responses import HTMLResponse
 
 from stream.embedded import free_port, require_free_port
-from stream.feed.api import forecasts, live, operations, past, series
+from stream.feed.api import accuracy, forecasts, live, operations, past, series
 from stream.feed.api.access import key_check, require_keys_beyond_localhost
 from stream.feed.api.gate import Gate
 from stream.feed.api.problems import MEDIA_TYPE, ProblemDetails, install
@@ -43,7 +43,7 @@ def create_app(redis: Any, settings: ApiSettings) -> FastAPI:
     install(app)
     keyed = [Depends(key_check(settings))]
     app.include_router(operations.open_router)
-    for part in (operations, series, forecasts, past, live):
+    for part in (operations, series, forecasts, past, accuracy, live):
         app.include_router(part.router, dependencies=keyed)
 
     @app.get("/docs", include_in_schema=False)

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from stream.errors import ServiceUnavailable
 from stream.features.accumulator import ROW_BYTES
 from stream.features.block import PACKED_BYTES, unpack_block
+from stream.feed.accuracy import LiveAccuracy, read_accuracy
 from stream.feed.answers import (
     Age,
     Floats,
@@ -140,6 +141,28 @@ class Reader:
         """
         start_T, home = self._grid(series_id, from_ms, to_ms)
         return unpack_bands(self._rows(home, "ahead", start_T, BAND_BYTES, absent=b"\xff"))
+
+    def accuracy(self, days: int) -> LiveAccuracy:
+        """Scores of the last days of event time, the open one included; one round trip."""
+        info = self._seen.info
+        through = [progress.closed_through_ms for progress in self._seen.progress.values()]
+        if info is None or not through:
+            return LiveAccuracy()
+        return read_accuracy(
+            self._redis,
+            self._seen.tags(),
+            horizon=info.horizon,
+            through_ms=max(through),
+            days=days,
+        )
+
+    def calibrated(self) -> bool:
+        """Whether the newest forecasts of all partitions that have any are calibrated."""
+        pipe = self._redis.pipeline(transaction=False)
+        for tag in self._seen.tags():
+            pipe.hget(keys.of(tag, "forecast"), "calibrated")
+        flags = [flag for flag in self._answer(pipe.execute) if flag is not None]
+        return bool(flags) and all(flag == b"1" for flag in flags)
 
     def open_bucket(self, series_id: str) -> list[OpenBucket]:
         """Buckets not closed yet, oldest first: usually one, two while late events are awaited."""

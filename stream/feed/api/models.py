@@ -132,3 +132,36 @@ class Features(Aged):
     stock: StockNow | None
     units_winsorised: float | None
     open: list[Bucket]
+
+
+class AccuracyRow(BaseModel):
+    """Forecasts of one model for one volume class, pooled over steps where `step` is None.
+
+    `volume` is by the mean units a bucket that were forecast: low < 0.1 ≤ medium < 1 ≤ high;
+    `rollup` is total, categories and locations, `all` every series but those.
+    """
+
+    model_id: str
+    volume: Literal["all", "low", "medium", "high", "rollup"]
+    step: int | None = Field(description="1 is the bucket right after the forecast")
+    labels: int = Field(description="forecasts that were scored; a sample stands for its class")
+    wql: float | None = Field(description="2 · Σ pinball / Σ units, mean over quantiles")
+    naive_wql: float | None = Field(description="of last week's units at the same time")
+    wql_beside_naive: float | None = Field(description="over the buckets of naive_wql")
+    bias: float | None = Field(description="Σ (median − units) / Σ units")
+    coverage: float | None = Field(
+        description="share of demand in the outermost band, ties of counts spread evenly"
+    )
+    interval_coverage: float | None = Field(description="the same with both ends counted in")
+
+
+class Accuracy(BaseModel):
+    """What was forecast against what came, over whole days `[from_ms, to_ms)` of event time."""
+
+    from_ms: int
+    to_ms: int
+    bucket_ms: int
+    band: tuple[float, float] = Field(description="quantiles of the outermost band")
+    nominal_coverage: float
+    calibrated: bool = Field(description="whether the newest forecasts are calibrated")
+    rows: list[AccuracyRow]

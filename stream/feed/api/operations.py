@@ -5,16 +5,21 @@ workers run. To scrape each worker by itself, set `worker.metrics_port`.
 """
 
 from collections.abc import Iterator
+from typing import Final
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from model.scores import score_of
+from stream.feed.accuracy import LiveAccuracy
 from stream.feed.answers import STALE_AFTER_MS
 from stream.feed.api.gate import Gate
 from stream.feed.api.problems import Problem
 from stream.feed.overview import wall_clock_ms
 from stream.feed.stats import Stats
+
+_ACCURACY_DAYS: Final = 7
 
 open_router = APIRouter(tags=["operations"])
 router = APIRouter(tags=["operations"])
@@ -43,9 +48,38 @@ def metrics(request: Request) -> Response:
     gate: Gate = request.app.state.gate
     with gate.reading() as reader:
         stats, n_series = reader.stats(), reader.n_series
+        accuracy = reader.accuracy(_ACCURACY_DAYS)
     registry = CollectorRegistry()
     registry.register(_Families(stats, n_series, len(request.app.state.listeners)))
+    registry.register(_AccuracyFamilies(accuracy))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+class _AccuracyFamilies:
+    """What forecasts were worth over the last days, by model and volume class."""
+
+    def __init__(self, accuracy: LiveAccuracy) -> None:
+        self._accuracy = accuracy
+
+    def collect(self) -> Iterator[Metric]:
+        labels = ["model_id", "volume"]
+        families = {
+            "wql": GaugeMetricFamily("surgecast_wql", "WQL of what was sent.", labels=labels),
+            "naive_wql": GaugeMetricFamily(
+                "surgecast_naive_wql", "WQL of last week's units.", labels=labels
+            ),
+            "bias": GaugeMetricFamily("surgecast_bias", "Median too high by.", labels=labels),
+            "coverage": GaugeMetricFamily(
+                "surgecast_coverage", "Share of demand in the outermost band.", labels=labels
+            ),
+        }
+        for model_id, volume, sums_HK in self._accuracy.models():
+            score = score_of(sums_HK)
+            for name, family in families.items():
+                value = getattr(score, name)
+                if value is not None:
+                    family.add_metric([model_id, volume], value)
+        yield from families.values()
 
 
 class _Families:
