@@ -15,6 +15,7 @@ from model.contract import FEATURE_NAMES, QuantileForecast
 from model.scores import ROLLUP, score_of
 from stream.accuracy import KEEP_DAYS, Accuracy, ReadBlock, Reads, Settled
 from stream.accuracy_reads import StoreReads
+from stream.calibration_state import decode
 from stream.features.definitions import STOCK, STOCKOUT_SHARE
 from stream.sent import pack, sampled, unpack
 from stream.settings import CalibrationSettings
@@ -85,6 +86,11 @@ def run(accuracy: Accuracy, reads: Any, given: list[QuantileForecast]) -> list[S
     return done
 
 
+def n_labels(settled: Settled) -> int:
+    """Labels scored with a close."""
+    return sum(score_of(one.sums_VHK).labels for one in settled.scored)
+
+
 def same(left: Settled, right: Settled) -> None:
     np.testing.assert_array_equal(left.forecast.units_SHQ, right.forecast.units_SHQ)
     np.testing.assert_array_equal(left.forecast.cumulative_SHQ, right.forecast.cumulative_SHQ)
@@ -122,7 +128,7 @@ def test_each_step_is_scored_once_when_its_bucket_has_closed() -> None:
     reads = ArrayReads(START, HOUR, values())
     done = run(Accuracy(SETTINGS, reads), reads, forecasts(values(), 30, 40))
 
-    labels = [score_of(sum(one.sums_VHK for one in settled.scored)).labels for settled in done[1:]]
+    labels = [n_labels(settled) for settled in done[1:]]
     assert labels == [SERIES * min(at, HORIZON) for at in range(1, 10)]
 
 
@@ -203,11 +209,15 @@ def test_buckets_out_of_stock_are_no_labels() -> None:
 
     done = run(Accuracy(SETTINGS, reads), reads, given)
 
-    assert score_of(sum(one.sums_VHK for one in done[10].scored)).labels > 0
-    scored = [
-        score_of(sum(one.sums_VHK for one in settled.scored)).labels for settled in done[8:14]
-    ]
-    assert scored == [120, 120, 120, 0, 120, 120]
+    counts = [n_labels(settled) for settled in done[8:14]]
+    assert counts == [120, 120, 0, 120, 120, 120]
+    [payload] = reads.blobs(0, [("calibration",)])
+    stored = decode(payload or b"", given[-1], rate=SETTINGS.rate)
+    assert stored is not None
+    [family] = stored[0].families.values()
+    # of sums over h + 1 buckets the last h + 1 forecasts before the gap are lost as well
+    assert family.units.closes_GH.max(axis=0).tolist() == [12, 11, 10, 9]
+    assert family.cumulative.closes_GH.max(axis=0).tolist() == [12, 10, 8, 6]
 
 
 def test_what_can_no_longer_come_due_is_dropped_from_the_store() -> None:
