@@ -4,6 +4,8 @@ On a real store with a seeded shop in it; models are small networks with random 
 forecasts are held against fixed ones where they must be sane.
 """
 
+import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -425,3 +427,28 @@ def test_a_model_that_is_too_old_gives_way_until_a_younger_one_comes(worker: Dep
     worker.watch.look()
     worker.close()
     assert worker.serving.model_id == model_id
+
+
+async def test_a_worker_that_leaves_breaks_a_warm_up_off_and_refuses_nobody(
+    worker: Deployment,
+) -> None:
+    """What a warm-up meets while the process ends is no fault of the model's."""
+    worker.publish(1, promote=True)
+    began = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    left = threading.Event()
+
+    def leaves() -> None:
+        loop.call_soon_threadsafe(began.set)
+        left.wait(30)
+
+    worker.between = leaves
+    running = asyncio.create_task(worker.watch.run(every_s=60))
+    await began.wait()
+    running.cancel()
+    await asyncio.wait([running])
+    left.set()
+    worker.watch._thread.shutdown()
+
+    assert worker.serving.awaited_id is None
+    assert [line["action"] for line in worker.registry.audit()] == ["publish", "promote"]
