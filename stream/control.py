@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError as AioKafkaError
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError
@@ -82,9 +82,10 @@ async def listen(client: dict[str, Any], told: Callable[[ModelRecord], None]) ->
         consumer = AIOKafkaConsumer(**client, enable_auto_commit=False, auto_offset_reset="latest")
         try:
             await consumer.start()
-            numbers = await _partitions(consumer)
-            consumer.assign([TopicPartition(MODELS.name, number) for number in numbers])
-            await consumer.seek_to_end()
+            # Asking for a topic would create it, where the broker does that.
+            while MODELS.name not in await consumer.topics():
+                await asyncio.sleep(_RETRY_S)
+            consumer.subscribe([MODELS.name])
             async for record in consumer:
                 found = ModelRecord.decode(record.value)
                 if found is not None:
@@ -94,14 +95,6 @@ async def listen(client: dict[str, Any], told: Callable[[ModelRecord], None]) ->
         finally:
             with suppress(AioKafkaError, OSError):
                 await consumer.stop()
-        await asyncio.sleep(_RETRY_S)
-
-
-async def _partitions(consumer: AIOKafkaConsumer) -> set[int]:
-    while True:
-        topics = await consumer.topics()
-        if MODELS.name in topics:
-            return set(consumer.partitions_for_topic(MODELS.name) or ())
         await asyncio.sleep(_RETRY_S)
 
 
