@@ -83,13 +83,12 @@ async def listen(client: dict[str, Any], told: Callable[[ModelRecord], None]) ->
         try:
             await consumer.start()
             # Asking for a topic would create it, where the broker does that.
-            while MODELS.name not in await consumer.topics():
-                await asyncio.sleep(_RETRY_S)
-            consumer.subscribe([MODELS.name])
-            async for record in consumer:
-                found = ModelRecord.decode(record.value)
-                if found is not None:
-                    told(found)
+            if MODELS.name in await consumer.topics():
+                consumer.subscribe([MODELS.name])
+                async for record in consumer:
+                    found = ModelRecord.decode(record.value)
+                    if found is not None:
+                        told(found)
         except (AioKafkaError, OSError) as error:
             log.debug("control_topic_waits", reason=repr(error))
         finally:
