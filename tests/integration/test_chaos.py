@@ -47,8 +47,13 @@ def drained(chaos: Chaos, n_lines: int) -> bool:
 
 def require_exact(chaos: Chaos, lines: pl.DataFrame) -> None:
     """Features = recount, every record has one verdict, Kafka knows all of it as read."""
-    wait_until(lambda: drained(chaos, len(lines)), f"draining after {chaos.log}", seconds=120)
     store = chaos.store.client
+    try:
+        wait_until(lambda: drained(chaos, len(lines)), f"draining after {chaos.log}", seconds=120)
+    except AssertionError as error:  # without these nobody can tell slow from lost
+        counts = stored_counts(store, PARTITIONS)
+        error.add_note(f"{len(lines)} lines, {dict(counts)}, {statistics(store)}")
+        raise
     assert stored_features(store, PARTITIONS, bucket_ms=HOUR) == recount(lines, bucket_ms=HOUR)
     counts = stored_counts(store, PARTITIONS)
     assert counts["late"] == counts["rejected"] == 0
