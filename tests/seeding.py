@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from redis import Redis
 
 from model.contract import FEATURE_NAMES, FeatureSpec, QuantileForecast
+from model.scores import SUMS, VOLUMES
 from stream.features.definitions import (
     CARTS,
     MONEY_TICKS,
@@ -178,6 +179,22 @@ class Shop:
             pages = cut(("forecast", "rows"), pack_forecast(forecast), row)
             pages |= cut(("ahead", origin), pack_bands(forecast), BAND_BYTES)
             pipe.mset({keys.of(tag, *path): page for path, page in pages.items()})
+
+    def write_scores(
+        self, *, loss: float = 0.25, naive: float = 0.4, covered: float = 0.79
+    ) -> None:
+        """Sums of the last closed day: so much of 100 units a step, of ten series a partition."""
+        sums = dict.fromkeys(SUMS, 0.0) | {
+            "labels": 10, "weight": 10, "actual": 100, "loss": 50 * loss, "over": 5, "under": 15,
+            "covered": 10 * covered, "inside": 9, "pit": 5,
+            "naive_actual": 100, "naive_loss": 50 * naive, "beside_loss": 50 * loss,
+        }  # fmt: skip
+        sums_VHK = np.zeros((len(VOLUMES), self.horizon, len(SUMS)))
+        sums_VHK[VOLUMES.index("high")] = list(sums.values())
+        day = (self.closed_through_ms - 1) // DAY_MS * DAY_MS
+        for tag in range(self.partitions):
+            key = keys.of(tag, "scores", day)
+            self.redis.hset(key, self.model_id, sums_VHK.astype("<f8").tobytes())
 
     def flush(self) -> None:
         """Write the open bucket, progress and counters, as a worker does four times a second."""

@@ -262,6 +262,37 @@ def test_metrics_are_the_workers(api: Api, shop: Shop) -> None:
     assert "surgecast_watermark_seconds 1.32" in text
 
 
+def test_accuracy_adds_up_what_the_workers_left(api: Api, shop: Shop) -> None:
+    """Partitions are pooled; `all` leaves roll-ups out; steps are told when asked for."""
+    shop.write_scores(loss=0.25, naive=0.4, covered=0.79)
+
+    answer = api.get("/v1/accuracy?days=2")
+
+    assert (answer["to_ms"] - answer["from_ms"], answer["nominal_coverage"]) == (2 * DAY_MS, 0.8)
+    assert not answer["calibrated"]
+    rows = {(row["volume"], row["step"]): row for row in answer["rows"]}
+    assert list(rows) == [("all", None), ("high", None)]
+    assert rows["all", None] == rows["high", None] | {"volume": "all"}
+    row = rows["high", None]
+    assert row["model_id"] == shop.model_id
+    assert row["labels"] == 10 * shop.horizon * shop.partitions
+    expected = {"wql": 0.25, "naive_wql": 0.4, "wql_beside_naive": 0.25, "bias": -0.1}
+    assert {name: row[name] for name in expected} == pytest.approx(expected)
+    assert row["coverage"] == pytest.approx(0.79)
+    steps = api.get("/v1/accuracy?days=2&steps=true")["rows"]
+    assert [row["step"] for row in steps if row["volume"] == "high"] == [
+        None,
+        *range(1, shop.horizon + 1),
+    ]
+    with api.open("/metrics") as metrics:
+        text = metrics.read().decode()
+    assert f'surgecast_wql{{model_id="{shop.model_id}",volume="high"}} 0.25' in text
+
+
+def test_accuracy_before_any_forecast_has_come_due(api: Api) -> None:
+    assert api.get("/v1/accuracy")["rows"] == []
+
+
 def test_a_listener_hears_of_what_changes(api: Api, shop: Shop) -> None:
     """First what is, then each newer bucket and forecast; its end is noticed."""
     with api.open(f"/v1/stream?series=total,{shop.names[0]}") as answer:

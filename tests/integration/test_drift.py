@@ -1,0 +1,135 @@
+"""Drift, from the scores in the store to the alert and the wish for a new model."""
+
+import json
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import redis.asyncio as aioredis
+from redis import Redis
+
+from model.config import DAY_MS
+from model.scores import SUMS, VOLUMES
+from stream.drift_task import DriftTask
+from stream.settings import DriftSettings
+from stream.sinks.kafka import KafkaSink
+from stream.state import keys
+from stream.state.keys import ROLLUPS
+
+pytestmark = pytest.mark.integration
+
+HOUR_MS = 3_600_000
+START_MS = 1_317_600_000_000 // DAY_MS * DAY_MS
+HORIZON = 2
+SETTINGS = DriftSettings(warm_up_days=5)
+
+
+class Deployment:
+    """Scores of two partitions in a store, a drift task, and what it sends."""
+
+    def __init__(self, url: str) -> None:
+        self.redis = Redis.from_url(url)
+        self.client = aioredis.Redis.from_url(url)
+        self.through_ms: int | None = START_MS
+        self.alerts: list[dict[str, Any]] = []
+        self.wishes: list[str] = []
+        self.rng = np.random.default_rng(1)
+        self.day_ms = START_MS
+        self.start()
+
+    def start(self) -> None:
+        """A worker takes over."""
+        self.task = DriftTask(
+            SETTINGS,
+            self.client,
+            cast(KafkaSink, self),
+            partitions=2,
+            bucket_ms=HOUR_MS,
+            horizon=HORIZON,
+            through_ms=lambda: self.through_ms,
+            on_drift=self.wish,
+        )
+
+    async def send(self, topic: str, records: list[tuple[str, bytes]]) -> int:
+        assert topic == "alerts"
+        assert {name for name, _ in records} == {"total"}
+        self.alerts += [json.loads(payload) for _, payload in records]
+        return len(records)
+
+    async def wish(self, reason: str) -> None:
+        self.wishes.append(reason)
+
+    async def days(self, n: int, *, loss: float) -> None:
+        """Let so many days pass, with a pinball loss of this share of the units."""
+        for _ in range(n):
+            for tag in (0, 1, ROLLUPS):
+                sums_VHK = np.zeros((len(VOLUMES), HORIZON, len(SUMS)))
+                named = {
+                    "labels": 50, "weight": 50, "actual": 500, "pit": 25,
+                    "loss": 250 * loss * self.rng.uniform(0.95, 1.05),
+                }  # fmt: skip
+                for name, value in named.items():
+                    volume = "rollup" if tag == ROLLUPS else "high"
+                    sums_VHK[VOLUMES.index(volume), :, SUMS.index(name)] = value
+                if tag == ROLLUPS:
+                    sums_VHK[:, :, SUMS.index("loss")] = 0.1 * sums_VHK[:, :, SUMS.index("actual")]
+                self.redis.hset(keys.of(tag, "scores", self.day_ms), "m", sums_VHK.tobytes())
+            self.day_ms += DAY_MS
+            self.through_ms = self.day_ms + HOUR_MS
+            await self.task.look()
+
+
+async def test_a_lasting_change_is_one_incident_with_a_beginning_and_an_end(
+    redis_client: Redis, valkey_url: str
+) -> None:
+    """Opened once, one retrain until the cool-down is over, resolved under the same id."""
+    shop = Deployment(valkey_url)
+    await shop.days(20, loss=0.3)
+    assert (shop.alerts, shop.wishes) == ([], [])
+
+    await shop.days(6, loss=0.6)
+    [alert] = shop.alerts
+    assert (alert["kind"], alert["state"], alert["severity"]) == ("drift", "open", "warning")
+    assert alert["series_id"] == "total"
+    assert "high volume" in alert["message"]
+    assert alert["observed"] > 0.5 > alert["expected"][0]
+    assert len(shop.wishes) == 1
+
+    await shop.days(6, loss=0.3)
+    opened, resolved = shop.alerts
+    assert (resolved["state"], resolved["alert_id"]) == ("resolved", opened["alert_id"])
+    assert resolved["started_ms"] == opened["started_ms"]
+    assert len(shop.wishes) == 1
+    await shop.client.aclose()
+
+
+async def test_another_worker_goes_on_with_the_watch(redis_client: Redis, valkey_url: str) -> None:
+    """What was learned, and an open incident, outlive the worker; no day is judged twice."""
+    shop = Deployment(valkey_url)
+    await shop.days(20, loss=0.3)
+    shop.start()
+    await shop.days(6, loss=0.6)
+    assert len(shop.alerts) == 1
+
+    shop.start()
+    await shop.task.look()
+    assert len(shop.alerts) == 1
+
+    await shop.days(8, loss=0.6)
+    assert [alert["state"] for alert in shop.alerts] == ["open"]
+    assert len(shop.wishes) == 2  # the cool-down is over
+    await shop.client.aclose()
+
+
+async def test_only_the_owner_of_the_rollups_looks(redis_client: Redis, valkey_url: str) -> None:
+    shop = Deployment(valkey_url)
+    await shop.days(2, loss=0.3)
+    before = shop.redis.get(keys.drift())
+
+    shop.through_ms = None
+    await shop.task.look()
+    shop.redis.hset(keys.of(0, "scores", shop.day_ms), "m", b"")
+    await shop.task.look()
+
+    assert shop.redis.get(keys.drift()) == before
+    await shop.client.aclose()
