@@ -39,6 +39,13 @@ VOLUME_BOUNDS = (0.1, 1.0)
 BUSY_SHARE = 0.5
 #: The rate starts at ``_EARLY_RATE / √_EARLY``, whatever it will be in the end.
 _EARLY_RATE, _EARLY = 0.6, 36
+#: A close counts at most as many times as the mean close.
+_MOST_WEIGHT = 3.0
+#: Levels all within this of the nominal ones are published as those: not worth the work.
+_DEAD_ZONE = 0.005
+_UNMOVED = 1e-6
+#: Series corrected at once: their quantiles fit the processor's cache.
+_BLOCK = 4_096
 #: A label's probabilities are one point below this width.
 _NO_WIDTH = 1e-6
 
@@ -166,21 +173,57 @@ def read_at(
 ) -> Float32s:
     """The model's quantiles read at the levels of each series' group: rising with q, not negative.
 
+    Rows at nominal levels are left as they are, bit for bit.
+
     >>> read_at(np.array([[[0.0, 2.0]]]), np.array([[0]]), np.array([[[0.5, 0.6]]]), (0.4, 0.6))
     array([[[1., 2.]]], dtype=float32)
     """
-    nominal_Q = np.asarray(quantiles, np.float32)
     out_SHQ = np.array(values_SHQ, np.float32)
-    weights_GHQK = reading_weights(levels_GHQ, quantiles)
-    moved_GH = (np.abs(levels_GHQ - nominal_Q) > 1e-6).any(axis=2)
-    for step in np.flatnonzero(moved_GH.any(axis=0)).tolist():
-        for group in np.flatnonzero(moved_GH[:, step]).tolist():
-            row_X = np.flatnonzero(group_SH[:, step] == group)
-            out_SHQ[row_X, step] = values_SHQ[row_X, step] @ weights_GHQK[group, step].T
-    np.maximum(out_SHQ, 0.0, out=out_SHQ)
-    for q in range(1, nominal_Q.size):
-        np.maximum(out_SHQ[:, :, q], out_SHQ[:, :, q - 1], out=out_SHQ[:, :, q])
+    _, horizon, n = levels_GHQ.shape
+    levels_XQ = levels_GHQ.reshape(-1, n)
+    nominal_Q = np.asarray(quantiles, np.float32)
+    moved_X: Mask = (np.abs(levels_XQ - nominal_Q) > _UNMOVED).any(axis=1)
+    if not moved_X.any():
+        return out_SHQ
+    # in terms of the gaps between quantiles, of which none is negative, coefficients rise with the
+    # level: what comes out rises whatever is rounded
+    share_XQK = reading_weights(levels_XQ, quantiles)[:, :, ::-1].cumsum(axis=2)[:, :, ::-1]
+    share_XKQ = np.ascontiguousarray(share_XQK.transpose(0, 2, 1))
+    place_SH = (group_SH * horizon + np.arange(horizon)).astype(np.uint16)
+    # made once: fresh memory costs more than what is done in it
+    work = np.empty((2, min(_BLOCK, len(out_SHQ)) * horizon, n), np.float32)
+    for first in range(0, len(out_SHQ), _BLOCK):
+        block = slice(first, first + _BLOCK)
+        rows_RQ, place_R = out_SHQ[block].reshape(-1, n), place_SH[block].ravel()
+        _read_rows(rows_RQ, place_R, moved_X, share_XKQ, work)
     return out_SHQ
+
+
+def _read_rows(
+    rows_RQ: Float32s,
+    place_R: NDArray[np.uint16],
+    moved_X: Mask,
+    share_XKQ: Float32s,
+    work: Float32s,
+) -> None:
+    """Replace the rows whose place has moved; those of a place are one product."""
+    row_R = np.flatnonzero(moved_X[place_R])
+    row_R = row_R[np.argsort(place_R[row_R], kind="stable")]
+    end_X = np.cumsum(np.bincount(place_R[row_R], minlength=len(moved_X))).tolist()
+    gap_RQ, read_RQ = work[0, : row_R.size], work[1, : row_R.size]
+    np.take(rows_RQ, row_R, axis=0, out=read_RQ, mode="clip")
+    gap_RQ[:, 0] = read_RQ[:, 0]
+    np.subtract(read_RQ[:, 1:], read_RQ[:, :-1], out=gap_RQ[:, 1:])
+    begin = 0
+    for place in np.flatnonzero(moved_X).tolist():
+        end = end_X[place]
+        if end > begin:
+            np.matmul(gap_RQ[begin:end], share_XKQ[place], out=read_RQ[begin:end])
+        begin = end
+    np.maximum(read_RQ, 0.0, out=read_RQ)
+    if (read_RQ[:, 1:] < read_RQ[:, :-1]).any():
+        np.maximum.accumulate(read_RQ, axis=1, out=read_RQ)
+    rows_RQ[row_R] = read_RQ
 
 
 class Calibrator:
@@ -190,7 +233,9 @@ class Calibrator:
     learned from. The rate falls as closes add up, ``0.6 / √(36 + closes)``, down to `rate`
     (decaying steps settle where demand does not change: Angelopoulos, Barber & Bates 2024,
     arXiv:2402.01139). A label of step h comes h buckets late, and a loop with a delay swings when
-    rate times delay passes π/2; so the rate of step h is ``rate / (1 + rate · h)``.
+    rate times delay passes π/2; so the rate of step h is ``rate / (1 + rate · h)``. A close with
+    more labels than the mean close of its group (`labels_GH` counts them) moves its levels further,
+    by up to three times: what comes to hold is the share of all labels.
 
     >>> calibrator = Calibrator(groups=1, horizon=1, quantiles=(0.1, 0.5, 0.9), rate=0.01)
     >>> none, sent = np.zeros(8, int), calibrator.published_GHQ
@@ -206,6 +251,7 @@ class Calibrator:
         self.rate = rate
         self.levels_GHQ: Float32s = np.tile(np.asarray(quantiles, np.float32), (groups, horizon, 1))
         self.closes_GH = np.zeros((groups, horizon), np.int64)
+        self.labels_GH = np.zeros((groups, horizon), np.int64)
 
     def learn(
         self, low_N: Floats, high_N: Floats, *, group_N: Ints, step_N: Ints, sent_NQ: Floats
@@ -226,19 +272,24 @@ class Calibrator:
             axis=1,
         )
         levels_XQ = self.levels_GHQ.reshape(-1, n)
-        closes_X = self.closes_GH.reshape(-1)
+        closes_X, labels_X = self.closes_GH.reshape(-1), self.labels_GH.reshape(-1)
+        closes_X[seen_X] += 1
+        labels_X[seen_X] += count_X[seen_X]
         rate_X = np.maximum(self.rate, _EARLY_RATE / np.sqrt(_EARLY + closes_X[seen_X]))
         rate_X = rate_X / (1 + rate_X * (seen_X % horizon))
+        mean_X = labels_X[seen_X] / closes_X[seen_X]
+        rate_X = rate_X * np.minimum(count_X[seen_X] / mean_X, _MOST_WEIGHT)
         error_XQ = np.asarray(self.quantiles) - sums_XQ[seen_X] / count_X[seen_X, None]
         moved_XQ = levels_XQ[seen_X] + rate_X[:, None] * error_XQ
         levels_XQ[seen_X] = np.clip(moved_XQ, LEAST_LEVEL, 1 - LEAST_LEVEL)
-        closes_X[seen_X] += 1
 
     @property
     def published_GHQ(self) -> Float32s:
-        """The levels in force: rising with the quantile."""
+        """The levels in force: rising with the quantile; nominal where hardly any has moved."""
+        nominal_Q = np.asarray(self.quantiles, np.float32)
+        near_GH1 = (np.abs(self.levels_GHQ - nominal_Q) < _DEAD_ZONE).all(axis=2, keepdims=True)
         rising: Float32s = np.maximum.accumulate(self.levels_GHQ, axis=2)
-        return rising
+        return np.where(near_GH1, nominal_Q, rising)
 
     def learned(self, least: int) -> bool:
         """Whether every step has learned from at least `least` closed buckets."""

@@ -16,7 +16,7 @@ from model.contract import QuantileForecast
 from model.scores import N_SUMS, VOLUMES
 from stream.maturing import Family, Waiting
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 Sums = NDArray[np.float64]
 
@@ -42,7 +42,7 @@ def encode(life: Life, forecast: QuantileForecast) -> bytes:
             "version": VERSION,
             "through_ms": life.through_ms,
             "horizon": forecast.units_SHQ.shape[1],
-            "quantiles": forecast.quantiles,
+            "quantiles": [float(q) for q in forecast.quantiles],
             "waiting": sorted(life.waiting),
             "families": {
                 name: [*_of(family.units), *_of(family.cumulative)]
@@ -67,8 +67,8 @@ def decode(
     life = Life(through_ms=document["through_ms"])
     for name, parts in document["families"].items():
         family = Family.new(horizon=horizon, quantiles=forecast.quantiles, rate=rate)
-        _into(family.units, *parts[:2])
-        _into(family.cumulative, *parts[2:])
+        _into(family.units, *parts[:3])
+        _into(family.cumulative, *parts[3:])
         life.families[name] = family
     return life, document["waiting"]
 
@@ -90,9 +90,11 @@ def _of(calibrator: Calibrator) -> list[bytes]:
     return [
         calibrator.levels_GHQ.astype("<f4").tobytes(),
         calibrator.closes_GH.astype("<i8").tobytes(),
+        calibrator.labels_GH.astype("<i8").tobytes(),
     ]
 
 
-def _into(calibrator: Calibrator, levels: Any, closes: Any) -> None:
+def _into(calibrator: Calibrator, levels: Any, closes: Any, labels: Any) -> None:
     calibrator.levels_GHQ.flat[:] = np.frombuffer(levels, "<f4")
     calibrator.closes_GH.flat[:] = np.frombuffer(closes, "<i8")
+    calibrator.labels_GH.flat[:] = np.frombuffer(labels, "<i8")

@@ -137,7 +137,7 @@ def _coverage(snapshot: Snapshot, view: SeriesView | None) -> Row:
     """How much of the demand came within the outermost band over the last days."""
     score = None if snapshot.accuracy is None else snapshot.accuracy.overall()
     if snapshot.info is None or score is None or score.coverage is None:
-        return ("coverage", text.MISSING, "once forecasts have come due", "")
+        return ("coverage", text.MISSING, "none due yet", "")
     quantiles = snapshot.info.quantiles
     nominal = text.percent(quantiles[-1] - quantiles[0], digits=0)
     calibrated = view is not None and view.forecast is not None and view.forecast.calibrated
@@ -149,11 +149,11 @@ def _wql(snapshot: Snapshot) -> Row:
     """How good the forecasts that were sent turned out to be, against the seasonal naive."""
     score = None if snapshot.accuracy is None else snapshot.accuracy.overall()
     if score is None or score.wql is None:
-        return ("wql", text.MISSING, "once forecasts have come due", "")
+        return ("wql", text.MISSING, "none due yet", "")
     if score.naive_wql is None or score.wql_beside_naive is None:
-        return ("wql", text.number(score.wql, digits=3), "last 7 days", "")
+        return ("wql", text.number(score.wql, digits=3), "no naive yet", "")
     better = score.wql_beside_naive < score.naive_wql
-    note = f"last week's sales {text.number(score.naive_wql, digits=3)}"
+    note = f"naive {text.number(score.naive_wql, digits=3)}"
     value = text.number(score.wql_beside_naive, digits=3)
     return ("wql", value, note, "up" if better else "down")
 

@@ -171,7 +171,7 @@ def test_units_of_the_last_day_are_a_recount(session: Session, shop: Shop) -> No
     assert session.word("kpis", "units") == f"{values_TF[-24:, UNITS].sum():,.0f}"
 
 
-def test_live_accuracy_is_shown_against_last_weeks_sales(session: Session, shop: Shop) -> None:
+def test_live_accuracy_is_shown_beside_the_naive(session: Session, shop: Shop) -> None:
     """Coverage of the band and whether it is calibrated; WQL, and who is better."""
     session.turn()
     assert session.word("kpis", "wql") == "–"
@@ -188,7 +188,7 @@ def test_live_accuracy_is_shown_against_last_weeks_sales(session: Session, shop:
         )
     )
     assert column["coverage"] == ("79.0 %", "of 80 % · not calibrated", "")
-    assert column["wql"] == ("0.250", "last week's sales 0.400", "up")
+    assert column["wql"] == ("0.250", "naive 0.400", "up")
 
 
 def test_an_empty_store_says_what_to_wait_for(redis_client: Redis) -> None:
