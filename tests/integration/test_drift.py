@@ -1,6 +1,7 @@
 """Drift, from the scores in the store to the alert and the wish for a new model."""
 
 import json
+from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import numpy as np
@@ -27,8 +28,8 @@ SETTINGS = DriftSettings(warm_up_days=5)
 class Deployment:
     """Scores of two partitions in a store, a drift task, and what it sends."""
 
-    def __init__(self, url: str) -> None:
-        self.redis = Redis.from_url(url)
+    def __init__(self, redis: Redis, url: str) -> None:
+        self.redis = redis
         self.client = aioredis.Redis.from_url(url)
         self.through_ms: int | None = START_MS
         self.alerts: list[dict[str, Any]] = []
@@ -79,11 +80,18 @@ class Deployment:
             await self.task.look()
 
 
+@pytest.fixture
+async def shop(redis_client: Redis, valkey_url: str) -> AsyncIterator[Deployment]:
+    """An empty store, before its first day."""
+    deployment = Deployment(redis_client, valkey_url)
+    yield deployment
+    await deployment.client.aclose()
+
+
 async def test_a_lasting_change_is_one_incident_with_a_beginning_and_an_end(
-    redis_client: Redis, valkey_url: str
+    shop: Deployment,
 ) -> None:
     """Opened once, one retrain until the cool-down is over, resolved under the same id."""
-    shop = Deployment(valkey_url)
     await shop.days(20, loss=0.3)
     assert (shop.alerts, shop.wishes) == ([], [])
 
@@ -100,12 +108,10 @@ async def test_a_lasting_change_is_one_incident_with_a_beginning_and_an_end(
     assert (resolved["state"], resolved["alert_id"]) == ("resolved", opened["alert_id"])
     assert resolved["started_ms"] == opened["started_ms"]
     assert len(shop.wishes) == 1
-    await shop.client.aclose()
 
 
-async def test_another_worker_goes_on_with_the_watch(redis_client: Redis, valkey_url: str) -> None:
+async def test_another_worker_goes_on_with_the_watch(shop: Deployment) -> None:
     """What was learned, and an open incident, outlive the worker; no day is judged twice."""
-    shop = Deployment(valkey_url)
     await shop.days(20, loss=0.3)
     shop.start()
     await shop.days(6, loss=0.6)
@@ -118,11 +124,9 @@ async def test_another_worker_goes_on_with_the_watch(redis_client: Redis, valkey
     await shop.days(8, loss=0.6)
     assert [alert["state"] for alert in shop.alerts] == ["open"]
     assert len(shop.wishes) == 2  # the cool-down is over
-    await shop.client.aclose()
 
 
-async def test_only_the_owner_of_the_rollups_looks(redis_client: Redis, valkey_url: str) -> None:
-    shop = Deployment(valkey_url)
+async def test_only_the_owner_of_the_rollups_looks(shop: Deployment) -> None:
     await shop.days(2, loss=0.3)
     before = shop.redis.get(keys.drift())
 
@@ -132,4 +136,3 @@ async def test_only_the_owner_of_the_rollups_looks(redis_client: Redis, valkey_u
     await shop.task.look()
 
     assert shop.redis.get(keys.drift()) == before
-    await shop.client.aclose()
