@@ -9,7 +9,7 @@ registry that is away holds the input back, and no record is refused for it.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from io import BytesIO
 from typing import Any, Final, TypeVar
@@ -52,7 +52,7 @@ class AvroFormat:
         self._schemas: dict[int, Schema] = {}
         self._unknown: dict[int, tuple[UnreadableEvent, float]] = {}
 
-    async def prepare(self, records: Sequence[Any]) -> None:
+    async def prepare(self, records: Iterable[Any]) -> None:
         """Get the schemas of these records; waits while the registry does not answer."""
         heads = {record.value[:HEADER_BYTES] for record in records if record.value is not None}
         for head in heads:

@@ -5,11 +5,15 @@ but by broker batch and not by record. Values are not decoded here.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult, PartitionRecords
 from aiokafka.errors import CorruptRecordException
 from aiokafka.structs import TopicPartition
+
+#: Offsets after which a batch is handed on. What is built of a few thousand events fits the
+#: processor's cache through all the passes over them; a whole compressed fetch does not.
+PORTION: Final = 4_096
 
 
 class RecordBatch:
@@ -68,6 +72,14 @@ class RecordBatch:
     def records(self, records: list[Any]) -> None:
         self._records, self._unparsed = records, []
 
+    def release(self) -> None:
+        """Let go of the records, all of them counted: Faust keeps what it was handed for a while.
+
+        Without it the memory of a dozen batches is in use where that of one would do, which the
+        processor's cache cannot hold and the collector walks.
+        """
+        self.records = []
+
     @property
     def values(self) -> list[bytes | None]:
         """Values in log order; None is a tombstone."""
@@ -78,6 +90,10 @@ class RecordBatch:
         """Keys in log order."""
         return [record.key for record in self.records]
 
+    def __iter__(self) -> Iterator[Any]:
+        """The parsed records, in log order."""
+        return iter(self.records)
+
     def __len__(self) -> int:
         return len(self.records)
 
@@ -87,20 +103,24 @@ def hand_over(tp: TopicPartition, result: FetchResult) -> None:
     source = result._partition_records
     if source is not None and not hasattr(source, "_whole"):
         source._whole = True
-        source._records_iterator = _whole_fetch(source, topic=tp.topic, partition=tp.partition)
+        source._records_iterator = _portions(source, topic=tp.topic, partition=tp.partition)
 
 
-def _whole_fetch(source: PartitionRecords, *, topic: str, partition: int) -> Iterator[RecordBatch]:
-    """One `RecordBatch` of all that was fetched; `source.next_fetch_offset` moves as in aiokafka.
+def _portions(source: PartitionRecords, *, topic: str, partition: int) -> Iterator[RecordBatch]:
+    """All that was fetched, a `PORTION` at a time; `source.next_fetch_offset` moves as in aiokafka.
 
-    Where a fetch ends in what is no record (control batches, aborted transactions), it tells how
-    far reading has come all the same.
+    Where a fetch ends in what is no record (control batches, aborted transactions), the last one
+    tells how far reading has come all the same.
     """
+
+    def fresh() -> RecordBatch:
+        at = source.next_fetch_offset
+        return RecordBatch(
+            topic, partition, [], from_offset=at, next_offset=at, newest_timestamp_ms=0
+        )
+
     batches = source._records
-    start = source.next_fetch_offset
-    fetched = RecordBatch(
-        topic, partition, [], from_offset=start, next_offset=start, newest_timestamp_ms=0
-    )
+    fetched = fresh()
     while batches.has_next():
         batch = batches.next_batch()
         if source._check_crcs and not batch.validate_crc():
@@ -110,9 +130,11 @@ def _whole_fetch(source: PartitionRecords, *, topic: str, partition: int) -> Ite
             fetched.append(batch, next_offset=end)
         else:
             fetched.next_offset = end
-    source.next_fetch_offset = fetched.next_offset
-    if fetched.next_offset > start:
-        yield fetched
+        if not batches.has_next() or end - fetched.from_offset >= PORTION:
+            source.next_fetch_offset = end
+            if end > fetched.from_offset:
+                yield fetched
+            fetched = fresh()
 
 
 def _is_taken(source: PartitionRecords, batch: Any) -> bool:

@@ -4,7 +4,7 @@ Stands under `stream/codecs.py`, which knows columns and never the format. A for
 of a refused record may go into a dead letter: people's ids are found, and replaced, in text only.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -24,7 +24,7 @@ UNREADABLE = (UnreadableEvent, msgspec.MsgspecError, UnicodeError, RecursionErro
 class Format(Protocol):
     """A format of input records."""
 
-    async def prepare(self, records: Sequence[Any]) -> None:
+    async def prepare(self, records: Iterable[Any]) -> None:
         """Get what decoding the values of these records needs; waits until it is there."""
 
     def decoder(self, shape: type[S]) -> Callable[[bytes], S]:
@@ -40,8 +40,8 @@ class Format(Protocol):
 class JsonFormat:
     """One JSON object a record."""
 
-    async def prepare(self, records: Sequence[Any]) -> None:
-        """Nothing is needed from elsewhere."""
+    async def prepare(self, records: Iterable[Any]) -> None:
+        """Nothing is needed from elsewhere; the records are not even looked at."""
 
     def decoder(self, shape: type[S]) -> Callable[[bytes], S]:
         """Decoder of structs of one shape; raises msgspec's errors."""

@@ -117,7 +117,7 @@ class Pipeline(Assignment):
 
     async def on_catalog(self, batch: RecordBatch) -> None:
         """Take categories of SKUs; a tombstone leaves the last known one."""
-        await self._format.prepare(batch.records)
+        await self._format.prepare(batch)
         await self._ready()
         mine = self._mine(batch)
         if mine is None:
@@ -157,7 +157,7 @@ class Pipeline(Assignment):
         owned.partition.moved_to(HEARTBEATS.name, fresh.next_offset)
 
     async def _on_events(self, batch: RecordBatch, count: Count) -> None:
-        await self._format.prepare(batch.records)
+        await self._format.prepare(batch)
         await self._ready()
         owned = self.owned.get(batch.partition)
         if owned is None:
@@ -205,6 +205,7 @@ class Pipeline(Assignment):
         if self._unstored > MAX_UNSTORED:
             self._has_room.clear()
         owned.partition.moved_to(fresh.topic, fresh.next_offset)
+        fresh.release()
         owned.progress_s[fresh.topic] = time.monotonic()
         owned.advance(self._idle(owned), cause_ms=fresh.newest_timestamp_ms)
 
