@@ -5,17 +5,28 @@ Batches are built per output partition with aiokafka's batch builder, which cost
 """
 
 import asyncio
+import sys
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.codec import lz4_encode
 from aiokafka.errors import KafkaError
 from aiokafka.partitioner import murmur2
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from stream.errors import ServiceUnavailable
 
 MAX_BATCH_BYTES = 900_000
+
+# aiokafka compresses at level 9 and has no setting for it: 82–91 ns a byte of forecasts on the
+# thread that counts. Level 1 takes 1.8 and gives a quarter more bytes.
+_LZ4_LEVEL: Final = 1
+sys.modules[DefaultRecordBatchBuilder.__module__].lz4_encode = partial(  # type: ignore[attr-defined]
+    lz4_encode, level=_LZ4_LEVEL
+)
 
 
 def partition_of(key: bytes, n_partitions: int) -> int:
