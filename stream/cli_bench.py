@@ -39,6 +39,9 @@ def ingest(
     peers: Annotated[
         Path, typer.Option(help="Folder of the peers' scripts; none there, none measured.")
     ] = Path("benchmarks/ingest"),
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Turns of the worker and aiokafka alone; the median counts.")
+    ] = 3,
     peer_seconds: Annotated[float, typer.Option(min=1, help="Time for each peer.")] = 20.0,
     as_json: Json = False,
 ) -> None:
@@ -52,6 +55,7 @@ def ingest(
     rows = bench_ingest(
         settings,
         events=events,
+        rounds=rounds,
         peers=peers if peers.is_dir() else None,
         peer_seconds=peer_seconds,
         say=_say,
