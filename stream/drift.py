@@ -5,6 +5,10 @@ partitions (`stream/drift_task.py`), and here `model/drift.py` is asked about th
 An alert is an incident of one volume class: it opens, and is resolved when the scores are as before
 or the new ones have become usual. A retrain is asked for when one opens, and again every
 `drift.cooldown` of event time while one is open.
+
+What is usual is learnt of one kind of model. When another kind serves (the network after the
+fallback), open incidents are resolved and learning begins anew; a retrained model of the same kind
+is held against what its predecessors did.
 """
 
 import json
@@ -17,10 +21,12 @@ from numpy.typing import NDArray
 
 from model.config import DAY_MS
 from model.drift import ClassDrift, Reading
-from model.scores import N_SUMS, VOLUMES
+from model.scores import N_SUMS, SUMS, VOLUMES
+from stream.accuracy import family_of
 from stream.settings import DriftSettings
 
-VERSION: Final = 1
+VERSION: Final = 2
+_WEIGHT: Final = SUMS.index("weight")
 #: Drift is said of the whole deployment; its roll-up stands for it.
 SERIES: Final = "total"
 _MEANING: Final = {
@@ -46,6 +52,8 @@ class DriftState:
     """What is carried from day to day; every day before `through_ms` has been judged."""
 
     through_ms: int | None = None
+    #: The kind of model that `classes` have learnt of.
+    family: str | None = None
     classes: dict[str, ClassDrift] = field(default_factory=dict)
     open: dict[str, Incident] = field(default_factory=dict)
     asked_ms: int | None = None
@@ -62,25 +70,32 @@ class DriftWatch:
         """Alert records of the day's end, and why a retrain is asked for (None: it is not)."""
         state = self.state
         state.through_ms = day_ms + DAY_MS
+        family = _serving(scores)
+        if family is None:
+            return [], self._retrain(day_ms)
+        another = state.family not in (None, family)
         alerts = []
         for place, volume in enumerate(VOLUMES):
             sums = [sums_VHK[place] for sums_VHK in scores.values()]
-            if not sums:
-                continue
             drift = state.classes.get(volume)
             if drift is None:
                 drift = ClassDrift(self._settings.threshold, self._settings.warm_up_days)
                 state.classes[volume] = drift
             readings = drift.update(np.sum(sums, axis=0).reshape(-1, N_SUMS))
             if readings:
-                alerts += self._judged(volume, readings, day_ms)
+                alerts += self._judged(volume, readings, day_ms, another=another)
+        if another:
+            state.classes, state.open = {}, {}
+        state.family = family
         return alerts, self._retrain(day_ms)
 
     def _judged(
-        self, volume: str, readings: Mapping[str, Reading], day_ms: int
+        self, volume: str, readings: Mapping[str, Reading], day_ms: int, *, another: bool
     ) -> list[dict[str, Any]]:
         incident = self.state.open.get(volume)
         if incident is None:
+            if another:
+                return []
             alarmed = [name for name, reading in readings.items() if reading.alarm]
             if not alarmed:
                 return []
@@ -88,7 +103,7 @@ class DriftWatch:
             incident = Incident(f"drift-{volume}-{day_ms}", day_ms + DAY_MS, signal)
             self.state.open[volume] = incident
             return [_alert(incident, volume, readings[signal], day_ms, state="open")]
-        if any(reading.alarm for reading in readings.values()):
+        if not another and any(reading.alarm for reading in readings.values()):
             return []
         del self.state.open[volume]
         return [_alert(incident, volume, readings[incident.signal], day_ms, state="resolved")]
@@ -104,6 +119,19 @@ class DriftWatch:
             f"{_MEANING[incident.signal]} ({volume} volume)"
             for volume, incident in sorted(state.open.items())
         )
+
+
+def _serving(scores: DayScores) -> str | None:
+    """The kind of model most of the day's scores are of; None where there are none.
+
+    >>> _serving({"lstm-a": np.full((1, 1, N_SUMS), 2.0), "naive": np.ones((1, 1, N_SUMS))})
+    'lstm'
+    """
+    weight: dict[str, float] = {}
+    for model_id, sums_VHK in scores.items():
+        family = family_of(model_id)
+        weight[family] = weight.get(family, 0.0) + float(sums_VHK[..., _WEIGHT].sum())
+    return max(weight, key=weight.__getitem__, default=None)
 
 
 def _alert(
@@ -136,6 +164,7 @@ def encode(state: DriftState) -> bytes:
         "version": VERSION,
         "through_ms": state.through_ms,
         "asked_ms": state.asked_ms,
+        "family": state.family,
         "classes": {name: drift.state() for name, drift in state.classes.items()},
         "open": {
             name: [one.alert_id, one.started_ms, one.signal] for name, one in state.open.items()
@@ -155,6 +184,7 @@ def decode(payload: bytes | None) -> DriftState:
         return DriftState()
     return DriftState(
         through_ms=document["through_ms"],
+        family=document["family"],
         classes={name: ClassDrift.from_state(state) for name, state in document["classes"].items()},
         open={name: Incident(*parts) for name, parts in document["open"].items()},
         asked_ms=document["asked_ms"],

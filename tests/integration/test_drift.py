@@ -60,7 +60,7 @@ class Deployment:
     async def wish(self, reason: str) -> None:
         self.wishes.append(reason)
 
-    async def days(self, n: int, *, loss: float) -> None:
+    async def days(self, n: int, *, loss: float, model: str = "lstm-1") -> None:
         """Let so many days pass, with a pinball loss of this share of the units."""
         for _ in range(n):
             for tag in (0, 1, ROLLUPS):
@@ -74,7 +74,7 @@ class Deployment:
                     sums_VHK[VOLUMES.index(volume), :, SUMS.index(name)] = value
                 if tag == ROLLUPS:
                     sums_VHK[:, :, SUMS.index("loss")] = 0.1 * sums_VHK[:, :, SUMS.index("actual")]
-                self.redis.hset(keys.of(tag, "scores", self.day_ms), "m", sums_VHK.tobytes())
+                self.redis.hset(keys.of(tag, "scores", self.day_ms), model, sums_VHK.tobytes())
             self.day_ms += DAY_MS
             self.through_ms = self.day_ms + HOUR_MS
             await self.task.look()
@@ -124,6 +124,24 @@ async def test_another_worker_goes_on_with_the_watch(shop: Deployment) -> None:
     await shop.days(8, loss=0.6)
     assert [alert["state"] for alert in shop.alerts] == ["open"]
     assert len(shop.wishes) == 2  # the cool-down is over
+
+
+async def test_another_kind_of_model_is_held_against_itself_and_a_retrained_one_is_not(
+    shop: Deployment,
+) -> None:
+    """The network after the fallback scores otherwise without any drift; its successor may not."""
+    await shop.days(20, loss=0.3, model="exponential-smoothing")
+    await shop.days(20, loss=0.45)
+    assert shop.alerts == []
+
+    await shop.days(6, loss=0.8, model="lstm-2")
+    assert [alert["state"] for alert in shop.alerts] == ["open"]
+
+    await shop.days(1, loss=0.8, model="exponential-smoothing")
+    opened, resolved = shop.alerts
+    assert (resolved["state"], resolved["alert_id"]) == ("resolved", opened["alert_id"])
+    await shop.days(10, loss=0.8, model="exponential-smoothing")
+    assert len(shop.alerts) == 2
 
 
 async def test_only_the_owner_of_the_rollups_looks(shop: Deployment) -> None:
