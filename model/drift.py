@@ -26,6 +26,8 @@ SLACK: Final = 0.5
 MEMORY_DAYS: Final = 56
 #: Largest single day, in deviations: one strange day is not a drift.
 _MOST: Final = 4.0
+#: Largest deviation, up or down, that is learnt from.
+_TAME: Final = 3.0
 #: A signal is back when its last days lie, on average, this near to what was usual.
 _BACK_WITHIN: Final = 1.0
 _BACK_DAYS: Final = 3
@@ -71,13 +73,15 @@ class PageHinkley:
             if max(self.above, self.below) > self.threshold:
                 self.alarm_days, self.recent = 1, []
         if not self.alarm_days:
-            self._learn(value)
+            self._learn(self._tamed(value))
         return self.alarm_days > 0
 
     def deviation(self, value: float) -> float:
         """Standard deviations of a value from the mean; 0 while nothing is known."""
-        spread = math.sqrt(max(self.variance, (0.01 * self.mean) ** 2, 1e-12))
-        return (value - self.mean) / spread if self.days > 1 else 0.0
+        return (value - self.mean) / self._spread() if self.days > 1 else 0.0
+
+    def _spread(self) -> float:
+        return math.sqrt(max(self.variance, (0.01 * self.mean) ** 2, 1e-12))
 
     def _in_alarm(self, z: float) -> None:
         self.alarm_days += 1
@@ -88,6 +92,16 @@ class PageHinkley:
                 self.days, self.mean, self.variance = 0, 0.0, 0.0
             self.above = self.below = 0.0
             self.alarm_days = 0
+
+    def _tamed(self, value: float) -> float:
+        """The value, or the nearest that is not too strange to be learnt from.
+
+        Otherwise the first days of a drift would widen what is usual until none of it is seen.
+        """
+        if self.days < self.warm_up:
+            return value
+        spread = self._spread()
+        return max(self.mean - _TAME * spread, min(self.mean + _TAME * spread, value))
 
     def _learn(self, value: float) -> None:
         self.days += 1

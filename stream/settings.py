@@ -206,7 +206,7 @@ class TrainerSettings(Section):
 
     It learns from what the store keeps, and from the archive before that where one is named;
     `origins` are held back from it, for the comparison with the champion. A retrain that is asked
-    for waits until `cooldown` after the last training.
+    for waits until `cooldown` after the last training, and learns from the last `drift_span`.
     """
 
     every: DurationMs = 86_400_000
@@ -216,6 +216,7 @@ class TrainerSettings(Section):
     series: int = Field(400, ge=1)
     origins: int = Field(7, ge=1)
     max_span: DurationMs = 365 * 86_400_000
+    drift_span: DurationMs = 14 * 86_400_000
     archive: str | None = None
     metrics_port: int | None = Field(None, ge=0, le=65_535)
 

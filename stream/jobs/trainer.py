@@ -37,6 +37,8 @@ Outcome = Literal["promoted", "refused", "failed", "skipped"]
 _WARM_DAYS: Final = 28
 #: What a training from the champion's weights learns with: a share of the usual rate.
 _WARM_RATE: Final = 0.3
+#: After a drift nearly all of what is new is needed for learning.
+_DRIFT_VALIDATION: Final = 0.02
 #: Origins that neither model has seen, at the least.
 _LEAST_ORIGINS: Final = 2
 #: After a training that could not be done, the next look is so much later.
@@ -91,8 +93,9 @@ class Trainer:
             cool = last_ms is None or now_ms - last_ms >= self._settings.trainer.cooldown
             if now_ms < due_ms and not (asked is not None and cool):
                 continue
-            why = f"asked for: {asked.reason or 'no reason given'}" if asked and cool else "due"
-            result = self.once(why)
+            wanted = asked if cool else None
+            why = "due" if wanted is None else f"asked for: {wanted.reason or 'no reason given'}"
+            result = self.once(why, drifted=wanted is not None)
             if result.outcome in ("failed", "skipped"):
                 due_ms = self._now_ms() + min(_RETRY_MS, self._settings.trainer.every)
                 continue
@@ -110,12 +113,16 @@ class Trainer:
 
     # -- one training ----------------------------------------------------------------------------
 
-    def once(self, why: str) -> TrainingResult:
-        """Train one challenger, decide, publish. Never raises for what time or room may mend."""
+    def once(self, why: str, *, drifted: bool = False) -> TrainingResult:
+        """Train one challenger, decide, publish. Never raises for what time or room may mend.
+
+        Where demand has `drifted`, a champion goes on learning from the newest buckets alone, at
+        the full rate: in all of the history the few new days would hardly count.
+        """
         began_s = time.monotonic()
         log.info("training_begins", why=why)
         try:
-            result = self._train(why)
+            result = self._train(why, drifted=drifted)
         except HistoryTooShort as error:
             result = TrainingResult("skipped", str(error))
         except (ServiceUnavailable, ModelError, SurgecastError, OSError, MemoryError) as error:
@@ -135,7 +142,7 @@ class Trainer:
         )
         return result
 
-    def _train(self, why: str) -> TrainingResult:
+    def _train(self, why: str, *, drifted: bool) -> TrainingResult:
         history = self._history()
         settings = self._settings.trainer
         config = self._config(history)
@@ -147,7 +154,12 @@ class Trainer:
         start = None
         if champion is not None and champion.config == config.model:
             start = champion.network
-            config = replace(config, learning_rate=_WARM_RATE * config.learning_rate)
+            if drifted:
+                recent = max(1, settings.drift_span // history.bucket_ms)
+                learnt = last_buckets(learnt, min(recent, learnt.buckets))
+                config = replace(config, validation_share=_DRIFT_VALIDATION)
+            else:
+                config = replace(config, learning_rate=_WARM_RATE * config.learning_rate)
         trained = train(learnt, config, _Lines(), start=start)
         trained.parent = champion.model_id if champion is not None and start is not None else None
         log.info("challenger_trained", parent=trained.parent, **_rounded(trained.metrics))

@@ -92,6 +92,24 @@ def test_a_better_challenger_is_promoted_announced_and_explained(deployment: Dep
     assert last["note"].endswith("(asked for: drift)")
 
 
+def test_after_a_drift_the_champion_learns_from_the_newest_buckets_alone(
+    deployment: Deployment,
+) -> None:
+    """At the full rate: in all of the history the few new days would hardly count."""
+    deployment.bad_champion()
+    held_back_ms = 4 * 6 * HOUR_MS
+    trainer = deployment.trainer(drift_span=5 * DAY_MS)
+    due, drifted = (
+        deployment.registry.manifest(str(result.model_id))
+        for result in (trainer.once("due"), trainer.once("asked for: drift", drifted=True))
+    )
+
+    end_ms = deployment.shop.closed_through_ms - held_back_ms
+    assert due.span_ms == (deployment.shop.start_ms, end_ms)
+    assert drifted.span_ms == (end_ms - 5 * DAY_MS, end_ms)
+    assert drifted.training["learning_rate"] > 2 * due.training["learning_rate"]
+
+
 def test_a_challenger_that_cannot_be_compared_is_stored_and_not_promoted(
     deployment: Deployment,
 ) -> None:
@@ -181,7 +199,8 @@ def trainings(
     made: list[tuple[int, str]] = []
     hour = 0
 
-    def once(why: str) -> TrainingResult:
+    def once(why: str, *, drifted: bool = False) -> TrainingResult:
+        assert drifted == why.startswith("asked for")
         made.append((hour, why))
         return TrainingResult("refused", "", "m")
 

@@ -51,6 +51,14 @@ def test_a_lasting_change_is_found_within_a_week(signal: str, change: dict[str, 
     assert found[0] is False  # one strange day is no drift
 
 
+def test_what_is_strange_hardly_moves_what_is_usual() -> None:
+    """Days after the warm-up little is known; the drift itself must not pass for the usual."""
+    drift = ClassDrift(8.0, 5)
+    alarms(drift, days(8), "loss")
+
+    assert alarms(drift, days(3, seed=1, loss=0.9), "loss") == [False, False, True]
+
+
 def test_forecasts_that_become_better_are_no_drift() -> None:
     drift = ClassDrift(8.0, 14)
     alarms(drift, days(40), "loss")
