@@ -74,6 +74,11 @@ class Registry:
         """Id of the model that serves, or None before the first promotion. Reads a small file."""
         return self._pointer().get("model_id")
 
+    def last_champion(self) -> str | None:
+        """The same, by the audit where `champion.json` cannot be read."""
+        model_id: str | None = self._remembered()[0].get("model_id")
+        return model_id
+
     def manifest(self, model_id: str) -> Manifest:
         """What a model says of itself. Raises UnknownModel, CorruptCheckpoint."""
         return Manifest.from_json(self._read(model_id, _MANIFEST))
@@ -93,11 +98,14 @@ class Registry:
         return NetworkForecaster(self.network(model_id), model_id, device)
 
     def promote(self, model_id: str, *, note: str = "") -> None:
-        """Make a model the champion. Raises UnknownModel; a damaged one is refused too."""
+        """Make a model the champion. Raises UnknownModel; a damaged one is refused too.
+
+        A `champion.json` that cannot be read is replaced; what it said is taken from the audit.
+        """
         self.network(model_id)
-        pointer = self._pointer()
+        pointer, readable = self._remembered()
         before = pointer.get("model_id")
-        if before == model_id:
+        if before == model_id and readable:
             return
         previous = [*pointer.get("previous", []), *([before] if before else [])]
         self._point("promote", model_id, previous[-_REMEMBERED:], before=before, note=note)
@@ -111,7 +119,7 @@ class Registry:
 
         One that is gone or damaged is passed over. Raises UnknownModel where there was none.
         """
-        pointer = self._pointer()
+        pointer, _ = self._remembered()
         previous = list(pointer.get("previous", []))
         fault: ModelError = UnknownModel("no earlier champion to roll back to")
         while previous:
@@ -128,7 +136,7 @@ class Registry:
 
     def list(self) -> Sequence[ModelEntry]:
         """All readable models, the newest data first."""
-        champion = self.champion()
+        champion = self.last_champion()
         entries = []
         for name in self._files.names("models"):
             try:
@@ -142,7 +150,7 @@ class Registry:
 
         The champion and the one before it always stay, and count.
         """
-        pointer = self._pointer()
+        pointer, _ = self._remembered()
         kept = {pointer.get("model_id"), *pointer.get("previous", [])[-1:]} - {None}
         others = [entry.model_id for entry in self.list() if entry.model_id not in kept]
         gone = others[max(0, keep - len(kept)) :]
@@ -183,6 +191,24 @@ class Registry:
             return {}
         except (ValueError, TypeError) as error:
             raise CorruptCheckpoint(f"{self.path}/{_CHAMPION} cannot be read: {error}") from None
+
+    def _remembered(self) -> tuple[dict[str, Any], bool]:
+        """What `champion.json` says, or the audit where it cannot be read; whether it could."""
+        try:
+            return self._pointer(), True
+        except CorruptCheckpoint:
+            served: str | None = None
+            previous: list[str] = []
+            for line in self.audit():
+                model_id, action = line.get("model_id"), line.get("action")
+                if action == "rollback" and model_id in previous:
+                    del previous[len(previous) - 1 - previous[::-1].index(model_id) :]
+                elif action == "promote" and served not in (None, model_id):
+                    previous.append(str(served))
+                elif action != "promote":
+                    continue
+                served = model_id
+            return {"model_id": served, "previous": previous}, False
 
     def _point(
         self,

@@ -192,7 +192,7 @@ class Trainer:
     def _champion(self, config: TrainConfig) -> NetworkForecaster | None:
         """The champion where it can be held against a challenger; None (and why) where not."""
         try:
-            model_id = self._registry.champion()
+            model_id = self._registry.last_champion()
             if model_id is None:
                 return None
             champion = NetworkForecaster(

@@ -200,6 +200,29 @@ def test_retention_keeps_the_newest_and_always_the_champion_and_the_one_before(
         registry.rollback()
 
 
+def test_a_damaged_pointer_is_mended_by_a_promotion_or_a_rollback(
+    tmp_path: Path, pair: tuple[Trained, Trained]
+) -> None:
+    """Workers are told that it is damaged; who served before, the audit knows."""
+    registry = Registry(str(tmp_path))
+    first, second, third = family(registry, pair, 3)
+    for model_id in (first, second, third, third):
+        registry.promote(model_id)
+    assert registry.rollback() == second
+
+    (tmp_path / "champion.json").write_bytes(b"\0")
+    with pytest.raises(CorruptCheckpoint):
+        registry.champion()
+    assert registry.last_champion() == second
+    assert [entry.model_id for entry in registry.list() if entry.is_champion] == [second]
+
+    registry.promote(second)
+    assert registry.champion() == second
+    (tmp_path / "champion.json").write_bytes(b"{")
+    assert registry.rollback() == first
+    assert registry.champion() == first
+
+
 def test_a_rollback_passes_over_a_damaged_model(
     tmp_path: Path, pair: tuple[Trained, Trained]
 ) -> None:

@@ -130,24 +130,29 @@ def test_a_challenger_that_cannot_be_compared_is_stored_and_not_promoted(
     assert str(result.model_id) in {entry.model_id for entry in deployment.registry.list()}
 
 
-@pytest.mark.parametrize("damage", ["champion", "weights"])
-def test_a_damaged_champion_is_replaced_by_a_first_model(
-    deployment: Deployment, damage: str
-) -> None:
+def test_a_damaged_champion_is_replaced_by_a_first_model(deployment: Deployment) -> None:
     """Nothing can be held against it: the seasonal naive is the yardstick, and it has no parent."""
     model_id = deployment.bad_champion()
-    if damage == "weights":
-        (deployment.folder / "models" / model_id / "weights.safetensors").write_bytes(b"x")
-    else:
-        (deployment.folder / "champion.json").write_text("{")
+    (deployment.folder / "models" / model_id / "weights.safetensors").write_bytes(b"x")
     result = deployment.trainer().once("due")
 
-    if damage == "champion":
-        assert result.outcome in ("failed", "refused")  # who served is not known: nothing is moved
-    else:
-        assert result.outcome in ("promoted", "refused")
-        assert "seasonal naive" in result.reason
-        assert deployment.registry.manifest(str(result.model_id)).parent is None
+    assert result.outcome in ("promoted", "refused")
+    assert "seasonal naive" in result.reason
+    assert deployment.registry.manifest(str(result.model_id)).parent is None
+
+
+def test_a_damaged_pointer_is_replaced_and_who_served_is_known_by_the_audit(
+    deployment: Deployment,
+) -> None:
+    """The challenger is held against the model that serves, and the file can be read again."""
+    model_id = deployment.bad_champion()
+    (deployment.folder / "champion.json").write_text("{")
+    result = deployment.trainer().once("due")
+
+    assert result.outcome == "promoted", result.reason
+    assert deployment.registry.manifest(str(result.model_id)).parent == model_id
+    assert deployment.registry.champion() == result.model_id
+    assert deployment.registry.rollback() == model_id
 
 
 def test_a_full_disk_is_a_failed_training_and_the_champion_serves_on(
