@@ -35,7 +35,7 @@ SKUS = [f"S{i:02d}" for i in range(24)]
 #: Days before anything changes: of history without a model, then with the first champion.
 BEFORE, STABLE = 28, 8
 #: Days after which the new demand must have led to a new champion; days it then goes on.
-PATIENCE, AFTER = 8, 5
+PATIENCE, AFTER = 8, 3
 
 
 class Shop:

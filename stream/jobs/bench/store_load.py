@@ -2,14 +2,15 @@
 
 Series come and sell by Zipf's law, most of them nothing in most hours. Every block goes through
 `Partition`, its write plans and the state port; an open bucket of real events, with its visitors
-and the deduplication window, lies on top, then roll-ups, forecasts and the bands of past ones.
+and the deduplication window, lies on top, then roll-ups, forecasts, and what is kept of past ones:
+bands, samples to be scored, levels.
 
 Axes: S = slots of a partition, F = features, N = events.
 """
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import redis
@@ -17,6 +18,8 @@ import redis.asyncio as aioredis
 from numpy.typing import NDArray
 
 from model.incremental import Forecaster
+from stream.accuracy import Accuracy
+from stream.accuracy_reads import StoreReads
 from stream.columns import ClickColumns, OrderColumns
 from stream.features.accumulator import OpenBucket
 from stream.features.definitions import (
@@ -185,9 +188,13 @@ async def _fill(url: str, settings: Settings, load: StoreLoad, show: Show) -> No
 
 
 async def _forecast(
-    url: str, blocking: redis.Redis, load: StoreLoad, forecaster: Forecaster
+    url: str, blocking: redis.Redis, settings: Settings, load: StoreLoad, forecaster: Forecaster
 ) -> None:
-    """The newest forecast of every partition, and the bands of those before it that are kept."""
+    """The newest forecast of every partition, and what is kept of those before it.
+
+    These are bands, samples that wait for their buckets, levels and scores.
+    """
+    accuracy = Accuracy(settings.calibration, StoreReads(blocking))
     client = aioredis.Redis.from_url(url)
     read_side = ReadSide(client, ahead_retention_ms=AHEAD_RETENTION_MS)
     tags: list[Tag] = [*range(load.partitions), ROLLUPS]
@@ -200,9 +207,13 @@ async def _forecast(
         forecast = forecaster.step(states, newest.values_TSF[-1], last_ms)
         for back in range(1, min(AHEAD_RETENTION_MS // load.bucket_ms, load.buckets)):
             await read_side.ahead(tag, forecast, origin_ms=load.end_ms - back * load.bucket_ms)
-        await read_side.forecast(
-            tag, forecast, calibrated=False, watermark_ms=load.end_ms, emitted_ms=load.end_ms
-        )
+        for back in reversed(range(min(forecaster.horizon, load.buckets))):
+            origin_ms = load.end_ms - back * load.bucket_ms
+            settled = accuracy.settle(tag, replace(forecast, origin_ms=origin_ms))
+            await read_side.forecast(
+                tag, settled.forecast, calibrated=settled.calibrated,
+                watermark_ms=origin_ms, emitted_ms=origin_ms, block=settled.block,
+            )  # fmt: skip
     await client.aclose()
 
 
@@ -215,4 +226,4 @@ def fill(
         write_info(
             blocking, settings, load.partitions, {"orders": "synthetic", "clicks": "synthetic"}
         )
-        asyncio.run(_forecast(url, blocking, load, forecaster))
+        asyncio.run(_forecast(url, blocking, settings, load, forecaster))
