@@ -39,6 +39,9 @@ VOLUME_BOUNDS = (0.1, 1.0)
 BUSY_SHARE = 0.5
 #: The rate starts at ``_EARLY_RATE / √_EARLY``, whatever it will be in the end.
 _EARLY_RATE, _EARLY = 0.6, 36
+#: What a new model takes over of the levels of the one before: at most so far from the nominal
+#: ones, and as if from so many closes.
+_INHERITED, _INHERITED_CLOSES = 0.1, 48
 #: A close counts at most as many times as the mean close.
 _MOST_WEIGHT = 3.0
 #: Levels all within this of the nominal ones are published as those: not worth the work.
@@ -282,6 +285,25 @@ class Calibrator:
         error_XQ = np.asarray(self.quantiles) - sums_XQ[seen_X] / count_X[seen_X, None]
         moved_XQ = levels_XQ[seen_X] + rate_X[:, None] * error_XQ
         levels_XQ[seen_X] = np.clip(moved_XQ, LEAST_LEVEL, 1 - LEAST_LEVEL)
+
+    def inherit(self) -> None:
+        """Begin a new model of the same kind with the levels of the one before.
+
+        Only what is usual is handed on: levels that a drift has driven far off say that the one
+        before had become wrong. And they may move faster again.
+
+        >>> calibrator = Calibrator(groups=1, horizon=1, quantiles=(0.5,), rate=0.01)
+        >>> calibrator.levels_GHQ += 0.3
+        >>> calibrator.inherit()
+        >>> calibrator.levels_GHQ.ravel().round(3).tolist()
+        [0.6]
+        """
+        nominal_Q = np.asarray(self.quantiles, np.float32)
+        moved_GHQ = np.clip(self.levels_GHQ - nominal_Q, -_INHERITED, _INHERITED)
+        self.levels_GHQ[:] = np.clip(nominal_Q + moved_GHQ, LEAST_LEVEL, 1 - LEAST_LEVEL)
+        counted_GH = np.minimum(self.closes_GH, _INHERITED_CLOSES)
+        self.labels_GH[:] = self.labels_GH * counted_GH // np.maximum(self.closes_GH, 1)
+        self.closes_GH[:] = counted_GH
 
     @property
     def published_GHQ(self) -> Float32s:

@@ -175,6 +175,7 @@ class Accuracy:
             family_of(forecast.model_id),
             Family.new(horizon=horizon, quantiles=quantiles, rate=self._settings.rate),
         )
+        family.serve(forecast.model_id)
         units, cumulative = family.units.published_GHQ, family.cumulative.published_GHQ
         if not self._settings.enabled:
             nominal_Q = np.asarray(quantiles, np.float32)

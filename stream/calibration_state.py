@@ -16,7 +16,7 @@ from model.contract import QuantileForecast
 from model.scores import N_SUMS, VOLUMES
 from stream.maturing import Family, Waiting
 
-VERSION: Final = 2
+VERSION: Final = 3
 
 Sums = NDArray[np.float64]
 
@@ -45,7 +45,7 @@ def encode(life: Life, forecast: QuantileForecast) -> bytes:
             "quantiles": [float(q) for q in forecast.quantiles],
             "waiting": sorted(life.waiting),
             "families": {
-                name: [*_of(family.units), *_of(family.cumulative)]
+                name: [family.model_id, *_of(family.units), *_of(family.cumulative)]
                 for name, family in life.families.items()
             },
         }
@@ -65,10 +65,11 @@ def decode(
     ):
         return None
     life = Life(through_ms=document["through_ms"])
-    for name, parts in document["families"].items():
+    for name, (model_id, *parts) in document["families"].items():
         family = Family.new(horizon=horizon, quantiles=forecast.quantiles, rate=rate)
         _into(family.units, *parts[:3])
         _into(family.cumulative, *parts[3:])
+        family.model_id = model_id
         life.families[name] = family
     return life, document["waiting"]
 

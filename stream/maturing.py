@@ -82,10 +82,21 @@ class Waiting:
 
 @dataclass(slots=True)
 class Family:
-    """Levels of the models of one kind; a group of `units` is 2 · volume class + busy."""
+    """Levels of the models of one kind; a group of `units` is 2 · volume class + busy.
+
+    `model_id` is the one that serves. Only its forecasts move the levels.
+    """
 
     units: Calibrator
     cumulative: Calibrator
+    model_id: str = ""
+
+    def serve(self, model_id: str) -> None:
+        """Note which model the levels are for; a new one inherits those of the one before."""
+        if self.model_id not in ("", model_id):
+            self.units.inherit()
+            self.cumulative.inherit()
+        self.model_id = model_id
 
     @classmethod
     def new(cls, *, horizon: int, quantiles: Sequence[float], rate: float) -> "Family":
@@ -102,7 +113,8 @@ def mature(
 ) -> Sums:
     """Score the bucket at `start_ms` for forecasts of one model, and move the family's levels.
 
-    Each of them must reach the bucket. The sums [V, H, K] are those of `model.scores`.
+    They move where the model is the one that serves. Each forecast must reach the bucket. The sums
+    [V, H, K] are those of `model.scores`.
     """
     quantiles = family.units.quantiles
     steps = [(start_ms - one.sent.origin_ms) // bucket_ms for one in waiting]
@@ -120,10 +132,13 @@ def mature(
     model_NQ = joined(lambda sent, step: sent.cumulative.at(step))
     sent_NQ = joined(lambda sent, step: sent.levels[1][sent.volume_N, step])
     known_N = np.isfinite(total_N)
-    low_N, high_N = pit_bounds(total_N[known_N], model_NQ[known_N], quantiles)
-    family.cumulative.learn(
-        low_N, high_N, group_N=volume_N[known_N], step_N=step_N[known_N], sent_NQ=sent_NQ[known_N]
-    )
+    serves = waiting[0].sent.model_id == family.model_id
+    if serves:
+        low_N, high_N = pit_bounds(total_N[known_N], model_NQ[known_N], quantiles)
+        family.cumulative.learn(
+            low_N, high_N,
+            group_N=volume_N[known_N], step_N=step_N[known_N], sent_NQ=sent_NQ[known_N],
+        )  # fmt: skip
 
     actual_N = joined(lambda sent, _: label.units(sent.slot_N))
     model_NQ = joined(lambda sent, step: sent.units.at(step))
@@ -133,9 +148,11 @@ def mature(
     naive_N = joined(lambda sent, step: label.naive_of(sent.slot_N, step))
     known_N = np.isfinite(actual_N)
     low_N, high_N = pit_bounds(actual_N[known_N], model_NQ[known_N], quantiles)
-    family.units.learn(
-        low_N, high_N, group_N=group_N[known_N], step_N=step_N[known_N], sent_NQ=sent_NQ[known_N]
-    )
+    if serves:
+        family.units.learn(
+            low_N, high_N,
+            group_N=group_N[known_N], step_N=step_N[known_N], sent_NQ=sent_NQ[known_N],
+        )  # fmt: skip
     return score_labels(
         actual_N=actual_N[known_N],
         published_NQ=published_NQ[known_N],

@@ -251,6 +251,47 @@ def test_a_family_of_models_has_levels_of_its_own() -> None:
     assert (again.forecast.units_SHQ != given[-1].units_SHQ).any()
 
 
+def levels(settled: Settled) -> NDArray[np.float32]:
+    """Levels [G, H, Q] that a forecast's units were published at."""
+    [payload] = [blob for path, blob in settled.block.puts.items() if path[0] == "sent"]
+    sent = unpack(payload)
+    assert sent is not None
+    return sent.levels[0]
+
+
+def test_a_new_model_inherits_what_is_usual_and_learns_from_its_own_forecasts(reads: Any) -> None:
+    """What a drift had done to the levels of the one before would spoil a model that knows it."""
+    settings = SETTINGS.model_copy(update={"rate": 0.3})
+    accuracy = Accuracy(settings, reads)
+    low = [
+        replace(
+            forecast,
+            model_id="lstm-1",
+            units_SHQ=forecast.units_SHQ * np.float32(0.2),
+            cumulative_SHQ=forecast.cumulative_SHQ * np.float32(0.2),
+        )
+        for forecast in forecasts(values(), 30, 62)
+    ]
+    drifted = run(accuracy, reads, low[:30])[-1]
+    nominal_Q = np.asarray(low[0].quantiles, np.float32)
+    assert (levels(drifted) - nominal_Q).max() > 0.2
+
+    first, second = run(
+        accuracy, reads, [replace(forecast, model_id="lstm-2") for forecast in low[30:]]
+    )
+    assert np.abs(levels(first) - nominal_Q).max() <= 0.1 + 1e-6
+    assert (levels(first) != nominal_Q).any()
+    assert first.calibrated == drifted.calibrated
+    # only the new model's first step has come due since; the old one's labels are scored alone
+    assert (levels(second)[:, 0] != levels(first)[:, 0]).any()
+    np.testing.assert_array_equal(levels(second)[:, 1:], levels(first)[:, 1:])
+    assert {one.model_id for one in second.scored} == {"lstm-1", "lstm-2"}
+
+    accuracy.forget(0)  # and the store knows whose levels they are
+    third = accuracy.settle(0, replace(low[-1], model_id="lstm-2", origin_ms=low[-1].origin_ms))
+    np.testing.assert_array_equal(levels(third), levels(second))
+
+
 def test_a_store_of_another_shape_is_started_over() -> None:
     """Another horizon than the levels were learned for."""
     reads = ArrayReads(START, HOUR, values())
