@@ -4,13 +4,17 @@ import errno
 import json
 import os
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import torch
+from moto.server import ThreadedMotoServer
+from s3fs import S3FileSystem
 
 from model.errors import CorruptCheckpoint, UnknownModel
 from model.training import Trained, train
@@ -26,12 +30,54 @@ def pair() -> tuple[Trained, Trained]:
     return train(history, small_training()), train(history, small_training(seed=8))
 
 
-@pytest.fixture(params=["folder", "memory"])
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """URL of a bucket of an S3 of the tests' own."""
+    # not a port the system hands out: one that another test has just been given may be free yet
+    port = 20_000 + os.getpid() % 10_000
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+    server.start()
+    access = {
+        "key": "k", "secret": "s", "endpoint_url": f"http://127.0.0.1:{port}",
+        "client_kwargs": {"region_name": "eu-west-1"},
+    }  # fmt: skip
+    fsspec.config.conf["s3"] = access
+    S3FileSystem(**access).mkdir("shop-models")
+    yield "s3://shop-models"
+    del fsspec.config.conf["s3"]
+    server.stop()
+
+
+@pytest.fixture(params=["folder", "memory", "s3"])
 def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Registry:
-    """A registry in a folder, and one on a file system that is no disk."""
+    """A registry in a folder, one on a file system that is no disk, and one in an object store."""
     if request.param == "folder":
         return Registry(str(tmp_path / "registry"))
+    if request.param == "s3":
+        return Registry(f"{request.getfixturevalue('bucket')}/{tmp_path.name}")
     return Registry(f"memory://{tmp_path.name}")
+
+
+def test_processes_see_each_others_models_in_an_object_store(
+    bucket: str, pair: tuple[Trained, Trained]
+) -> None:
+    """What one has listed before is asked for again."""
+    trainer = Registry(f"{bucket}/both")
+    S3FileSystem.clear_instance_cache()  # another process has another cache of listings
+    worker = Registry(f"{bucket}/both")
+    assert worker.champion() is None
+    assert list(worker.list()) == []
+
+    first = trainer.publish(pair[0], promote=True)
+    assert worker.champion() == first
+    assert worker.load(first).model_id == first
+    second = trainer.publish(pair[1])
+    worker.promote(second)
+    assert trainer.champion() == second
+    assert [entry.model_id for entry in trainer.list() if entry.is_champion] == [second]
+    assert [line["action"] for line in trainer.audit()] == [
+        "publish", "promote", "publish", "promote",
+    ]  # fmt: skip
 
 
 def test_an_empty_registry_has_no_champion(registry: Registry) -> None:
