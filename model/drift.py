@@ -47,7 +47,7 @@ class PageHinkley:
 
     >>> test = PageHinkley(threshold=6, warm_up=4, side="up")
     >>> [test.update(value) for value in (1.0, 1.2, 0.9, 1.1, 1.0, 1.1, 2.0, 2.1, 2.0)][-3:]
-    [False, False, True]
+    [False, True, True]
     """
 
     threshold: float
