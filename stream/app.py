@@ -4,15 +4,23 @@ Faust hosts the agents and takes part in the consumer group; event time, state a
 """
 
 import logging
+import os
+import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import faust
+import structlog
 from faust.types.transports import TransportT
 
 from stream.errors import SurgecastError, UsageError
 from stream.settings import Settings
 from stream.transport import BatchTransport, OffsetAuthority
+
+log = structlog.get_logger(__name__)
+
+#: The longest a worker takes to stop; orchestrators kill after half a minute.
+STOP_S: Final = 25.0
 
 #: Where Faust's services log what they crash of: its own modules, and those of our services.
 _SERVICE_LOGS = ("faust", "mode", "stream.app", "stream.transport", "stream.worker")
@@ -24,6 +32,19 @@ class SurgecastApp(faust.App):
     offset_authority: OffsetAuthority
     #: Why the worker stops, where that can be said in a line.
     fatal: SurgecastError | None = None
+
+    async def stop(self) -> None:
+        """Stop, in time: clients of a broker that is away wait for it for minutes.
+
+        What has not been stored by then is read again, as after a crash.
+        """
+        backstop = threading.Timer(STOP_S, _end)
+        backstop.daemon = True
+        backstop.start()
+        try:
+            await super().stop()
+        finally:
+            backstop.cancel()
 
     async def give_up(self, error: SurgecastError) -> None:
         """Stop the worker for a reason that it can explain."""
@@ -39,6 +60,11 @@ class SurgecastApp(faust.App):
 
     def _new_transport(self) -> TransportT:
         return BatchTransport(self.conf.broker_consumer, self)
+
+
+def _end() -> None:
+    log.warning("stop_forced", reason=f"broker or store did not answer for {STOP_S:.0f} s")
+    os._exit(1)
 
 
 def broker_address(settings: Settings) -> str:

@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 import aiokafka
 import structlog
@@ -34,6 +34,9 @@ from stream.errors import ServiceUnavailable, SurgecastError
 from stream.fetched import RecordBatch, hand_over
 
 log = structlog.get_logger(__name__)
+
+#: The longest a worker that is told to stop waits for the store to take what was read.
+LEAVE_S: Final = 5.0
 
 
 class AsFetched(Codec):
@@ -254,9 +257,20 @@ class BatchConsumer(Consumer):
         """Gaps need no bookkeeping: the state's offset already lies beyond them."""
 
     async def commit_and_end_transactions(self) -> None:
-        """Store what was read, then commit it: the last act before a rebalance or a stop."""
-        await self.authority.flush()
-        await super().commit_and_end_transactions()
+        """Store what was read, then commit it: the last act before a rebalance or a stop.
+
+        A stop does not wait for a store or broker that is away: what is not stored is read again.
+        """
+        if not self.app.should_stop:
+            await self.authority.flush()
+            await super().commit_and_end_transactions()
+            return
+        try:
+            async with asyncio.timeout(LEAVE_S):
+                await self.authority.flush()
+                await super().commit_and_end_transactions()
+        except TimeoutError:
+            log.warning("left_unstored", reason=f"not all was stored within {LEAVE_S:.0f} s")
 
 
 class UnusedProducer(Producer):

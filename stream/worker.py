@@ -56,6 +56,8 @@ SCORES_EVERY_S = 60.0
 DRIFT_EVERY_S = 5.0
 #: Publishing goes on so long after the order to stop, within what orchestrators grant.
 LEAVE_S = 10.0
+#: The longest it then waits for the store.
+STORE_S = 5.0
 
 
 def now_ms() -> int:
@@ -229,7 +231,11 @@ class WorkerService(Service):
         What was read has been stored by the consumer's own stop.
         """
         if await self._output.leave(within_s=LEAVE_S):
-            await self.pipeline.flush()  # the next owner need not publish it again
+            try:
+                async with asyncio.timeout(STORE_S):
+                    await self.pipeline.flush()  # the next owner need not publish it again
+            except TimeoutError:
+                log.warning("left_unstored", reason=f"the store took nothing for {STORE_S:.0f} s")
         else:
             log.warning("output_left", reason=f"not all was published within {LEAVE_S:.0f} s")
         await self._flush_scores()
