@@ -30,9 +30,13 @@ def pair() -> tuple[Trained, Trained]:
     return train(history, small_training()), train(history, small_training(seed=8))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def bucket() -> Iterator[str]:
-    """URL of a bucket of an S3 of the tests' own."""
+    """URL of a bucket of an S3 of the tests' own.
+
+    For the session: processes that share out the tests may come back to this module, and the
+    server's buckets outlive its stop.
+    """
     # not a port the system hands out: one that another test has just been given may be free yet
     port = 20_000 + os.getpid() % 10_000
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
