@@ -171,16 +171,21 @@ def swap(
     *,
     series: Annotated[int, typer.Option(min=100, help="Series of the shop.")] = 100_000,
     hours: Annotated[int, typer.Option(min=2, help="Stored hours of each.")] = 168,
-    events: Annotated[int, typer.Option(min=10_000, help="Events to count meanwhile.")] = 6_000_000,
+    events: Annotated[int, typer.Option(min=10_000, help="Counted meanwhile.")] = 20_000_000,
+    cold: Annotated[
+        bool, typer.Option("--cold", help="Without states handed over by a trainer.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Another model takes over in a busy worker: warm-up, switch, and what ingest loses by it.
+    """Another model takes over in a busy worker: hand-over, warm-up, switch, what ingest loses.
 
     Example:  surgecast bench swap --series 100000 --hours 168
     """
     from stream.jobs.bench.swap import bench_swap
 
-    rows = bench_swap(settings_of(context), series=series, hours=hours, events=events, say=_say)
+    rows = bench_swap(
+        settings_of(context), series=series, hours=hours, events=events, cold=cold, say=_say
+    )
     _print("swap", rows, as_json=as_json)
 
 

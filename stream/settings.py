@@ -294,6 +294,11 @@ class Settings(BaseSettings):
         """Folder or fsspec URL of the model registry."""
         return self.model.registry or str(self.data_dir / "registry")
 
+    @property
+    def states_path(self) -> str:
+        """Folder or fsspec URL of the states that are kept of the partitions."""
+        return f"{self.registry_path}/states"
+
     @classmethod
     def settings_customise_sources(
         cls,

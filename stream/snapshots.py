@@ -1,9 +1,11 @@
-"""Kept states of the partitions: files beside the models, and in the store which of them holds.
+"""Kept states of the partitions: files beside the models, and in the store which of them hold.
 
-A worker that takes a partition over reads its states from here and steps them over what has closed
-since, in place of weeks of history. The bulk lies where the models lie, which all workers reach;
-the store says whose states a file holds and through when, so a store that was emptied or filled
-anew makes every file void. Files are a cache: whatever is wrong with one costs a warm-up.
+A worker that takes a partition over, or another model into service, reads states from here and
+steps them over what has closed since, in place of weeks of history. The bulk lies where the models
+lie, which all workers reach; the store says whose states a file holds and through when, so a store
+that was emptied or filled anew makes every file void. Of each partition the states of a few models
+are kept: the one that serves, the one before it, and one that is to come. Files are a cache:
+whatever is wrong with one costs a warm-up.
 """
 
 import json
@@ -25,7 +27,9 @@ from stream.state.keys import Tag
 
 log = structlog.get_logger(__name__)
 
-_POINTER: Final = "states"
+_POINTERS: Final = "kept"
+#: Models whose states are kept of a partition: those with the newest states.
+MODELS: Final = 3
 #: States of a series that are longer than this are not kept.
 MAX_BYTES: Final = 4_096
 
@@ -53,10 +57,10 @@ class Snapshots:
     def load(self, tag: Tag, forecaster: Forecaster) -> Kept | None:
         """The states kept of a partition for this model; None where there are none to be had."""
         try:
-            pointer = self._pointer(tag)
-            if pointer is None or pointer["model_id"] != forecaster.model_id:
-                return None
             if not isinstance(forecaster, NetworkForecaster):
+                return None
+            pointer = self._pointers(tag).get(forecaster.model_id)
+            if pointer is None:
                 return None
             states = forecaster.restore(self._fs.cat_file(self._at(pointer["file"])))
         except (RedisError, OSError, ModelError, KeyError, ValueError) as error:
@@ -87,20 +91,40 @@ class Snapshots:
 
     def _write(self, tag: Tag, model_id: str, payload: bytes, through_ms: int) -> None:
         name = f"{tag}-{uuid4().hex[:12]}.safetensors"
+        key = keys.of(tag, _POINTERS)
         try:
-            old = self._pointer(tag)
+            before = self._pointers(tag)
             self._fs.makedirs(self._root, exist_ok=True)
             self._fs.pipe_file(self._at(name), payload)
-            pointer = {"model_id": model_id, "through_ms": through_ms, "file": name}
-            self._client.set(keys.of(tag, _POINTER), json.dumps(pointer))
-            if old is not None:
-                self._fs.rm_file(self._at(old["file"]))
+            pointer = {"through_ms": through_ms, "file": name}
+            self._client.hset(key, model_id, json.dumps(pointer))
+            gone = _superseded(before, model_id)
+            if gone.keys() - {model_id}:
+                self._client.hdel(key, *(gone.keys() - {model_id}))
+            for file in gone.values():
+                self._fs.rm_file(self._at(file))
         except (RedisError, OSError, ValueError) as error:
             log.warning("states_not_kept", partition=tag, reason=str(error))
 
-    def _pointer(self, tag: Tag) -> dict[str, Any] | None:
-        text: Any = self._client.get(keys.of(tag, _POINTER))
-        return None if text is None else dict(json.loads(text))
+    def _pointers(self, tag: Tag) -> dict[str, dict[str, Any]]:
+        """Model id → file of its states and through when they are."""
+        found: Any = self._client.hgetall(keys.of(tag, _POINTERS))
+        return {name.decode(): dict(json.loads(text)) for name, text in found.items()}
 
     def _at(self, name: str) -> str:
         return f"{self._root}/{name}"
+
+
+def _superseded(pointers: dict[str, dict[str, Any]], written: str) -> dict[str, str]:
+    """Model id → file of what goes when new states of the model `written` have come.
+
+    >>> old = {"a": {"through_ms": 1, "file": "f"}, "b": {"through_ms": 2, "file": "g"}}
+    >>> _superseded(old, "a")
+    {'a': 'f'}
+    """
+    others = sorted(
+        (name for name in pointers if name != written),
+        key=lambda name: int(pointers[name]["through_ms"]),
+    )
+    gone = others[: max(0, len(others) + 1 - MODELS)] + ([written] if written in pointers else [])
+    return {name: str(pointers[name]["file"]) for name in gone}

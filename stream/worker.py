@@ -85,7 +85,7 @@ class WorkerService(Service):
             bucket_ms=bucket_ms,
             quantiles=settings.model.quantiles,
         )
-        self._snapshots = Snapshots(self._blocking, f"{settings.registry_path}/states")
+        self._snapshots = Snapshots(self._blocking, settings.states_path)
         self._serving = Serving(
             fallback,
             self._history,

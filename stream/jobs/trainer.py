@@ -58,7 +58,11 @@ class TrainingResult:
 
 
 class Trainer:
-    """Trains when due. `history` reads it, `announce` tells the workers, `now_ms` is wall time."""
+    """Trains when due.
+
+    `history` reads it, `hand_over` warms the states of a model that is to be champion, `announce`
+    tells the workers, `now_ms` is wall time.
+    """
 
     def __init__(
         self,
@@ -66,12 +70,14 @@ class Trainer:
         registry: Registry,
         *,
         history: Callable[[], History],
+        hand_over: Callable[[NetworkForecaster], None],
         announce: Callable[[ModelRecord], None],
         now_ms: Callable[[], int],
     ) -> None:
         self._settings = settings
         self._registry = registry
         self._history = history
+        self._hand_over = hand_over
         self._announce = announce
         self._now_ms = now_ms
 
@@ -168,6 +174,7 @@ class Trainer:
         note = f"{verdict.reason} ({why})"
         model_id = self._registry.publish(trained, note=note)
         if verdict.promoted:
+            self._hand_over(NetworkForecaster(trained.network, model_id, threads=settings.threads))
             self._registry.promote(model_id, note=note)
             self._tell(ModelRecord("promote", model_id, verdict.reason, self._now_ms()))
         else:

@@ -15,6 +15,7 @@ import torch
 
 from stream.control import ModelRecord, Requests, announce
 from stream.errors import ServiceUnavailable
+from stream.jobs.handover import hand_over
 from stream.jobs.stored_history import stored_history
 from stream.jobs.trainer import Trainer, TrainingResult
 from stream.registry import Registry
@@ -24,13 +25,14 @@ from stream.supervisor import stop_signals
 
 log = structlog.get_logger(__name__)
 
-_NICENESS: Final = 10
+#: A worker on the same machine comes first.
+NICENESS: Final = 19
 
 
 def run(settings: Settings, *, once: bool) -> TrainingResult | None:
     """Train when due until told to stop (SIGTERM, SIGINT); with `once`, one challenger. Blocks."""
     with suppress(OSError):
-        os.nice(max(0, _NICENESS - os.nice(0)))
+        os.nice(max(0, NICENESS - os.nice(0)))
     torch.set_num_threads(settings.trainer.threads)
     url, options = redis_options(settings)
     client = redis.Redis.from_url(url, **options)
@@ -50,6 +52,7 @@ def run(settings: Settings, *, once: bool) -> TrainingResult | None:
             max_span_ms=wanted.max_span,
             archive=wanted.archive,
         ),
+        hand_over=lambda model: hand_over(client, settings.states_path, model),
         announce=tell,
         now_ms=lambda: time.time_ns() // 1_000_000,
     )

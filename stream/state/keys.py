@@ -24,7 +24,7 @@ any layout change: two builds that disagree never read each other's bytes.
                               nothing
     sc2:{p}:visitors:<start_ms>  8-byte hashes of (series, visitor) seen in an open bucket
     sc2:{p}:ids:<topic>:<start_ms>  8-byte hashes of event ids, one segment of the dedup window
-    sc2:{p}:states            JSON: model_id, through_ms, file of the kept states (snapshots.py)
+    sc2:{p}:kept              hash model id → JSON: through_ms, file of its states (snapshots.py)
     sc2:{p}:forecast          hash: origin_ms, model_id, watermark_ms, emitted_ms, series …
     sc2:{p}:forecast:rows     [slots × row] of the newest forecast, see forecasts.py (pages)
     sc2:{p}:ahead:<start_ms>  [slots × 4 bytes], quantiles 0.1, 0.5, 0.9, forecast one step ahead,

@@ -121,7 +121,7 @@ def test_states_are_kept_now_and_then_only(redis_client: Redis, folder: Path) ->
         advance(serving, buckets)
         while not all(saving.done() for saving in snapshots._saving.values()):
             pass
-        text = redis_client.get(keys.of(0, "states"))
+        text = redis_client.hget(keys.of(0, "kept"), "m")
         assert isinstance(text, bytes)
         through.append(json.loads(text)["through_ms"])
 
@@ -151,6 +151,22 @@ def test_states_that_do_not_hold_cost_a_warm_up_and_nothing_else(
 
     assert same(advance(serving, 91), advance(whole(), 91))
     assert store.read == 91
+
+
+def test_states_of_the_three_newest_models_are_kept(redis_client: Redis, folder: Path) -> None:
+    """The one that serves, the one before, and one to come; each goes on from its own."""
+    for buckets, model_id in enumerate(("a", "b", "c", "d", "b"), start=90):
+        snapshots = Snapshots(redis_client, str(folder))
+        advance(Serving(forecaster(model_id), Store().history, snapshots=snapshots), buckets)
+        snapshots.close()
+
+    assert set(redis_client.hkeys(keys.of(0, "kept"))) == {b"b", b"c", b"d"}
+    assert len(list(folder.iterdir())) == 3
+    store = Store()
+    snapshots = Snapshots(redis_client, str(folder))
+    serving = Serving(forecaster("c"), store.history, snapshots=snapshots)
+    assert same(advance(serving, 95), advance(whole(), 95))
+    assert store.read == 4
 
 
 def test_states_newer_or_older_than_the_store_are_left(redis_client: Redis, folder: Path) -> None:

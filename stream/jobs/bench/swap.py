@@ -1,16 +1,21 @@
 """`surgecast bench swap`: another model takes over in a worker that is busy.
 
 The store holds a made-up history of many series. A worker forecasts them with a first model while
-more events come in than it can count; then a second model becomes champion. Measured: how long its
-states take to warm up, how long the worker forecasts nothing while it switches, and how much less
-it counts meanwhile. Weights are random: what they cost does not depend on what they say, and the
-check of a newcomer's forecasts holds two of their like against each other.
+more events come in than it can count. Then a second model is handed over as a trainer does it, its
+states warm, and becomes champion. Measured: how long the hand-over takes, how long the worker then
+needs, how long it forecasts nothing while it switches, and how much less it counts meanwhile; with
+`cold` the worker warms the states up by itself. Weights are random: what they cost does not depend
+on what they say, and the check of a newcomer's forecasts holds two of their like against each
+other.
 """
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +24,7 @@ from redis import Redis
 
 from model.config import ModelConfig, TrainConfig
 from model.contract import FEATURE_NAMES, FeatureSpec
+from model.incremental import NetworkForecaster
 from model.networks.quantile import QuantileNetwork
 from model.training import Trained
 from stream.app import kafka_client
@@ -29,6 +35,8 @@ from stream.features.definitions import N_FEATURES
 from stream.jobs.bench.ingest import counted
 from stream.jobs.bench.report import Row
 from stream.jobs.bench.workload import START_MS, Workload, click_records, order_records
+from stream.jobs.handover import hand_over
+from stream.jobs.trainer_role import NICENESS
 from stream.kafka_admin import create_topics
 from stream.processes import ServiceProcess
 from stream.registry import Registry
@@ -42,15 +50,29 @@ from stream.topics import CLICKS, ORDERS
 
 HOUR_MS: Final = 3_600_000
 _TIMEOUT_S: Final = 420.0
-_WINDOW_S: Final = 8.0
+_WINDOW_S: Final = 5.0
+#: No event counted for so long: all has been counted.
+_IDLE_S: Final = 1.5
 _CHUNK: Final = 50_000
 _SOLD_SHARE: Final = 0.05
 
+#: Records by topic, in the order of event time.
+Load = list[tuple[str, list[tuple[str, bytes]]]]
+
 
 def bench_swap(
-    settings: Settings, *, series: int, hours: int, events: int, say: Callable[[str], None]
+    settings: Settings,
+    *,
+    series: int,
+    hours: int,
+    events: int,
+    cold: bool,
+    say: Callable[[str], None],
 ) -> list[Row]:
-    """Swap models in one worker of `series` series with `hours` of history each."""
+    """Swap models in one worker of `series` series with `hours` of history each.
+
+    Half of the events come in around the hand-over, half around the swap; all around it if `cold`.
+    """
     with embedded_broker(settings) as broker, embedded_store(settings) as store:
         kafka = {"bootstrap_servers": broker.bootstrap_servers, "session_timeout": 6_000}
         deployed = settings.model_copy(
@@ -65,7 +87,10 @@ def bench_swap(
         say(f"storing {hours} hours of {series:,} series")
         fill(client, deployed, series=series, hours=hours)
         work = Workload(events=events, skus=series, span_ms=HOUR_MS - 60_000)
-        load = [(CLICKS.name, list(click_records(work))), (ORDERS.name, list(order_records(work)))]
+        load: Load = [
+            (CLICKS.name, list(click_records(work))),
+            (ORDERS.name, list(order_records(work))),
+        ]
         registry = Registry(deployed.registry_path)
         first, second = (registry.publish(random_weights(deployed, seed)) for seed in (1, 2))
         registry.promote(first)
@@ -73,7 +98,8 @@ def bench_swap(
         with ServiceProcess.start(
             "worker", [*COMMAND, "worker"], log_path=log, environment=child_environment(deployed)
         ):
-            return _measure(client, deployed, registry, load, models=(first, second), say=say)
+            swap = _Swap(client, deployed, registry, say=say)
+            return swap.measure(load, models=(first, second), cold=cold)
 
 
 def fill(client: Redis, settings: Settings, *, series: int, hours: int) -> None:
@@ -119,84 +145,149 @@ def random_weights(settings: Settings, seed: int) -> Trained:
     return Trained(QuantileNetwork(model), TrainConfig(model=model, seed=seed), span_ms)
 
 
-def _measure(
-    client: Redis,
-    settings: Settings,
-    registry: Registry,
-    load: list[tuple[str, list[tuple[str, bytes]]]],
-    *,
-    models: tuple[str, str],
-    say: Callable[[str], None],
-) -> list[Row]:
-    first, second = models
-    say("the first model warms up")
-    began_s = time.monotonic()
-    while not _served_by(client, settings, first):
-        _rest(began_s, "the first model")
-    cold_s = time.monotonic() - began_s
-    n = sum(len(records) for _, records in load)
-    say(f"sending {n:,} events")
-    asyncio.run(_send(settings, load))
-    say("counting, with the first model")
-    before = _rate(client, settings, lambda: False)
-    say("the second model becomes champion")
-    registry.promote(second, note="bench")
-    announce(settings, ModelRecord("promote", second, "bench", time.time_ns() // 1_000_000))
-    began_s = time.monotonic()
-    during = _rate(client, settings, lambda: _serves(client) == {second})
-    turned_s: float | None = None
-    while not _served_by(client, settings, second):
-        if turned_s is None and _served_by(client, settings, second, some=True):
+class _Swap:
+    """A worker, and the swap that is measured in it."""
+
+    def __init__(
+        self, client: Redis, settings: Settings, registry: Registry, say: Callable[[str], None]
+    ) -> None:
+        self._client = client
+        self._settings = settings
+        self._registry = registry
+        self._say = say
+
+    def measure(self, load: Load, *, models: tuple[str, str], cold: bool) -> list[Row]:
+        """The rows of one run."""
+        first, second = models
+        self._say("the first model warms up")
+        began_s = time.monotonic()
+        self._await(lambda: self._served_by(first), "the first model")
+        begun = Row("cold_start", round(time.monotonic() - began_s, 1), "s")
+        if cold:
+            return [begun, *self._swap(load, second)]
+        earlier, later = _halves(load)
+        return [begun, *self._hand_over(earlier, second), *self._swap(later, second)]
+
+    def _hand_over(self, load: Load, model_id: str) -> list[Row]:
+        """Warm the states as a trainer does, in a process of its own."""
+        with ProcessPoolExecutor(
+            1, mp_context=get_context("spawn"), initializer=os.nice, initargs=(NICENESS,)
+        ) as trainer:
+            trainer.submit(os.getpid).result()  # a trainer has long started
+            before = self._counting(load)
+            self._say("the second model's states are warmed and handed over")
+            began_s = time.monotonic()
+            handing = trainer.submit(
+                _hand_over_states,
+                str(self._settings.redis.url),
+                self._settings.registry_path,
+                self._settings.states_path,
+                model_id,
+                self._settings.trainer.threads,
+            )
+            during = self._rate(handing.done)
+            handing.result()
+        seconds = time.monotonic() - began_s
+        return [Row("hand_over", round(seconds, 1), "s"), *_rates("hand_over", before, during)]
+
+    def _swap(self, load: Load, model_id: str) -> list[Row]:
+        """Let the model become champion and wait until it serves all partitions."""
+        before = self._counting(load)
+        self._say("the second model becomes champion")
+        self._registry.promote(model_id, note="bench")
+        now_ms = time.time_ns() // 1_000_000
+        announce(self._settings, ModelRecord("promote", model_id, "bench", now_ms))
+        began_s = time.monotonic()
+        with ThreadPoolExecutor(1) as aside:
+            counting = aside.submit(self._rate, lambda: self._serves() == {model_id})
+            self._await(lambda: self._served_by(model_id, some=True), "the second model")
             turned_s = time.monotonic()
-        _rest(began_s, "the second model")
-    ended_s = time.monotonic()
-    fall = 1 - during / before
+            self._await(lambda: self._served_by(model_id), "the second model")
+            ended_s = time.monotonic()
+            during = counting.result()
+        return [
+            Row("warm_up", round(ended_s - began_s, 1), "s"),
+            Row("switch", round(ended_s - turned_s, 2), "s"),
+            *_rates("swap", before, during),
+        ]
+
+    def _counting(self, load: Load) -> float:
+        """Send the load; events counted a second while nothing else is asked for."""
+        self._say(f"sending {sum(len(records) for _, records in load):,} events")
+        asyncio.run(_send(self._settings, load))
+        return self._rate(lambda: False)
+
+    def _rate(self, over: Callable[[], bool]) -> float:
+        """Events counted a second, for so long, or until it is over or all has been counted."""
+        partitions = self._settings.kafka.partitions
+        began = last = (time.monotonic(), counted(self._client, partitions))
+        looked_s = began[0]
+        while looked_s - began[0] < _WINDOW_S and looked_s - last[0] < _IDLE_S and not over():
+            time.sleep(0.1)
+            looked_s = time.monotonic()
+            now = counted(self._client, partitions)
+            if now > last[1]:
+                last = (looked_s, now)
+        if last[0] - began[0] < _WINDOW_S / 2:
+            raise EmbeddedServiceFailed(
+                "all was counted before it could be measured; give more events"
+            )
+        return (last[1] - began[1]) / (last[0] - began[0])
+
+    def _served_by(self, model_id: str, *, some: bool = False) -> bool:
+        """Whether the forecasts of all partitions (or of one of them) are this model's."""
+        tags: list[Tag] = [*range(self._settings.kafka.partitions), ROLLUPS]
+        found: list[Any] = [self._client.hget(keys.of(tag, "forecast"), "model_id") for tag in tags]
+        mine = [name == model_id.encode() for name in found]
+        return any(mine) if some else all(mine)
+
+    def _serves(self) -> set[str]:
+        found = self._client.scan_iter(keys.stats_pattern())
+        reports: list[Any] = [self._client.get(key) for key in found]
+        return {json.loads(report)["model_id"] for report in reports if report}
+
+    def _await(self, done: Callable[[], bool], what: str) -> None:
+        began_s = time.monotonic()
+        while not done():
+            if time.monotonic() - began_s > _TIMEOUT_S:
+                raise EmbeddedServiceFailed(f"{what} did not serve within {_TIMEOUT_S:.0f} s")
+            time.sleep(0.02)
+
+
+def _hand_over_states(
+    url: str, registry_path: str, states_path: str, model_id: str, threads: int
+) -> None:
+    """In the trainer's process."""
+    torch.set_num_threads(threads)
+    network = Registry(registry_path).network(model_id)
+    forecaster = NetworkForecaster(network, model_id, threads=threads)
+    hand_over(Redis.from_url(url), states_path, forecaster)
+
+
+def _halves(load: Load) -> tuple[Load, Load]:
+    """The earlier and the later half of each topic's records.
+
+    >>> _halves([("orders", [("a", b""), ("b", b"")])])
+    ([('orders', [('a', b'')])], [('orders', [('b', b'')])])
+    """
+    return (
+        [(topic, records[: len(records) // 2]) for topic, records in load],
+        [(topic, records[len(records) // 2 :]) for topic, records in load],
+    )
+
+
+def _rates(what: str, before: float, during: float) -> list[Row]:
+    fall = {"fall": round(1 - during / before, 3)}
     return [
-        Row("warm_up", round(ended_s - began_s, 1), "s"),
-        Row("switch", round(ended_s - (turned_s or ended_s), 2), "s"),
-        Row("cold_start", round(cold_s, 1), "s"),
-        Row("ingest_before", round(before), "events/s"),
-        Row("ingest_during", round(during), "events/s", {"fall": round(fall, 3)}),
+        Row(f"ingest_before_{what}", round(before), "events/s"),
+        Row(f"ingest_during_{what}", round(during), "events/s", fall),
     ]
 
 
-async def _send(settings: Settings, load: list[tuple[str, list[tuple[str, bytes]]]]) -> None:
+async def _send(settings: Settings, load: Load) -> None:
     sink = KafkaSink(kafka_client(settings))
     await sink.start()
     for topic, records in load:
         for first in range(0, len(records), _CHUNK):
             await sink.send(topic, records[first : first + _CHUNK])
     await sink.stop()
-
-
-def _rate(client: Redis, settings: Settings, over: Callable[[], bool]) -> float:
-    """Events counted a second, for so long, until it is over or nothing is left to count."""
-    began = last = (time.monotonic(), counted(client, settings.kafka.partitions))
-    while last[0] - began[0] < _WINDOW_S and not over():
-        time.sleep(0.25)
-        now = (time.monotonic(), counted(client, settings.kafka.partitions))
-        if now[1] == last[1] and now[0] - began[0] > 3:
-            break
-        last = now
-    if last[1] == began[1]:
-        raise EmbeddedServiceFailed("all was counted before it could be measured; give more events")
-    return (last[1] - began[1]) / (last[0] - began[0])
-
-
-def _served_by(client: Redis, settings: Settings, model_id: str, *, some: bool = False) -> bool:
-    """Whether the forecasts of all partitions (or of one of them) are this model's."""
-    tags: list[Tag] = [*range(settings.kafka.partitions), ROLLUPS]
-    found: list[Any] = [client.hget(keys.of(tag, "forecast"), "model_id") for tag in tags]
-    mine = [name == model_id.encode() for name in found]
-    return any(mine) if some else all(mine)
-
-
-def _serves(client: Redis) -> set[str]:
-    reports: list[Any] = [client.get(key) for key in client.scan_iter(keys.stats_pattern())]
-    return {json.loads(report)["model_id"] for report in reports if report}
-
-
-def _rest(began_s: float, what: str) -> None:
-    if time.monotonic() - began_s > _TIMEOUT_S:
-        raise EmbeddedServiceFailed(f"{what} did not serve within {_TIMEOUT_S:.0f} s")
-    time.sleep(0.02)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,24 @@ import torch
 from redis import Redis
 
 from model.errors import HistoryTooShort
+from model.incremental import NetworkForecaster
 from model.networks.quantile import QuantileNetwork
 from model.training import Trained
 from stream import registry_files
 from stream.control import ModelRecord
 from stream.errors import ServiceUnavailable
+from stream.jobs import handover
 from stream.jobs.archive import archive
+from stream.jobs.handover import hand_over
 from stream.jobs.offline import train_config
 from stream.jobs.stored_history import stored_history
 from stream.jobs.trainer import Trainer, TrainingResult
 from stream.registry import Registry
+from stream.serving import Serving
 from stream.settings import Settings
+from stream.snapshots import Snapshots
 from stream.state import keys
-from stream.state.history import load_history
+from stream.state.history import StoredHistory, load_history, read_history
 from tests.seeding import HOUR_MS, QUANTILES, Shop, stocked
 
 DAY_MS = 24 * HOUR_MS
@@ -52,6 +58,7 @@ class Deployment:
             settings,
             self.registry,
             history=lambda: stored_history(self.redis, largest=12, max_span_ms=365 * DAY_MS),
+            hand_over=lambda model: hand_over(self.redis, self.settings.states_path, model),
             announce=self.told.append,
             now_ms=lambda: self.now_ms,
         )
@@ -90,6 +97,53 @@ def test_a_better_challenger_is_promoted_announced_and_explained(deployment: Dep
     last = deployment.registry.audit()[-1]
     assert last["note"].startswith("better beyond noise: WQL ")
     assert last["note"].endswith("(asked for: drift)")
+
+
+def test_a_model_is_promoted_with_warm_states_of_every_partition(deployment: Deployment) -> None:
+    """A worker that loads them forecasts as one that has read all history, from one bucket."""
+    deployment.bad_champion()
+    result = deployment.trainer().once("due")
+    assert result.outcome == "promoted", result.reason
+    model_id = str(result.model_id)
+
+    read: list[int] = []
+
+    def history(tag: keys.Tag, from_ms: int | None, to_ms: int | None) -> Iterator[StoredHistory]:
+        span: dict[str, Any] = {"bucket_ms": HOUR_MS, "from_ms": from_ms, "to_ms": to_ms}
+        for portion in read_history(deployment.redis, tag, **span):
+            read.append(len(portion.values_TSF))
+            yield portion
+
+    through_ms = deployment.shop.closed_through_ms
+    model = NetworkForecaster(deployment.registry.network(model_id), model_id)
+    kept = Snapshots(deployment.redis, deployment.settings.states_path)
+    tags: tuple[keys.Tag, ...] = (0, 1, keys.ROLLUPS)
+    warm = Serving(model, history, snapshots=kept)
+    made = {tag: warm.advance(tag, through_ms) for tag in tags}
+    assert read == [1, 1, 1]
+    cold = Serving(model, history)
+    for tag in tags:
+        one, other = made[tag], cold.advance(tag, through_ms)
+        assert one is not None
+        assert other is not None
+        np.testing.assert_allclose(one.units_SHQ, other.units_SHQ, rtol=1e-5)
+
+
+def test_a_store_that_is_away_for_the_states_hinders_no_promotion(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers warm up by themselves then."""
+    before = deployment.bad_champion()
+
+    def away(*_: Any, **__: Any) -> None:
+        raise ServiceUnavailable("the store did not answer")
+
+    monkeypatch.setattr(handover, "read_history", away)
+    result = deployment.trainer().once("due")
+
+    assert result.outcome == "promoted", result.reason
+    assert deployment.registry.champion() == result.model_id != before
+    assert not deployment.redis.exists(keys.of(0, "kept"))
 
 
 def test_after_a_drift_the_champion_learns_from_the_newest_buckets_alone(
