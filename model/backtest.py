@@ -27,6 +27,7 @@ from model.metrics import (
     wql,
 )
 from model.scaling import UNITS
+from model.states import NetworkStates
 
 Floats = NDArray[np.float32]
 
@@ -96,6 +97,8 @@ def backtest(
     for number, (name, forecaster) in enumerate(forecasters.items()):
         blocks = []
         states = forecaster.new_states(len(history.series))
+        if isinstance(states, NetworkStates) and history.static_SX is not None:
+            states.tell(history.static_SX)
         read = 0
         for done, place in enumerate(places):
             start_ms = history.start_ms + read * history.bucket_ms

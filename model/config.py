@@ -21,7 +21,9 @@ class ModelConfig:
     package, or None for a calendar without holidays. `context` is the length of the transformer's
     rolling cache; `yearly` tells the network what last year brought; `inputs_off` names inputs
     (`model.inputs.input_names`) that are held at zero. A bucket whose share without stock is at
-    least `censored_share` says what was to be had, not what was wanted.
+    least `censored_share` says what was to be had, not what was wanted. `static` is the width of
+    the embedding of category, location and brand (0 = none), `prior` lets a young series begin with
+    what its category, price and first clicks tell.
 
     Raises ValueError for a horizon, quantile or size that makes no sense.
 
@@ -43,6 +45,8 @@ class ModelConfig:
     yearly: bool = False
     censored_share: float = CENSORED_SHARE
     inputs_off: tuple[str, ...] = ()
+    static: int = 0
+    prior: bool = False
     holidays_country: str | None = "GB"
 
     def __post_init__(self) -> None:
@@ -58,11 +62,18 @@ class ModelConfig:
             raise ValueError(f"censored_share {self.censored_share} must lie in (0, 1]")
         if min(self.hidden, self.layers, self.rank, self.context) < 1:
             raise ValueError("hidden, layers, rank and context must be at least 1")
+        if self.static < 0:
+            raise ValueError(f"static {self.static} must not be negative")
 
     @property
     def buckets_per_day(self) -> int:
         """Buckets a day, at least 1."""
         return max(1, DAY_MS // self.bucket_ms)
+
+    @property
+    def tells_static(self) -> bool:
+        """Whether anything is made of category, location, brand or list price."""
+        return self.static > 0 or self.prior
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -82,7 +93,8 @@ class TrainConfig:
 
     A *chunk* is `chunk` buckets of `lanes` series; each chunk is one update. `groups` are sets of
     lanes at different times. `volume_power` says how strongly series with much demand are drawn
-    more often (0 = all alike, 1 = by volume). The last
+    more often (0 = all alike, 1 = by volume). `unknown_share` of the lanes are not told their
+    category, and so on, so that what is unknown is learnt too. The last
     `finish_share` of the updates learn from the validation part too, at a low rate. `max_seconds`
     stops the training wherever it is; without it the same seed gives the same weights on a CPU.
     `precision` is that of the encoder's arithmetic; `auto` is bfloat16 on a GPU. Weights, state,
@@ -98,6 +110,7 @@ class TrainConfig:
     origins: int = 12
     reset_share: float = 0.15
     cold_share: float = 0.1
+    unknown_share: float = 0.1
     learning_rate: float = 3e-3
     weight_decay: float = 1e-4
     clip_norm: float = 1.0

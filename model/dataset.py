@@ -20,7 +20,9 @@ from model.config import ModelConfig
 from model.contract import FEATURE_NAMES
 from model.errors import HistoryTooShort, InvalidValues
 from model.inputs import carry_statistics, new_carried, series_inputs
-from model.scaling import UNITS, censored, demand_of, scale_of, started
+from model.newcomers import NewcomerPrior, scale_of
+from model.scaling import UNITS, censored, demand_of, started
+from model.static import N_STATIC, ids_of, require_static, tell
 from model.yearly import carry_year
 
 Floats = NDArray[np.float32]
@@ -30,14 +32,16 @@ Floats = NDArray[np.float32]
 class History:
     """Closed buckets of all series: `values_TSF` float32, T buckets × S series × F features.
 
-    Bucket t covers ``[start_ms + t·bucket_ms, …)``. Raises InvalidValues for a shape or values that
-    are no demand.
+    Bucket t covers ``[start_ms + t·bucket_ms, …)``. `static_SX` is what is known of the series
+    beside it (`model.static.static_row`), None where nothing is. Raises InvalidValues for a shape
+    or values that are no demand.
     """
 
     values_TSF: Floats
     start_ms: int
     bucket_ms: int
     series: list[str]
+    static_SX: Floats | None = None
 
     def __post_init__(self) -> None:
         """Check the shape; values are checked series by series as they are drawn."""
@@ -46,6 +50,15 @@ class History:
             raise InvalidValues(f"history of shape {shape} is not [T, S, {len(FEATURE_NAMES)}]")
         if shape[1] != len(self.series):
             raise InvalidValues(f"history has {shape[1]} columns for {len(self.series)} series")
+        if self.static_SX is not None:
+            require_static(self.static_SX, len(self.series))
+
+    @property
+    def told_SX(self) -> Floats:
+        """What is known of each series; zeros where nothing is."""
+        if self.static_SX is None:
+            return np.zeros((len(self.series), N_STATIC), np.float32)
+        return self.static_SX
 
     @property
     def buckets(self) -> int:
@@ -74,7 +87,7 @@ class Chunk:
     loss in multiples of the scale into one in multiples of the series' mean demand. `calendar_NLC`
     is alike in a group; `ahead_NX` is the demand of the buckets after the chunk's first, up to one
     horizon behind its last; `known_NX` is 1 where these lie before the end of what may be known and
-    were not censored by a lack of stock.
+    were not censored by a lack of stock. `ids_N3` names the rows of the embedding, if there is one.
     """
 
     first_G: NDArray[np.int64]
@@ -85,6 +98,7 @@ class Chunk:
     started_NL: Tensor
     ahead_NX: Tensor
     known_NX: Tensor
+    ids_N3: Tensor | None = None
 
 
 @dataclass(slots=True)
@@ -105,6 +119,7 @@ class Picked:
     level_S: Tensor
     grid_GSK: Tensor
     calendar_TC: Tensor = field(repr=False)
+    prior: NewcomerPrior | None = None
 
     def chunk(
         self,
@@ -138,6 +153,8 @@ class Picked:
                     carry_year(stats_NK[rows], demand_B, start_ms, bucket_ms=config.bucket_ms)
             carried_LNK[t] = stats_NK
         flat_XK = carried_LNK.flatten(0, 1)
+        if self.prior is not None:
+            self.prior.write(flat_XK)
         ends_X = torch.from_numpy((starts_LG + config.bucket_ms).repeat(size, axis=1).reshape(-1))
         inputs_XI = series_inputs(flat_XK, values_LNF.flatten(0, 1), ends_X, config)
         shape = values_LNF.shape[:2]
@@ -151,7 +168,7 @@ class Picked:
             ahead_NX[rows, :known] = ahead_XBF[..., UNITS].T
             told_XB = ~censored(ahead_XBF, share=config.censored_share)
             known_NX[rows, :known] = told_XB.T.to(known_NX.dtype)
-        scale_NL = scale_of(flat_XK, floor=config.scale_floor).view(shape).T
+        scale_NL = scale_of(flat_XK, config).view(shape).T
         started_NL = started(flat_XK).view(shape).T
         calendar = [self.calendar_TC[first : first + length] for first, _ in groups]
         return Chunk(
@@ -163,6 +180,7 @@ class Picked:
             started_NL=started_NL,
             ahead_NX=ahead_NX,
             known_NX=known_NX,
+            ids_N3=ids_of(stats_NK, config),
         )
 
     def horizon_calendar(
@@ -216,6 +234,7 @@ def pick_series(
         calendar_features(starts, bucket_ms=config.bucket_ms, country=config.holidays_country)
     )
     stats_SK = new_carried(index_S.size, config)
+    tell(stats_SK, torch.from_numpy(history.told_SX[index_S]), config)
     grid = []
     for t in range(history.buckets):
         if t % every == 0:

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from model.inputs import observe
 from model.networks.quantile import QuantileNetwork
-from model.scaling import scale_of, started
+from model.newcomers import scale_of
+from model.scaling import started
 from model.states import NetworkStates
+from model.static import ids_of
 from model.stepping import Floats, head_weights
 from model.workspace import Workspace
 
@@ -118,13 +120,14 @@ class FixedShapeStepper:
     ) -> None:
         """One step; without the year ring `start_ms` changes nothing. Never asks the device."""
         network, config = self._network, self._network.config
-        inputs_SI = observe(states.stats_SK, program.values_SF, start_ms, config)
+        inputs_SI = observe(states.stats_SK, program.values_SF, start_ms, config, network.prior)
+        inputs_SI = network.told(inputs_SI, ids_of(states.stats_SK, config))
         encoded_SD = network.encoder.step(inputs_SI, program.calendar_C, states.state, program.work)
         waiting_S = ~started(states.stats_SK)
         for part in states.state:  # a series begins with its first activity, not before
             part.masked_fill_(waiting_S.view(-1, *[1] * (part.dim() - 1)), 0.0)
         if forecasting:
-            scale_S = scale_of(states.stats_SK, floor=config.scale_floor)
+            scale_S = scale_of(states.stats_SK, config)
             out = program.units_SHQ, program.sums_SHQ
             network.heads.serve(
                 encoded_SD, inputs_SI, program.weights, scale_S, out, work=program.work

@@ -25,7 +25,9 @@ from model.errors import HistoryTooShort
 from model.inputs import input_names, new_carried, observe
 from model.metrics import wql
 from model.networks.quantile import QuantileNetwork
-from model.scaling import UNITS, scale_of, started
+from model.newcomers import scale_of
+from model.scaling import UNITS, started
+from model.static import ids_of, tell
 
 #: Name of the row for the calendar as a whole, past and future.
 CALENDAR: Final = "calendar"
@@ -103,17 +105,18 @@ class _Read:
             [values_TSF[place : place + horizon, :, UNITS].T for place in places]
         )
         stats_SK = new_carried(len(chosen), self.config)
+        tell(stats_SK, torch.from_numpy(history.told_SX[chosen]), self.config)
+        self.ids_S3 = ids_of(stats_SK, self.config)
         inputs, begun = [], []
         self.scale_OS = torch.ones(len(places), len(chosen))
         for t in range(places[-1]):
             start_ms = history.start_ms + t * bucket_ms
-            seen_SI = observe(stats_SK, values_TSF[t], start_ms, self.config)
+            seen_SI = observe(stats_SK, values_TSF[t], start_ms, self.config, network.prior)
             if t >= self.first:
                 inputs.append(seen_SI)
                 begun.append(started(stats_SK))
             if t + 1 in places:
-                scale_S = scale_of(stats_SK, floor=self.config.scale_floor)
-                self.scale_OS[places.index(t + 1)] = scale_S
+                self.scale_OS[places.index(t + 1)] = scale_of(stats_SK, self.config)
         self.inputs_TSI = torch.stack(inputs)
         self.begun_TS = torch.stack(begun)
 
@@ -165,7 +168,7 @@ class _Read:
         encoded_of: dict[int, Tensor] = {}
         done = 0
         for cut in cuts:
-            part_STI = inputs_TSI[done:cut].transpose(0, 1)
+            part_STI = self.network.told(inputs_TSI[done:cut].transpose(0, 1), self.ids_S3)
             calendar_STC = calendar_TC[done:cut].expand(series, -1, N_CALENDAR)
             encoded_STD, state = self.network.forward(part_STI, calendar_STC, state)
             encoded_of[cut], done = encoded_STD[:, -1], cut
@@ -173,6 +176,7 @@ class _Read:
             state = tuple(part * begun_S.view(-1, *[1] * (part.dim() - 1)) for part in state)
         encoded_OSD = torch.stack([encoded_of[cut] for cut in origins_O.tolist()])
         newest_OSI = inputs_TSI[torch.from_numpy(origins_O) - 1]
+        newest_OSI = self.network.told(newest_OSI.transpose(0, 1), self.ids_S3).transpose(0, 1)
         units_OSHQ, _ = self.network.heads(encoded_OSD, newest_OSI, horizon_OHC)
         cut_OSHQ: Tensor = units_OSHQ.clamp(min=0.0)
         return cut_OSHQ * self.scale_OS[:, :, None, None]

@@ -18,6 +18,8 @@ from torch import Tensor
 from model import scaling as at
 from model.config import ModelConfig
 from model.errors import InvalidValues
+from model.newcomers import NewcomerPrior, scale_of, young
+from model.static import N_CARRIED, PRIOR
 from model.yearly import RING, carry_year, weeks_ahead, year_inputs
 
 #: Inputs of a series, in order.
@@ -27,6 +29,8 @@ INPUT_NAMES: Final = (
     "day_ratio", "rate", "size_ratio", "since_log", "returns_share", "started", "availability",
     "stock_known", "quarter_ratio", "year_ratio", "robust_ratio", "spread_log",
 )  # fmt: skip
+#: What a network with a prior sees of it, for as long as a series is young.
+_PRIOR_NAMES: Final = ("prior_ratio", "shrunk_ratio")
 
 
 def input_names(config: ModelConfig) -> tuple[str, ...]:
@@ -35,10 +39,11 @@ def input_names(config: ModelConfig) -> tuple[str, ...]:
     >>> input_names(ModelConfig(horizon=24, bucket_ms=3_600_000, yearly=True))[-2:]
     ('year_level_0', 'year_level_1')
     """
+    names = INPUT_NAMES + (_PRIOR_NAMES if config.prior else ())
     if not config.yearly:
-        return INPUT_NAMES
+        return names
     levels = (f"year_level_{week}" for week in range(weeks_ahead(config)))
-    return (*INPUT_NAMES, "year_known", "year_growth", *levels)
+    return (*names, "year_known", "year_growth", *levels)
 
 
 @lru_cache(maxsize=64)
@@ -58,8 +63,9 @@ def places_of(names: tuple[str, ...], config: ModelConfig) -> list[int]:
 
 
 def carried_width(config: ModelConfig) -> int:
-    """Carried numbers a series: the statistics, and the ring of weeks where it is used."""
-    return at.N_STATISTICS + (RING if config.yearly else 0)
+    """Carried numbers a series: statistics, the ring of weeks and what is static where used."""
+    ring = RING if config.yearly else 0
+    return at.N_STATISTICS + ring + (N_CARRIED if config.tells_static else 0)
 
 
 def new_carried(size: int, config: ModelConfig, device: torch.device | str = "cpu") -> Tensor:
@@ -81,7 +87,7 @@ def series_inputs(
     (3, 28)
     """
     floor = config.scale_floor
-    scale_S = at.scale_of(stats_SK, floor=floor)
+    scale_S = scale_of(stats_SK, config)
     units_S = values_SF[:, at.UNITS]
     short_S = at.censored(values_SF, share=config.censored_share)
     known_S = values_SF[:, at.STOCK] > 0
@@ -128,7 +134,13 @@ def series_inputs(
         _log_ratio(torch.expm1(stats_SK[:, at.LOG_QUARTER]), scale_S, floor) * 0.5,
         _log_ratio(stats_SK[:, at.SQUARE_QUARTER].sqrt(), scale_S, floor) * 0.5,
     )
-    inputs_SI = torch.stack(columns, dim=1)
+    if config.prior:
+        young_S = young(stats_SK, config)
+        told = (stats_SK[:, PRIOR], stats_SK[:, at.SLOW])
+        ratios = (_log_ratio(level_S, scale_S, floor) * young_S for level_S in told)
+        inputs_SI = torch.stack((*columns, *ratios), dim=1)
+    else:
+        inputs_SI = torch.stack(columns, dim=1)
     if config.yearly:
         inputs_SI = torch.cat((inputs_SI, year_inputs(stats_SK, origin_ms, config)), dim=1)
     if config.inputs_off:
@@ -147,10 +159,21 @@ def carry_statistics(stats_SK: Tensor, values_SF: Tensor, config: ModelConfig) -
     )
 
 
-def observe(stats_SK: Tensor, values_SF: Tensor, start_ms: int, config: ModelConfig) -> Tensor:
-    """Carry the statistics over the bucket at `start_ms`, in place; its inputs [S, I]."""
+def observe(
+    stats_SK: Tensor,
+    values_SF: Tensor,
+    start_ms: int,
+    config: ModelConfig,
+    prior: NewcomerPrior | None = None,
+) -> Tensor:
+    """Carry the statistics over the bucket at `start_ms`, in place; its inputs [S, I].
+
+    `prior` is the network's, where it has one.
+    """
     carry_statistics(stats_SK, values_SF, config)
     if config.yearly:
         demand_S = at.demand_of(stats_SK, values_SF, share=config.censored_share)
         carry_year(stats_SK, demand_S, start_ms, bucket_ms=config.bucket_ms)
+    if prior is not None:
+        prior.write(stats_SK)
     return series_inputs(stats_SK, values_SF, start_ms + config.bucket_ms, config)

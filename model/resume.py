@@ -32,6 +32,8 @@ def fingerprint(history: History, config: TrainConfig) -> str:
     digest = sha256(json.dumps(asked, sort_keys=True).encode())
     place = [history.start_ms, history.bucket_ms, list(history.values_TSF.shape)]
     digest.update(json.dumps([place, history.series]).encode())
+    if history.static_SX is not None:
+        digest.update(np.ascontiguousarray(history.static_SX).data)
     for first in range(0, history.buckets, 512):
         digest.update(np.ascontiguousarray(history.values_TSF[first : first + 512]).data)
     return digest.hexdigest()[:16]

@@ -10,7 +10,9 @@ Axes: S = series, K = carried statistics.
 import json
 from typing import Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import save as save_tensors
 
@@ -18,6 +20,7 @@ from model.errors import CorruptCheckpoint, IncompatibleCheckpoint
 from model.inputs import new_carried
 from model.networks.base import State
 from model.networks.quantile import QuantileNetwork
+from model.static import require_static, tell
 from model.tensorfile import load_tensors
 
 SNAPSHOT_VERSION: Final = 1
@@ -56,6 +59,19 @@ class NetworkStates:
             )
             self.program = None
         self.size = max(self.size, size)
+
+    def tell(self, static_SX: NDArray[np.float32]) -> None:
+        """Take what is known of the first series [S, X], as `model.static.static_row` gives it.
+
+        Holds from the next step on; may be told again when more is known. Does nothing for a
+        network that makes nothing of it. Raises InvalidValues.
+        """
+        require_static(static_SX, len(static_SX))
+        if self._network.config.tells_static:
+            with torch.inference_mode():
+                self.grow(len(static_SX))
+                rows_SK = self.stats_SK[: len(static_SX)]
+                tell(rows_SK, torch.from_numpy(static_SX), self._network.config)
 
     @property
     def bytes_per_series(self) -> int:

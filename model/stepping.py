@@ -22,8 +22,10 @@ from torch import Tensor
 
 from model.inputs import observe
 from model.networks.quantile import QuantileNetwork
-from model.scaling import scale_of, started
+from model.newcomers import scale_of
+from model.scaling import started
 from model.states import NetworkStates
+from model.static import ids_of
 from model.workspace import Workspace
 
 Floats = NDArray[np.float32]
@@ -139,8 +141,10 @@ class BlockStepper:
         network, work = self._network, self._own.work
         stats_SK = states.stats_SK[chunk]
         values = torch.from_numpy(np.ascontiguousarray(values_SF, np.float32))
-        inputs_SI = observe(stats_SK, values, start_ms, network.config)
-        scale_S = scale_of(stats_SK, floor=network.config.scale_floor)
+        config = network.config
+        inputs_SI = observe(stats_SK, values, start_ms, config, network.prior)
+        inputs_SI = network.told(inputs_SI, ids_of(stats_SK, config))
+        scale_S = scale_of(stats_SK, config)
         waiting_S = ~started(stats_SK)
         some_wait = bool(waiting_S.any())
         for first in range(0, stats_SK.shape[0], BLOCK):

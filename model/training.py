@@ -12,6 +12,7 @@ A run can be spread over processes (`model/parallel.py`) and can go on after it 
 Axes: B = lanes, L = buckets of a chunk, P = origins, H = horizon, Q = quantiles, C = calendar.
 """
 
+import copy
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from model.dataset import History, pick_series
 from model.errors import HistoryTooShort, IncompatibleCheckpoint
 from model.learning import Place, Run
 from model.networks.quantile import QuantileNetwork
+from model.newcomers import fit_prior
 from model.parallel import Ranks
 from model.resume import RunFile
 
@@ -129,6 +131,11 @@ def _train(
     network = QuantileNetwork(config.model)
     if start is not None:
         network.load_state_dict(start.state_dict())
+    elif network.prior is not None:
+        fit_prior(network.prior, history.values_TSF[:end], history.told_SX)
+    picked.prior = copy.deepcopy(network.prior)
+    if network.embedding is not None:
+        network.embedding.meet(torch.from_numpy(history.told_SX[picked.index_S]))
     network = network.to(device)
     run = Run(network, picked, config, ranks, run_file=run_file, stop=stop)
 

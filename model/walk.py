@@ -16,6 +16,7 @@ from model.losses import forecast_loss
 from model.networks.base import State
 from model.networks.quantile import QuantileNetwork
 from model.parallel import Ranks
+from model.static import CATEGORY, N_STATIC, PRIOR
 
 
 class Walk:
@@ -59,7 +60,12 @@ class Walk:
         at = int(rng.integers(0, max(latest, 0) + 1))
         cold = torch.from_numpy(rng.random(self.size) < self.config.cold_share)
         stats_BK = picked.grid_GSK[at, drawn[self.share]]
+        told_BX = stats_BK[:, CATEGORY:PRIOR].clone() if self.config.model.tells_static else None
         stats_BK[cold[self.share]] = 0.0
+        if told_BX is not None:
+            unknown = rng.random((self.size, N_STATIC)) < self.config.unknown_share
+            stats_BK[:, CATEGORY:PRIOR] = told_BX
+            stats_BK[:, CATEGORY:PRIOR][torch.from_numpy(unknown)[self.share]] = 0.0
         rows = slice(group * self.own, (group + 1) * self.own)
         self.stats_NK[rows] = stats_BK
         for part in self.state:
@@ -118,9 +124,9 @@ def encode(
     begun_N = chunk.started_NL[:, 0].to(device)
     clean = tuple(part * begun_N.view(-1, *[1] * (part.dim() - 1)) for part in state)
     with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
-        encoded, after = network.forward(
-            chunk.inputs_NLI.to(device), chunk.calendar_NLC.to(device), clean
-        )
+        ids_N3 = None if chunk.ids_N3 is None else chunk.ids_N3.to(device)
+        inputs_NLI = network.told(chunk.inputs_NLI.to(device), ids_N3)
+        encoded, after = network.forward(inputs_NLI, chunk.calendar_NLC.to(device), clean)
     return encoded.float(), tuple(part.detach().float() for part in after)
 
 
@@ -150,7 +156,8 @@ def loss_at(
 
     horizon_OHC = picked.horizon_calendar(chunk.first_G, positions_P).to(device)
     encoded_OBD = by_origin(encoded_NLD[:, positions.to(device)])
-    inputs_OBI = by_origin(chunk.inputs_NLI[:, positions]).to(device)
+    ids_N3 = None if chunk.ids_N3 is None else chunk.ids_N3.to(device)
+    inputs_OBI = by_origin(network.told(chunk.inputs_NLI[:, positions].to(device), ids_N3))
     units, sums = network.heads(encoded_OBD, inputs_OBI, horizon_OHC)
     reach_PH = positions[:, None] + torch.arange(horizon)
     scale = by_origin(chunk.scale_NL[:, positions]).to(device)

@@ -4,7 +4,7 @@ Weeks are counted in whole weeks of time since the epoch, so 52 weeks ago lies o
 The network is told, for each week its horizon touches, how the level of that week stood last year
 against the weeks before it; a series that is younger than a year gets zeros and a flag.
 
-Axes: S = series, K = carried statistics (the ring is the last `RING` columns), Y = weeks ahead.
+Axes: S = series, K = carried statistics (the ring lies behind those named), Y = weeks ahead.
 """
 
 from typing import Final

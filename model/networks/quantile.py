@@ -11,12 +11,19 @@ from model.networks.base import Network, State
 from model.networks.gru import GruNetwork
 from model.networks.lstm import LstmNetwork
 from model.networks.transformer import TransformerNetwork
+from model.newcomers import NewcomerPrior
+from model.static import StaticEmbedding
+
+
+def inputs_width(config: ModelConfig) -> int:
+    """Inputs of a series: those named, then the embedding of what is static."""
+    return len(input_names(config)) + config.static
 
 
 def build_encoder(config: ModelConfig) -> Network:
     """The encoder `config.architecture` names. Raises ValueError for an unknown one."""
     hidden, layers = config.hidden, config.layers
-    inputs = len(input_names(config))
+    inputs = inputs_width(config)
     match config.architecture:
         case "lstm":
             return LstmNetwork(inputs, N_CALENDAR, hidden=hidden, layers=layers)
@@ -38,13 +45,24 @@ class QuantileNetwork(nn.Module):
         self.encoder: Network = build_encoder(config)
         self.heads = QuantileHeads(
             self.encoder.width,
-            len(input_names(config)),
+            inputs_width(config),
             N_CALENDAR,
             horizon=config.horizon,
             n_quantiles=len(config.quantiles),
             rank=config.rank,
             dropout=config.dropout,
         )
+        self.embedding = StaticEmbedding(config.static) if config.static else None
+        self.prior = NewcomerPrior(config) if config.prior else None
+
+    def told(self, inputs: Tensor, ids_N3: Tensor | None) -> Tensor:
+        """Inputs [N, I] or [N, L, I] with the embedding of the series' ids behind them."""
+        if self.embedding is None or ids_N3 is None:
+            return inputs
+        embedded: Tensor = self.embedding(ids_N3)
+        if inputs.dim() == 3:
+            embedded = embedded[:, None].expand(-1, inputs.shape[1], -1)
+        return torch.cat((inputs, embedded), dim=-1)
 
     def new_state(self, batch: int, device: torch.device) -> State:
         """State of series that nothing was read of."""

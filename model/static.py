@@ -1,0 +1,110 @@
+"""What is known of a series beside its history: category, location, brand, list price.
+
+A name is hashed into one of `ROWS` rows, 0 = not known; the hash is fixed, so a name has the same
+row in every build and a name never seen needs no table. The numbers lie in the last columns of the
+carried statistics: they move, grow and are kept with them. Carrying a bucket leaves them alone.
+
+Axes: S = series, K = carried statistics, X = static columns, E = embedded width.
+"""
+
+from hashlib import blake2b
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from model.config import ModelConfig
+from model.errors import InvalidValues
+
+#: Rows of an embedding table; row 0 is that of what is not known.
+ROWS: Final = 1024
+#: What is told of a series, in order; ids first.
+STATIC_NAMES: Final = ("category", "location", "brand", "list_price")
+N_STATIC: Final = len(STATIC_NAMES)
+N_IDS: Final = 3
+#: Further carried columns behind them: the newcomer's prior and the scale it gives.
+N_DERIVED: Final = 2
+N_CARRIED: Final = N_STATIC + N_DERIVED
+CATEGORY: Final = -N_CARRIED
+LIST_PRICE: Final = CATEGORY + 3
+PRIOR: Final = -2
+SCALE: Final = -1
+
+
+def row_of(kind: str, name: str | None) -> int:
+    """Row of a name among those of its kind; 0 where there is none.
+
+    >>> row_of("category", "bags") == row_of("category", "bags"), row_of("category", None)
+    (True, 0)
+    >>> row_of("category", "bags") == row_of("brand", "bags")
+    False
+    """
+    if not name:
+        return 0
+    digest = blake2b(f"{kind}\0{name}".encode(), digest_size=8).digest()
+    return 1 + int.from_bytes(digest, "big") % (ROWS - 1)
+
+
+def static_row(
+    category: str | None = None,
+    location: str | None = None,
+    brand: str | None = None,
+    list_price: float | None = None,
+) -> NDArray[np.float32]:
+    """What is told of one series [X]; the price in its currency, anything may be missing.
+
+    >>> static_row().tolist(), static_row(list_price=2.5)[-1].item()
+    ([0.0, 0.0, 0.0, 0.0], 2.5)
+    """
+    names = zip(STATIC_NAMES, (category, location, brand), strict=False)
+    return np.array([*(row_of(kind, name) for kind, name in names), list_price or 0], np.float32)
+
+
+def require_static(static_SX: NDArray[np.float32], size: int) -> None:
+    """Refuse what tells nothing sensible of `size` series. Raises InvalidValues.
+
+    >>> require_static(np.zeros((2, 4), np.float32), 2)
+    """
+    if static_SX.shape != (size, N_STATIC):
+        raise InvalidValues(f"static of shape {static_SX.shape} is not [{size}, {N_STATIC}]")
+    ids = static_SX[:, :N_IDS]
+    if not np.isfinite(static_SX).all() or static_SX.min(initial=0) < 0:
+        raise InvalidValues("static numbers must be finite and not negative")
+    if ids.max(initial=0) >= ROWS or (ids % 1).any():
+        raise InvalidValues(f"static ids must be whole numbers below {ROWS}")
+
+
+def tell(stats_SK: Tensor, static_SX: Tensor, config: ModelConfig) -> None:
+    """Write what is known of series into their carried statistics, in place."""
+    if config.tells_static:
+        stats_SK[:, CATEGORY:PRIOR] = static_SX.to(stats_SK)
+
+
+def ids_of(stats_SK: Tensor, config: ModelConfig) -> Tensor | None:
+    """Rows [S, 3] of category, location and brand; None where no embedding reads them."""
+    return stats_SK[:, CATEGORY:LIST_PRICE].long() if config.static else None
+
+
+class StaticEmbedding(nn.Module):
+    """The sum of one learnt vector for each id; one that training never met counts as unknown."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(torch.zeros(N_IDS * ROWS, width))
+        self.met: Tensor
+        self.register_buffer("met", torch.zeros(N_IDS * ROWS))
+        self.offset_3: Tensor
+        offset_3 = torch.arange(N_IDS) * ROWS
+        self.register_buffer("offset_3", offset_3, persistent=False)
+
+    def meet(self, static_SX: Tensor) -> None:
+        """Note the ids that training meets."""
+        self.met[static_SX[:, :N_IDS].long() + self.offset_3] = 1.0
+
+    def forward(self, ids_S3: Tensor) -> Tensor:
+        """Embedding [S, E] of series."""
+        at_S3 = ids_S3 + self.offset_3
+        known_S3 = ids_S3 * self.met[at_S3].long() + self.offset_3
+        return self.rows[known_S3].sum(dim=1)
