@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from benchmarks.accuracy.problem import Made, Problem, clocked
 from model.config import ModelConfig, TrainConfig
 from model.dataset import History
-from model.incremental import NetworkForecaster, States
+from model.incremental import NetworkForecaster
 from model.networks.quantile import QuantileNetwork
+from model.states import NetworkStates
 from model.training import train
 
 
@@ -56,7 +57,7 @@ class Surgecast:
         self.config = config
         self.retrained = retrained
         self.serving: NetworkForecaster | None = None
-        self.states: States | None = None
+        self.states: NetworkStates | None = None
         self.read = 0
 
     def forecast(self, place: int) -> Made:
@@ -68,6 +69,7 @@ class Surgecast:
             network, seconds = clocked(lambda: self._network(trained_at))
             self.serving = NetworkForecaster(network, "surgecast")
             self.states, self.read = self.serving.new_states(self.problem.task.scored), 0
+            self.states.tell(self.problem.task.history.told_SX[: self.problem.task.scored])
         serving, states = self.serving, self.states
         assert states is not None
         history = self.problem.task.history

@@ -15,6 +15,7 @@ import polars as pl
 
 from model.contract import FEATURE_NAMES
 from model.dataset import History
+from model.static import static_row
 
 DAY_MS = 86_400_000
 HOUR_MS = 3_600_000
@@ -96,4 +97,7 @@ def _history(lines: pl.DataFrame, names: list[str], bucket_ms: int) -> History:
             slot = place.get(prefix + name)
             if slot is not None:
                 values_TSF[bucket, slot, [0, 2, 3]] = (units, value, count)
-    return History(values_TSF, start_ms, bucket_ms, names)
+    shipped = Path(__file__).parents[2] / "stream" / "data" / "catalog.parquet"
+    category_of = dict(pl.read_parquet(shipped, columns=["sku", "category"]).iter_rows())
+    told = [static_row(category_of.get(name.upper())) for name in names]
+    return History(values_TSF, start_ms, bucket_ms, names, np.stack(told))
