@@ -1,12 +1,13 @@
 """What a series that has just begun will sell: a prior from its category, price and first clicks.
 
 The prior is a Poisson regression, fitted at the beginning of a training on the first days of the
-series that began within the history: mean demand of the four weeks to come against category, price
-and views so far. The scale of a young series lies between the prior and what it has sold itself,
+series that began within the history: mean demand of the four weeks to come against category, price,
+views and sales so far, and age. It knows what a plain mean does not: that the day on which a series
+is found to sell is better than those that follow. The scale of a young series lies between both,
 
     scale = prior · w + mean · (1 − w),   w = n₀ / (n₀ + age) · max(0, 1 − age / 56 days),
 
-with n₀, the days of own sales the prior is worth, fitted as well. A series older than 56 days has
+with n₀, the days of plain mean the prior is worth, fitted as well. A series older than 56 days has
 the scale of its own mean. How wide the forecast is around it the heads learn, which see the age,
 the prior and the mean in multiples of the scale.
 
@@ -33,20 +34,25 @@ YOUNG_DAYS: Final = 56
 _AGES: Final = (1, 2, 4, 7, 14, 28)
 _AHEAD_DAYS: Final = 28
 _LEAST_AHEAD_DAYS: Final = 7
-#: A series that begins so soon may have sold before the history does.
-_TRUNCATED_DAYS: Final = 28
+#: A series that begins so soon may be an old one that sells seldom; at most a third of the history.
+_TRUNCATED_DAYS: Final = 84
 _LEAST_NEWCOMERS: Final = 20
 #: Days of own sales the prior may be worth.
 _WORTH_DAYS: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 #: A category's effect is drawn to nothing as by that many units of expected demand.
 _RIDGE: Final = 10.0
-_N_COMMON: Final = 5
+_N_COMMON: Final = 8
 
 
-def _common(price: Tensor, views: Tensor) -> Tensor:
-    """What of price and of views a day the regression reads, [..., 5]; 0 = not known."""
+def _common(price: Tensor, views: Tensor, sold: Tensor, age_days: Tensor) -> Tensor:
+    """What the regression reads beside the category, [..., 8]; price and views 0 = not known.
+
+    Views and units sold are those a day so far. The first day is the one on which a series was
+    found to sell, so the regression learns itself how much to believe it, by age.
+    """
     priced, clicked = price > 0, views > 0
     log_price = torch.where(priced, torch.log(price.clamp(1e-2, 1e5)), 0.0)
+    log_sold, log_age = torch.log1p(sold), torch.log1p(age_days)
     return torch.stack(
         (
             torch.ones_like(price),
@@ -54,6 +60,9 @@ def _common(price: Tensor, views: Tensor) -> Tensor:
             log_price,
             clicked.to(price.dtype),
             torch.log1p(views),
+            log_sold,
+            log_age,
+            log_sold * log_age,
         ),
         dim=-1,
     )
@@ -77,12 +86,13 @@ class NewcomerPrior(nn.Module):
         per_day, floor = self.config.buckets_per_day, self.config.scale_floor
         paid_S, listed_S = stats_SK[:, at.PRICE], stats_SK[:, LIST_PRICE]
         price_S = torch.where(paid_S > 0, paid_S, listed_S)
-        common = _common(price_S, stats_SK[:, at.M_VIEWS] * per_day)
+        age_S, views_S = stats_SK[:, at.AGE] / per_day, stats_SK[:, at.M_VIEWS] * per_day
+        common = _common(price_S, views_S, stats_SK[:, at.SLOW] * per_day, age_S)
         log_S = common @ self.common + self.category_R[stats_SK[:, CATEGORY].long()]
         begun_S = at.started(stats_SK)
         prior_S = torch.where(begun_S, torch.exp(log_S.clamp(-10.0, 12.0)).clamp(min=floor), 0.0)
         weight_S = young(stats_SK, self.config) * self.worth_days
-        weight_S = weight_S / (self.worth_days + stats_SK[:, at.AGE] / per_day).clamp(min=1e-6)
+        weight_S = weight_S / (self.worth_days + age_S).clamp(min=1e-6)
         stats_SK[:, PRIOR] = prior_S
         stats_SK[:, SCALE] = torch.lerp(stats_SK[:, at.SLOW], prior_S, weight_S)
 
@@ -152,7 +162,8 @@ def _samples(
     active_TS = (units_TS > 0) | (values_TSF[:, :, at.VIEWS] > 0)
     first_S = np.where(active_TS.any(axis=0), active_TS.argmax(axis=0), buckets)
     latest = buckets - (_AGES[0] + _LEAST_AHEAD_DAYS) * per_day
-    began = np.flatnonzero((first_S >= _TRUNCATED_DAYS * per_day) & (first_S <= latest))
+    earliest = min(_TRUNCATED_DAYS * per_day, buckets // 3)
+    began = np.flatnonzero((first_S >= earliest) & (first_S <= latest))
     if began.size < _LEAST_NEWCOMERS:
         began = np.flatnonzero(first_S <= latest)
     rows = []
@@ -175,7 +186,8 @@ def _samples(
     if not coming_N.sum() > 0:
         return None
     most = np.quantile(coming_N, 0.99)  # one that sold like ten categories tells little of them
-    common = _common(torch.from_numpy(price_N), torch.from_numpy(views_N)).numpy()
+    told = (price_N, views_N, mean_N * per_day, age_N)
+    common = _common(*(torch.from_numpy(part_N) for part_N in told)).numpy()
     coming_N = np.minimum(coming_N, most)
     return _Samples(common, category_N.astype(np.int64), age_N, mean_N, coming_N)
 

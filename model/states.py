@@ -60,6 +60,11 @@ class NetworkStates:
             self.program = None
         self.size = max(self.size, size)
 
+    @property
+    def tells_static(self) -> bool:
+        """Whether the network makes anything of what `tell` says."""
+        return self._network.config.tells_static
+
     def tell(self, static_SX: NDArray[np.float32]) -> None:
         """Take what is known of the first series [S, X], as `model.static.static_row` gives it.
 
@@ -67,7 +72,7 @@ class NetworkStates:
         network that makes nothing of it. Raises InvalidValues.
         """
         require_static(static_SX, len(static_SX))
-        if self._network.config.tells_static:
+        if self.tells_static:
             with torch.inference_mode():
                 self.grow(len(static_SX))
                 rows_SK = self.stats_SK[: len(static_SX)]

@@ -99,6 +99,26 @@ def untrained(
     return NetworkForecaster(QuantileNetwork(config), f"untrained-{config.architecture}")
 
 
+#: A network that makes use of all that can be told of a series.
+TOLD: dict[str, object] = {"static": 4, "prior": True}
+
+
+def taught(*, seed: int = 5, **changes: object) -> NetworkForecaster:
+    """The small network with embeddings and a prior, random numbers where training puts its own."""
+    forecaster = untrained(**TOLD, **changes)  # type: ignore[arg-type]  # settings by name
+    embedding, prior = forecaster.network.embedding, forecaster.network.prior
+    assert embedding is not None
+    assert prior is not None
+    generator = torch.Generator().manual_seed(seed)
+    with torch.inference_mode():
+        embedding.rows.normal_(generator=generator)
+        embedding.met.fill_(1.0)
+        prior.common.copy_(torch.tensor([0.5, 0.1, -0.3, 0.2, 0.4, 0.2, -0.3, 0.2]))
+        prior.category_R.normal_(generator=generator)
+        prior.worth_days.fill_(3.0)
+    return forecaster
+
+
 def of_fixed_shape(forecaster: NetworkForecaster) -> NetworkForecaster:
     """The same network, stepped the way a GPU steps it."""
     return NetworkForecaster(forecaster.network, forecaster.model_id, stepper=FixedShapeStepper)

@@ -91,14 +91,16 @@ def test_own_sales_take_the_place_of_the_prior() -> None:
     bucket = _clicked(200.0, 60)
     bucket[:, UNITS] = 40.0
     bucket[:, 2] = 120.0
+    first_click = _clicked(5 * LEVELS["bags"])
     scales = [
-        scale_of(_carried(fitted(), "bags", bucket[:days]), CONFIG).item()
-        for days in (1, 3, 10, 30, 57)
+        scale_of(_carried(fitted(), "bags", days), CONFIG).item()
+        for days in (first_click, bucket[:3], bucket[:20], bucket[:57])
     ]
 
-    assert scales == sorted(scales)
-    assert scales[0] < 39.0
-    assert scales[-1] == pytest.approx(40.0, rel=1e-5)
+    assert scales[0] < 4.0
+    assert 0.7 < scales[1] / 40 < 1.4
+    assert 0.9 < scales[2] / 40 < 1.1
+    assert scales[3] == pytest.approx(40.0, rel=1e-5)
 
 
 def test_a_series_that_has_not_begun_has_no_prior() -> None:

@@ -25,16 +25,17 @@ from model.walk import Walk, encode
 from tests.unit.model.cases import (
     HOUR_MS,
     START_MS,
+    TOLD,
     Floats,
     of_fixed_shape,
     real_hours,
     small_training,
+    taught,
     untrained,
     with_clicks,
 )
 
 ARCHITECTURES = ("lstm", "gru", "transformer")
-BOTH = {"static": 4, "prior": True}
 CATEGORIES = ("bags", "toys", "garden")
 
 
@@ -45,26 +46,6 @@ def told(series: int) -> Floats:
         for slot in range(series)
     ]
     return np.stack(rows)
-
-
-def teaching(network: QuantileNetwork, *, seed: int = 5) -> None:
-    """Put random numbers where training would have put its own."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.inference_mode():
-        assert network.embedding is not None
-        assert network.prior is not None
-        network.embedding.rows.normal_(generator=generator)
-        network.embedding.met.fill_(1.0)
-        network.prior.common.copy_(torch.tensor([0.5, 0.1, -0.3, 0.2, 0.4]))
-        network.prior.category_R.normal_(generator=generator)
-        network.prior.worth_days.fill_(3.0)
-
-
-def taught(**changes: object) -> NetworkForecaster:
-    """A network that uses all that can be told."""
-    forecaster = untrained(**BOTH, **changes)  # type: ignore[arg-type]  # settings by name
-    teaching(forecaster.network)
-    return forecaster
 
 
 def _states(forecaster: NetworkForecaster, static_SX: Floats) -> NetworkStates:
@@ -231,7 +212,7 @@ def test_training_uses_it_and_a_checkpoint_holds_it() -> None:
     history = History(values_TSF, START_MS, HOUR_MS, [str(s) for s in range(10)], told(10))
     plain = small_training()
     config = small_training(
-        model=ModelConfig.from_dict(plain.model.as_dict() | BOTH), unknown_share=0.3
+        model=ModelConfig.from_dict(plain.model.as_dict() | TOLD), unknown_share=0.3
     )
     trained, again = (train(history, config) for _ in range(2))
     for name, weight in trained.network.state_dict().items():
