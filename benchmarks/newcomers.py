@@ -123,13 +123,25 @@ class Newcomers:
         return np.broadcast_to(point_S[:, None, None, None], shape)
 
 
+def mean_of(forecast_NQ: Floats) -> float:
+    """Mean of forecasts given by their deciles: linear between them, exponential beyond the last.
+
+    >>> round(mean_of(-np.log1p(-np.array([DECILES]))), 2)  # of an exponential with mean 1
+    1.01
+    """
+    low_N, middle_N, high_N = forecast_NQ[:, 0], forecast_NQ[:, 4], forecast_NQ[:, -1]
+    between_N = (forecast_NQ[:, 1:] + forecast_NQ[:, :-1]).mean(axis=1) * 0.4
+    beyond_N = high_N + (high_N - middle_N) / np.log(5)
+    return float((0.05 * low_N + between_N + 0.1 * beyond_N).mean())
+
+
 def report(name: str, actual_SAH: Floats, forecast: Floats) -> str:
     """One row: WQL, coverage of the 80 % band and level, of the first day, week and fortnight."""
     parts = []
     for ages in (slice(0, 1), slice(0, 7), slice(0, AGES)):
         actual_N = actual_SAH[:, ages].reshape(-1).astype(np.float64)
         forecast_NQ = forecast[:, ages].reshape(-1, len(DECILES))
-        level = forecast_NQ.mean() / actual_N.mean()
+        level = mean_of(forecast_NQ) / actual_N.mean()
         score = wql(actual_N, forecast_NQ, DECILES)
         covered = pit_coverage(actual_N, forecast_NQ, DECILES)
         parts.append(f"{score:.3f} | {covered:.2f} | {level:.2f}")

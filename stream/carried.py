@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from model.contract import QuantileForecast
 from model.incremental import Forecaster
+from model.states import NetworkStates
 from stream.snapshots import Snapshots
 from stream.state.history import StoredHistory
 from stream.state.keys import Tag
+from stream.static import StaticReader
 
 log = structlog.get_logger(__name__)
 
@@ -61,14 +63,16 @@ class ServedModel:
         through_ms: int | None,
         history: HistoryReader,
         *,
+        static: StaticReader | None = None,
         snapshots: Snapshots | None = None,
         between: Callable[[], None] = lambda: None,
     ) -> Floats | None:
         """Carry a partition's states over all but the last closed bucket, and return that [S, F].
 
         States it has none of are loaded or made. None when no bucket is new to them, or there is no
-        series. `between` is called before each portion; what is carried before reading breaks off
-        stays carried.
+        series. `static` says what is known of the series, where the model makes something of it.
+        `between` is called before each portion; what is carried before reading breaks off stays
+        carried.
         """
         width = self.forecaster.bucket_ms
         carried = self.carried.get(tag) or self._begin(tag, through_ms, snapshots)
@@ -84,6 +88,9 @@ class ServedModel:
                 states = self.forecaster.new_states(len(portion.series))
                 carried = Carried(states, portion.start_ms)
             self.carried[tag] = carried
+            if static is not None and _wants_static(carried.states):
+                carried.states.tell(static(tag, portion.series))
+                static = None  # the same for all portions
             known_TSF = portion.values_TSF[:-1] if portion.whole else portion.values_TSF
             self.forecaster.warm_up(carried.states, known_TSF, portion.start_ms)
             carried.through_ms += len(known_TSF) * width
@@ -117,3 +124,7 @@ class ServedModel:
             return None
         log.info("states_loaded", partition=tag, through_ms=kept.through_ms)
         return Carried(kept.states, kept.through_ms, kept_ms=kept.through_ms)
+
+
+def _wants_static(states: Any) -> bool:
+    return isinstance(states, NetworkStates) and states.tells_static

@@ -21,6 +21,7 @@ from model.incremental import Forecaster
 from stream.carried import HistoryReader, ServedModel
 from stream.snapshots import Snapshots
 from stream.state.keys import Tag
+from stream.static import StaticReader
 from stream.telemetry import SWAPS
 
 log = structlog.get_logger(__name__)
@@ -53,12 +54,14 @@ class Serving:
         fallback: Forecaster,
         history: HistoryReader,
         *,
+        static: StaticReader | None = None,
         snapshots: Snapshots | None = None,
         max_step_ms: int | None = None,
         max_age_ms: int | None = None,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.history = history
+        self.static = static
         self.snapshots = snapshots
         self._fallback = fallback
         self._max_step_ms = max_step_ms
@@ -183,7 +186,9 @@ class Serving:
 
     def _step(self, tag: Tag, through_ms: int) -> QuantileForecast | None:
         model = self._active
-        last_SF = model.approach(tag, through_ms, self.history, snapshots=self.snapshots)
+        last_SF = model.approach(
+            tag, through_ms, self.history, static=self.static, snapshots=self.snapshots
+        )
         if last_SF is None:
             return None
         if self.snapshots is not None:

@@ -43,6 +43,7 @@ from stream.state.forecasts import read_forecast
 from stream.state.history import StoredHistory, read_history
 from stream.state.keys import ROLLUPS, Tag
 from stream.state.redis import RedisStore, store_answers
+from stream.static import static_reader
 from stream.stats import Stats
 from stream.topics import MODELS
 from stream.transport import BatchConsumer
@@ -89,6 +90,7 @@ class WorkerService(Service):
         self._serving = Serving(
             fallback,
             self._history,
+            static=static_reader(self._blocking),
             snapshots=self._snapshots,
             max_step_ms=settings.model.max_step,
             max_age_ms=settings.model.max_age,

@@ -148,6 +148,7 @@ def _actual(problem: Problem) -> Backtest:
         task.history,
         values_TSF=task.history.values_TSF[:, : task.scored],
         series=task.history.series[: task.scored],
+        static_SX=task.history.told_SX[: task.scored],
     )
     naive = SeasonalNaiveForecaster(horizon=task.horizon, bucket_ms=history.bucket_ms)
     result = backtest(history, {"naive": naive}, problem.origins_ms)

@@ -35,6 +35,7 @@ def read_archive(
     `stream.jobs.history`. Raises UsageError where there is no archive, or not of all of the span.
     """
     from model.dataset import History  # torch is slow to import
+    from stream.static import static_of
 
     files = ArchiveFiles(path)
     shape = files.required_shape()
@@ -68,7 +69,8 @@ def read_archive(
     values_TSF = np.zeros(((end_ms - start_ms) // width, len(names), N_FEATURES), np.float32)
     for rows in _rows(files, parts, start_ms, end_ms):
         _put(values_TSF, rows, place, start_ms=start_ms, bucket_ms=width)
-    return History(values_TSF, start_ms, width, names)
+    categories = {sku: name for part in parts.values() for sku, name in part.categories.items()}
+    return History(values_TSF, start_ms, width, names, static_of(names, categories))
 
 
 def _put(

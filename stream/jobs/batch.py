@@ -24,6 +24,7 @@ from model.errors import HistoryTooShort, ModelError
 from model.importance import Importances, permutation_importance
 from model.incremental import Forecaster, NetworkForecaster
 from model.parallel import Ranks
+from model.states import NetworkStates
 from stream.errors import UsageError
 from stream.jobs.batch_output import (
     SURGECAST,
@@ -67,6 +68,8 @@ def batch_config(
         quantiles=settings.quantiles,
         architecture=settings.architecture,
         inputs_off=settings.inputs_off,
+        static=settings.static,
+        prior=settings.static > 0,
         hidden=32 if few else 64,
         layers=1 if few else 2,
         rank=16 if few else 48,
@@ -269,6 +272,8 @@ def _naive(history: History, horizon: int, settings: ModelSettings) -> SeasonalN
 
 def _carry(forecaster: Forecaster, history: History) -> QuantileForecast:
     states = forecaster.new_states(len(history.series))
+    if isinstance(states, NetworkStates):
+        states.tell(history.told_SX)
     forecaster.warm_up(states, history.values_TSF[:-1], history.start_ms)
     last_ms = history.end_ms - history.bucket_ms
     return forecaster.step(states, history.values_TSF[-1], last_ms)

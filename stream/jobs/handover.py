@@ -22,6 +22,7 @@ from stream.state import keys
 from stream.state.history import StoredHistory, read_history
 from stream.state.keys import ROLLUPS, Tag
 from stream.state.redis import store_answers
+from stream.static import static_reader
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +61,8 @@ def _warm(client: Redis, tag: Tag, forecaster: NetworkForecaster, snapshots: Sna
             yield from read_history(client, tag, bucket_ms=width, from_ms=from_ms, to_ms=to_ms)
 
     model = ServedModel(forecaster)
-    if model.approach(tag, None, history, snapshots=snapshots) is None:
+    static = static_reader(client)
+    if model.approach(tag, None, history, static=static, snapshots=snapshots) is None:
         return False
     carried = model.carried[tag]
     return snapshots.save(tag, forecaster, carried.states, carried.through_ms)

@@ -89,6 +89,8 @@ def train_config(
         quantiles=settings.quantiles,
         architecture=settings.architecture,
         inputs_off=settings.inputs_off,
+        static=settings.static,
+        prior=settings.static > 0,
     )
     config = TrainConfig(
         model=model,
@@ -163,11 +165,10 @@ def against_naive(trained: Trained, history: History) -> dict[str, float]:
     config = trained.config.model
     per_day = config.buckets_per_day
     kept = min(history.buckets, _CHECKED_ORIGINS * config.horizon + _WARM_DAYS * per_day)
-    recent = History(
-        history.values_TSF[-kept:],
-        history.end_ms - kept * history.bucket_ms,
-        history.bucket_ms,
-        history.series,
+    recent = replace(
+        history,
+        values_TSF=history.values_TSF[-kept:],
+        start_ms=history.end_ms - kept * history.bucket_ms,
     )
     naive = SeasonalNaiveForecaster(
         horizon=config.horizon, bucket_ms=config.bucket_ms, quantiles=config.quantiles

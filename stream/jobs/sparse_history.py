@@ -85,13 +85,16 @@ class SparseHistory:
     def for_training(self, n: int, *, start_ms: int | None = None) -> "History":
         """Dense history of the roll-ups and the `n` largest series from `start_ms` on."""
         from model.dataset import History  # torch is slow to import
+        from stream.static import static_of
 
         slots = self.largest(n)
+        names = [self.series[slot] for slot in slots]
         return History(
             values_TSF=self.dense(slots, start_ms=start_ms),
             start_ms=self.start_ms if start_ms is None else start_ms,
             bucket_ms=self.bucket_ms,
-            series=[self.series[slot] for slot in slots],
+            series=names,
+            static_SX=static_of(names, self.categories),
         )
 
 

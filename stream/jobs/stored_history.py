@@ -7,6 +7,7 @@ Axes: T = buckets, S = series, F = features.
 """
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from stream.state import keys
 from stream.state.history import read_history
 from stream.state.keys import ROLLUPS, Tag
 from stream.state.redis import store_answers
+from stream.static import static_of, stored_categories
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +67,8 @@ def _stored(client: Redis, *, largest: int, max_span_ms: int) -> History:
     chosen = _chosen(client, [*spans], start_ms, end_ms, width, largest=largest)
     values_TSF = _gathered(client, chosen, start_ms, end_ms, width)
     names = [name for part in chosen.values() for name in part]
-    return History(values_TSF, start_ms, width, names)
+    told = [static_of([*part], stored_categories(client, tag)) for tag, part in chosen.items()]
+    return History(values_TSF, start_ms, width, names, np.concatenate(told))
 
 
 def rollups_of(series: list[str]) -> NDArray[np.int64]:
@@ -148,4 +151,4 @@ def _with_archive(history: History, path: str, *, max_span_ms: int) -> History:
         log.warning("archive_left_out", reason=f"it has buckets of {before.bucket_ms} ms")
         return history
     joined_TSF = np.concatenate((before.values_TSF, history.values_TSF))
-    return History(joined_TSF, before.start_ms, width, history.series)
+    return replace(history, values_TSF=joined_TSF, start_ms=before.start_ms)

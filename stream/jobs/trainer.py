@@ -272,17 +272,13 @@ def first_buckets(history: History, count: int) -> History:
         raise HistoryTooShort(
             f"{history.buckets} buckets are too few to hold any back for a comparison"
         )
-    return History(history.values_TSF[:count], history.start_ms, history.bucket_ms, history.series)
+    return replace(history, values_TSF=history.values_TSF[:count])
 
 
 def last_buckets(history: History, count: int) -> History:
     """The last `count` buckets."""
-    return History(
-        history.values_TSF[-count:],
-        history.end_ms - count * history.bucket_ms,
-        history.bucket_ms,
-        history.series,
-    )
+    start_ms = history.end_ms - count * history.bucket_ms
+    return replace(history, values_TSF=history.values_TSF[-count:], start_ms=start_ms)
 
 
 class _Lines:

@@ -204,6 +204,11 @@ def test_a_history_for_training_holds_the_rollups_and_the_largest_series(
         read.values_TSF[:, [read.series.index(name) for name in both]],
         wanted.values_TSF[:, [wanted.series.index(name) for name in both]],
     )
+    assert read.told_SX.any()
+    np.testing.assert_array_equal(
+        read.told_SX[[read.series.index(name) for name in both]],
+        wanted.told_SX[[wanted.series.index(name) for name in both]],
+    )
 
 
 def test_what_does_not_fit_together_is_refused(redis_client: Redis, tmp_path: Path) -> None:

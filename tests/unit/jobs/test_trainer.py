@@ -14,6 +14,7 @@ from redis import Redis
 from model.errors import HistoryTooShort
 from model.incremental import NetworkForecaster
 from model.networks.quantile import QuantileNetwork
+from model.static import ROWS, row_of
 from model.training import Trained
 from stream import registry_files
 from stream.control import ModelRecord
@@ -30,7 +31,8 @@ from stream.settings import Settings
 from stream.snapshots import Snapshots
 from stream.state import keys
 from stream.state.history import StoredHistory, load_history, read_history
-from tests.seeding import HOUR_MS, QUANTILES, Shop, stocked
+from stream.static import static_reader
+from tests.seeding import CATEGORIES, HOUR_MS, QUANTILES, Shop, stocked
 
 DAY_MS = 24 * HOUR_MS
 
@@ -62,6 +64,11 @@ class Deployment:
             announce=self.told.append,
             now_ms=lambda: self.now_ms,
         )
+
+    def told_of_series(self) -> None:
+        """Networks from now on read the category of each series."""
+        model = self.settings.model.model_copy(update={"static": 4})
+        self.settings = self.settings.model_copy(update={"model": model})
 
     def bad_champion(self) -> str:
         """A champion of the deployed shape that has learnt nothing, on no data of the shop's."""
@@ -101,6 +108,7 @@ def test_a_better_challenger_is_promoted_announced_and_explained(deployment: Dep
 
 def test_a_model_is_promoted_with_warm_states_of_every_partition(deployment: Deployment) -> None:
     """A worker that loads them forecasts as one that has read all history, from one bucket."""
+    deployment.told_of_series()
     deployment.bad_champion()
     result = deployment.trainer().once("due")
     assert result.outcome == "promoted", result.reason
@@ -118,10 +126,11 @@ def test_a_model_is_promoted_with_warm_states_of_every_partition(deployment: Dep
     model = NetworkForecaster(deployment.registry.network(model_id), model_id)
     kept = Snapshots(deployment.redis, deployment.settings.states_path)
     tags: tuple[keys.Tag, ...] = (0, 1, keys.ROLLUPS)
-    warm = Serving(model, history, snapshots=kept)
+    static = static_reader(deployment.redis)
+    warm = Serving(model, history, static=static, snapshots=kept)
     made = {tag: warm.advance(tag, through_ms) for tag in tags}
     assert read == [1, 1, 1]
-    cold = Serving(model, history)
+    cold = Serving(model, history, static=static)
     for tag in tags:
         one, other = made[tag], cold.advance(tag, through_ms)
         assert one is not None
@@ -144,6 +153,21 @@ def test_a_store_that_is_away_for_the_states_hinders_no_promotion(
     assert result.outcome == "promoted", result.reason
     assert deployment.registry.champion() == result.model_id != before
     assert not deployment.redis.exists(keys.of(0, "kept"))
+
+
+def test_a_challenger_learns_the_categories_of_the_catalog(deployment: Deployment) -> None:
+    """`model.static`: embeddings and a prior, of the categories of its series and of roll-ups."""
+    deployment.told_of_series()
+    result = deployment.trainer().once("due")
+
+    network = deployment.registry.network(str(result.model_id))
+    assert network.config.static == 4
+    assert network.config.prior
+    assert network.embedding is not None
+    assert network.prior is not None
+    met = {row_of("category", name) for name in CATEGORIES}
+    assert set(network.embedding.met[:ROWS].nonzero().flatten().tolist()) == met | {0}
+    assert network.prior.worth_days > 0
 
 
 def test_after_a_drift_the_champion_learns_from_the_newest_buckets_alone(

@@ -1,0 +1,70 @@
+"""What a model is told of a series beside its history: its category, and its location.
+
+The category is the catalog's, by SKU; the location is part of the series' id. A roll-up is told
+what it is the sum of: `category:bags` its category, `location:Berlin` its location.
+
+Axes: S = series, X = static columns.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import redis
+from numpy.typing import NDArray
+
+from model.static import N_STATIC, row_of
+from stream.state import keys
+from stream.state.keys import Tag
+from stream.state.redis import store_answers
+
+Floats = NDArray[np.float32]
+
+#: What is known [S, X] of some series of a partition.
+StaticReader = Callable[[Tag, Sequence[str]], Floats]
+
+
+def static_of(series: Sequence[str], categories: Mapping[str, str]) -> Floats:
+    """What is known [S, X] of series, by the categories of SKUs; zero where nothing is.
+
+    >>> known = static_of(["A@Berlin", "category:bags", "location:Berlin", "B"], {"A": "bags"})
+    >>> (known[0, :2] == (known[1, 0], known[2, 1])).tolist(), known[3].tolist()
+    ([True, True], [0.0, 0.0, 0.0, 0.0])
+    """
+    category_S, location_S = [], []
+    row_of_name: dict[tuple[str, str | None], int] = {}
+
+    def row(kind: str, name: str | None) -> int:
+        found = row_of_name.get((kind, name))
+        if found is None:
+            found = row_of_name[kind, name] = row_of(kind, name)
+        return found
+
+    for name in series:
+        head, _, rest = name.partition(":")
+        if rest and head in ("category", "location"):
+            category, location = (rest, None) if head == "category" else (None, rest)
+        else:
+            sku, _, location = name.partition("@")
+            category = categories.get(sku)
+        category_S.append(row("category", category))
+        location_S.append(row("location", location))
+    static_SX = np.zeros((len(series), N_STATIC), np.float32)
+    static_SX[:, 0], static_SX[:, 1] = category_S, location_S
+    return static_SX
+
+
+def stored_categories(client: redis.Redis, tag: Tag) -> dict[str, str]:
+    """Category of each SKU of a partition that the catalog has named one for."""
+    found: Any = client.hgetall(keys.of(tag, "categories"))
+    return {sku.decode(): name.decode() for sku, name in found.items()}
+
+
+def static_reader(client: redis.Redis) -> StaticReader:
+    """Reads what is known of series by the catalog as the store has it now."""
+
+    def read(tag: Tag, series: Sequence[str]) -> Floats:
+        with store_answers():
+            return static_of(series, stored_categories(client, tag))
+
+    return read
