@@ -217,6 +217,21 @@ def test_training_on_a_file_publishes_and_its_champion_forecasts(tmp_path: Path)
     assert trained.model_id in _said(console)
 
 
+def test_a_network_that_is_told_categories_is_trained_on_a_file_and_forecasts_it(
+    tmp_path: Path,
+) -> None:
+    """`model.static`, also where the file knows of none."""
+    registry = Registry(str(tmp_path / "registry"))
+    path = _file(tmp_path, _sales())
+    told = SETTINGS.model_copy(update={"static": 4})
+    trained = run_train(path, told, registry, max_seconds=2, promote=True, console=_console())
+    console = _console()
+    run_forecast(path, told, horizon=5, registry=registry, console=console)
+
+    assert registry.network(trained.model_id).embedding is not None
+    assert trained.model_id in _said(console)
+
+
 def test_a_backtest_says_what_each_input_is_worth(tmp_path: Path) -> None:
     console = _console()
     run_backtest(
