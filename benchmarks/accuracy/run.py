@@ -49,6 +49,11 @@ RETRAINED: Final[dict[str, Any]] = {
     "finish_share": 0.8,
     "validate_every": 1_000,
 }
+#: Origins LightGBM learns from: buckets apart, and how much more rows of much demand count.
+ROWS: Final[dict[str, dict[str, Any]]] = {
+    "daily": {"spacing": 4, "rows_power": 0.0},
+    "hourly": {"spacing": 24, "rows_power": 0.5},
+}
 
 
 def forecaster(
@@ -74,7 +79,10 @@ def forecaster(
     if name == "LightGBM":
         from benchmarks.accuracy.trees import LightGbm
 
-        return lambda: LightGbm(problem, refit_every=refit_every), {"refit_every": refit_every}
+        rows = ROWS[problem.task.name]
+        rows = {name: overrides.get(name, value) for name, value in rows.items()}
+        fitted = {"refit_every": refit_every, **rows}
+        return lambda: LightGbm(problem, **fitted), fitted
     if name in ("NHITS", "DeepAR"):
         from benchmarks.accuracy.neural import Neural
 
@@ -98,7 +106,7 @@ def main() -> None:
         "--seeds", type=int, default=1, help="networks whose quantiles are averaged"
     )
     parser.add_argument("--set", action="append", default=[], metavar="NAME=JSON",
-                        help="override a setting of Surgecast's networks or training")  # fmt: skip
+                        help="override a setting of Surgecast, or of LightGBM's rows")  # fmt: skip
     parser.add_argument("--work", type=Path, default=Path("var/accuracy"))
     parser.add_argument("--out", type=Path, help="every forecast, long, as Parquet")
     arguments = parser.parse_args()
@@ -109,7 +117,7 @@ def main() -> None:
     task = daily(lines) if arguments.task == "daily" else hourly(lines)
     origins_ms = task.test_origins_ms if arguments.origins == "test" else task.tune_origins_ms
     problem = Problem(task, origins_ms)
-    result = _actual(problem)
+    result = actual_of(problem)
     made: dict[str, list[Made]] = {}
     for name in arguments.models.split(","):
         folder = arguments.work / f"{arguments.task}-{arguments.origins}" / name
@@ -117,7 +125,7 @@ def main() -> None:
         store = ForecastStore(folder, settings)
         made[name] = _forecasts(name, create, problem, store)
         result.forecast[name] = np.stack([one.units_SHQ for one in made[name]])
-    _report(result, made, RESULTS / f"{arguments.task}-{arguments.origins}.jsonl")
+    report(result, made, RESULTS / f"{arguments.task}-{arguments.origins}.jsonl")
     if arguments.out is not None:
         backtest_table(result).write_parquet(arguments.out)
 
@@ -141,7 +149,7 @@ def _forecasts(
     return forecasts
 
 
-def _actual(problem: Problem) -> Backtest:
+def actual_of(problem: Problem) -> Backtest:
     """What came at the origins, without a forecast yet."""
     task = problem.task
     history = replace(
@@ -156,7 +164,7 @@ def _actual(problem: Problem) -> Backtest:
     return result
 
 
-def _report(result: Backtest, made: dict[str, list[Made]], path: Path) -> None:
+def report(result: Backtest, made: dict[str, list[Made]], path: Path) -> None:
     """A row a model, in place of the row it had before."""
     path.parent.mkdir(exist_ok=True)
     rows = {}

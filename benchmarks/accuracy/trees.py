@@ -32,10 +32,19 @@ class LightGbm:
     """Nine quantile models, fitted anew at every `refit_every`-th origin."""
 
     def __init__(
-        self, problem: Problem, *, refit_every: int, trees: int = 150, threads: int = 1
+        self,
+        problem: Problem,
+        *,
+        refit_every: int,
+        spacing: int,
+        rows_power: float,
+        trees: int = 150,
+        threads: int = 1,
     ) -> None:
         self.problem = problem
         self.refit_every = refit_every
+        self.spacing = spacing
+        self.rows_power = rows_power
         self.trees = trees
         self.settings = _SETTINGS | {"num_threads": threads}
         self.models: list[Any] = []
@@ -55,16 +64,16 @@ class LightGbm:
         import lightgbm
 
         problem = self.problem
-        spacing = 7 if problem.hourly else 4
-        first = max(8 * problem.week, place - 400 * spacing)
-        origins = range(first, place - problem.horizon + 1, spacing)
+        first = max(8 * problem.week, place - 400 * self.spacing)
+        origins = range(first, place - problem.horizon + 1, self.spacing)
         series = problem.units_TS.shape[1]
-        share = min(1.0, _MOST_ROWS / (len(origins) * problem.horizon * series))
+        volume_S = problem.units_TS[:place].mean(axis=0) ** self.rows_power
+        share_S = shares(volume_S, _MOST_ROWS / (len(origins) * problem.horizon))
         rng = np.random.default_rng(0)
         parts = []
         for origin in origins:
             for step in range(problem.horizon):
-                chosen = np.flatnonzero(rng.random(series) < share)
+                chosen = np.flatnonzero(rng.random(series) < share_S)
                 parts.append((self.table.rows(origin, step, chosen), origin + step, chosen))
         design = np.concatenate([rows for rows, _, _ in parts])
         target = np.concatenate([problem.units_TS[at, chosen] for _, at, chosen in parts])
@@ -80,6 +89,24 @@ class LightGbm:
         columns = np.stack([model.predict(ahead) for model in self.models], axis=-1)
         block = np.maximum(np.sort(columns, axis=-1), 0)
         return block.reshape(horizon, series, -1).transpose(1, 0, 2).astype(np.float32)
+
+
+def shares(weight_S: NDArray[Any], wanted: float) -> NDArray[np.float64]:
+    """Shares of rows to take of each series: by weight, none above 1, `wanted` in sum.
+
+    >>> shares(np.array([6.0, 1.0, 1.0]), 2.0)
+    array([1. , 0.5, 0.5])
+    """
+    open_S = weight_S > 0
+    share_S = open_S.astype(np.float64)
+    while wanted < share_S.sum() and open_S.any():
+        left = wanted - share_S[~open_S].sum()
+        drawn_S = weight_S * (left / weight_S[open_S].sum())
+        over_S = open_S & (drawn_S > 1)
+        if not over_S.any():
+            return np.where(open_S, drawn_S, share_S)
+        open_S &= ~over_S
+    return share_S
 
 
 class _Columns:

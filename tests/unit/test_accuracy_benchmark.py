@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from benchmarks.accuracy.heads import count_loss, counting
 from benchmarks.accuracy.ours import Surgecast, configured
 from benchmarks.accuracy.problem import Made, Peer, Problem
 from benchmarks.accuracy.statistical import SeasonalNaive
@@ -41,7 +43,7 @@ def _surgecast(problem: Problem, folder: Path, **retrained: object) -> Peer:
 def _lightgbm(problem: Problem, folder: Path) -> Peer:
     from benchmarks.accuracy.trees import LightGbm
 
-    return LightGbm(problem, refit_every=1, trees=3)
+    return LightGbm(problem, refit_every=1, spacing=4, rows_power=0.5, trees=3)
 
 
 MAKERS: dict[str, Callable[[Problem, Path], Peer]] = {
@@ -51,6 +53,21 @@ MAKERS: dict[str, Callable[[Problem, Path], Peer]] = {
 }
 if find_spec("lightgbm"):  # it comes with the extra benchmarks, and needs a library of the system
     MAKERS["LightGBM"] = _lightgbm
+
+
+class _Counting:
+    """A distribution head, trained and asked under the experiment's own names."""
+
+    def __init__(self, problem: Problem, folder: Path) -> None:
+        self.peer = _surgecast(problem, folder)
+
+    def forecast(self, place: int) -> Made:
+        with counting(alike=False):
+            return self.peer.forecast(place)
+
+
+if find_spec("scipy"):
+    MAKERS["negative-binomial"] = _Counting
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -88,3 +105,17 @@ def test_a_forecast_is_kept_until_the_settings_change(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.units_SHQ, made.units_SHQ)
     assert kept.get(START_MS + DAY_MS) is None
     assert ForecastStore(tmp_path / "m", {"updates": 2}).get(START_MS) is None
+
+
+@pytest.mark.parametrize(("mean", "shape"), [(0.2, 0.05), (40.0, 0.5), (700.0, 900.0)])
+def test_a_count_loss_is_that_of_a_distribution_with_this_mean(mean: float, shape: float) -> None:
+    units = torch.arange(20_000)
+    logs = (torch.log(torch.tensor(value)) for value in (mean, shape))
+
+    chance = torch.exp(-count_loss(units, *logs))
+
+    assert float(chance.sum()) == pytest.approx(1, abs=1e-5)
+    assert float((chance * units).sum()) == pytest.approx(mean, rel=1e-4)
+    assert float((chance * (units - mean) ** 2).sum()) == pytest.approx(
+        mean + mean**2 / shape, rel=1e-3
+    )
