@@ -1,7 +1,9 @@
 """NHITS and DeepAR of neuralforecast: trained once before the first origin, as Surgecast is.
 
 Both see the calendar of past and future buckets; NHITS also order lines and revenue of the past.
-At an origin they read their context anew; they are not trained again.
+At an origin they read their context anew; they are not trained again. Of hours they learn from the
+last year's midnights only, 16 series an update: the library lays out every window of a batch, which
+of the whole history and 32 series would take 38 GB.
 
 Axes: S = series, H = horizon, Q = quantiles, C = calendar.
 """
@@ -19,6 +21,7 @@ from model.scaling import ORDERS, REVENUE
 _LEVELS: Final = (20, 40, 60, 80)
 #: Windows an update. An LSTM step costs so much more than NHITS' that DeepAR gets fewer.
 _WINDOWS: Final = {"NHITS": 256, "DeepAR": 64}
+_HOURLY: Final = {"step_size": 24, "batch_size": 16}
 
 
 class Neural:
@@ -49,7 +52,7 @@ class Neural:
         from neuralforecast.losses.pytorch import DistributionLoss, MQLoss
         from neuralforecast.models import NHITS, DeepAR
 
-        shared = {
+        shared: dict[str, Any] = {
             "h": self.problem.horizon,
             "input_size": (2 if self.problem.hourly else 8) * self.problem.week,
             "windows_batch_size": _WINDOWS[self.name],
@@ -63,6 +66,8 @@ class Neural:
             "enable_model_summary": False,
             "enable_checkpointing": False,
         }
+        if self.problem.hourly:
+            shared |= _HOURLY
         if self.name == "NHITS":
             loss = MQLoss(quantiles=list(DECILES))
             return NHITS(hist_exog_list=["orders", "revenue"], loss=loss, **shared)
@@ -90,7 +95,9 @@ class Neural:
         from neuralforecast import NeuralForecast
 
         self.library = NeuralForecast(models=[self._model()], freq=1)
-        self.library.fit(df=self._frame(0, self.problem.places[0]))
+        place = self.problem.places[0]
+        first = max(0, place - 52 * self.problem.week) if self.problem.hourly else 0
+        self.library.fit(df=self._frame(first, place))
 
     def _predict(self, place: int) -> Floats:
         import pandas as pd

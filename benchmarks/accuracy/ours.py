@@ -24,13 +24,13 @@ def configured(problem: Problem, *, seed: int, overrides: dict[str, Any]) -> Tra
     history = problem.task.history
     names = set(ModelConfig.__dataclass_fields__)
     model: dict[str, Any] = {"dropout": 0.1 if problem.hourly else 0.15}
-    training: dict[str, Any] = {"updates": 2_400}
+    training: dict[str, Any] = {"seed": seed, "updates": 2_400}
     if not problem.hourly:
         training |= {"updates": 600, "chunk": 64, "volume_power": 0.5}
     model |= {name: _frozen(value) for name, value in overrides.items() if name in names}
     training |= {name: value for name, value in overrides.items() if name not in names}
     shape = ModelConfig(horizon=problem.horizon, bucket_ms=history.bucket_ms, **model)
-    return TrainConfig(model=shape, seed=seed, **training)
+    return TrainConfig(model=shape, **training)
 
 
 def _frozen(value: object) -> object:
