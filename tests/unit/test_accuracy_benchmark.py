@@ -11,7 +11,8 @@ import torch
 from benchmarks.accuracy.heads import count_loss, counting
 from benchmarks.accuracy.ours import Surgecast, configured
 from benchmarks.accuracy.problem import Made, Peer, Problem
-from benchmarks.accuracy.statistical import SeasonalNaive
+from benchmarks.accuracy.run import STATISTICAL
+from benchmarks.accuracy.statistical import SeasonalNaive, Statistical
 from benchmarks.accuracy.store import ForecastStore
 from benchmarks.accuracy.tasks import DAY_MS, Task
 from model.contract import FEATURE_NAMES
@@ -66,10 +67,25 @@ class _Counting:
             return self.peer.forecast(place)
 
 
+def _neural(name: str) -> Callable[[Problem, Path], Peer]:
+    from benchmarks.accuracy.neural import Neural
+
+    return lambda problem, _: Neural(problem, name, steps=2)
+
+
+def _statistical(name: str) -> Callable[[Problem, Path], Peer]:
+    return lambda problem, _: Statistical(problem, name, refit_every=2)
+
+
+if find_spec("neuralforecast"):
+    MAKERS |= {name: _neural(name) for name in ("NHITS", "DeepAR")}
+if find_spec("statsforecast"):
+    MAKERS |= {name: _statistical(name) for name in STATISTICAL}
 if find_spec("scipy"):
     MAKERS["negative-binomial"] = _Counting
 
 
+@pytest.mark.filterwarnings("ignore")  # the peers' libraries warn of much that is not ours
 @pytest.mark.parametrize("name", MAKERS)
 def test_what_comes_changes_no_forecast(name: str, tmp_path: Path) -> None:
     made = []
