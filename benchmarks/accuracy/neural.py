@@ -21,6 +21,8 @@ from model.scaling import ORDERS, REVENUE
 _LEVELS: Final = (20, 40, 60, 80)
 #: Windows an update. An LSTM step costs so much more than NHITS' that DeepAR gets fewer.
 _WINDOWS: Final = {"NHITS": 256, "DeepAR": 64}
+#: Weeks of hours a forecast is read from, for the same reason.
+_WEEKS: Final = {"NHITS": 2, "DeepAR": 1}
 _HOURLY: Final = {"step_size": 24, "batch_size": 16}
 
 
@@ -54,7 +56,7 @@ class Neural:
 
         shared: dict[str, Any] = {
             "h": self.problem.horizon,
-            "input_size": (2 if self.problem.hourly else 8) * self.problem.week,
+            "input_size": (_WEEKS[self.name] if self.problem.hourly else 8) * self.problem.week,
             "windows_batch_size": _WINDOWS[self.name],
             "futr_exog_list": self.known,
             "max_steps": self.steps,
