@@ -6,7 +6,7 @@ whose cost lies in calling them; the network runs over it in blocks that stay in
 `model/graphs.py` is the same for a GPU.
 
 Axes: S = series, B = series of a block, T = buckets, F = features, C = calendar, H = horizon,
-Q = quantiles.
+Q = quantiles, N = series with a plan, P = plan columns, E = what is read of plans.
 """
 
 from collections.abc import Callable
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from model.inputs import observe
 from model.networks.quantile import QuantileNetwork
+from model.plans import Plans, ahead, held, planned_rows
 from model.scaling import scale_of, started
 from model.states import NetworkStates
 from model.workspace import Workspace
@@ -37,18 +38,20 @@ BLOCK: Final = 1_024
 class Stepper(Protocol):
     """Carries states over closed buckets, in inference mode; bucket t starts at ``start_ms_T[t]``.
 
-    Values have a row for each of the states' series.
+    Values have a row for each of the states' series. Plans are None, or cover the buckets carried
+    over and, behind them, those forecast.
     """
 
     def carry(
-        self, states: NetworkStates, values_TSF: Floats, start_ms_T: list[int], calendar_TC: Tensor
-    ) -> None:
+        self, states: NetworkStates, values_TSF: Floats, start_ms_T: list[int],
+        calendar_TC: Tensor, *, plans: Plans | None = None,
+    ) -> None:  # fmt: skip
         """Carry over T buckets without forecasting."""
         ...
 
     def forecast(
         self, states: NetworkStates, values_SF: Floats, start_ms: int, calendar_C: Tensor,
-        horizon_HC: Tensor,
+        horizon_HC: Tensor, *, plans: Plans | None = None,
     ) -> tuple[Floats, Floats]:  # fmt: skip
         """Carry over one bucket; units and cumulative units [S, H, Q] from its end on."""
         ...
@@ -83,21 +86,23 @@ class BlockStepper:
         self._on_thread()
 
     def carry(
-        self, states: NetworkStates, values_TSF: Floats, start_ms_T: list[int], calendar_TC: Tensor
-    ) -> None:
+        self, states: NetworkStates, values_TSF: Floats, start_ms_T: list[int],
+        calendar_TC: Tensor, *, plans: Plans | None = None,
+    ) -> None:  # fmt: skip
         """Carry over T buckets without forecasting."""
 
         def carry(chunk: slice) -> None:
-            for values_SF, start_ms, calendar_C in zip(
-                values_TSF[:, chunk], start_ms_T, calendar_TC, strict=True
+            for t, (values_SF, start_ms, calendar_C) in enumerate(
+                zip(values_TSF[:, chunk], start_ms_T, calendar_TC, strict=True)
             ):
-                self._step(states, values_SF, start_ms, calendar_C, chunk=chunk)
+                plans_SP = held(plans, t, chunk)
+                self._step(states, values_SF, start_ms, calendar_C, chunk=chunk, plans_SP=plans_SP)
 
         self._share_out(states.size, carry)
 
     def forecast(
         self, states: NetworkStates, values_SF: Floats, start_ms: int, calendar_C: Tensor,
-        horizon_HC: Tensor,
+        horizon_HC: Tensor, *, plans: Plans | None = None,
     ) -> tuple[Floats, Floats]:  # fmt: skip
         """Carry over one bucket; units and cumulative units [S, H, Q] from its end on."""
         config = self._network.config
@@ -106,10 +111,15 @@ class BlockStepper:
         units_SHQ, sums_SHQ = np.empty(shape, np.float32), np.empty(shape, np.float32)
         # in the pool too: a kernel spread over threads here would spin against the chunks
         weights = self._pool.submit(head_weights, self._network, horizon_HC).result()
-        served = _Served(weights, torch.from_numpy(units_SHQ), torch.from_numpy(sums_SHQ))
+        served = _Served(
+            weights, torch.from_numpy(units_SHQ), torch.from_numpy(sums_SHQ), ahead(plans)
+        )
 
         def forecast(chunk: slice) -> None:
-            self._step(states, values_SF[chunk], start_ms, calendar_C, chunk=chunk, served=served)
+            self._step(
+                states, values_SF[chunk], start_ms, calendar_C,
+                chunk=chunk, plans_SP=held(plans, 0, chunk), served=served,
+            )  # fmt: skip
 
         self._share_out(states.size, forecast)
         return units_SHQ, sums_SHQ
@@ -133,13 +143,14 @@ class BlockStepper:
         calendar_C: Tensor,
         *,
         chunk: slice,
+        plans_SP: Tensor | None,
         served: "_Served | None" = None,
     ) -> None:
         """One bucket of one chunk; with `served`, forecasts from its end on as well."""
         network, work = self._network, self._own.work
         stats_SK = states.stats_SK[chunk]
         values = torch.from_numpy(np.ascontiguousarray(values_SF, np.float32))
-        inputs_SI = observe(stats_SK, values, start_ms, network.config)
+        inputs_SI = observe(stats_SK, values, start_ms, network.config, plans_SP)
         scale_S = scale_of(stats_SK, floor=network.config.scale_floor)
         waiting_S = ~started(stats_SK)
         some_wait = bool(waiting_S.any())
@@ -154,9 +165,11 @@ class BlockStepper:
                     part[waiting_S[rows]] = 0
             if served is not None:
                 out = served.units_SHQ[at], served.sums_SHQ[at]
+                planned = planned_rows(served.plans, stats_SK[rows], at)
                 network.heads.serve(
-                    encoded_BD, inputs_BI, served.weights, scale_S[rows], out, work=work
-                )
+                    encoded_BD, inputs_BI, served.weights, scale_S[rows], out,
+                    work=work, planned=planned,
+                )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +179,7 @@ class _Served:
     weights: Tensor
     units_SHQ: Tensor
     sums_SHQ: Tensor
+    plans: Plans | None
 
 
 def even_chunks(size: int, *, largest: int, threads: int) -> list[slice]:

@@ -16,6 +16,7 @@ from model.losses import forecast_loss
 from model.networks.base import State
 from model.networks.quantile import QuantileNetwork
 from model.parallel import Ranks
+from model.plans import plan_features
 
 
 class Walk:
@@ -151,8 +152,12 @@ def loss_at(
     horizon_OHC = picked.horizon_calendar(chunk.first_G, positions_P).to(device)
     encoded_OBD = by_origin(encoded_NLD[:, positions.to(device)])
     inputs_OBI = by_origin(chunk.inputs_NLI[:, positions]).to(device)
-    units, sums = network.heads(encoded_OBD, inputs_OBI, horizon_OHC)
     reach_PH = positions[:, None] + torch.arange(horizon)
+    plans = None
+    if chunk.plans_NXP is not None:
+        price = chunk.price_NL[:, positions, None]
+        plans = by_origin(plan_features(chunk.plans_NXP[:, reach_PH], price)).to(device)
+    units, sums = network.heads(encoded_OBD, inputs_OBI, horizon_OHC, plans)
     scale = by_origin(chunk.scale_NL[:, positions]).to(device)
     target = by_origin(chunk.ahead_NX[:, reach_PH]).to(device) / scale.unsqueeze(-1)
     known = by_origin(chunk.known_NX[:, reach_PH]).to(device)

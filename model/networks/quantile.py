@@ -11,6 +11,7 @@ from model.networks.base import Network, State
 from model.networks.gru import GruNetwork
 from model.networks.lstm import LstmNetwork
 from model.networks.transformer import TransformerNetwork
+from model.plans import READ_NAMES
 
 
 def build_encoder(config: ModelConfig) -> Network:
@@ -44,6 +45,7 @@ class QuantileNetwork(nn.Module):
             n_quantiles=len(config.quantiles),
             rank=config.rank,
             dropout=config.dropout,
+            n_plans=len(READ_NAMES) if config.plans else 0,
         )
 
     def new_state(self, batch: int, device: torch.device) -> State:
