@@ -8,7 +8,7 @@ Axes: T = buckets, S = series of the history, B = lanes of a group, F = stored f
 I = inputs, C = calendar, P = plan columns.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -74,6 +74,18 @@ class History:
 def plans_between(history: History, first: int, last: int) -> Plans | None:
     """Plans of buckets `first` to `last` (left out, may lie behind the end) of a history."""
     return None if history.plans is None else history.plans.between(first, last)
+
+
+def last_buckets(history: History, count: int) -> History:
+    """The last `count` buckets, and the plans from there on."""
+    first = history.buckets - count
+    plans = history.plans
+    return replace(
+        history,
+        values_TSF=history.values_TSF[first:],
+        start_ms=history.start_ms + first * history.bucket_ms,
+        plans=None if plans is None else plans.between(first, max(plans.buckets, history.buckets)),
+    )
 
 
 @dataclass(slots=True)

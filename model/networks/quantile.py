@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from model.calendar import N_CALENDAR
 from model.config import ModelConfig
 from model.heads import QuantileHeads
-from model.inputs import input_names
+from model.inputs import input_names, places_of
 from model.networks.base import Network, State
 from model.networks.gru import GruNetwork
 from model.networks.lstm import LstmNetwork
@@ -47,6 +47,16 @@ class QuantileNetwork(nn.Module):
             dropout=config.dropout,
             n_plans=len(READ_NAMES) if config.plans else 0,
         )
+
+        if config.plans:
+            self._silence_plans()
+
+    def _silence_plans(self) -> None:
+        """Read plans with zeros at first, so that a kind the data never show changes nothing."""
+        columns = torch.tensor(places_of(READ_NAMES, self.config))
+        with torch.no_grad():
+            self.encoder.reading[:, columns] = 0.0
+            self.heads.project.weight[:, self.encoder.width + columns] = 0.0
 
     def new_state(self, batch: int, device: torch.device) -> State:
         """State of series that nothing was read of."""

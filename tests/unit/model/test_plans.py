@@ -15,6 +15,7 @@ from model.dataset import History
 from model.errors import InvalidValues
 from model.importance import PLANS, permutation_importance
 from model.incremental import NetworkForecaster
+from model.inputs import places_of
 from model.plans import CLOSURE, N_PLANS, PRICE, PROMOTION, READ_NAMES, Plans
 from model.training import train
 from model.workspace import Workspace
@@ -38,11 +39,15 @@ HORIZON = 24
 def _planner(**changes: object) -> NetworkForecaster:
     """A network whose answers to plans are random, as if they had been learnt."""
     made = untrained(plans=True, **changes)  # type: ignore[arg-type]  # settings by name
-    answer = made.network.heads.answer
+    network = made.network
+    answer = network.heads.answer
     assert answer is not None
     torch.manual_seed(1)
     torch.nn.init.normal_(answer.weight, std=0.5)
     torch.nn.init.normal_(answer.bias, std=0.5)
+    columns = torch.tensor(places_of(READ_NAMES, made.config))
+    for weight, first in ((network.encoder.reading, 0), (network.heads.project.weight, 16)):
+        weight[:, first + columns] = torch.randn(len(weight), len(columns)) * 0.3
     return made
 
 
@@ -265,6 +270,28 @@ def test_plans_out_of_order_or_of_unknown_series_are_refused() -> None:
     foreign = Plans(np.array([SERIES]), np.zeros((1, 1, N_PLANS), np.float32))
     with pytest.raises(InvalidValues):
         History(_values(), START_MS, HOUR_MS, [str(s) for s in range(SERIES)], foreign)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_kind_of_plan_that_the_data_never_show_changes_nothing(architecture: str) -> None:
+    """Trained on promotions alone, a closure is not read as something random."""
+    history = _promoted(90, horizon=7)
+    model = ModelConfig(
+        horizon=7, bucket_ms=DAY_MS, hidden=8, layers=1, rank=8, plans=True,
+        architecture=architecture, context=8,  # type: ignore[arg-type]  # one of the three
+    )  # fmt: skip
+    network = train(history, small_training(model=model)).network
+    forecaster = NetworkForecaster(network, "promoted")
+    closed = np.zeros((8, 1, N_PLANS), np.float32)
+    closed[..., CLOSURE] = 1.0
+    bucket_SF = history.values_TSF[0]
+
+    plain, planned = (
+        forecaster.step(forecaster.new_states(1), bucket_SF, START_MS, plans)
+        for plans in (None, Plans(np.array([0]), closed))
+    )
+
+    assert _apart(planned, plain) == 0
 
 
 def _promoted(days: int, *, horizon: int) -> History:
