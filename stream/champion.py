@@ -210,14 +210,17 @@ class ChampionWatch:
         snapshots = serving.snapshots
         for _ in range(_CATCH_UPS):
             last_SF = model.approach(
-                tag, None, serving.history, snapshots=snapshots, between=between
-            )
+                tag, None, serving.history,
+                snapshots=snapshots, plans=serving.plans, between=between,
+            )  # fmt: skip
             if last_SF is None and tag in candidate.forecasts:
                 return
             if last_SF is None:
                 # nothing has closed since the states of before: they cannot forecast once more
                 model.carried.pop(tag, None)
-                last_SF = model.approach(tag, None, serving.history, between=between)
+                last_SF = model.approach(
+                    tag, None, serving.history, plans=serving.plans, between=between
+                )
             if last_SF is None:
                 return
             forecast = model.step(tag, last_SF)

@@ -144,13 +144,15 @@ class ModelSettings(Section):
 
     Exponential smoothing serves in the place of a champion whose data ends `max_age` of event time
     ago, or that takes more than `max_step` for a step of a partition.
-    `inputs_off` names inputs of the network that are held at zero.
+    `inputs_off` names inputs of the network that are held at zero. With `plans` new networks read
+    what the topic `plans` says of past and future.
     """
 
     horizon: int = Field(24, ge=1, le=366)
     quantiles: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     architecture: Literal["lstm", "gru", "transformer"] = "lstm"
     inputs_off: tuple[str, ...] = ()
+    plans: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     registry: str | None = None
     max_age: DurationMs = 365 * 86_400_000

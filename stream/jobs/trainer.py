@@ -16,7 +16,7 @@ import structlog
 from model.backtest import Backtest, backtest, last_origins
 from model.baselines import SeasonalNaiveForecaster
 from model.config import DAY_MS, TrainConfig
-from model.dataset import History
+from model.dataset import History, last_buckets
 from model.errors import HistoryTooShort, ModelError
 from model.incremental import Forecaster, NetworkForecaster
 from model.promotion import Verdict, decide, decide_first
@@ -265,17 +265,7 @@ def first_buckets(history: History, count: int) -> History:
         raise HistoryTooShort(
             f"{history.buckets} buckets are too few to hold any back for a comparison"
         )
-    return History(history.values_TSF[:count], history.start_ms, history.bucket_ms, history.series)
-
-
-def last_buckets(history: History, count: int) -> History:
-    """The last `count` buckets."""
-    return History(
-        history.values_TSF[-count:],
-        history.end_ms - count * history.bucket_ms,
-        history.bucket_ms,
-        history.series,
-    )
+    return replace(history, values_TSF=history.values_TSF[:count])
 
 
 class _Lines:

@@ -11,7 +11,7 @@ from model.calendar import N_CALENDAR
 from model.checkpoint import input_hash
 from model.config import ModelConfig
 from model.contract import QuantileForecast
-from model.dataset import History
+from model.dataset import History, last_buckets
 from model.errors import InvalidValues
 from model.importance import PLANS, permutation_importance
 from model.incremental import NetworkForecaster
@@ -270,6 +270,20 @@ def test_plans_out_of_order_or_of_unknown_series_are_refused() -> None:
     foreign = Plans(np.array([SERIES]), np.zeros((1, 1, N_PLANS), np.float32))
     with pytest.raises(InvalidValues):
         History(_values(), START_MS, HOUR_MS, [str(s) for s in range(SERIES)], foreign)
+
+
+def test_the_last_buckets_have_the_plans_that_were_theirs() -> None:
+    """And those beyond the end."""
+    history = _promoted(30, horizon=7)
+    assert history.plans is not None
+
+    recent = last_buckets(history, 12)
+
+    assert recent.plans is not None
+    assert recent.end_ms == history.end_ms
+    np.testing.assert_array_equal(recent.values_TSF, history.values_TSF[18:])
+    np.testing.assert_array_equal(recent.plans.dense(24), history.plans.dense(24)[18:])
+    assert recent.plans.buckets == 12 + 7
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
