@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.config import DAY_MS
-from model.dataset import History
+from model.dataset import History, plans_between
 from model.errors import HistoryTooShort
 from model.incremental import Forecaster
 from model.metrics import (
@@ -102,9 +102,11 @@ def backtest(
         read = 0
         for done, place in enumerate(places):
             start_ms = history.start_ms + read * history.bucket_ms
-            forecaster.warm_up(states, history.values_TSF[read : place - 1], start_ms)
+            past = plans_between(history, read, place - 1)
+            forecaster.warm_up(states, history.values_TSF[read : place - 1], start_ms, past)
             last_ms = history.start_ms + (place - 1) * history.bucket_ms
-            made = forecaster.step(states, history.values_TSF[place - 1], last_ms)
+            known = plans_between(history, place - 1, place + horizon)
+            made = forecaster.step(states, history.values_TSF[place - 1], last_ms, known)
             blocks.append(made.units_SHQ)
             read = place
             if progress is not None:

@@ -17,6 +17,7 @@ from model.config import CENSORED_SHARE, DAY_MS, DECILES
 from model.contract import FEATURE_NAMES, FeatureSpec, QuantileForecast
 from model.errors import InvalidValues
 from model.incremental import States, missing_buckets, require_demand
+from model.plans import Plans
 
 Floats = NDArray[np.float32]
 
@@ -77,8 +78,10 @@ class SeasonalNaiveForecaster:
         """States without any series, with room for `capacity`."""
         return NaiveStates(max(capacity, 1), self.season)
 
-    def step(self, states: States, values_SF: Floats, bucket_start_ms: int) -> QuantileForecast:
-        """Carry `states` over one closed bucket and forecast from its end on."""
+    def step(
+        self, states: States, values_SF: Floats, bucket_start_ms: int, plans: Plans | None = None
+    ) -> QuantileForecast:
+        """Carry `states` over one closed bucket and forecast from its end on, plans unread."""
         mine = self._advance(states, values_SF, bucket_start_ms)
         self._carry(mine, values_SF, bucket_start_ms)
         origin_ms = bucket_start_ms + self.bucket_ms
@@ -106,7 +109,9 @@ class SeasonalNaiveForecaster:
             model_id=self.model_id,
         )
 
-    def warm_up(self, states: States, history_TSF: Floats, start_ms: int) -> None:
+    def warm_up(
+        self, states: States, history_TSF: Floats, start_ms: int, plans: Plans | None = None
+    ) -> None:
         """Carry `states` over stored history, oldest bucket first, without forecasting."""
         if history_TSF.shape[0] == 0:
             return

@@ -19,11 +19,11 @@ class ModelConfig:
     `memory_days` is how many days the slow carried mean (the output scale) looks back,
     `scale_floor` the least scale in units a bucket; `holidays_country` a code of the `holidays`
     package, or None for a calendar without holidays. `context` is the length of the transformer's
-    rolling cache; `yearly` tells the network what last year brought; `inputs_off` names inputs
-    (`model.inputs.input_names`) that are held at zero. A bucket whose share without stock is at
-    least `censored_share` says what was to be had, not what was wanted. `static` is the width of
-    the embedding of category, location and brand (0 = none), `prior` lets a young series begin with
-    what its category, price and first clicks tell.
+    rolling cache; `yearly` tells the network what last year brought, `plans` what is planned for
+    its series; `inputs_off` names inputs (`model.inputs.input_names`) that are held at zero. A
+    bucket whose share without stock is at least `censored_share` says what was to be had, not what
+    was wanted. `static` is the width of the embedding of category, location and brand (0 = none),
+    `prior` lets a young series begin with what its category, price and first clicks tell.
 
     Raises ValueError for a horizon, quantile or size that makes no sense.
 
@@ -43,6 +43,7 @@ class ModelConfig:
     memory_days: float = 28.0
     scale_floor: float = 0.02
     yearly: bool = False
+    plans: bool = False
     censored_share: float = CENSORED_SHARE
     inputs_off: tuple[str, ...] = ()
     static: int = 0

@@ -5,10 +5,10 @@ their carried statistics; groups stand at different times, so one update sees se
 history itself is read in place and never copied whole.
 
 Axes: T = buckets, S = series of the history, B = lanes of a group, F = stored features,
-I = inputs, C = calendar.
+I = inputs, C = calendar, P = plan columns.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -21,7 +21,8 @@ from model.contract import FEATURE_NAMES
 from model.errors import HistoryTooShort, InvalidValues
 from model.inputs import carry_statistics, new_carried, series_inputs
 from model.newcomers import NewcomerPrior, scale_of
-from model.scaling import UNITS, censored, demand_of, started
+from model.plans import N_PLANS, Plans
+from model.scaling import PRICE, UNITS, censored, demand_of, started
 from model.static import N_STATIC, ids_of, require_static, tell
 from model.yearly import carry_year
 
@@ -33,8 +34,9 @@ class History:
     """Closed buckets of all series: `values_TSF` float32, T buckets × S series × F features.
 
     Bucket t covers ``[start_ms + t·bucket_ms, …)``. `static_SX` is what is known of the series
-    beside it (`model.static.static_row`), None where nothing is. Raises InvalidValues for a shape
-    or values that are no demand.
+    beside it (`model.static.static_row`), None where nothing is. `plans` begin with the same bucket
+    and reach beyond the last one as far as the future is known. Raises InvalidValues for a shape or
+    values that are no demand.
     """
 
     values_TSF: Floats
@@ -42,6 +44,7 @@ class History:
     bucket_ms: int
     series: list[str]
     static_SX: Floats | None = None
+    plans: Plans | None = None
 
     def __post_init__(self) -> None:
         """Check the shape; values are checked series by series as they are drawn."""
@@ -52,6 +55,8 @@ class History:
             raise InvalidValues(f"history has {shape[1]} columns for {len(self.series)} series")
         if self.static_SX is not None:
             require_static(self.static_SX, len(self.series))
+        if self.plans is not None and (self.plans.rows_N >= shape[1]).any():
+            raise InvalidValues("the history has plans of series it does not have")
 
     @property
     def told_SX(self) -> Floats:
@@ -79,6 +84,23 @@ class History:
         return total_S
 
 
+def plans_between(history: History, first: int, last: int) -> Plans | None:
+    """Plans of buckets `first` to `last` (left out, may lie behind the end) of a history."""
+    return None if history.plans is None else history.plans.between(first, last)
+
+
+def last_buckets(history: History, count: int) -> History:
+    """The last `count` buckets, and the plans from there on."""
+    first = history.buckets - count
+    plans = history.plans
+    return replace(
+        history,
+        values_TSF=history.values_TSF[first:],
+        start_ms=history.start_ms + first * history.bucket_ms,
+        plans=None if plans is None else plans.between(first, max(plans.buckets, history.buckets)),
+    )
+
+
 @dataclass(slots=True)
 class Chunk:
     """One chunk of G groups of B lanes, ready for the network; N = G · B lanes, group by group.
@@ -87,7 +109,9 @@ class Chunk:
     loss in multiples of the scale into one in multiples of the series' mean demand. `calendar_NLC`
     is alike in a group; `ahead_NX` is the demand of the buckets after the chunk's first, up to one
     horizon behind its last; `known_NX` is 1 where these lie before the end of what may be known and
-    were not censored by a lack of stock. `ids_N3` names the rows of the embedding, if there is one.
+    were not censored by a lack of stock. Where plans are read, `plans_NXP` are those of the buckets
+    of `ahead_NX`, and `price_NL` is the mean price they are held against. `ids_N3` names the rows
+    of the embedding, if there is one.
     """
 
     first_G: NDArray[np.int64]
@@ -98,6 +122,8 @@ class Chunk:
     started_NL: Tensor
     ahead_NX: Tensor
     known_NX: Tensor
+    price_NL: Tensor
+    plans_NXP: Tensor | None
     ids_N3: Tensor | None = None
 
 
@@ -106,7 +132,8 @@ class Picked:
     """The series drawn for training, their values, and where statistics can be picked up.
 
     `values_TSF` holds the series drawn only; the statistics `grid_GSK[g]` stand *before* bucket
-    ``g * every``. What lies at or behind bucket `end` is for validation.
+    ``g * every``; `plans_TSP` reach one horizon beyond the last bucket. What lies at or behind
+    bucket `end` is for validation.
     """
 
     values_TSF: Tensor
@@ -120,6 +147,7 @@ class Picked:
     grid_GSK: Tensor
     calendar_TC: Tensor = field(repr=False)
     prior: NewcomerPrior | None = None
+    plans_TSP: Tensor | None = field(default=None, repr=False)
 
     def chunk(
         self,
@@ -156,7 +184,11 @@ class Picked:
         if self.prior is not None:
             self.prior.write(flat_XK)
         ends_X = torch.from_numpy((starts_LG + config.bucket_ms).repeat(size, axis=1).reshape(-1))
-        inputs_XI = series_inputs(flat_XK, values_LNF.flatten(0, 1), ends_X, config)
+        plans_XP = None
+        if self.plans_TSP is not None:
+            plans = [self.plans_TSP[first : first + length, lanes] for first, lanes in groups]
+            plans_XP = torch.cat(plans, dim=1).flatten(0, 1)
+        inputs_XI = series_inputs(flat_XK, values_LNF.flatten(0, 1), ends_X, config, plans_XP)
         shape = values_LNF.shape[:2]
         reach = length + config.horizon - 1
         ahead_NX = torch.zeros(shape[1], reach)
@@ -180,8 +212,16 @@ class Picked:
             started_NL=started_NL,
             ahead_NX=ahead_NX,
             known_NX=known_NX,
+            price_NL=flat_XK[:, PRICE].view(shape).T,
+            plans_NXP=self._plans_ahead(groups, reach),
             ids_N3=ids_of(stats_NK, config),
         )
+
+    def _plans_ahead(self, groups: list[tuple[int, Tensor]], reach: int) -> Tensor | None:
+        if self.plans_TSP is None:
+            return None
+        parts = [self.plans_TSP[first + 1 : first + 1 + reach, lanes] for first, lanes in groups]
+        return torch.cat(parts, dim=1).transpose(0, 1)
 
     def horizon_calendar(
         self, first_G: NDArray[np.int64], positions_P: NDArray[np.int64]
@@ -255,4 +295,14 @@ def pick_series(
         level_S=levels(values_TSF[:end, :, UNITS]),
         grid_GSK=torch.stack(grid),
         calendar_TC=calendar_TC,
+        plans_TSP=plans_of(history, config, index_S) if config.plans else None,
     )
+
+
+def plans_of(history: History, config: ModelConfig, index_S: NDArray[np.int64]) -> Tensor:
+    """Plans [T + H, S, P] of some series of a history, one horizon beyond its end."""
+    buckets = history.buckets + config.horizon
+    if history.plans is None:
+        return torch.zeros(buckets, index_S.size, N_PLANS)
+    chosen = history.plans.between(0, buckets).chosen(index_S)
+    return torch.from_numpy(chosen.dense(index_S.size))

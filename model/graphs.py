@@ -3,7 +3,8 @@
 Every step has the same shape, that of the states' capacity; rows beyond the last series are silent
 and stay at zero. One launch takes the place of a hundred.
 
-Axes: S = series, C = calendar, T = buckets, F = features, H = horizon, Q = quantiles.
+Axes: S = series, C = calendar, T = buckets, F = features, H = horizon, Q = quantiles,
+P = plan columns, E = what is read of plans, M = series with plans ahead.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from torch import Tensor
 from model.inputs import observe
 from model.networks.quantile import QuantileNetwork
 from model.newcomers import scale_of
+from model.plans import N_PLANS, Plans, ahead, held, planned_rows
 from model.scaling import started
 from model.states import NetworkStates
 from model.static import ids_of
@@ -28,15 +30,21 @@ _WARM_STEPS = 3
 
 @dataclass(slots=True)
 class _Program:
-    """One step on fixed buffers; `run[forecasting]` reads the inputs and writes the outputs."""
+    """One step on fixed buffers; `run[forecasting]` reads the inputs and writes the outputs.
+
+    `plans_SP` are those of the closed bucket, None where the network reads none; `encoded` holds
+    what the heads were last given: encodings, inputs and scales.
+    """
 
     values_SF: Tensor
+    plans_SP: Tensor | None
     calendar_C: Tensor
     weights: Tensor
     units_SHQ: Tensor
     sums_SHQ: Tensor
     work: Workspace
     run: dict[bool, Callable[[], None]] = field(default_factory=dict)
+    encoded: tuple[Tensor, Tensor, Tensor] | None = None
 
 
 class FixedShapeStepper:
@@ -44,7 +52,8 @@ class FixedShapeStepper:
 
     On a CUDA device each kind of step is captured once as a graph and replayed, until the states
     grow. The year ring is addressed by the time of the bucket, which a graph would freeze: networks
-    that use it are stepped without one, as everything is on other devices.
+    that use it are stepped without one, as everything is on other devices. Series with plans ahead
+    are forecast once more, by themselves, since their number changes from step to step.
     """
 
     def __init__(self, network: QuantileNetwork, device: torch.device) -> None:
@@ -53,28 +62,47 @@ class FixedShapeStepper:
         self._captures = device.type == "cuda" and not network.config.yearly
 
     def carry(
-        self, states: NetworkStates, values_TSF: Floats, start_ms_T: list[int], calendar_TC: Tensor
-    ) -> None:
+        self, states: NetworkStates, values_TSF: Floats, start_ms_T: list[int],
+        calendar_TC: Tensor, *, plans: Plans | None = None,
+    ) -> None:  # fmt: skip
         """Carry over T buckets without forecasting."""
         program = self._program(states, values_TSF.shape[2], calendar_TC.shape[1])
-        for values_SF, start_ms, calendar_C in zip(
-            values_TSF, start_ms_T, calendar_TC, strict=True
+        for t, (values_SF, start_ms, calendar_C) in enumerate(
+            zip(values_TSF, start_ms_T, calendar_TC, strict=True)
         ):
+            _put(program, held(plans, t, slice(0, states.size)))
             self._run(states, program, values_SF, start_ms, calendar_C, forecasting=False)
 
     def forecast(
         self, states: NetworkStates, values_SF: Floats, start_ms: int, calendar_C: Tensor,
-        horizon_HC: Tensor,
+        horizon_HC: Tensor, *, plans: Plans | None = None,
     ) -> tuple[Floats, Floats]:  # fmt: skip
         """Carry over one bucket; units and cumulative units [S, H, Q] from its end on."""
         program = self._program(states, values_SF.shape[1], calendar_C.shape[0])
         program.weights.copy_(head_weights(self._network, horizon_HC.to(self._device)))
+        _put(program, held(plans, 0, slice(0, states.size)))
         self._run(states, program, values_SF, start_ms, calendar_C, forecasting=True)
+        self._plan(states, program, ahead(plans))
         units_SHQ, sums_SHQ = (
             block[: states.size].to("cpu", copy=True).numpy()
             for block in (program.units_SHQ, program.sums_SHQ)
         )
         return units_SHQ, sums_SHQ
+
+    def _plan(self, states: NetworkStates, program: _Program, plans: Plans | None) -> None:
+        """Forecast the series that have plans ahead again, with them."""
+        planned = planned_rows(plans, states.stats_SK, slice(0, states.size))
+        if planned is None or program.encoded is None:
+            return
+        rows_M, plans_MHE = planned
+        encoded_MD, inputs_MI, scale_M = (part[rows_M] for part in program.encoded)
+        everyone = torch.arange(rows_M.numel(), device=self._device)
+        out = program.units_SHQ[rows_M], program.sums_SHQ[rows_M]
+        self._network.heads.serve(
+            encoded_MD, inputs_MI, program.weights, scale_M, out,
+            work=program.work, planned=(everyone, plans_MHE),
+        )  # fmt: skip
+        program.units_SHQ[rows_M], program.sums_SHQ[rows_M] = out
 
     def _program(self, states: NetworkStates, features: int, calendar: int) -> _Program:
         """The program of these states, made when they are new or have grown."""
@@ -85,6 +113,9 @@ class FixedShapeStepper:
             shape = (states.capacity, config.horizon, len(config.quantiles))
             states.program = _Program(
                 values_SF=torch.zeros(states.capacity, features, device=device),
+                plans_SP=torch.zeros(states.capacity, N_PLANS, device=device)
+                if config.plans
+                else None,
                 calendar_C=torch.zeros(calendar, device=device),
                 weights=torch.zeros_like(
                     head_weights(network, torch.zeros(config.horizon, calendar, device=device))
@@ -120,7 +151,10 @@ class FixedShapeStepper:
     ) -> None:
         """One step; without the year ring `start_ms` changes nothing. Never asks the device."""
         network, config = self._network, self._network.config
-        inputs_SI = observe(states.stats_SK, program.values_SF, start_ms, config, network.prior)
+        inputs_SI = observe(
+            states.stats_SK, program.values_SF, start_ms, config,
+            prior=network.prior, plans_SP=program.plans_SP,
+        )  # fmt: skip
         inputs_SI = network.told(inputs_SI, ids_of(states.stats_SK, config))
         encoded_SD = network.encoder.step(inputs_SI, program.calendar_C, states.state, program.work)
         waiting_S = ~started(states.stats_SK)
@@ -129,6 +163,7 @@ class FixedShapeStepper:
         if forecasting:
             scale_S = scale_of(states.stats_SK, config)
             out = program.units_SHQ, program.sums_SHQ
+            program.encoded = encoded_SD, inputs_SI, scale_S
             network.heads.serve(
                 encoded_SD, inputs_SI, program.weights, scale_S, out, work=program.work
             )
@@ -152,3 +187,11 @@ class FixedShapeStepper:
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._body(states, program, 0, forecasting=forecasting)
         return graph.replay
+
+
+def _put(program: _Program, plans_SP: Tensor | None) -> None:
+    """Write the plans of the closed bucket where the step reads them."""
+    if program.plans_SP is not None:
+        program.plans_SP.zero_()
+        if plans_SP is not None:
+            program.plans_SP[: len(plans_SP)].copy_(plans_SP)

@@ -2,7 +2,10 @@
 
 What is known of the future writes the weights: a small network turns the calendar of each horizon
 bucket into a matrix, and the series' encoding is multiplied by it. All series share these matrices,
-so serving is one matrix product however long the horizon is.
+so serving is one matrix product however long the horizon is. What is planned for a series alone is
+added to its logits: the encoding tells how strongly its demand answers to each kind of plan, and in
+the buckets the plan holds in, that answer times the plan is added. Series without plans are not
+touched.
 
 A quantile is the one below plus a softplus increment, so quantiles never cross. Cumulative demand
 is a sum over the horizon of such rising, non-negative steps, so it rises with the quantile and with
@@ -11,7 +14,8 @@ served: what is next to nothing is forecast as exactly nothing.
 
 Direct forecasts of every horizon from every bucket: MQ-RNN, arXiv:1711.11053 ("forking sequences").
 
-Axes: B = series, O = origins, R = rank (+1 for the bias), C = calendar, H = horizon, Q = quantiles.
+Axes: B = series, O = origins, R = rank (+1 for the bias), C = calendar, H = horizon, Q = quantiles,
+E = what is read of plans, M = series with a plan.
 """
 
 from typing import Final
@@ -58,6 +62,7 @@ class QuantileHeads(nn.Module):
         n_quantiles: int,
         rank: int,
         dropout: float = 0.0,
+        n_plans: int = 0,
     ) -> None:
         super().__init__()
         self.horizon = horizon
@@ -73,6 +78,11 @@ class QuantileHeads(nn.Module):
             self.write.bias.mul_(0.3)
             bias_R2Q = self.write.bias.view(rank + 1, 2, n_quantiles)
             bias_R2Q[-1].fill_(-2.0)  # most steps are next to nothing before anything is learnt
+        self.answer: nn.Linear | None = None
+        if n_plans:
+            self.answer = nn.Linear(rank, n_plans * 2 * n_quantiles)
+            nn.init.zeros_(self.answer.weight)  # plans change nothing before anything is learnt
+            nn.init.zeros_(self.answer.bias)
 
     def code(self, encoded: Tensor, inputs: Tensor) -> Tensor:
         """What of the encoding [..., D] and of the newest inputs [..., I] is used: [..., R]."""
@@ -88,18 +98,35 @@ class QuantileHeads(nn.Module):
         shape = (origins, horizon, self.rank + 1, 2, self.n_quantiles)
         return flat.view(shape).permute(0, 2, 3, 1, 4)
 
+    def answers(self, code_XR: Tensor, plans_XHE: Tensor) -> Tensor:
+        """What plans add to the logits, [..., 2, H, Q]. Raises ValueError where none are read."""
+        if self.answer is None:
+            raise ValueError("these heads read no plans")
+        shape = (*code_XR.shape[:-1], plans_XHE.shape[-1], 2 * self.n_quantiles)
+        answer_XEV = self.answer(code_XR).view(shape)
+        added_XHV: Tensor = plans_XHE @ answer_XEV
+        added_XH2Q = added_XHV.view(*added_XHV.shape[:-1], 2, self.n_quantiles)
+        return added_XH2Q.transpose(-2, -3)
+
     def forward(
-        self, encoded_OBD: Tensor, inputs_OBI: Tensor, horizon_OHC: Tensor
+        self,
+        encoded_OBD: Tensor,
+        inputs_OBI: Tensor,
+        horizon_OHC: Tensor,
+        plans_OBHE: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Quantiles [O, B, H, Q] of units and of cumulative units, in multiples of the scale.
 
-        Not yet cut at zero, so that a forecast of nothing still has a gradient.
+        `plans_OBHE` are the plans of the horizon buckets as they are read, None for none. Not yet
+        cut at zero, so that a forecast of nothing still has a gradient.
         """
         code_OBR = self.code(encoded_OBD, inputs_OBI)
         weights = self.written(horizon_OHC).flatten(2)
         logits_OBX = torch.baddbmm(weights[:, -1:, :], code_OBR, weights[:, :-1, :])
         shape = (*logits_OBX.shape[:2], 2, self.horizon, self.n_quantiles)
         logits = logits_OBX.view(shape)
+        if plans_OBHE is not None:
+            logits = logits + self.answers(code_OBR, plans_OBHE)
         return rising(logits[:, :, 0]), rising_sums(logits[:, :, 1])
 
     def serve(
@@ -111,17 +138,24 @@ class QuantileHeads(nn.Module):
         out: tuple[Tensor, Tensor],
         *,
         work: Workspace,
+        planned: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         """Write units and cumulative units into `out` (each [B, H, Q], contiguous).
 
-        `weights` is `written` of this one origin, [R + 1, 2, H * Q].
+        `weights` is `written` of this one origin, [R + 1, 2, H * Q]; `planned` are the rows [M] of
+        series with a plan and what is read of it, [M, H, E].
         """
         code_BR = self.code(encoded_BD, inputs_BI)
+        added_M2HQ = None
+        if planned is not None:
+            added_M2HQ = self.answers(code_BR[planned[0]], planned[1])
         scale_B11 = scale_B[:, None, None]
         steps_BHQ = work.take("steps", *out[0].shape)
         for part, out_BHQ in enumerate(out):
             flat_BX = out_BHQ.view(out_BHQ.shape[0], -1)
             torch.addmm(weights[-1, part], code_BR, weights[:-1, part], out=flat_BX)
+            if planned is not None and added_M2HQ is not None:
+                out_BHQ.index_add_(0, planned[0], added_M2HQ[:, part])
             torch.ops.aten.softplus.out(out_BHQ, out=steps_BHQ)
             torch.cumsum(steps_BHQ, dim=2, out=out_BHQ)
             if part == 1:

@@ -7,7 +7,7 @@ in time instead. The rise of WQL over the rolling origins is its importance (Bre
 that tell the same share their importance: each alone may look dispensable.
 
 Axes: T = buckets, S = series, I = inputs, C = calendar, O = origins, H = horizon, Q = quantiles,
-D = encoded width.
+D = encoded width, E = what is read of plans.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,17 +20,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.calendar import N_CALENDAR, calendar_features, horizon_calendar
-from model.dataset import History
+from model.dataset import History, plans_of
 from model.errors import HistoryTooShort
 from model.inputs import input_names, new_carried, observe
 from model.metrics import wql
 from model.networks.quantile import QuantileNetwork
 from model.newcomers import scale_of
-from model.scaling import UNITS, started
+from model.plans import plan_features
+from model.scaling import PRICE, UNITS, started
 from model.static import ids_of, tell
 
 #: Name of the row for the calendar as a whole, past and future.
 CALENDAR: Final = "calendar"
+#: Name of the row for the plans of the horizon; those of the past are inputs.
+PLANS: Final = "plans"
 #: Series looked at, those with most demand first, and days read before the first origin.
 _MOST_SERIES: Final = 200
 _WARM_DAYS: Final = 112
@@ -72,6 +75,8 @@ def permutation_importance(
     rng = np.random.default_rng(seed)
     own = read.wql(read.inputs_TSI, 0)
     names = (*input_names(network.config), CALENDAR)
+    if network.config.plans:
+        names = (*names, PLANS)
     found = []
     for number, name in enumerate(names):
         rises = [read.permuted(name, rng) - own for _ in range(repeats)]
@@ -107,21 +112,33 @@ class _Read:
         stats_SK = new_carried(len(chosen), self.config)
         tell(stats_SK, torch.from_numpy(history.told_SX[chosen]), self.config)
         self.ids_S3 = ids_of(stats_SK, self.config)
-        inputs, begun = [], []
+        plans_TSP = plans_of(history, self.config, chosen) if self.config.plans else None
+        inputs, begun, ahead = [], [], []
         self.scale_OS = torch.ones(len(places), len(chosen))
         for t in range(places[-1]):
             start_ms = history.start_ms + t * bucket_ms
-            seen_SI = observe(stats_SK, values_TSF[t], start_ms, self.config, network.prior)
+            held_SP = None if plans_TSP is None else plans_TSP[t]
+            seen_SI = observe(
+                stats_SK, values_TSF[t], start_ms, self.config,
+                prior=network.prior, plans_SP=held_SP,
+            )  # fmt: skip
             if t >= self.first:
                 inputs.append(seen_SI)
                 begun.append(started(stats_SK))
             if t + 1 in places:
                 self.scale_OS[places.index(t + 1)] = scale_of(stats_SK, self.config)
+                if plans_TSP is not None:
+                    horizon_SHP = plans_TSP[t + 1 : t + 1 + horizon].transpose(0, 1)
+                    ahead.append(plan_features(horizon_SHP, stats_SK[:, PRICE, None]))
+        self.plans_OSHE = torch.stack(ahead) if ahead else None
         self.inputs_TSI = torch.stack(inputs)
         self.begun_TS = torch.stack(begun)
 
     def permuted(self, name: str, rng: np.random.Generator) -> float:
         """WQL with one input, or the calendar, taken from elsewhere."""
+        if name == PLANS and self.plans_OSHE is not None:
+            other_S = torch.from_numpy(rng.permutation(self.plans_OSHE.shape[1]))
+            return self.wql(self.inputs_TSI, 0, self.plans_OSHE[:, other_S])
         if name == CALENDAR:
             weeks, days = rng.integers(0, 52), rng.integers(1, 7)  # never the same weekday
             return self.wql(self.inputs_TSI, int(7 * weeks + days))
@@ -136,8 +153,13 @@ class _Read:
             inputs_TSI[:, :, column] = inputs_TSI[:, :, column].roll(shift, dims=0)
         return self.wql(inputs_TSI, 0)
 
-    def wql(self, inputs_TSI: Tensor, calendar_days: int) -> float:
-        """WQL of the forecasts from these inputs, with a calendar that many days ahead."""
+    def wql(
+        self, inputs_TSI: Tensor, calendar_days: int, plans_OSHE: Tensor | None = None
+    ) -> float:
+        """WQL of the forecasts from these inputs, with a calendar that many days ahead.
+
+        The plans ahead are those of the history, or those given.
+        """
         config, ahead_ms = self.config, calendar_days * 86_400_000
         bucket_ms, begin_ms = config.bucket_ms, self.history.start_ms + ahead_ms
         starts = begin_ms + bucket_ms * (self.first + np.arange(len(inputs_TSI), dtype=np.int64))
@@ -153,12 +175,19 @@ class _Read:
             )
         )
         with torch.no_grad():
-            forecast = self._forecast(inputs_TSI, calendar_TC, horizon_OHC)
+            plans = self.plans_OSHE if plans_OSHE is None else plans_OSHE
+            forecast = self._forecast(inputs_TSI, calendar_TC, horizon_OHC, plans)
         quantiles = config.quantiles
         flat_NQ: NDArray[np.float32] = forecast.reshape(-1, len(quantiles)).numpy()
         return wql(self.actual_OSH.reshape(-1).numpy(), flat_NQ, quantiles)
 
-    def _forecast(self, inputs_TSI: Tensor, calendar_TC: Tensor, horizon_OHC: Tensor) -> Tensor:
+    def _forecast(
+        self,
+        inputs_TSI: Tensor,
+        calendar_TC: Tensor,
+        horizon_OHC: Tensor,
+        plans_OSHE: Tensor | None,
+    ) -> Tensor:
         """Units [O, S, H, Q], the network read from its first bucket to the last origin."""
         series = inputs_TSI.shape[1]
         state = self.network.new_state(series, torch.device("cpu"))
@@ -177,6 +206,6 @@ class _Read:
         encoded_OSD = torch.stack([encoded_of[cut] for cut in origins_O.tolist()])
         newest_OSI = inputs_TSI[torch.from_numpy(origins_O) - 1]
         newest_OSI = self.network.told(newest_OSI.transpose(0, 1), self.ids_S3).transpose(0, 1)
-        units_OSHQ, _ = self.network.heads(encoded_OSD, newest_OSI, horizon_OHC)
+        units_OSHQ, _ = self.network.heads(encoded_OSD, newest_OSI, horizon_OHC, plans_OSHE)
         cut_OSHQ: Tensor = units_OSHQ.clamp(min=0.0)
         return cut_OSHQ * self.scale_OS[:, :, None, None]

@@ -21,6 +21,7 @@ from model.contract import FEATURE_NAMES, QuantileForecast
 from model.errors import InvalidValues
 from model.graphs import FixedShapeStepper
 from model.networks.quantile import QuantileNetwork
+from model.plans import Plans
 from model.states import NetworkStates, restored
 from model.stepping import BlockStepper, Stepper
 
@@ -50,16 +51,25 @@ class Forecaster(Protocol):
         """States without any series, with room for `capacity`; they grow by themselves."""
         ...
 
-    def step(self, states: States, values_SF: Floats, bucket_start_ms: int) -> QuantileForecast:
+    def step(
+        self, states: States, values_SF: Floats, bucket_start_ms: int, plans: Plans | None = None
+    ) -> QuantileForecast:
         """Carry `states` over one closed bucket and forecast from its end on.
 
-        Rows beyond `states.size` are new series; missing rows are zeros. Raises InvalidValues for
-        values that are no demand, or a bucket that is not after the last one.
+        `plans` are those of the closed bucket, then of the horizon; None where there are none, and
+        a forecaster may not read them at all. Rows beyond `states.size` are new series; missing
+        rows are zeros. Raises InvalidValues for values that are no demand, or a bucket that is not
+        after the last one.
         """
         ...
 
-    def warm_up(self, states: States, history_TSF: Floats, start_ms: int) -> None:
-        """Carry `states` over stored history, oldest bucket first, without forecasting."""
+    def warm_up(
+        self, states: States, history_TSF: Floats, start_ms: int, plans: Plans | None = None
+    ) -> None:
+        """Carry `states` over stored history, oldest bucket first, without forecasting.
+
+        `plans` are those of the same buckets.
+        """
         ...
 
 
@@ -138,7 +148,9 @@ class NetworkForecaster:
         with torch.inference_mode():
             return restored(snapshot, self.network, self.model_id, self.device)
 
-    def step(self, states: States, values_SF: Floats, bucket_start_ms: int) -> QuantileForecast:
+    def step(
+        self, states: States, values_SF: Floats, bucket_start_ms: int, plans: Plans | None = None
+    ) -> QuantileForecast:
         """Carry `states` over one closed bucket and forecast from its end on."""
         with torch.inference_mode():
             mine = self._advance(states, values_SF, bucket_start_ms)
@@ -149,6 +161,7 @@ class NetworkForecaster:
                 bucket_start_ms,
                 self._calendar(bucket_start_ms, 1)[0],
                 self._calendar(origin_ms, self.horizon),
+                plans=self._read(plans, 1 + self.horizon, mine.size),
             )
             mine.last_ms = bucket_start_ms
             return QuantileForecast(
@@ -160,7 +173,9 @@ class NetworkForecaster:
                 model_id=self.model_id,
             )
 
-    def warm_up(self, states: States, history_TSF: Floats, start_ms: int) -> None:
+    def warm_up(
+        self, states: States, history_TSF: Floats, start_ms: int, plans: Plans | None = None
+    ) -> None:
         """Carry `states` over stored history, oldest bucket first, without forecasting."""
         buckets = history_TSF.shape[0]
         if buckets == 0:
@@ -169,7 +184,9 @@ class NetworkForecaster:
             mine = self._advance(states, history_TSF, start_ms)
             starts = [start_ms + t * self.bucket_ms for t in range(buckets)]
             values_TSF = _all_rows(history_TSF, mine.size)
-            self._stepper.carry(mine, values_TSF, starts, self._calendar(start_ms, buckets))
+            calendar_TC = self._calendar(start_ms, buckets)
+            read = self._read(plans, buckets, mine.size)
+            self._stepper.carry(mine, values_TSF, starts, calendar_TC, plans=read)
             mine.last_ms = starts[-1]
 
     def _advance(self, states: States, values: Floats, start_ms: int) -> NetworkStates:
@@ -184,6 +201,13 @@ class NetworkForecaster:
             self.warm_up(states, nothing, start_ms - silent * self.bucket_ms)
         states.grow(values.shape[-2])
         return states
+
+    def _read(self, plans: Plans | None, buckets: int, size: int) -> Plans | None:
+        """The plans of so many buckets, of series there are; None where none are read."""
+        if plans is None or not self.config.plans or not plans.rows_N.size:
+            return None
+        known = int(np.searchsorted(plans.rows_N, size))
+        return Plans(plans.rows_N[:known], plans.values_TNP[:, :known]).between(0, buckets)
 
     def _calendar(self, start_ms: int, buckets: int) -> Tensor:
         starts = start_ms + self.bucket_ms * np.arange(buckets, dtype=np.int64)

@@ -4,9 +4,10 @@ Every input is a pure function of the carried statistics (already updated by the
 bucket itself, so stepping bucket by bucket and reading the history anew give the same numbers.
 Demand is divided by the carried scale and compressed by log1p; where no click was ever seen the
 click inputs are zero and a flag says so. Of a bucket without stock the network sees at least the
-carried mean as demand, and how much of it there was something to be had.
+carried mean as demand, and how much of it there was something to be had. What was planned for the
+bucket is an input too where the network reads plans.
 
-Axes: S = series, F = stored features, K = carried statistics, I = inputs.
+Axes: S = series, F = stored features, K = carried statistics, I = inputs, P = plan columns.
 """
 
 from functools import lru_cache
@@ -19,6 +20,7 @@ from model import scaling as at
 from model.config import ModelConfig
 from model.errors import InvalidValues
 from model.newcomers import NewcomerPrior, scale_of, young
+from model.plans import N_PLANS, READ_NAMES, plan_features
 from model.static import N_CARRIED, PRIOR
 from model.yearly import RING, carry_year, weeks_ahead, year_inputs
 
@@ -40,10 +42,10 @@ def input_names(config: ModelConfig) -> tuple[str, ...]:
     ('year_level_0', 'year_level_1')
     """
     names = INPUT_NAMES + (_PRIOR_NAMES if config.prior else ())
-    if not config.yearly:
-        return names
-    levels = (f"year_level_{week}" for week in range(weeks_ahead(config)))
-    return (*names, "year_known", "year_growth", *levels)
+    if config.yearly:
+        levels = (f"year_level_{week}" for week in range(weeks_ahead(config)))
+        names = (*names, "year_known", "year_growth", *levels)
+    return (*names, *READ_NAMES) if config.plans else names
 
 
 @lru_cache(maxsize=64)
@@ -78,9 +80,15 @@ def _log_ratio(a: Tensor, b: Tensor, floor: float) -> Tensor:
 
 
 def series_inputs(
-    stats_SK: Tensor, values_SF: Tensor, origin_ms: int | Tensor, config: ModelConfig
+    stats_SK: Tensor,
+    values_SF: Tensor,
+    origin_ms: int | Tensor,
+    config: ModelConfig,
+    plans_SP: Tensor | None = None,
 ) -> Tensor:
     """Inputs [S, I] of one closed bucket that ends at `origin_ms`; `stats_SK` already holds it.
+
+    `plans_SP` are the plans that held in it, None for none; a network without plans reads none.
 
     >>> config = ModelConfig(horizon=2, bucket_ms=3_600_000, yearly=False)
     >>> tuple(series_inputs(new_carried(3, config), torch.zeros(3, 11), 0, config).shape)
@@ -143,9 +151,17 @@ def series_inputs(
         inputs_SI = torch.stack(columns, dim=1)
     if config.yearly:
         inputs_SI = torch.cat((inputs_SI, year_inputs(stats_SK, origin_ms, config)), dim=1)
+    if config.plans:
+        inputs_SI = torch.cat((inputs_SI, _plans_read(stats_SK, plans_SP)), dim=1)
     if config.inputs_off:
         inputs_SI[:, places_of(config.inputs_off, config)] = 0.0
     return inputs_SI
+
+
+def _plans_read(stats_SK: Tensor, plans_SP: Tensor | None) -> Tensor:
+    if plans_SP is None:
+        plans_SP = stats_SK.new_zeros(stats_SK.shape[0], N_PLANS)
+    return plan_features(plans_SP, stats_SK[:, at.PRICE])
 
 
 def carry_statistics(stats_SK: Tensor, values_SF: Tensor, config: ModelConfig) -> None:
@@ -164,11 +180,13 @@ def observe(
     values_SF: Tensor,
     start_ms: int,
     config: ModelConfig,
+    *,
     prior: NewcomerPrior | None = None,
+    plans_SP: Tensor | None = None,
 ) -> Tensor:
     """Carry the statistics over the bucket at `start_ms`, in place; its inputs [S, I].
 
-    `prior` is the network's, where it has one.
+    `prior` is the network's, where it has one; `plans_SP` are the plans that held in the bucket.
     """
     carry_statistics(stats_SK, values_SF, config)
     if config.yearly:
@@ -176,4 +194,4 @@ def observe(
         carry_year(stats_SK, demand_S, start_ms, bucket_ms=config.bucket_ms)
     if prior is not None:
         prior.write(stats_SK)
-    return series_inputs(stats_SK, values_SF, start_ms + config.bucket_ms, config)
+    return series_inputs(stats_SK, values_SF, start_ms + config.bucket_ms, config, plans_SP)

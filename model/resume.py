@@ -36,6 +36,9 @@ def fingerprint(history: History, config: TrainConfig) -> str:
         digest.update(np.ascontiguousarray(history.static_SX).data)
     for first in range(0, history.buckets, 512):
         digest.update(np.ascontiguousarray(history.values_TSF[first : first + 512]).data)
+    if history.plans is not None:
+        digest.update(history.plans.rows_N.tobytes())
+        digest.update(np.ascontiguousarray(history.plans.values_TNP).data)
     return digest.hexdigest()[:16]
 
 

@@ -20,6 +20,7 @@ from model.config import DAY_MS, DECILES
 from model.contract import FEATURE_NAMES, QuantileForecast
 from model.errors import InvalidValues
 from model.incremental import States, missing_buckets, require_demand
+from model.plans import Plans
 
 Floats = NDArray[np.float32]
 
@@ -94,8 +95,10 @@ class SmoothingForecaster:
             max(capacity, 1), day=self.day, week=self.week, start_Q=self._start_Q
         )
 
-    def step(self, states: States, values_SF: Floats, bucket_start_ms: int) -> QuantileForecast:
-        """Carry `states` over one closed bucket and forecast from its end on."""
+    def step(
+        self, states: States, values_SF: Floats, bucket_start_ms: int, plans: Plans | None = None
+    ) -> QuantileForecast:
+        """Carry `states` over one closed bucket and forecast from its end on, plans unread."""
         mine = self._advance(states, values_SF, bucket_start_ms)
         self._carry(mine, values_SF, bucket_start_ms)
         origin_ms = bucket_start_ms + self.bucket_ms
@@ -124,7 +127,9 @@ class SmoothingForecaster:
             model_id=self.model_id,
         )
 
-    def warm_up(self, states: States, history_TSF: Floats, start_ms: int) -> None:
+    def warm_up(
+        self, states: States, history_TSF: Floats, start_ms: int, plans: Plans | None = None
+    ) -> None:
         """Carry `states` over stored history, oldest bucket first, without forecasting."""
         if history_TSF.shape[0] == 0:
             return

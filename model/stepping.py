@@ -6,7 +6,7 @@ whose cost lies in calling them; the network runs over it in blocks that stay in
 `model/graphs.py` is the same for a GPU.
 
 Axes: S = series, B = series of a block, T = buckets, F = features, C = calendar, H = horizon,
-Q = quantiles.
+Q = quantiles, N = series with a plan, P = plan columns, E = what is read of plans.
 """
 
 from collections.abc import Callable
@@ -23,6 +23,7 @@ from torch import Tensor
 from model.inputs import observe
 from model.networks.quantile import QuantileNetwork
 from model.newcomers import scale_of
+from model.plans import Plans, ahead, held, planned_rows
 from model.scaling import started
 from model.states import NetworkStates
 from model.static import ids_of
@@ -39,18 +40,20 @@ BLOCK: Final = 1_024
 class Stepper(Protocol):
     """Carries states over closed buckets, in inference mode; bucket t starts at ``start_ms_T[t]``.
 
-    Values have a row for each of the states' series.
+    Values have a row for each of the states' series. Plans are None, or cover the buckets carried
+    over and, behind them, those forecast.
     """
 
     def carry(
-        self, states: NetworkStates, values_TSF: Floats, start_ms_T: list[int], calendar_TC: Tensor
-    ) -> None:
+        self, states: NetworkStates, values_TSF: Floats, start_ms_T: list[int],
+        calendar_TC: Tensor, *, plans: Plans | None = None,
+    ) -> None:  # fmt: skip
         """Carry over T buckets without forecasting."""
         ...
 
     def forecast(
         self, states: NetworkStates, values_SF: Floats, start_ms: int, calendar_C: Tensor,
-        horizon_HC: Tensor,
+        horizon_HC: Tensor, *, plans: Plans | None = None,
     ) -> tuple[Floats, Floats]:  # fmt: skip
         """Carry over one bucket; units and cumulative units [S, H, Q] from its end on."""
         ...
@@ -85,21 +88,23 @@ class BlockStepper:
         self._on_thread()
 
     def carry(
-        self, states: NetworkStates, values_TSF: Floats, start_ms_T: list[int], calendar_TC: Tensor
-    ) -> None:
+        self, states: NetworkStates, values_TSF: Floats, start_ms_T: list[int],
+        calendar_TC: Tensor, *, plans: Plans | None = None,
+    ) -> None:  # fmt: skip
         """Carry over T buckets without forecasting."""
 
         def carry(chunk: slice) -> None:
-            for values_SF, start_ms, calendar_C in zip(
-                values_TSF[:, chunk], start_ms_T, calendar_TC, strict=True
+            for t, (values_SF, start_ms, calendar_C) in enumerate(
+                zip(values_TSF[:, chunk], start_ms_T, calendar_TC, strict=True)
             ):
-                self._step(states, values_SF, start_ms, calendar_C, chunk=chunk)
+                plans_SP = held(plans, t, chunk)
+                self._step(states, values_SF, start_ms, calendar_C, chunk=chunk, plans_SP=plans_SP)
 
         self._share_out(states.size, carry)
 
     def forecast(
         self, states: NetworkStates, values_SF: Floats, start_ms: int, calendar_C: Tensor,
-        horizon_HC: Tensor,
+        horizon_HC: Tensor, *, plans: Plans | None = None,
     ) -> tuple[Floats, Floats]:  # fmt: skip
         """Carry over one bucket; units and cumulative units [S, H, Q] from its end on."""
         config = self._network.config
@@ -108,10 +113,15 @@ class BlockStepper:
         units_SHQ, sums_SHQ = np.empty(shape, np.float32), np.empty(shape, np.float32)
         # in the pool too: a kernel spread over threads here would spin against the chunks
         weights = self._pool.submit(head_weights, self._network, horizon_HC).result()
-        served = _Served(weights, torch.from_numpy(units_SHQ), torch.from_numpy(sums_SHQ))
+        served = _Served(
+            weights, torch.from_numpy(units_SHQ), torch.from_numpy(sums_SHQ), ahead(plans)
+        )
 
         def forecast(chunk: slice) -> None:
-            self._step(states, values_SF[chunk], start_ms, calendar_C, chunk=chunk, served=served)
+            self._step(
+                states, values_SF[chunk], start_ms, calendar_C,
+                chunk=chunk, plans_SP=held(plans, 0, chunk), served=served,
+            )  # fmt: skip
 
         self._share_out(states.size, forecast)
         return units_SHQ, sums_SHQ
@@ -135,6 +145,7 @@ class BlockStepper:
         calendar_C: Tensor,
         *,
         chunk: slice,
+        plans_SP: Tensor | None,
         served: "_Served | None" = None,
     ) -> None:
         """One bucket of one chunk; with `served`, forecasts from its end on as well."""
@@ -142,7 +153,9 @@ class BlockStepper:
         stats_SK = states.stats_SK[chunk]
         values = torch.from_numpy(np.ascontiguousarray(values_SF, np.float32))
         config = network.config
-        inputs_SI = observe(stats_SK, values, start_ms, config, network.prior)
+        inputs_SI = observe(
+            stats_SK, values, start_ms, config, prior=network.prior, plans_SP=plans_SP
+        )
         inputs_SI = network.told(inputs_SI, ids_of(stats_SK, config))
         scale_S = scale_of(stats_SK, config)
         waiting_S = ~started(stats_SK)
@@ -158,9 +171,11 @@ class BlockStepper:
                     part[waiting_S[rows]] = 0
             if served is not None:
                 out = served.units_SHQ[at], served.sums_SHQ[at]
+                planned = planned_rows(served.plans, stats_SK[rows], at)
                 network.heads.serve(
-                    encoded_BD, inputs_BI, served.weights, scale_S[rows], out, work=work
-                )
+                    encoded_BD, inputs_BI, served.weights, scale_S[rows], out,
+                    work=work, planned=planned,
+                )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +185,7 @@ class _Served:
     weights: Tensor
     units_SHQ: Tensor
     sums_SHQ: Tensor
+    plans: Plans | None
 
 
 def even_chunks(size: int, *, largest: int, threads: int) -> list[slice]:

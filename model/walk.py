@@ -16,6 +16,7 @@ from model.losses import forecast_loss
 from model.networks.base import State
 from model.networks.quantile import QuantileNetwork
 from model.parallel import Ranks
+from model.plans import plan_features
 from model.static import CATEGORY, N_STATIC, PRIOR
 
 
@@ -158,8 +159,12 @@ def loss_at(
     encoded_OBD = by_origin(encoded_NLD[:, positions.to(device)])
     ids_N3 = None if chunk.ids_N3 is None else chunk.ids_N3.to(device)
     inputs_OBI = by_origin(network.told(chunk.inputs_NLI[:, positions].to(device), ids_N3))
-    units, sums = network.heads(encoded_OBD, inputs_OBI, horizon_OHC)
     reach_PH = positions[:, None] + torch.arange(horizon)
+    plans = None
+    if chunk.plans_NXP is not None:
+        price = chunk.price_NL[:, positions, None]
+        plans = by_origin(plan_features(chunk.plans_NXP[:, reach_PH], price)).to(device)
+    units, sums = network.heads(encoded_OBD, inputs_OBI, horizon_OHC, plans)
     scale = by_origin(chunk.scale_NL[:, positions]).to(device)
     target = by_origin(chunk.ahead_NX[:, reach_PH]).to(device) / scale.unsqueeze(-1)
     known = by_origin(chunk.known_NX[:, reach_PH]).to(device)

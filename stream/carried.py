@@ -16,8 +16,10 @@ import structlog
 from numpy.typing import NDArray
 
 from model.contract import QuantileForecast
-from model.incremental import Forecaster
+from model.incremental import Forecaster, NetworkForecaster
+from model.plans import Plans
 from model.states import NetworkStates
+from stream.plan_vectors import PlanReader, no_plans
 from stream.snapshots import Snapshots
 from stream.state.history import StoredHistory
 from stream.state.keys import Tag
@@ -36,12 +38,16 @@ KEEP_EVERY: Final = 24
 
 @dataclass(slots=True)
 class Carried:
-    """States of one partition, valid through (exclusive) `through_ms`."""
+    """States of one partition, valid through (exclusive) `through_ms`.
+
+    `plans` are those of the bucket to be stepped over next, and of the horizon behind it.
+    """
 
     states: Any
     through_ms: int
     #: Through when they were when they were last kept; None = never.
     kept_ms: int | None = None
+    plans: Plans | None = None
 
 
 @dataclass(slots=True)
@@ -57,6 +63,11 @@ class ServedModel:
         """Id of the model."""
         return self.forecaster.model_id
 
+    @property
+    def reads_plans(self) -> bool:
+        """Whether the forecaster makes any use of plans."""
+        return isinstance(self.forecaster, NetworkForecaster) and self.forecaster.config.plans
+
     def approach(
         self,
         tag: Tag,
@@ -65,14 +76,15 @@ class ServedModel:
         *,
         static: StaticReader | None = None,
         snapshots: Snapshots | None = None,
+        plans: PlanReader = no_plans,
         between: Callable[[], None] = lambda: None,
     ) -> Floats | None:
         """Carry a partition's states over all but the last closed bucket, and return that [S, F].
 
         States it has none of are loaded or made. None when no bucket is new to them, or there is no
-        series. `static` says what is known of the series, where the model makes something of it.
-        `between` is called before each portion; what is carried before reading breaks off stays
-        carried.
+        series. `static` says what is known of the series, where the model makes something of it,
+        `plans` what was planned, and is. `between` is called before each portion; what is carried
+        before reading breaks off stays carried.
         """
         width = self.forecaster.bucket_ms
         carried = self.carried.get(tag) or self._begin(tag, through_ms, snapshots)
@@ -92,9 +104,19 @@ class ServedModel:
                 carried.states.tell(static(tag, portion.series))
                 static = None  # the same for all portions
             known_TSF = portion.values_TSF[:-1] if portion.whole else portion.values_TSF
-            self.forecaster.warm_up(carried.states, known_TSF, portion.start_ms)
+            known = None
+            if self.reads_plans:
+                buckets = len(portion.values_TSF) + self.forecaster.horizon
+                known = plans(tag, portion.series, portion.start_ms, buckets)
+            self.forecaster.warm_up(carried.states, known_TSF, portion.start_ms, known)
             carried.through_ms += len(known_TSF) * width
             if portion.whole:
+                last = len(known_TSF)
+                carried.plans = (
+                    None
+                    if known is None
+                    else known.between(last, last + 1 + self.forecaster.horizon)
+                )
                 last_SF: Floats = portion.values_TSF[-1]
                 return last_SF
         return None
@@ -102,7 +124,7 @@ class ServedModel:
     def step(self, tag: Tag, last_SF: Floats) -> QuantileForecast:
         """Step a partition over the bucket that `approach` returned, and forecast."""
         carried = self.carried[tag]
-        forecast = self.forecaster.step(carried.states, last_SF, carried.through_ms)
+        forecast = self.forecaster.step(carried.states, last_SF, carried.through_ms, carried.plans)
         carried.through_ms = forecast.origin_ms
         return forecast
 

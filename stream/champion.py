@@ -210,20 +210,21 @@ class ChampionWatch:
         snapshots = serving.snapshots
         for _ in range(_CATCH_UPS):
             last_SF = model.approach(
-                tag,
-                None,
-                serving.history,
-                static=serving.static,
-                snapshots=snapshots,
-                between=between,
-            )
+                tag, None, serving.history,
+                static=serving.static, snapshots=snapshots, plans=serving.plans, between=between,
+            )  # fmt: skip
             if last_SF is None and tag in candidate.forecasts:
                 return
             if last_SF is None:
                 # nothing has closed since the states of before: they cannot forecast once more
                 model.carried.pop(tag, None)
                 last_SF = model.approach(
-                    tag, None, serving.history, static=serving.static, between=between
+                    tag,
+                    None,
+                    serving.history,
+                    static=serving.static,
+                    plans=serving.plans,
+                    between=between,
                 )
             if last_SF is None:
                 return

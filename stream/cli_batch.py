@@ -22,6 +22,10 @@ Bucket = Annotated[
 Horizon = Annotated[int, typer.Option(min=1, max=366, help="Buckets ahead.")]
 Seconds = Annotated[float | None, typer.Option(min=1, help="Stop training after so long.")]
 Seed = Annotated[int, typer.Option(help="The same seed trains the same network.")]
+Plans = Annotated[
+    Path | None,
+    typer.Option(help="Promotions, prices, closures, events: a JSON line each, as on the topic."),
+]
 Plot = Annotated[Path | None, typer.Option(help="Draw it into this PNG.")]
 
 
@@ -44,6 +48,7 @@ def train(
     promote: Annotated[
         bool, typer.Option("--promote", help="Let it serve, whatever serves now.")
     ] = False,
+    plans: Plans = None,
     max_seconds: Seconds = None,
     seed: Seed = 7,
     resume: Annotated[
@@ -63,6 +68,7 @@ def train(
     """
     from model.parallel import joined
     from stream.cli_archive import train_on_archive
+    from stream.errors import UsageError
     from stream.jobs.archive_files import is_archive
     from stream.jobs.batch import run_train
     from stream.jobs.offline import Keep, device_name
@@ -77,6 +83,8 @@ def train(
     keep = Keep(settings.data_dir / "training", resume)
     with joined(device_name(settings.model)) as ranks:
         if is_archive(history):
+            if plans is not None:
+                raise UsageError("--plans needs a file of sales or order lines, not an archive")
             outcome = train_on_archive(
                 settings, history,
                 until=until, promote=promote, max_seconds=max_seconds, seed=seed, keep=keep,
@@ -85,6 +93,7 @@ def train(
             outcome = train_on_events(
                 settings, history, clicks, catalog,
                 until=until, promote=promote, max_seconds=max_seconds, seed=seed, keep=keep,
+                plans=plans,
             )  # fmt: skip
         else:
             outcome = run_train(
@@ -93,6 +102,7 @@ def train(
                 Registry(settings.registry_path),
                 bucket_ms=_bucket_ms(bucket),
                 promote=promote,
+                plans=plans,
                 max_seconds=max_seconds,
                 seed=seed,
                 keep=keep,
@@ -130,6 +140,7 @@ def backtest(
             help="What each input is worth: importance.csv and .png beside --out, or here.",
         ),
     ] = False,
+    plans: Plans = None,
     max_seconds: Seconds = None,
     seed: Seed = 7,
 ) -> None:
@@ -150,6 +161,7 @@ def backtest(
         out=out,
         plot=plot,
         importance=_beside(out, "importance.csv") if importance else None,
+        plans=plans,
         max_seconds=max_seconds,
         seed=seed,
     )
@@ -163,6 +175,7 @@ def forecast(
     bucket: Bucket = None,
     out: Annotated[Path | None, typer.Option(help="The forecast, as CSV or Parquet.")] = None,
     plot: Plot = None,
+    plans: Plans = None,
     max_seconds: Seconds = None,
     seed: Seed = 7,
 ) -> None:
@@ -183,6 +196,7 @@ def forecast(
         out=out,
         plot=plot,
         registry=Registry(settings.registry_path),
+        plans=plans,
         max_seconds=max_seconds,
         seed=seed,
     )

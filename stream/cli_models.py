@@ -117,6 +117,7 @@ def train_on_events(
     max_seconds: float | None = None,
     seed: int = 7,
     keep: "Keep | None" = None,
+    plans: Path | None = None,
 ) -> "TrainingOutcome":
     """Train a model for the workers: their buckets, horizon and features, roll-ups too.
 
@@ -124,6 +125,7 @@ def train_on_events(
     """
     from stream.jobs.history import build_history
     from stream.jobs.offline import DEMO_SECONDS, train_from_history
+    from stream.jobs.planned import with_plans
     from stream.jobs.source import open_source, time_ms
     from stream.registry import Registry
 
@@ -134,10 +136,16 @@ def train_on_events(
         source.orders, source.clicks, source.catalog, bucket_ms=bucket_ms, end_ms=end_ms
     )
     start_ms = max(sparse.start_ms, sparse.end_ms - TRAINING_SPAN_MS)
-    history = sparse.for_training(TRAINING_SERIES, start_ms=start_ms)
+    history = with_plans(
+        sparse.for_training(TRAINING_SERIES, start_ms=start_ms),
+        plans,
+        horizon=settings.model.horizon,
+        categories=sparse.categories,
+    )
+    model = settings.model
     return train_from_history(
         history,
-        settings.model,
+        model if plans is None else model.model_copy(update={"plans": True}),
         Registry(settings.registry_path),
         promote=promote,
         max_seconds=DEMO_SECONDS if progress_lines else max_seconds,

@@ -55,6 +55,19 @@ class Reading(msgspec.Struct, gc=False):
     location: str | None = None
 
 
+class PlanRecord(msgspec.Struct, gc=False):
+    """What is planned for a SKU, a category or everything, at one location or all."""
+
+    plan_id: str
+    kind: str
+    start: int | str
+    end: int | str
+    sku: str | None = None
+    category: str | None = None
+    location: str | None = None
+    value: float | None = None
+
+
 class Heartbeat(msgspec.Struct, gc=False):
     """A promise: up to `offsets` all is older than `event_time_ms`, and nothing older follows."""
 

@@ -20,6 +20,7 @@ from stream.eventtime import DedupWindow, Watermark
 from stream.features.accumulator import OpenBucket
 from stream.features.definitions import N_SUMS, closed_block
 from stream.inventory import ReadingColumns
+from stream.plans import PlanTable
 from stream.privacy import Pseudonyms
 from stream.series import Series
 from stream.settings import WindowSettings
@@ -70,6 +71,7 @@ class Partition:
         self.watermarks = {name: Watermark(window.allowed_lateness) for name in INPUTS}
         self.dedup = {name: DedupWindow(window.dedup) for name in DEDUPED}
         self.stock = Stock(window.bucket)
+        self.plans = PlanTable()
         self.open: dict[int, OpenBucket] = {}
         self.positions: dict[str, int] = {}
         self.heartbeat_ms: int | None = None
@@ -297,6 +299,8 @@ class Partition:
         self.stock.plan(plan)
         closed, self.closed_unsaved = self.closed_unsaved, []
         self._plan_closed(plan, closed)
+        if self.plans.changed:
+            plan.puts["plans",] = self.plans.stored()
         for topic, window in self.dedup.items():
             newest = self.watermarks[topic].newest_ms
             if newest is not None:
@@ -312,6 +316,7 @@ class Partition:
     def _plan_closed(self, plan: WritePlan, buckets: list[Closed]) -> None:
         if not buckets or self.first_bucket_ms is None or self.closed_through_ms is None:
             return
+        self.plans.drop_before(self.first_bucket_ms)
         for start in self.expired(self.first_bucket_ms):
             plan.deletes += [*closed_paths(start, len(self.series)), ("partial", start)]
         for closed in buckets:
@@ -343,6 +348,8 @@ class Partition:
         meta["open"] = json.dumps(sorted(self.open))
         if self.stock.known:
             meta["readings"] = json.dumps(self.stock.open_starts)
+        if self.plans.digest:
+            meta["plans"] = self.plans.digest
         for name in ("first_bucket_ms", "closed_through_ms", "emitted_through_ms", "heartbeat_ms"):
             value = getattr(self, name)
             if value is not None:

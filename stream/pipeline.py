@@ -28,13 +28,14 @@ from stream.inventory import ReadingDecoder
 from stream.output import Output
 from stream.ownership import Count, Lag, Owned, Pending
 from stream.partition import INPUTS, Judged, Partition
+from stream.plans import PlanDecoder
 from stream.privacy import Pseudonyms
 from stream.settings import Settings
 from stream.sinks.kafka import KafkaSink
 from stream.sinks.records import dead_letter
 from stream.state.port import StateStore
 from stream.telemetry import EVENTS
-from stream.topics import CATALOG, CLICKS, DEAD_LETTER, HEARTBEATS, INVENTORY, ORDERS
+from stream.topics import CATALOG, CLICKS, DEAD_LETTER, HEARTBEATS, INVENTORY, ORDERS, PLANS
 
 log = structlog.get_logger(__name__)
 
@@ -85,6 +86,7 @@ class Pipeline(Assignment):
         self._orders = OrderDecoder(**limits)
         self._clicks = ClickDecoder(**limits)
         self._readings = ReadingDecoder(**limits)
+        self._plans = PlanDecoder(**limits)
         self.events_in = 0
 
     # -- batches ---------------------------------------------------------------------------------
@@ -135,6 +137,20 @@ class Pipeline(Assignment):
             if entry.category:
                 owned.partition.categorise(entry.sku, entry.category)
         owned.partition.moved_to(CATALOG.name, fresh.next_offset)
+
+    async def on_plans(self, batch: RecordBatch) -> None:
+        """Take plans into the partition's table; every worker reads them from the store."""
+        await self._format.prepare(batch)
+        await self._ready()
+        mine = self._mine(batch)
+        if mine is None:
+            return
+        owned, fresh = mine
+        announced = self._plans.read(fresh)
+        for plan_id, plan in announced.taken:
+            owned.partition.plans.take(plan_id, plan)
+        self._refuse(owned, fresh, announced.refused)
+        owned.partition.moved_to(PLANS.name, fresh.next_offset)
 
     async def on_heartbeats(self, batch: RecordBatch) -> None:
         """Note promises about event time; they take effect when their offsets have been read."""
@@ -379,5 +395,6 @@ CONSUMERS: dict[str, Consumer] = {
     CLICKS.name: Pipeline.on_clicks,
     INVENTORY.name: Pipeline.on_inventory,
     CATALOG.name: Pipeline.on_catalog,
+    PLANS.name: Pipeline.on_plans,
     HEARTBEATS.name: Pipeline.on_heartbeats,
 }

@@ -19,6 +19,7 @@ import structlog
 from model.contract import QuantileForecast
 from model.incremental import Forecaster
 from stream.carried import HistoryReader, ServedModel
+from stream.plan_vectors import PlanReader, no_plans
 from stream.snapshots import Snapshots
 from stream.state.keys import Tag
 from stream.static import StaticReader
@@ -56,6 +57,7 @@ class Serving:
         *,
         static: StaticReader | None = None,
         snapshots: Snapshots | None = None,
+        plans: PlanReader = no_plans,
         max_step_ms: int | None = None,
         max_age_ms: int | None = None,
         clock_s: Callable[[], float] = time.monotonic,
@@ -63,6 +65,7 @@ class Serving:
         self.history = history
         self.static = static
         self.snapshots = snapshots
+        self.plans = plans
         self._fallback = fallback
         self._max_step_ms = max_step_ms
         self._max_age_ms = max_age_ms
@@ -187,7 +190,12 @@ class Serving:
     def _step(self, tag: Tag, through_ms: int) -> QuantileForecast | None:
         model = self._active
         last_SF = model.approach(
-            tag, through_ms, self.history, static=self.static, snapshots=self.snapshots
+            tag,
+            through_ms,
+            self.history,
+            static=self.static,
+            snapshots=self.snapshots,
+            plans=self.plans,
         )
         if last_SF is None:
             return None

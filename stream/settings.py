@@ -146,7 +146,8 @@ class ModelSettings(Section):
     ago, or that takes more than `max_step` for a step of a partition.
     `inputs_off` names inputs of the network that are held at zero. `static` is the width of what
     the network learns of each category and location (8 is plenty); with it a series without history
-    begins at what its category, price and first clicks promise. 0 = told nothing.
+    begins at what its category, price and first clicks promise. 0 = told nothing. With `plans` new
+    networks read what the topic `plans` says of past and future.
     """
 
     horizon: int = Field(24, ge=1, le=366)
@@ -154,6 +155,7 @@ class ModelSettings(Section):
     architecture: Literal["lstm", "gru", "transformer"] = "lstm"
     inputs_off: tuple[str, ...] = ()
     static: int = Field(0, ge=0, le=64)
+    plans: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     registry: str | None = None
     max_age: DurationMs = 365 * 86_400_000

@@ -19,6 +19,7 @@ from faust.types import TP
 from mode import Service
 
 from model.contract import FEATURE_NAMES, FeatureSpec, QuantileForecast
+from model.plans import Plans
 from model.smoothing import SmoothingForecaster
 from stream.accuracy import Accuracy, Scored
 from stream.accuracy_reads import StoreReads
@@ -42,6 +43,7 @@ from stream.state.connect import pseudonyms, redis_options
 from stream.state.forecasts import read_forecast
 from stream.state.history import StoredHistory, read_history
 from stream.state.keys import ROLLUPS, Tag
+from stream.state.plans import StoredPlans
 from stream.state.redis import RedisStore, store_answers
 from stream.static import static_reader
 from stream.stats import Stats
@@ -87,11 +89,15 @@ class WorkerService(Service):
             quantiles=settings.model.quantiles,
         )
         self._snapshots = Snapshots(self._blocking, settings.states_path)
+        self._stored_plans = StoredPlans(
+            self._blocking, settings.kafka.partitions, bucket_ms=bucket_ms
+        )
         self._serving = Serving(
             fallback,
             self._history,
             static=static_reader(self._blocking),
             snapshots=self._snapshots,
+            plans=self._plans,
             max_step_ms=settings.model.max_step,
             max_age_ms=settings.model.max_age,
         )
@@ -260,6 +266,10 @@ class WorkerService(Service):
             yield from read_history(
                 self._blocking, tag, bucket_ms=bucket_ms, from_ms=from_ms, to_ms=to_ms
             )
+
+    def _plans(self, tag: Tag, series: Sequence[str], start_ms: int, buckets: int) -> Plans | None:
+        with store_answers():
+            return self._stored_plans(tag, series, start_ms, buckets)
 
     def _served(self, tag: Tag) -> QuantileForecast | None:
         with store_answers():

@@ -22,6 +22,11 @@ class Network(Protocol):
 
     width: int
 
+    @property
+    def reading(self) -> Tensor:
+        """The weights [X, I + C] that the inputs and the calendar are read with."""
+        ...
+
     def new_state(self, batch: int, device: torch.device) -> State:
         """State of series that nothing was read of: zeros, first axis B."""
         ...

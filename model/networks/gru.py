@@ -24,6 +24,11 @@ class GruNetwork(nn.Module):
         self.gru = nn.GRU(n_inputs + n_calendar, hidden, layers, batch_first=True)
         self._packed: list[_Packed] | None = None
 
+    @property
+    def reading(self) -> Tensor:
+        """The weights that the inputs and the calendar are read with."""
+        return self.gru.get_parameter("weight_ih_l0")
+
     def new_state(self, batch: int, device: torch.device) -> State:
         """Zeros: h of each layer."""
         return tuple(torch.zeros(batch, self.width, device=device) for _ in range(self.layers))

@@ -27,6 +27,11 @@ class LstmNetwork(nn.Module):
                 getattr(self.lstm, f"bias_ih_l{layer}")[hidden : 2 * hidden].fill_(1.0)
         self._packed: list[tuple[Tensor, Tensor, Tensor]] | None = None
 
+    @property
+    def reading(self) -> Tensor:
+        """The weights that the inputs and the calendar are read with."""
+        return self.lstm.get_parameter("weight_ih_l0")
+
     def new_state(self, batch: int, device: torch.device) -> State:
         """Zeros: (h, c) of each layer."""
         return tuple(torch.zeros(batch, self.width, device=device) for _ in range(2 * self.layers))

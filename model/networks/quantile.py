@@ -6,12 +6,13 @@ from torch import Tensor, nn
 from model.calendar import N_CALENDAR
 from model.config import ModelConfig
 from model.heads import QuantileHeads
-from model.inputs import input_names
+from model.inputs import input_names, places_of
 from model.networks.base import Network, State
 from model.networks.gru import GruNetwork
 from model.networks.lstm import LstmNetwork
 from model.networks.transformer import TransformerNetwork
 from model.newcomers import NewcomerPrior
+from model.plans import READ_NAMES
 from model.static import StaticEmbedding
 
 
@@ -51,9 +52,12 @@ class QuantileNetwork(nn.Module):
             n_quantiles=len(config.quantiles),
             rank=config.rank,
             dropout=config.dropout,
+            n_plans=len(READ_NAMES) if config.plans else 0,
         )
         self.embedding = StaticEmbedding(config.static) if config.static else None
         self.prior = NewcomerPrior(config) if config.prior else None
+        if config.plans:
+            self._silence_plans()
 
     def told(self, inputs: Tensor, ids_N3: Tensor | None) -> Tensor:
         """Inputs [N, I] or [N, L, I] with the embedding of the series' ids behind them."""
@@ -63,6 +67,13 @@ class QuantileNetwork(nn.Module):
         if inputs.dim() == 3:
             embedded = embedded[:, None].expand(-1, inputs.shape[1], -1)
         return torch.cat((inputs, embedded), dim=-1)
+
+    def _silence_plans(self) -> None:
+        """Read plans with zeros at first, so that a kind the data never show changes nothing."""
+        columns = torch.tensor(places_of(READ_NAMES, self.config))
+        with torch.no_grad():
+            self.encoder.reading[:, columns] = 0.0
+            self.heads.project.weight[:, self.encoder.width + columns] = 0.0
 
     def new_state(self, batch: int, device: torch.device) -> State:
         """State of series that nothing was read of."""

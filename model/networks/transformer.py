@@ -55,6 +55,11 @@ class TransformerNetwork(nn.Module):
         self.slopes_A: Tensor
         self.register_buffer("slopes_A", slopes, persistent=False)
 
+    @property
+    def reading(self) -> Tensor:
+        """The weights that the inputs and the calendar are read with."""
+        return self.embed.weight
+
     def new_state(self, batch: int, device: torch.device) -> State:
         """Nothing read, empty caches."""
         caches = [

@@ -19,7 +19,7 @@ from model.backtest import Backtest, backtest, last_origins
 from model.baselines import SeasonalNaiveForecaster
 from model.config import ModelConfig, TrainConfig
 from model.contract import QuantileForecast
-from model.dataset import History
+from model.dataset import History, plans_between
 from model.errors import HistoryTooShort, ModelError
 from model.importance import Importances, permutation_importance
 from model.incremental import Forecaster, NetworkForecaster
@@ -38,6 +38,7 @@ from stream.jobs.batch_output import (
     write_table,
 )
 from stream.jobs.offline import Keep, TrainingOutcome, device_name, publish, train_with_bar
+from stream.jobs.planned import with_plans
 from stream.jobs.plots import plot_importances
 from stream.jobs.sales import CleaningReport, for_learning, load_sales
 from stream.registry import Registry
@@ -70,6 +71,7 @@ def batch_config(
         inputs_off=settings.inputs_off,
         static=settings.static,
         prior=settings.static > 0,
+        plans=history.plans is not None,
         hidden=32 if few else 64,
         layers=1 if few else 2,
         rank=16 if few else 48,
@@ -90,22 +92,25 @@ def run_train(
     max_seconds: float | None = None,
     seed: int = 7,
     promote: bool = False,
+    plans: Path | None = None,
     console: Console | None = None,
     keep: Keep | None = None,
 ) -> TrainingOutcome:
     """Train on a sales or order file and put the model into the registry.
 
-    With `keep` it can go on after it was killed. Raises UsageError for a file that cannot be used
-    or is too short.
+    `plans` is a file of plans, as `stream/jobs/planned.py` reads it. With `keep` it can go on after
+    it was killed. Raises UsageError for a file that cannot be used or is too short.
     """
     console = console or Console(stderr=True, quiet=not Ranks.current().first)
     history, report = load_sales(history_file, bucket_ms=bucket_ms)
+    horizon = horizon or settings.horizon
+    history = with_plans(history, plans, horizon=horizon)
     learnt, report = for_learning(history, report)
     _print_report(console, report)
     config = batch_config(
         history,
         settings,
-        horizon=horizon or settings.horizon,
+        horizon=horizon,
         seed=seed,
         max_seconds=max_seconds,
     )
@@ -125,6 +130,7 @@ def run_forecast(
     registry: Registry | None = None,
     max_seconds: float | None = None,
     seed: int = 7,
+    plans: Path | None = None,
     console: Console | None = None,
 ) -> pl.DataFrame:
     """Forecast the buckets behind a file; the champion of `registry` serves if it fits.
@@ -134,6 +140,7 @@ def run_forecast(
     """
     console = console or Console(stderr=True)
     history, report = load_sales(history_file, bucket_ms=bucket_ms)
+    history = with_plans(history, plans, horizon=horizon)
     learnt, report = for_learning(history, report)
     _print_report(console, report)
     forecaster = _champion(registry, history, horizon, console) or _trained(
@@ -164,6 +171,7 @@ def run_backtest(
     importance: Path | None = None,
     max_seconds: float | None = None,
     seed: int = 7,
+    plans: Path | None = None,
     console: Console | None = None,
 ) -> BacktestOutcome:
     """Evaluate on rolling origins next to the baselines.
@@ -176,6 +184,7 @@ def run_backtest(
     """
     console = console or Console(stderr=True)
     history, report = load_sales(history_file, bucket_ms=bucket_ms)
+    history = with_plans(history, plans, horizon=horizon)
     try:
         if isinstance(origins, int):
             starts = last_origins(history, horizon=horizon, count=origins)
@@ -274,9 +283,12 @@ def _carry(forecaster: Forecaster, history: History) -> QuantileForecast:
     states = forecaster.new_states(len(history.series))
     if isinstance(states, NetworkStates):
         states.tell(history.told_SX)
-    forecaster.warm_up(states, history.values_TSF[:-1], history.start_ms)
+    last = history.buckets - 1
+    past = plans_between(history, 0, last)
+    forecaster.warm_up(states, history.values_TSF[:-1], history.start_ms, past)
     last_ms = history.end_ms - history.bucket_ms
-    return forecaster.step(states, history.values_TSF[-1], last_ms)
+    known = plans_between(history, last, last + 1 + forecaster.horizon)
+    return forecaster.step(states, history.values_TSF[-1], last_ms, known)
 
 
 def _before(history: History, end_ms: int) -> History:

@@ -21,6 +21,7 @@ from stream.snapshots import Snapshots
 from stream.state import keys
 from stream.state.history import StoredHistory, read_history
 from stream.state.keys import ROLLUPS, Tag
+from stream.state.plans import StoredPlans
 from stream.state.redis import store_answers
 from stream.static import static_reader
 
@@ -36,7 +37,12 @@ def hand_over(client: Redis, states_path: str, forecaster: NetworkForecaster) ->
     began_s = time.monotonic()
     snapshots = Snapshots(client, states_path)
     try:
-        handed = sum(_warm(client, tag, forecaster, snapshots) for tag in _tags(client))
+        with store_answers():
+            found: Any = client.get(keys.info())
+            partitions = int(json.loads(found or b"{}").get("partitions", 0))
+            store = _Store(client, partitions, bucket_ms=forecaster.bucket_ms)
+            tags: list[Tag] = [*range(partitions), ROLLUPS]
+            handed = sum(store.warm(tag, forecaster, snapshots) for tag in tags)
     except (ServiceUnavailable, HistoryTooShort, IncompatibleCheckpoint) as error:
         log.warning("states_not_handed_over", model_id=forecaster.model_id, reason=str(error))
         return
@@ -46,23 +52,28 @@ def hand_over(client: Redis, states_path: str, forecaster: NetworkForecaster) ->
     log.info("states_handed_over", model_id=forecaster.model_id, partitions=handed, seconds=seconds)
 
 
-def _tags(client: Redis) -> list[Tag]:
-    with store_answers():
-        found: Any = client.get(keys.info())
-    return [*range(int(json.loads(found or b"{}").get("partitions", 0))), ROLLUPS]
+class _Store:
+    """What the states of a partition are made from."""
 
+    def __init__(self, client: Redis, partitions: int, *, bucket_ms: int) -> None:
+        self._client = client
+        self._bucket_ms = bucket_ms
+        self._static = static_reader(client)
+        self._plans = StoredPlans(client, partitions, bucket_ms=bucket_ms)
 
-def _warm(client: Redis, tag: Tag, forecaster: NetworkForecaster, snapshots: Snapshots) -> bool:
-    """Carry a new model's states to before the newest bucket of a partition, and keep them."""
+    def warm(self, tag: Tag, forecaster: NetworkForecaster, snapshots: Snapshots) -> bool:
+        """Carry a model's states to before the newest bucket of a partition, and keep them."""
+        model = ServedModel(forecaster)
+        last_SF = model.approach(
+            tag, None, self._history,
+            static=self._static, plans=self._plans, snapshots=snapshots,
+        )  # fmt: skip
+        if last_SF is None:
+            return False
+        carried = model.carried[tag]
+        return snapshots.save(tag, forecaster, carried.states, carried.through_ms)
 
-    def history(tag: Tag, from_ms: int | None, to_ms: int | None) -> Iterator[StoredHistory]:
-        width = forecaster.bucket_ms
-        with store_answers():
-            yield from read_history(client, tag, bucket_ms=width, from_ms=from_ms, to_ms=to_ms)
-
-    model = ServedModel(forecaster)
-    static = static_reader(client)
-    if model.approach(tag, None, history, static=static, snapshots=snapshots) is None:
-        return False
-    carried = model.carried[tag]
-    return snapshots.save(tag, forecaster, carried.states, carried.through_ms)
+    def _history(self, tag: Tag, from_ms: int | None, to_ms: int | None) -> Iterator[StoredHistory]:
+        yield from read_history(
+            self._client, tag, bucket_ms=self._bucket_ms, from_ms=from_ms, to_ms=to_ms
+        )

@@ -17,7 +17,7 @@ from model.backtest import backtest, last_origins, score
 from model.baselines import SeasonalNaiveForecaster
 from model.checkpoint import dump
 from model.config import ModelConfig, TrainConfig
-from model.dataset import History
+from model.dataset import History, last_buckets
 from model.errors import ModelError
 from model.incremental import Forecaster, NetworkForecaster
 from model.parallel import Ranks
@@ -91,6 +91,7 @@ def train_config(
         inputs_off=settings.inputs_off,
         static=settings.static,
         prior=settings.static > 0,
+        plans=settings.plans,
     )
     config = TrainConfig(
         model=model,
@@ -165,11 +166,7 @@ def against_naive(trained: Trained, history: History) -> dict[str, float]:
     config = trained.config.model
     per_day = config.buckets_per_day
     kept = min(history.buckets, _CHECKED_ORIGINS * config.horizon + _WARM_DAYS * per_day)
-    recent = replace(
-        history,
-        values_TSF=history.values_TSF[-kept:],
-        start_ms=history.end_ms - kept * history.bucket_ms,
-    )
+    recent = last_buckets(history, kept)
     naive = SeasonalNaiveForecaster(
         horizon=config.horizon, bucket_ms=config.bucket_ms, quantiles=config.quantiles
     )

@@ -24,6 +24,7 @@ from stream.jobs.archive_history import read_archive
 from stream.state import keys
 from stream.state.history import read_history
 from stream.state.keys import ROLLUPS, Tag
+from stream.state.plans import StoredPlans
 from stream.state.redis import store_answers
 from stream.static import static_of, stored_categories
 
@@ -36,19 +37,20 @@ def stored_history(
     """Closed buckets of the roll-ups (last) and of the `largest` other series with most units.
 
     It ends where the partition that is furthest behind has closed, and reaches back `max_span_ms`
-    at most. Raises HistoryTooShort where nothing has closed, IncompatibleState for a store of other
-    features, ServiceUnavailable. An archive that cannot be used is left out, and that is logged.
+    at most. It has the plans that the store knows of. Raises HistoryTooShort where nothing has
+    closed, IncompatibleState for a store of other features, ServiceUnavailable. An archive that
+    cannot be used is left out, and that is logged.
     """
     with store_answers():
         history = _stored(client, largest=largest, max_span_ms=max_span_ms)
-    if archive is None or history.end_ms - history.start_ms >= max_span_ms:
-        return history
-    return _with_archive(history, archive, max_span_ms=max_span_ms)
+    if archive is not None and history.end_ms - history.start_ms < max_span_ms:
+        history = _with_archive(history, archive, max_span_ms=max_span_ms)
+    with store_answers():
+        return _with_plans(client, history)
 
 
 def _stored(client: Redis, *, largest: int, max_span_ms: int) -> History:
-    found: Any = client.get(keys.info())
-    info = json.loads(found or b"{}")
+    info = _info(client)
     if not info:
         raise HistoryTooShort("the store holds nothing yet; no worker has started")
     if info["spec_hash"] != FeatureSpec().hash:
@@ -69,6 +71,19 @@ def _stored(client: Redis, *, largest: int, max_span_ms: int) -> History:
     names = [name for part in chosen.values() for name in part]
     told = [static_of([*part], stored_categories(client, tag)) for tag, part in chosen.items()]
     return History(values_TSF, start_ms, width, names, np.concatenate(told))
+
+
+def _with_plans(client: Redis, history: History) -> History:
+    """The same history with the plans of its buckets, and of one horizon more."""
+    info = _info(client)
+    stored = StoredPlans(client, int(info["partitions"]), bucket_ms=history.bucket_ms)
+    buckets = history.buckets + int(info["horizon"])
+    return replace(history, plans=stored.of_any(history.series, history.start_ms, buckets))
+
+
+def _info(client: Redis) -> dict[str, Any]:
+    found: Any = client.get(keys.info())
+    return dict(json.loads(found or b"{}"))
 
 
 def rollups_of(series: list[str]) -> NDArray[np.int64]:

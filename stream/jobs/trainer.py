@@ -16,7 +16,7 @@ import structlog
 from model.backtest import Backtest, backtest, last_origins
 from model.baselines import SeasonalNaiveForecaster
 from model.config import DAY_MS, TrainConfig
-from model.dataset import History
+from model.dataset import History, last_buckets
 from model.errors import HistoryTooShort, ModelError
 from model.incremental import Forecaster, NetworkForecaster
 from model.promotion import Verdict, decide, decide_first
@@ -273,12 +273,6 @@ def first_buckets(history: History, count: int) -> History:
             f"{history.buckets} buckets are too few to hold any back for a comparison"
         )
     return replace(history, values_TSF=history.values_TSF[:count])
-
-
-def last_buckets(history: History, count: int) -> History:
-    """The last `count` buckets."""
-    start_ms = history.end_ms - count * history.bucket_ms
-    return replace(history, values_TSF=history.values_TSF[-count:], start_ms=start_ms)
 
 
 class _Lines:

@@ -46,14 +46,15 @@ async def restore(
     paths: list[Path] = [("open", start) for start in open_starts]
     paths += [("visitors", start) for start in open_starts]
     paths += [("ids", topic, start) for topic, start in segments]
-    paths += [("levels",), *(("readings", start) for start in reading_starts)]
+    paths += [("plans",), ("levels",), *(("readings", start) for start in reading_starts)]
     blobs = [blob or b"" for blob in await store.blobs(number, paths)]
     n_open = len(open_starts)
     for start, block, visitors in zip(open_starts, blobs, blobs[n_open:], strict=False):
         partition.open[start] = OpenBucket.from_bytes(block, visitors, len(partition.series))
     for (topic, start), packed in zip(segments, blobs[2 * n_open :], strict=False):
         partition.dedup[topic].load(start, np.frombuffer(packed, "<u8"))
-    levels, *readings = blobs[2 * n_open + len(segments) :]
+    plans, levels, *readings = blobs[2 * n_open + len(segments) :]
+    partition.plans.load(plans)
     partition.stock.load(levels, dict(zip(reading_starts, readings, strict=True)))
     return partition
 

@@ -60,7 +60,7 @@ def _carried(prior: NewcomerPrior, category: str | None, buckets: Floats) -> tor
     stats_SK = new_carried(1, CONFIG)
     tell(stats_SK, torch.from_numpy(static_row(category))[None], CONFIG)
     for bucket_F in torch.from_numpy(buckets):
-        observe(stats_SK, bucket_F[None], START_MS, CONFIG, prior)
+        observe(stats_SK, bucket_F[None], START_MS, CONFIG, prior=prior)
     return stats_SK
 
 

@@ -1,0 +1,217 @@
+"""Plans: what is known of the future, from the topic `plans` to one table a partition.
+
+A plan is keyed by its id, so it may arrive at any partition; each partition keeps those it has
+read, in the store, and every worker reads the tables of all (`stream/state/plans.py`). The newest
+record of an id holds; a tombstone withdraws it. Which series a plan is for is said in
+`stream/plan_vectors.py`.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Literal, cast
+
+import msgspec
+from xxhash import xxh3_64_hexdigest
+
+from stream.columns import Refused
+from stream.errors import UnreadableEvent
+from stream.events import PlanRecord
+from stream.fetched import RecordBatch
+from stream.fields import series_id, timestamp_ms
+from stream.formats import UNREADABLE, Format, JsonFormat, unreadable
+
+Kind = Literal["promotion", "price", "closure", "event"]
+
+KINDS: Final = ("promotion", "price", "closure", "event")
+#: A price above this is a mistake.
+MAX_PRICE: Final = 10**7
+_MOST_NAME: Final = 200
+
+
+class Plan(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A plan in ``[start_ms, end_ms)``; `value` is a discount share, a new price, or 0.
+
+    Without `sku` and `category` it is for everything; with `location`, there only.
+    """
+
+    plan_id: str
+    kind: Kind
+    start_ms: int
+    end_ms: int
+    sku: str | None = None
+    category: str | None = None
+    location: str | None = None
+    value: float = 0.0
+
+
+@dataclass(slots=True)
+class Announced:
+    """What a batch says of plans, in log order: `taken` holds (plan id, plan or None).
+
+    None is a withdrawal.
+    """
+
+    taken: list[tuple[str, Plan | None]] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+
+
+class PlanDecoder:
+    """Decoder of the `plans` topic."""
+
+    def __init__(
+        self,
+        *,
+        locations: tuple[str, ...] = (),
+        max_value_bytes: int = 262_144,
+        source: Format | None = None,
+    ) -> None:
+        self._decode: Callable[[bytes], PlanRecord] = (source or JsonFormat()).decoder(PlanRecord)
+        self._locations = frozenset(locations)
+        self._max_value_bytes = max_value_bytes
+
+    def read(self, batch: RecordBatch) -> Announced:
+        """Decode a batch."""
+        announced = Announced()
+        for position, (key, value) in enumerate(zip(batch.keys, batch.values, strict=True)):
+            try:
+                if key is None:
+                    raise UnreadableEvent("null_key", "the key must be the plan_id in UTF-8")
+                plan = None if value is None else self._plan(key, value)
+                announced.taken.append((key.decode(), plan))
+            except UNREADABLE as error:
+                fault = unreadable(error)
+                announced.refused.append(Refused(position, fault.reason, fault.detail))
+        return announced
+
+    def _plan(self, key: bytes, value: bytes) -> Plan:
+        if len(value) > self._max_value_bytes:
+            raise UnreadableEvent(
+                "too_large", f"{len(value)} bytes, at most {self._max_value_bytes} are read"
+            )
+        record = self._decode(value)
+        if not record.plan_id:
+            raise UnreadableEvent("missing_plan_id", "plan_id is empty")
+        if key != record.plan_id.encode():
+            raise UnreadableEvent(
+                "key_mismatch", f"key {key[:60]!r} is not the plan_id {record.plan_id[:60]!r}"
+            )
+        location = record.location
+        if self._locations and location is not None and location not in self._locations:
+            raise UnreadableEvent(
+                "unknown_location", f"location {location!r} is not in ingest.locations"
+            )
+        return checked(record)
+
+
+def checked(record: PlanRecord) -> Plan:
+    """The plan a record announces. Raises UnreadableEvent for one that makes no sense.
+
+    >>> checked(PlanRecord("p", "promotion", 0, 3_600_000, sku="A", value=0.3)).value
+    0.3
+    >>> checked(PlanRecord("p", "promotion", 5, 5, sku="A", value=0.3))
+    Traceback (most recent call last):
+        ...
+    stream.errors.UnreadableEvent: invalid_span: end 5 is not after start 5
+    """
+    if record.kind not in KINDS:
+        raise UnreadableEvent(
+            "unknown_kind", f"kind {record.kind[:60]!r} is none of {', '.join(KINDS)}"
+        )
+    start_ms, end_ms = timestamp_ms(record.start), timestamp_ms(record.end)
+    if not 0 <= start_ms < 2**53 or end_ms >= 2**53:
+        raise UnreadableEvent("invalid_timestamp", f"{start_ms} to {end_ms} is beyond the calendar")
+    if end_ms <= start_ms:
+        raise UnreadableEvent("invalid_span", f"end {record.end} is not after start {record.start}")
+    _require_scope(record)
+    return Plan(
+        plan_id=record.plan_id,
+        kind=cast("Kind", record.kind),
+        start_ms=start_ms,
+        end_ms=end_ms,
+        sku=record.sku,
+        category=record.category,
+        location=record.location,
+        value=_value(record),
+    )
+
+
+def _require_scope(record: PlanRecord) -> None:
+    """Raise UnreadableEvent for names that no series or category can have."""
+    if record.sku is not None and record.category is not None:
+        raise UnreadableEvent("ambiguous_scope", "a plan is for a sku or for a category, not both")
+    if record.sku is not None or record.location is not None:
+        series_id("any" if record.sku is None else record.sku, record.location)
+    category = record.category
+    if category is not None and not (0 < len(category) <= _MOST_NAME):
+        raise UnreadableEvent("invalid_category", f"category {category[:60]!r} cannot be used")
+
+
+def _value(record: PlanRecord) -> float:
+    value = record.value
+    if record.kind in ("closure", "event"):
+        if value is not None:
+            raise UnreadableEvent("unexpected_value", f"a plan of kind {record.kind} has no value")
+        return 0.0
+    if value is None:
+        raise UnreadableEvent("missing_field", f"a plan of kind {record.kind} needs a value")
+    most = 1.0 if record.kind == "promotion" else MAX_PRICE
+    if not (math.isfinite(value) and 0 < value <= most):
+        raise UnreadableEvent(
+            "out_of_range", f"value {value} of a {record.kind} must lie in (0, {most:g}]"
+        )
+    return value
+
+
+class PlanTable:
+    """The plans one partition has read; `changed` says that the store has an older table.
+
+    `digest` tells the stored table from others; it is empty where none was ever stored.
+
+    >>> table = PlanTable()
+    >>> table.take("p", Plan("p", "event", 0, 10))
+    >>> table.take("q", Plan("q", "closure", 0, 20))
+    >>> table.drop_before(10)
+    >>> [plan.plan_id for plan in PlanTable.read(table.stored())]
+    ['q']
+    """
+
+    def __init__(self) -> None:
+        self._plans: dict[str, Plan] = {}
+        self.changed = False
+        self.digest = ""
+
+    def __len__(self) -> int:
+        return len(self._plans)
+
+    def take(self, plan_id: str, plan: Plan | None) -> None:
+        """Announce, change or (None) withdraw a plan."""
+        if self._plans.get(plan_id) == plan:
+            return
+        self._plans.pop(plan_id, None)
+        if plan is not None:
+            self._plans[plan_id] = plan
+        self.changed = True
+
+    def drop_before(self, time_ms: int) -> None:
+        """Forget the plans that have ended by then."""
+        ended = [plan_id for plan_id, plan in self._plans.items() if plan.end_ms <= time_ms]
+        for plan_id in ended:
+            del self._plans[plan_id]
+        self.changed |= bool(ended)
+
+    def stored(self) -> bytes:
+        """All plans as bytes, to be stored now; the same for the same plans."""
+        packed = msgspec.json.encode(sorted(self._plans.values(), key=lambda plan: plan.plan_id))
+        self.changed, self.digest = False, xxh3_64_hexdigest(packed)
+        return packed
+
+    def load(self, packed: bytes) -> None:
+        """Go on from what was stored."""
+        self._plans = {plan.plan_id: plan for plan in self.read(packed)}
+        self.changed, self.digest = False, xxh3_64_hexdigest(packed) if packed else ""
+
+    @staticmethod
+    def read(packed: bytes) -> list[Plan]:
+        """The plans of a stored table; none of an empty one."""
+        return msgspec.json.decode(packed, type=list[Plan]) if packed else []
