@@ -144,16 +144,17 @@ class ModelSettings(Section):
 
     Exponential smoothing serves in the place of a champion whose data ends `max_age` of event time
     ago, or that takes more than `max_step` for a step of a partition.
-    `inputs_off` names inputs of the network that are held at zero. `static` is the width of what
-    the network learns of each category and location (8 is plenty); with it a series without history
-    begins at what its category, price and first clicks promise. 0 = told nothing. With `plans` new
-    networks read what the topic `plans` says of past and future.
+    `inputs_off` names inputs of the network that are held at zero. With `prior` a series without
+    history begins at what its category, price and first clicks promise. `static` is the width of
+    what the network learns of each category and location beside that (8 is plenty, 0 = nothing).
+    With `plans` new networks read what the topic `plans` says of past and future.
     """
 
     horizon: int = Field(24, ge=1, le=366)
     quantiles: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     architecture: Literal["lstm", "gru", "transformer"] = "lstm"
     inputs_off: tuple[str, ...] = ()
+    prior: bool = True
     static: int = Field(0, ge=0, le=64)
     plans: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"

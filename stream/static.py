@@ -17,11 +17,14 @@ from model.static import N_STATIC, row_of
 from stream.state import keys
 from stream.state.keys import Tag
 from stream.state.redis import store_answers
+from stream.topics import CATALOG
 
 Floats = NDArray[np.float32]
 
 #: What is known [S, X] of some series of a partition.
 StaticReader = Callable[[Tag, Sequence[str]], Floats]
+#: What is known of no series.
+NOTHING_S0 = np.zeros((0, N_STATIC), np.float32)
 
 
 def static_of(series: Sequence[str], categories: Mapping[str, str]) -> Floats:
@@ -61,10 +64,23 @@ def stored_categories(client: redis.Redis, tag: Tag) -> dict[str, str]:
 
 
 def static_reader(client: redis.Redis) -> StaticReader:
-    """Reads what is known of series by the catalog as the store has it now."""
+    """Reads what is known of a partition's series, by the catalog as the store has it now.
+
+    A look costs a short field: categories are read for new series, and again when the partition's
+    catalog was read on.
+    """
+    known: dict[Tag, tuple[bytes | None, list[str], Floats]] = {}
 
     def read(tag: Tag, series: Sequence[str]) -> Floats:
         with store_answers():
-            return static_of(series, stored_categories(client, tag))
+            found: Any = client.hget(keys.of(tag, "meta"), f"offset:{CATALOG.name}")
+            offset, names, static_SX = known.get(tag, (None, [], NOTHING_S0))
+            if offset != found or names != series[: len(names)]:
+                names, static_SX = [], NOTHING_S0
+            if len(names) < len(series):
+                more_SX = static_of(series[len(names) :], stored_categories(client, tag))
+                static_SX = np.concatenate((static_SX, more_SX))
+            known[tag] = found, list(series), static_SX
+            return static_SX[: len(series)]
 
     return read

@@ -70,7 +70,7 @@ def batch_config(
         architecture=settings.architecture,
         inputs_off=settings.inputs_off,
         static=settings.static,
-        prior=settings.static > 0,
+        prior=settings.prior and not few,
         plans=history.plans is not None,
         hidden=32 if few else 64,
         layers=1 if few else 2,

@@ -90,7 +90,7 @@ def train_config(
         architecture=settings.architecture,
         inputs_off=settings.inputs_off,
         static=settings.static,
-        prior=settings.static > 0,
+        prior=settings.prior,
         plans=settings.plans,
     )
     config = TrainConfig(

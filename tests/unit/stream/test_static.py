@@ -9,12 +9,13 @@ from redis import Redis
 
 from model.incremental import NetworkForecaster
 from model.static import row_of
+from stream import static
 from stream.jobs.stored_history import stored_history
 from stream.serving import Serving
 from stream.state import keys
 from stream.state.history import load_history, read_history
 from stream.state.keys import ROLLUPS, Tag
-from stream.static import Floats, static_of, stored_categories
+from stream.static import Floats, static_of, static_reader, stored_categories
 from tests.seeding import CATEGORIES, DAY_MS, HOUR_MS, Shop, stocked
 from tests.unit.model.cases import taught, untrained
 
@@ -38,10 +39,11 @@ class Worker:
             ),
             static=self.static,
         )
+        self.read = static_reader(redis)
 
     def static(self, tag: Tag, series: Sequence[str]) -> Floats:
         self.asked += 1
-        return static_of(series, stored_categories(self.redis, tag))
+        return self.read(tag, series)
 
     def units(self, tag: Tag, through_ms: int) -> Floats:
         made = self.serving.advance(tag, through_ms)
@@ -84,10 +86,37 @@ def test_a_category_that_is_named_later_counts_from_the_next_close(
     shop.close()
     unnamed = never.units(0, shop.closed_through_ms)
     redis_client.hset(keys.of(0, "categories"), mapping=known)
+    redis_client.hset(keys.of(0, "meta"), "offset:catalog", 12)
     named = late.units(0, shop.closed_through_ms)
 
     np.testing.assert_array_equal(before[0], before[1])
     assert np.abs(named - unnamed).max() > 0.01
+
+
+def test_categories_are_read_for_new_series_and_when_the_catalog_was(
+    redis_client: Redis, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at every close: of a large partition that would cost as much as its step."""
+    reads: list[Tag] = []
+
+    def counted(client: Redis, tag: Tag) -> dict[str, str]:
+        reads.append(tag)
+        return stored_categories(client, tag)
+
+    monkeypatch.setattr(static, "stored_categories", counted)
+    read = static_reader(redis_client)
+    stored: Any = redis_client.lrange(keys.of(0, "series"), 0, -1)
+    names = [name.decode() for name in stored]
+    for series in (names[:4], names[:4], names, names[:4]):
+        np.testing.assert_array_equal(
+            read(0, series), static_of(series, stored_categories(redis_client, 0))
+        )
+    assert len(reads) == 2
+    redis_client.hset(keys.of(0, "meta"), "offset:catalog", 12)
+    redis_client.hset(keys.of(0, "categories"), names[0], "another")
+    assert read(0, names)[0, 0] == row_of("category", "another")
+    read(1, names)
+    assert reads == [0, 0, 0, 1]
 
 
 def test_a_model_that_makes_nothing_of_it_does_not_ask(redis_client: Redis, shop: Shop) -> None:
