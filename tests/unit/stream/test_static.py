@@ -107,7 +107,7 @@ def test_categories_are_read_for_new_series_and_when_the_catalog_was(
     read = static_reader(redis_client)
     stored: Any = redis_client.lrange(keys.of(0, "series"), 0, -1)
     names = [name.decode() for name in stored]
-    for series in (names[:4], names[:4], names, names[:4]):
+    for series in (names[:4], names[:4], names, names):
         np.testing.assert_array_equal(
             read(0, series), static_of(series, stored_categories(redis_client, 0))
         )
