@@ -260,7 +260,10 @@ class BatchConsumer(Consumer):
         """Store what was read, then commit it: the last act before a rebalance or a stop.
 
         A stop does not wait for a store or broker that is away: what is not stored is read again.
+        Before the consumer's thread has begun nothing was read.
         """
+        if cast(Any, self._thread)._consumer is None:
+            return
         if not self.app.should_stop:
             await self.authority.flush()
             await super().commit_and_end_transactions()

@@ -57,3 +57,26 @@ def test_a_worker_ends_although_what_it_waits_for_is_gone(tmp_path: Path, gone: 
         assert "Traceback" not in log  # without a broker Faust's consumer thread leaves one
     else:
         assert "stop_forced" in log
+
+
+def test_a_worker_ends_quietly_before_it_has_begun(tmp_path: Path) -> None:
+    """Told to stop while it starts, with no consumer yet: there is nothing to commit."""
+    log_path = tmp_path / "worker.log"
+    with (
+        running_broker("tansu", tmp_path) as servers,
+        embedded_store(Settings(data_dir=tmp_path)) as store,
+    ):
+        settings = settings_for(servers, tmp_path, redis={"url": store.url})
+        worker = WorkerProcess(settings, log_path)
+        try:
+            deadline_s = time.monotonic() + GRACE_S
+            while "UnusedProducer]: Starting" not in log_path.read_text():
+                assert time.monotonic() < deadline_s, "the worker did not start"
+                time.sleep(0.002)
+            worker.process.terminate()
+            status = worker.process.wait(timeout=GRACE_S)
+        finally:
+            worker.kill()
+    log = log_path.read_text()
+    assert "Traceback" not in log, log
+    assert status == 0
