@@ -23,7 +23,7 @@ def configured(problem: Problem, *, seed: int, overrides: dict[str, Any]) -> Tra
     """What was best on the tuning origins (docs/experiments.md), with `overrides` put over it."""
     history = problem.task.history
     names = set(ModelConfig.__dataclass_fields__)
-    model: dict[str, Any] = {"dropout": 0.1 if problem.hourly else 0.15}
+    model: dict[str, Any] = {"dropout": 0.1 if problem.hourly else 0.15, "prior": True}
     training: dict[str, Any] = {"seed": seed, "updates": 2_400}
     if not problem.hourly:
         training |= {"updates": 600, "chunk": 64, "volume_power": 0.5}
