@@ -1,11 +1,9 @@
 """A partition this worker has taken over: its state, its token, and how its time moves.
 
-`stream/pipeline.py` keeps one of these for each partition number it owns. Idleness is the only
-thing here that looks at processing time: an input that is silent and read to its end no longer
-holds the watermark back.
+`stream/pipeline.py` keeps one of these for each partition number it owns. An input that is silent
+(`stream/silence.py`) and read to its end no longer holds the watermark back.
 """
 
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,11 +14,9 @@ from stream.errors import LostRecords
 from stream.events import Heartbeat
 from stream.fetched import RecordBatch
 from stream.partition import INPUTS, Closed, Judged, Partition
+from stream.silence import Inputs, Silence
 from stream.state.port import WritePlan
 from stream.topics import HEARTBEATS, INVENTORY
-
-#: Records of a topic partition that are not fetched yet; None when not known.
-Lag = Callable[[TP], int | None]
 
 
 @dataclass(slots=True)
@@ -48,8 +44,8 @@ class Owned:
     stored: dict[str, int]
     #: Promises that wait for their offsets to be read, with the offset of each.
     heartbeats: list[tuple[int, Heartbeat]] = field(default_factory=list)
-    progress_s: dict[str, float] = field(
-        default_factory=lambda: dict.fromkeys(INPUTS, time.monotonic())
+    silences: dict[str, Silence] = field(
+        default_factory=lambda: {topic: Silence() for topic in INPUTS}
     )
     pending: Pending | None = None
     letters: list[tuple[str, bytes]] = field(default_factory=list)
@@ -75,7 +71,7 @@ class Owned:
             batch.records = [record for record in batch.records if record.offset >= position]
         return batch
 
-    def ahead(self, topic: str, lag: Lag, *, timeout_ms: int) -> bool:
+    def ahead(self, topic: str, inputs: Inputs) -> bool:
         """Whether an input has opened so many buckets beyond the watermark that it has to wait.
 
         Not while a heartbeat waits for its records: that would raise the watermark itself.
@@ -83,7 +79,7 @@ class Owned:
         partition = self.partition
         if len(partition.open) <= MAX_OPEN:
             return False
-        idle = self.idle(lag, timeout_ms=timeout_ms)
+        idle = self.idle(inputs)
         now_of = {name: mark.now_ms for name, mark in partition.watermarks.items()}
         mine = now_of[topic]
         others = [now for name, now in now_of.items() if name != topic and name not in idle]
@@ -97,23 +93,22 @@ class Owned:
             reached = min(partition.open)
         return mine - reached > MAX_OPEN * partition.window.bucket
 
-    def idle(self, lag: Lag, *, timeout_ms: int) -> frozenset[str]:
-        """Inputs that have been silent for `timeout_ms` and are read to their end.
+    def idle(self, inputs: Inputs) -> frozenset[str]:
+        """Inputs that have been silent for long enough and are read to their end.
 
         A shop that tells nothing of its stock does not wait for it: `inventory` is idle from the
         start while its partition is empty.
         """
-        now = time.monotonic()
         number, marks = self.partition.number, self.partition.watermarks
-        return frozenset(
-            topic
-            for topic in INPUTS
-            if (
-                (now - self.progress_s[topic]) * 1000 >= timeout_ms
-                or (topic == INVENTORY.name and marks[topic].newest_ms is None)
-            )
-            and lag(TP(topic, number)) == 0
-        )
+        timeout_ms = inputs.idle_timeout_ms
+        idle = set()
+        for topic in INPUTS:
+            tp = TP(topic, number)
+            silent_ms = self.silences[topic].after(inputs.answered(tp), timeout_ms)
+            unheard = topic == INVENTORY.name and marks[topic].newest_ms is None
+            if (silent_ms >= timeout_ms or unheard) and inputs.lag(tp) == 0:
+                idle.add(topic)
+        return frozenset(idle)
 
     def advance(self, idle: frozenset[str], *, cause_ms: int) -> None:
         """Apply the heartbeats that are due and close what the watermark has passed."""

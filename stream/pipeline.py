@@ -9,7 +9,6 @@ Never blocks the event loop; holds the input back when the store or the output i
 """
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -26,11 +25,12 @@ from stream.fetched import RecordBatch
 from stream.formats import UNREADABLE, open_format, unreadable
 from stream.inventory import ReadingDecoder
 from stream.output import Output
-from stream.ownership import Count, Lag, Owned, Pending
+from stream.ownership import Count, Owned, Pending
 from stream.partition import INPUTS, Judged, Partition
 from stream.plans import PlanDecoder
 from stream.privacy import Pseudonyms
 from stream.settings import Settings
+from stream.silence import Answered, Inputs, Lag
 from stream.sinks.kafka import KafkaSink
 from stream.sinks.records import dead_letter
 from stream.state.port import StateStore
@@ -44,9 +44,10 @@ MAX_UNSTORED = 400_000
 
 
 class Pipeline(Assignment):
-    """Ingest of one worker. `lag` tells how many records of a topic partition are not counted.
+    """Ingest of one worker.
 
-    `ask`, `adopt` and `rejoin` are those of `Assignment`.
+    `lag` tells how many records of a topic partition are not counted, `answered` when the broker
+    last said so; `ask`, `adopt` and `rejoin` are those of `Assignment`.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Pipeline(Assignment):
         *,
         clock_ms: Callable[[], int],
         lag: Lag,
+        answered: Answered,
         ask: Ask = told_nothing,
         adopt: bool = False,
         rejoin: Callable[[], None] = lambda: None,
@@ -67,7 +69,7 @@ class Pipeline(Assignment):
         self._sink = sink
         self._people = people
         self._clock_ms = clock_ms
-        self._lag = lag
+        self._inputs = Inputs(lag, answered, settings.window.idle_timeout)
         self._unstored = 0
         self._has_room = asyncio.Event()
         self._has_room.set()
@@ -169,7 +171,7 @@ class Pipeline(Assignment):
                 self._refuse(owned, fresh, [Refused(position, fault.reason, fault.detail)])
             else:
                 owned.heartbeats.append((fresh.records[position].offset, heartbeat))
-        owned.advance(self._idle(owned), cause_ms=fresh.newest_timestamp_ms)
+        owned.advance(owned.idle(self._inputs), cause_ms=fresh.newest_timestamp_ms)
         owned.partition.moved_to(HEARTBEATS.name, fresh.next_offset)
 
     async def _on_events(self, batch: RecordBatch, count: Count) -> None:
@@ -184,12 +186,11 @@ class Pipeline(Assignment):
 
     def _catch_up(self, owned: Owned) -> None:
         """Count what waits, as far as no input runs ahead."""
-        timeout_ms = self._settings.window.idle_timeout
         moved = True
         while moved:
             moved = False
             for topic, parked in owned.parked.items():
-                while parked and not owned.ahead(topic, self._lag, timeout_ms=timeout_ms):
+                while parked and not owned.ahead(topic, self._inputs):
                     self._count(owned, *parked.popleft())
                     moved = True
 
@@ -222,8 +223,8 @@ class Pipeline(Assignment):
             self._has_room.clear()
         owned.partition.moved_to(fresh.topic, fresh.next_offset)
         fresh.release()
-        owned.progress_s[fresh.topic] = time.monotonic()
-        owned.advance(self._idle(owned), cause_ms=fresh.newest_timestamp_ms)
+        owned.silences[fresh.topic].end()
+        owned.advance(owned.idle(self._inputs), cause_ms=fresh.newest_timestamp_ms)
 
     async def _ready(self) -> None:
         await self._store_answers.wait()
@@ -254,16 +255,13 @@ class Pipeline(Assignment):
 
     # -- time ------------------------------------------------------------------------------------
 
-    def _idle(self, owned: Owned) -> frozenset[str]:
-        return owned.idle(self._lag, timeout_ms=self._settings.window.idle_timeout)
-
     def _tick(self) -> None:
         """Advance what only time can: idle inputs, and partitions that are silent altogether."""
         now_ms = self._clock_ms()
         active: list[int] = []
         silent: list[Owned] = []
         for owned in self.owned.values():
-            idle = self._idle(owned)
+            idle = owned.idle(self._inputs)
             owned.advance(idle, cause_ms=now_ms)
             if len(idle) == len(INPUTS):
                 silent.append(owned)
@@ -284,7 +282,9 @@ class Pipeline(Assignment):
     @property
     def watermark_ms(self) -> int | None:
         """Least watermark of the partitions owned."""
-        marks = [owned.partition.watermark_ms(self._idle(owned)) for owned in self.owned.values()]
+        marks = [
+            owned.partition.watermark_ms(owned.idle(self._inputs)) for owned in self.owned.values()
+        ]
         known = [mark for mark in marks if mark is not None]
         return min(known) if known else None
 
@@ -294,7 +294,7 @@ class Pipeline(Assignment):
         width = self._settings.window.bucket
         for owned in self.owned.values():
             partition = owned.partition
-            mark = partition.watermark_ms(self._idle(owned))
+            mark = partition.watermark_ms(owned.idle(self._inputs))
             through_ms = partition.closed_through_ms
             first_ms = min(partition.open, default=None) if through_ms is None else through_ms
             ended = mark is not None and first_ms is not None and first_ms + width <= mark

@@ -9,8 +9,8 @@ from faust.types import TP
 
 from stream.champion import ChampionWatch
 from stream.output import Output
-from stream.ownership import Lag
 from stream.pipeline import CONSUMERS, Pipeline
+from stream.silence import Lag
 
 RATE_OVER_S = 3.0
 

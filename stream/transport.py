@@ -13,6 +13,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
 import aiokafka
@@ -64,6 +65,14 @@ class OffsetAuthority(Protocol):
     @property
     def held(self) -> frozenset[TP]:
         """Topic partitions that are not to be fetched for now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """The broker's last answer for a topic partition: its end offset, and when, in wall clock."""
+
+    end: int | None = None
+    at_ms: int | None = None
 
 
 @contextmanager
@@ -152,6 +161,18 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         self.tp_last_committed_at.update(dict.fromkeys(offsets, time.monotonic()))
         return True
 
+    def heard(self, tp: TP) -> Heard | None:
+        """What the broker last said of a topic partition; None when it is not ours.
+
+        May be called from another thread: it reads one assignment, whatever comes meanwhile.
+        """
+        subscription = self._ensure_consumer()._subscription.subscription
+        assignment = None if subscription is None else subscription.assignment
+        if assignment is None:
+            return Heard()
+        state = assignment.state_value(tp)
+        return None if state is None else Heard(state.highwater, state.timestamp)
+
     def rejoin(self) -> None:
         """Make the group assign partitions once more; may be called from another thread."""
         coordinator = self._ensure_consumer()._coordinator
@@ -238,6 +259,10 @@ class BatchConsumer(Consumer):
             {TP(tp.topic, tp.partition): offset for tp, offset in earliest.items()},
             {TP(tp.topic, tp.partition): offset for tp, offset in end.items()},
         )
+
+    def heard(self, tp: TP) -> Heard | None:
+        """What the broker last said of a topic partition; None when it is not ours."""
+        return cast(BatchConsumerThread, self._thread).heard(tp)
 
     def rejoin(self) -> None:
         """Make the group assign partitions once more."""

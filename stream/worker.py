@@ -122,6 +122,7 @@ class WorkerService(Service):
             pseudonyms(settings, self._blocking),
             clock_ms=now_ms,
             lag=self._lag,
+            answered=self._answered,
             ask=self._ask,
             adopt=adopt,
             rejoin=self._rejoin,
@@ -286,14 +287,17 @@ class WorkerService(Service):
         cast(BatchConsumer, self._app.consumer).rejoin()
 
     def _lag(self, tp: TP) -> int | None:
-        consumer = self._app.consumer
-        if tp not in consumer.assignment():
+        heard = cast(BatchConsumer, self._app.consumer).heard(tp)
+        if heard is None:
             return 0
-        highwater = consumer.highwater(tp)
         owned = self.pipeline.owned.get(tp.partition)
-        if highwater is None or owned is None:
+        if heard.end is None or owned is None:
             return None
-        return max(0, highwater - owned.partition.positions.get(tp.topic, 0))
+        return max(0, heard.end - owned.partition.positions.get(tp.topic, 0))
+
+    def _answered(self, tp: TP) -> int | None:
+        heard = cast(BatchConsumer, self._app.consumer).heard(tp)
+        return None if heard is None else heard.at_ms
 
 
 def run(settings: Settings, *, adopt: bool = False) -> None:

@@ -134,6 +134,7 @@ class Deployment:
             Pseudonyms(b"key"),
             clock_ms=lambda: START_MS + 10_000 * DAY_MS,
             lag=lambda _: 0,
+            answered=lambda _: None,
         )
         info = {
             "bucket_ms": DAY_MS, "partitions": 2, "horizon": HORIZON, "spec_hash": _spec_hash(),

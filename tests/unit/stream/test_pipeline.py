@@ -43,16 +43,24 @@ class NoSink:
 
 
 class Worker:
-    """A pipeline alone, with a settable lag and a count of the rejoins it asked for."""
+    """A pipeline alone, with settable news of the broker and a count of the rejoins it wanted."""
 
-    def __init__(self, store: StateStore, places: Places = NOWHERE, *, adopt: bool = False) -> None:
+    def __init__(
+        self,
+        store: StateStore,
+        places: Places = NOWHERE,
+        *,
+        adopt: bool = False,
+        idle_timeout: str = "0ms",
+    ) -> None:
         self.lag: dict[TP, int] = {}
+        self.answered_ms = 0
         self.rejoins = 0
         self.places = places
         self.pipeline = Pipeline(
             Settings(
                 kafka={"partitions": 1, "session_timeout": "1ms"},
-                window={"idle_timeout": "0ms", "allowed_lateness": "0ms", "dedup": "30d"},
+                window={"idle_timeout": idle_timeout, "allowed_lateness": "0ms", "dedup": "30d"},
             ),
             store,
             cast(KafkaSink, NoSink()),
@@ -60,6 +68,7 @@ class Worker:
             Pseudonyms(b"key"),
             clock_ms=lambda: NOW_MS,
             lag=lambda tp: self.lag.get(tp, 0),
+            answered=lambda _: self.answered_ms,
             ask=self._ask,
             adopt=adopt,
             rejoin=self._rejoin,
@@ -301,3 +310,32 @@ async def test_offsets_that_do_not_fit_are_refused_until_they_are_given_up(
     await adopting.tick()
     assert await counted(store) == 2
     await Worker(store, places).join()
+
+
+async def test_an_input_is_not_silent_while_the_broker_is_away() -> None:
+    """Its producers may be cut off as well: their events are on time when they come."""
+    worker = Worker(MemoryStore(), idle_timeout="2s")
+    await worker.pipeline.resume_offsets({TP("orders", p) for p in (0, 1)}, 1)
+    for offset in range(30):  # clicks are silent, orders are not
+        for partition in (0, 1):
+            line = order(str(offset), HOUR + offset)
+            await worker.pipeline.on_orders(
+                batch("orders", [line], offset=offset, partition=partition)
+            )
+        worker.answered_ms += 100
+        await worker.tick()
+
+    await worker.tick()
+    worker.answered_ms += 20_000  # it was away; one partition's events are sent first
+    ahead = batch("orders", [order("30", 5 * HOUR)], offset=30, partition=1)
+    await worker.pipeline.on_orders(ahead)
+    await worker.tick()
+    await worker.pipeline.on_orders(batch("orders", [order("30", 2 * HOUR)], offset=30))
+    await worker.tick()
+    counts = worker.pipeline.owned[0].partition.counts
+    assert (counts["orders", "counted"], counts["orders", "late"]) == (31, 0)
+
+    for _ in range(30):  # now there is nothing to come
+        worker.answered_ms += 100
+        await worker.tick()
+    assert worker.pipeline.owned[0].partition.closed_through_ms == 2 * HOUR

@@ -17,6 +17,7 @@ from stream.inventory import ReadingDecoder
 from stream.ownership import Owned
 from stream.partition import Closed, Judged, Partition
 from stream.settings import WindowSettings
+from stream.silence import Inputs
 from stream.state.memory import MemoryStore
 from stream.state.restore import restore
 from tests.unit.stream.batches import batch, order
@@ -156,13 +157,14 @@ def test_only_an_inventory_that_never_had_a_reading_is_idle_from_the_start() -> 
     def lag(tp: TP) -> int | None:
         return unread if tp.topic == "inventory" else 0
 
+    inputs = Inputs(lag, lambda _: None, HOUR)
     owned = Owned(partition(), 1, {})
-    assert owned.idle(lag, timeout_ms=HOUR) == {"inventory"}
+    assert owned.idle(inputs) == {"inventory"}
     unread = 3
-    assert owned.idle(lag, timeout_ms=HOUR) == frozenset()
+    assert owned.idle(inputs) == frozenset()
     unread = 0
     read(owned.partition, ("A", 10, 1))
-    assert owned.idle(lag, timeout_ms=HOUR) == frozenset()
+    assert owned.idle(inputs) == frozenset()
 
 
 def test_a_shop_without_readings_stores_what_it_did_before() -> None:
