@@ -50,6 +50,17 @@ class Carried:
     plans: Plans | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Approached:
+    """A partition's states before its newest closed bucket, and the values [S, F] of that.
+
+    The states are those that were read on, whoever drops the partition's meanwhile.
+    """
+
+    carried: Carried
+    last_SF: Floats
+
+
 @dataclass(slots=True)
 class ServedModel:
     """A forecaster with its states. `trained_through_ms` is None where it needed no training."""
@@ -78,8 +89,8 @@ class ServedModel:
         snapshots: Snapshots | None = None,
         plans: PlanReader = no_plans,
         between: Callable[[], None] = lambda: None,
-    ) -> Floats | None:
-        """Carry a partition's states over all but the last closed bucket, and return that [S, F].
+    ) -> Approached | None:
+        """Carry a partition's states over all but the last closed bucket.
 
         States it has none of are loaded or made. None when no bucket is new to them, or there is no
         series. `static` says what is known of the series, where the model makes something of it,
@@ -117,20 +128,18 @@ class ServedModel:
                     if known is None
                     else known.between(last, last + 1 + self.forecaster.horizon)
                 )
-                last_SF: Floats = portion.values_TSF[-1]
-                return last_SF
+                return Approached(carried, portion.values_TSF[-1])
         return None
 
-    def step(self, tag: Tag, last_SF: Floats) -> QuantileForecast:
-        """Step a partition over the bucket that `approach` returned, and forecast."""
-        carried = self.carried[tag]
+    def step(self, approached: Approached) -> QuantileForecast:
+        """Step a partition over the bucket that `approach` stopped before, and forecast."""
+        carried, last_SF = approached.carried, approached.last_SF
         forecast = self.forecaster.step(carried.states, last_SF, carried.through_ms, carried.plans)
         carried.through_ms = forecast.origin_ms
         return forecast
 
-    def keep(self, tag: Tag, snapshots: Snapshots) -> None:
+    def keep(self, tag: Tag, carried: Carried, snapshots: Snapshots) -> None:
         """Keep the states now and then; what follows them is stepped again after a restart."""
-        carried = self.carried[tag]
         age_ms = carried.through_ms - (carried.kept_ms or 0)
         if age_ms < KEEP_EVERY * self.forecaster.bucket_ms:
             return

@@ -209,16 +209,16 @@ class ChampionWatch:
 
         snapshots = serving.snapshots
         for _ in range(_CATCH_UPS):
-            last_SF = model.approach(
+            approached = model.approach(
                 tag, None, serving.history,
                 static=serving.static, snapshots=snapshots, plans=serving.plans, between=between,
             )  # fmt: skip
-            if last_SF is None and tag in candidate.forecasts:
+            if approached is None and tag in candidate.forecasts:
                 return
-            if last_SF is None:
+            if approached is None:
                 # nothing has closed since the states of before: they cannot forecast once more
                 model.carried.pop(tag, None)
-                last_SF = model.approach(
+                approached = model.approach(
                     tag,
                     None,
                     serving.history,
@@ -226,9 +226,9 @@ class ChampionWatch:
                     plans=serving.plans,
                     between=between,
                 )
-            if last_SF is None:
+            if approached is None:
                 return
-            forecast = model.step(tag, last_SF)
+            forecast = model.step(approached)
             served = self._served(tag)
             apart_ms = 0 if served is None else served.origin_ms - forecast.origin_ms
             comparable = abs(apart_ms) <= _COMPARABLE * self._bucket_ms

@@ -220,6 +220,9 @@ class Output:
             forecast = await self._retried(
                 loop.run_in_executor, self._thread, self.serving.advance, tag, through_ms
             )
+            if moves != self._moves[tag]:
+                self._forget_states(tag)  # it may have left some that were being read on
+                continue
             if forecast is None:
                 continue
             settled = await self._retried(

@@ -189,7 +189,7 @@ class Serving:
 
     def _step(self, tag: Tag, through_ms: int) -> QuantileForecast | None:
         model = self._active
-        last_SF = model.approach(
+        approached = model.approach(
             tag,
             through_ms,
             self.history,
@@ -197,12 +197,12 @@ class Serving:
             snapshots=self.snapshots,
             plans=self.plans,
         )
-        if last_SF is None:
+        if approached is None:
             return None
         if self.snapshots is not None:
-            model.keep(tag, self.snapshots)
+            model.keep(tag, approached.carried, self.snapshots)
         began_s = self._clock_s()
-        forecast = model.step(tag, last_SF)
+        forecast = model.step(approached)
         self._proven = True
         self._time(1000 * (self._clock_s() - began_s))
         return forecast

@@ -64,13 +64,13 @@ class _Store:
     def warm(self, tag: Tag, forecaster: NetworkForecaster, snapshots: Snapshots) -> bool:
         """Carry a model's states to before the newest bucket of a partition, and keep them."""
         model = ServedModel(forecaster)
-        last_SF = model.approach(
+        approached = model.approach(
             tag, None, self._history,
             static=self._static, plans=self._plans, snapshots=snapshots,
         )  # fmt: skip
-        if last_SF is None:
+        if approached is None:
             return False
-        carried = model.carried[tag]
+        carried = approached.carried
         return snapshots.save(tag, forecaster, carried.states, carried.through_ms)
 
     def _history(self, tag: Tag, from_ms: int | None, to_ms: int | None) -> Iterator[StoredHistory]:

@@ -28,6 +28,7 @@ class Recorder:
         self.topics: list[str] = []
         self.forgotten: list[Tag] = []
         self.model_id = "none"
+        self.forecasts = True
 
     def _moment(self, name: str) -> None:
         if name in self.step_in:
@@ -40,8 +41,10 @@ class Recorder:
         self._moment("take_over")
         return False
 
-    def advance(self, tag: Tag, through_ms: int) -> QuantileForecast:
+    def advance(self, tag: Tag, through_ms: int) -> QuantileForecast | None:
         self._moment("advance")
+        if not self.forecasts:
+            return None
         block = np.zeros((1, 2, 1), np.float32)
         return QuantileForecast(
             origin_ms=through_ms, bucket_ms=HOUR, quantiles=(0.5,), units_SHQ=block,
@@ -107,3 +110,19 @@ async def test_what_waits_of_a_partition_that_moved_away_is_not_published() -> N
         await until_idle(output)
         assert recorder.topics in ([], ["features"])  # an empty send at most
         assert output.forecasts == 0
+
+
+async def test_states_read_on_while_a_partition_moves_away_are_dropped() -> None:
+    """Also where nothing was new to forecast from: a later owner may have gone on meanwhile."""
+    recorder = Recorder()
+    with running(recorder) as output:
+
+        def moved() -> None:
+            output.forget(0)
+            recorder.forgotten.clear()
+
+        recorder.step_in["advance"] = moved
+        recorder.forecasts = False
+        output.put(bucket(0))
+        await until_idle(output)
+        assert recorder.forgotten == [0]

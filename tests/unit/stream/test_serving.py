@@ -24,6 +24,7 @@ from stream.errors import ServiceUnavailable
 from stream.registry import Registry
 from stream.serving import Serving
 from stream.settings import ModelSettings
+from stream.snapshots import Snapshots
 from stream.state.forecasts import read_forecast
 from stream.state.history import StoredHistory, load_history
 from stream.state.keys import ROLLUPS, Tag
@@ -309,6 +310,24 @@ def test_a_partition_that_moves_away_meanwhile_leaves_no_states(worker: Deployme
 
     assert 0 not in worker.serving._active.carried
     assert {1, ROLLUPS} <= worker.serving._active.carried.keys()
+
+
+def test_a_partition_that_moves_away_while_it_is_stepped_breaks_nothing(
+    worker: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event loop drops its states while the serving thread reads them on, and keeps them."""
+    worker.start(snapshots=Snapshots(worker.redis, str(worker.folder / "states")))
+    stepped = SmoothingForecaster.warm_up
+
+    def moved(*arguments: Any) -> None:
+        stepped(*arguments)
+        worker.serving.forget(0)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SmoothingForecaster, "warm_up", moved)
+        assert worker.serving.advance(0, worker.shop.closed_through_ms) is not None
+    worker.close()
+    assert worker.served[0][-1].origin_ms == worker.shop.closed_through_ms
 
 
 # -- the fallback --------------------------------------------------------------------------------
