@@ -210,7 +210,8 @@ class DriftSettings(Section):
 class TrainerSettings(Section):
     """When `surgecast trainer` trains a challenger, for how long, from how much of the past.
 
-    It learns from what the store keeps, and from the archive before that where one is named;
+    A training ends after `max_time`, after `updates` where they are limited, or where it learns no
+    more. It learns from what the store keeps, and from the archive before that where one is named;
     `origins` are held back from it, for the comparison with the champion. A retrain that is asked
     for waits until `cooldown` after the last training, and learns from the last `drift_span`.
     """
@@ -218,6 +219,7 @@ class TrainerSettings(Section):
     every: DurationMs = 86_400_000
     cooldown: DurationMs = 3_600_000
     max_time: DurationMs = 600_000
+    updates: int | None = Field(None, ge=1)
     threads: int = Field(1, ge=1)
     series: int = Field(400, ge=1)
     origins: int = Field(7, ge=1)

@@ -191,6 +191,7 @@ class Trainer:
             settings.model,
             bucket_ms=history.bucket_ms,
             max_seconds=settings.trainer.max_time / 1000,
+            updates=settings.trainer.updates,
         )
         # each training draws other series, so that the same data need not give the same weights
         seed = history.end_ms // history.bucket_ms % 2**31
