@@ -4,7 +4,9 @@ The store holds a made-up history of many series. A worker forecasts them with a
 more events come in than it can count. Then a second model is handed over as a trainer does it, its
 states warm, and becomes champion. Measured: how long the hand-over takes, how long the worker then
 needs, how long it forecasts nothing while it switches, and how much less it counts meanwhile; with
-`cold` the worker warms the states up by itself. Weights are random: what they cost does not depend
+`cold` the worker warms the states up by itself. What is counted a second drifts by itself while a
+backlog is worked off, so the hand-over is stopped and let go on in turns, and the swap is held
+against what is counted before and after it. Weights are random: what they cost does not depend
 on what they say, and the check of a newcomer's forecasts holds two of their like against each
 other.
 """
@@ -12,10 +14,13 @@ other.
 import asyncio
 import json
 import os
+import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
+from statistics import fmean, median
+from threading import Event
 from typing import Any, Final
 
 import numpy as np
@@ -51,6 +56,7 @@ from stream.topics import CLICKS, ORDERS
 HOUR_MS: Final = 3_600_000
 _TIMEOUT_S: Final = 420.0
 _WINDOW_S: Final = 5.0
+_TURN_S: Final = 2.0
 #: No event counted for so long: all has been counted.
 _IDLE_S: Final = 1.5
 _CHUNK: Final = 50_000
@@ -173,8 +179,8 @@ class _Swap:
         with ProcessPoolExecutor(
             1, mp_context=get_context("spawn"), initializer=os.nice, initargs=(NICENESS,)
         ) as trainer:
-            trainer.submit(os.getpid).result()  # a trainer has long started
-            before = self._counting(load)
+            pid = trainer.submit(os.getpid).result()  # a trainer has long started
+            self._send(load)
             self._say("the second model's states are warmed and handed over")
             began_s = time.monotonic()
             handing = trainer.submit(
@@ -185,53 +191,81 @@ class _Swap:
                 model_id,
                 self._settings.trainer.threads,
             )
-            during = self._rate(handing.done)
+            without, beside, stopped_s = self._in_turns(pid, handing.done)
             handing.result()
-        seconds = time.monotonic() - began_s
-        return [Row("hand_over", round(seconds, 1), "s"), *_rates("hand_over", before, during)]
+        seconds = time.monotonic() - began_s - stopped_s
+        return [Row("hand_over", round(seconds, 1), "s"), *_rates("hand_over", without, beside)]
+
+    def _in_turns(
+        self, pid: int, over: Callable[[], bool]
+    ) -> tuple[float | None, float | None, float]:
+        """Events counted a second while a process is stopped and while it runs, in turns.
+
+        Also for how many seconds it was stopped.
+        """
+        rates: dict[bool, list[float]] = {False: [], True: []}
+        stopped_s = 0.0
+        running = True
+        while not over():
+            began_s = time.monotonic()
+            try:
+                if not running:
+                    os.kill(pid, signal.SIGSTOP)
+                rate = self._rate(over, seconds=_TURN_S)
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            stopped_s += 0 if running else time.monotonic() - began_s
+            if rate is None:
+                break  # all has been counted, or it is over
+            rates[running].append(rate)
+            running = not running
+        return _median(rates[False]), _median(rates[True]), stopped_s
 
     def _swap(self, load: Load, model_id: str) -> list[Row]:
         """Let the model become champion and wait until it serves all partitions."""
-        before = self._counting(load)
+        self._send(load)
+        before = self._rate(lambda: False, seconds=_WINDOW_S)
         self._say("the second model becomes champion")
         self._registry.promote(model_id, note="bench")
         now_ms = time.time_ns() // 1_000_000
         announce(self._settings, ModelRecord("promote", model_id, "bench", now_ms))
         began_s = time.monotonic()
         with ThreadPoolExecutor(1) as aside:
-            counting = aside.submit(self._rate, lambda: self._serves() == {model_id})
+            served = Event()
+            counting = aside.submit(self._rate, served.is_set, seconds=_TIMEOUT_S)
             self._await(lambda: self._served_by(model_id, some=True), "the second model")
             turned_s = time.monotonic()
             self._await(lambda: self._served_by(model_id), "the second model")
             ended_s = time.monotonic()
+            served.set()
             during = counting.result()
+        after = self._rate(lambda: False, seconds=_WINDOW_S)
+        around = [rate for rate in (before, after) if rate is not None]
         return [
             Row("warm_up", round(ended_s - began_s, 1), "s"),
             Row("switch", round(ended_s - turned_s, 2), "s"),
-            *_rates("swap", before, during),
+            *_rates("swap", _mean(around), during),
         ]
 
-    def _counting(self, load: Load) -> float:
-        """Send the load; events counted a second while nothing else is asked for."""
+    def _send(self, load: Load) -> None:
         self._say(f"sending {sum(len(records) for _, records in load):,} events")
         asyncio.run(_send(self._settings, load))
-        return self._rate(lambda: False)
 
-    def _rate(self, over: Callable[[], bool]) -> float:
-        """Events counted a second, for so long, or until it is over or all has been counted."""
+    def _rate(self, over: Callable[[], bool], *, seconds: float) -> float | None:
+        """Events counted a second, for so long or until it is over; None if all was counted."""
         partitions = self._settings.kafka.partitions
         began = last = (time.monotonic(), counted(self._client, partitions))
         looked_s = began[0]
-        while looked_s - began[0] < _WINDOW_S and looked_s - last[0] < _IDLE_S and not over():
+        while looked_s - began[0] < seconds and not over():
             time.sleep(0.1)
             looked_s = time.monotonic()
             now = counted(self._client, partitions)
             if now > last[1]:
                 last = (looked_s, now)
-        if last[0] - began[0] < _WINDOW_S / 2:
-            raise EmbeddedServiceFailed(
-                "all was counted before it could be measured; give more events"
-            )
+            elif looked_s - last[0] > _IDLE_S:
+                break
+        if last[0] - began[0] < min(seconds, _TURN_S) / 2:
+            return None
         return (last[1] - began[1]) / (last[0] - began[0])
 
     def _served_by(self, model_id: str, *, some: bool = False) -> bool:
@@ -240,11 +274,6 @@ class _Swap:
         found: list[Any] = [self._client.hget(keys.of(tag, "forecast"), "model_id") for tag in tags]
         mine = [name == model_id.encode() for name in found]
         return any(mine) if some else all(mine)
-
-    def _serves(self) -> set[str]:
-        found = self._client.scan_iter(keys.stats_pattern())
-        reports: list[Any] = [self._client.get(key) for key in found]
-        return {json.loads(report)["model_id"] for report in reports if report}
 
     def _await(self, done: Callable[[], bool], what: str) -> None:
         began_s = time.monotonic()
@@ -276,12 +305,22 @@ def _halves(load: Load) -> tuple[Load, Load]:
     )
 
 
-def _rates(what: str, before: float, during: float) -> list[Row]:
-    fall = {"fall": round(1 - during / before, 3)}
+def _rates(what: str, without: float | None, beside: float | None) -> list[Row]:
+    if without is None or beside is None:
+        raise EmbeddedServiceFailed("all was counted before it could be measured; give more events")
+    fall = {"fall": round(1 - beside / without, 3)}
     return [
-        Row(f"ingest_before_{what}", round(before), "events/s"),
-        Row(f"ingest_during_{what}", round(during), "events/s", fall),
+        Row(f"ingest_without_{what}", round(without), "events/s"),
+        Row(f"ingest_beside_{what}", round(beside), "events/s", fall),
     ]
+
+
+def _median(rates: list[float]) -> float | None:
+    return median(rates) if rates else None
+
+
+def _mean(rates: list[float]) -> float | None:
+    return fmean(rates) if rates else None
 
 
 async def _send(settings: Settings, load: Load) -> None:
