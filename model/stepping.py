@@ -60,21 +60,11 @@ class Stepper(Protocol):
 
 
 class BlockStepper:
-    """Steps on a CPU, `threads` chunks at a time.
+    """Steps on a CPU, `threads` chunks at a time."""
 
-    `on_thread` is called in each thread before its first step, to set its priority for example.
-    """
-
-    def __init__(
-        self,
-        network: QuantileNetwork,
-        threads: int | None = None,
-        *,
-        on_thread: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, network: QuantileNetwork, threads: int | None = None) -> None:
         self._network = network
         self._own = local()
-        self._on_thread = on_thread
         self._threads = threads or torch.get_num_threads()
         self._pool = ThreadPoolExecutor(
             self._threads,
@@ -85,7 +75,6 @@ class BlockStepper:
     def _begin_thread(self) -> None:
         torch.set_num_threads(1)
         self._own.work = Workspace()
-        self._on_thread()
 
     def carry(
         self, states: NetworkStates, values_TSF: Floats, start_ms_T: list[int],

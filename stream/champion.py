@@ -2,14 +2,13 @@
 
 Looks when a record on the control topic says that something has changed, and now and then anyway:
 a file and an object store alike can only be polled. A new champion is loaded aside, all its states
-are warmed up by threads of low priority, it forecasts the newest close beside the model that
-serves, and only then may it take over. Whatever goes wrong on the way keeps the model that serves;
-the reason is logged once, kept in the registry's audit and shown with the statistics. A champion
-that failed is tried again, ever more seldom.
+are warmed up by a thread that rests most of the time, it forecasts the newest close beside the
+model that serves, and only then may it take over. Whatever goes wrong on the way keeps the model
+that serves; the reason is logged once, kept in the registry's audit and shown with the statistics.
+A champion that failed is tried again, ever more seldom.
 """
 
 import asyncio
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +24,6 @@ from model.contract import QuantileForecast
 from model.errors import ModelError
 from model.incremental import Forecaster, NetworkForecaster
 from model.shadow import fault_of
-from model.stepping import BlockStepper
 from stream.errors import ChampionRefused, ServiceUnavailable, SurgecastError
 from stream.registry import Registry
 from stream.serving import Candidate, Serving
@@ -35,7 +33,9 @@ from stream.telemetry import SWAPS, WARM_UP
 
 log = structlog.get_logger(__name__)
 
-_NICENESS: Final = 19
+#: How much longer the preparation rests than it works, while another network serves. Rests and not
+#: a low priority: a thread that is pushed aside holding the interpreter's lock halts the ingest.
+_REST: Final = 2.0
 _FIRST_RETRY_S: Final = 30.0
 _LAST_RETRY_S: Final = 600.0
 #: Closes that may come in while a candidate catches up with the newest one.
@@ -80,7 +80,7 @@ class ChampionWatch:
         self._clock_s = clock_s
         self._last: _Attempt | None = None
         self._registry_fault = ""
-        self._thread = ThreadPoolExecutor(1, "champion", initializer=step_back)
+        self._thread = ThreadPoolExecutor(1, "champion")
         self._changed = asyncio.Event()
         self._told = threading.Event()
         self._leaving = False
@@ -183,13 +183,12 @@ class ChampionWatch:
         if fresh.bucket_ms != self._bucket_ms:
             raise ChampionRefused(f"it is made for buckets of {fresh.bucket_ms} ms")
         candidate = serving.candidate(fresh, trained_through_ms)
-        candidate.model.forecaster = _quiet(fresh)
+        candidate.model.forecaster = fresh
         tags = self._tags()
         with _own_stream(fresh):
             for number, tag in enumerate(tags):
                 self._warm(candidate, tag)
                 self.preparing = (model_id, (number + 1) / len(tags))
-        candidate.model.forecaster = fresh
         seconds = self._clock_s() - began_s
         WARM_UP.set(seconds)
         log.info("model_ready", model_id=model_id, partitions=len(tags), seconds=round(seconds, 1))
@@ -198,8 +197,10 @@ class ChampionWatch:
     def _warm(self, candidate: Candidate, tag: Tag) -> None:
         """Carry a partition's states to its newest close and look at what they forecast there."""
         model, serving = candidate.model, self._serving
+        pace = _Pace(0.0 if serving.on_fallback else _REST)
 
         def between() -> None:
+            pace.rest()
             if self._leaving:
                 raise _Overtaken
             if self._told.is_set():
@@ -228,8 +229,11 @@ class ChampionWatch:
                 )
             if approached is None:
                 return
+            pace.rest()
             forecast = model.step(approached)
+            pace.rest()
             served = self._served(tag)
+            pace.rest()
             apart_ms = 0 if served is None else served.origin_ms - forecast.origin_ms
             comparable = abs(apart_ms) <= _COMPARABLE * self._bucket_ms
             fault = fault_of(forecast, served if comparable else None)
@@ -240,26 +244,20 @@ class ChampionWatch:
                 return
 
 
+class _Pace:
+    """Rests `share` times as long as the calling thread has worked since."""
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._since_s = time.monotonic()
+
+    def rest(self) -> None:
+        time.sleep(self._share * (time.monotonic() - self._since_s))
+        self._since_s = time.monotonic()
+
+
 class _Overtaken(Exception):
     """Another model has become champion while this one was prepared, or the worker leaves."""
-
-
-def step_back() -> None:
-    """Give this thread the lowest priority: what runs in it takes the time that nobody needs."""
-    with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
-
-
-def _quiet(forecaster: Forecaster) -> Forecaster:
-    """The same network on threads of low priority."""
-    if not isinstance(forecaster, NetworkForecaster) or forecaster.device.type != "cpu":
-        return forecaster
-    return NetworkForecaster(
-        forecaster.network,
-        forecaster.model_id,
-        forecaster.device,
-        stepper=lambda network, _: BlockStepper(network, on_thread=step_back),
-    )
 
 
 @contextmanager

@@ -58,7 +58,7 @@ _TIMEOUT_S: Final = 420.0
 _WINDOW_S: Final = 5.0
 _TURN_S: Final = 2.0
 #: No event counted for so long: all has been counted.
-_IDLE_S: Final = 1.5
+_IDLE_S: Final = 3.0
 _CHUNK: Final = 50_000
 _SOLD_SHARE: Final = 0.05
 

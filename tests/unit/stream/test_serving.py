@@ -312,6 +312,19 @@ def test_a_partition_that_moves_away_meanwhile_leaves_no_states(worker: Deployme
     assert {1, ROLLUPS} <= worker.serving._active.carried.keys()
 
 
+def test_a_preparation_rests_beside_a_network_and_hurries_beside_the_fallback(
+    worker: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ingest shares the interpreter with it; but nobody wants to wait for the first model."""
+    rests: list[float] = []
+    monkeypatch.setattr("stream.champion.time.sleep", rests.append)
+    for seed in (1, 2):
+        worker.publish(seed, promote=True)
+        worker.watch.look()
+        worker.turn()
+        assert (sum(rests) > 0) == (seed == 2)
+
+
 def test_a_partition_that_moves_away_while_it_is_stepped_breaks_nothing(
     worker: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
