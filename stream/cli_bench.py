@@ -171,7 +171,7 @@ def swap(
     *,
     series: Annotated[int, typer.Option(min=100, help="Series of the shop.")] = 100_000,
     hours: Annotated[int, typer.Option(min=2, help="Stored hours of each.")] = 168,
-    events: Annotated[int, typer.Option(min=10_000, help="Counted meanwhile.")] = 20_000_000,
+    events: Annotated[int, typer.Option(min=10_000, help="Counted meanwhile.")] = 26_000_000,
     cold: Annotated[
         bool, typer.Option("--cold", help="Without states handed over by a trainer.")
     ] = False,
