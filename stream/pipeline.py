@@ -22,7 +22,7 @@ from stream.columns import Refused
 from stream.errors import FencedOut, ServiceUnavailable, UnreadableEvent
 from stream.events import CatalogEntry
 from stream.fetched import RecordBatch
-from stream.formats import UNREADABLE, open_format, unreadable
+from stream.formats import UNREADABLE, open_format, refusal
 from stream.inventory import ReadingDecoder
 from stream.output import Output
 from stream.ownership import Count, Owned, Pending
@@ -122,8 +122,7 @@ class Pipeline(Assignment):
     async def on_catalog(self, batch: RecordBatch) -> None:
         """Take categories of SKUs; a tombstone leaves the last known one."""
         await self._format.prepare(batch)
-        await self._ready()
-        mine = self._mine(batch)
+        mine = await self._mine(batch)
         if mine is None:
             return
         owned, fresh = mine
@@ -133,8 +132,7 @@ class Pipeline(Assignment):
             try:
                 entry = self._decode_catalog(value)
             except UNREADABLE as error:
-                fault = unreadable(error)
-                self._refuse(owned, fresh, [Refused(position, fault.reason, fault.detail)])
+                self._refuse(owned, fresh, [refusal(position, error)])
                 continue
             if entry.category:
                 owned.partition.categorise(entry.sku, entry.category)
@@ -143,8 +141,7 @@ class Pipeline(Assignment):
     async def on_plans(self, batch: RecordBatch) -> None:
         """Take plans into the partition's table; every worker reads them from the store."""
         await self._format.prepare(batch)
-        await self._ready()
-        mine = self._mine(batch)
+        mine = await self._mine(batch)
         if mine is None:
             return
         owned, fresh = mine
@@ -156,8 +153,7 @@ class Pipeline(Assignment):
 
     async def on_heartbeats(self, batch: RecordBatch) -> None:
         """Note promises about event time; they take effect when their offsets have been read."""
-        await self._ready()
-        mine = self._mine(batch)
+        mine = await self._mine(batch)
         if mine is None:
             return
         owned, fresh = mine
@@ -167,8 +163,7 @@ class Pipeline(Assignment):
                 if heartbeat.event_time_ms > self._latest_ms() + self._settings.window.bucket:
                     raise UnreadableEvent("future_timestamp", f"a promise of {heartbeat}")
             except UNREADABLE as error:
-                fault = unreadable(error)
-                self._refuse(owned, fresh, [Refused(position, fault.reason, fault.detail)])
+                self._refuse(owned, fresh, [refusal(position, error)])
             else:
                 owned.heartbeats.append((fresh.records[position].offset, heartbeat))
         owned.advance(owned.idle(self._inputs), cause_ms=fresh.newest_timestamp_ms)
@@ -231,8 +226,12 @@ class Pipeline(Assignment):
         await self._has_room.wait()
         await self.output.wait_for_room()
 
-    def _mine(self, batch: RecordBatch) -> tuple[Owned, RecordBatch] | None:
-        """The owner of a batch and its records not counted yet; None when nothing is to be done."""
+    async def _mine(self, batch: RecordBatch) -> tuple[Owned, RecordBatch] | None:
+        """The owner of a batch and its records not counted yet; None when nothing is to be done.
+
+        Waits until store and output take more.
+        """
+        await self._ready()
         owned = self.owned.get(batch.partition)
         fresh = None if owned is None else owned.fresh(batch)
         return None if owned is None or fresh is None else (owned, fresh)
