@@ -11,7 +11,7 @@ import pytest
 import torch
 from redis import Redis
 
-from model.config import ModelConfig
+from model.config import Architecture, ModelConfig
 from model.contract import QuantileForecast
 from model.incremental import NetworkForecaster
 from model.networks.quantile import QuantileNetwork
@@ -49,9 +49,9 @@ class Store:
             )  # fmt: skip
 
 
-def forecaster(model_id: str = "m", architecture: str = "lstm") -> NetworkForecaster:
+def forecaster(model_id: str = "m", architecture: Architecture = "lstm") -> NetworkForecaster:
     torch.manual_seed(1)
-    config = ModelConfig(horizon=4, bucket_ms=HOUR_MS, hidden=8, architecture=architecture)  # type: ignore[arg-type]
+    config = ModelConfig(horizon=4, bucket_ms=HOUR_MS, hidden=8, architecture=architecture)
     return NetworkForecaster(QuantileNetwork(config), model_id)
 
 
