@@ -8,20 +8,15 @@ NaN.
 Axes: S = series, P = phase within the season, F = stored features, H = horizon, Q = quantiles.
 """
 
-from statistics import NormalDist
-
 import numpy as np
 from numpy.typing import NDArray
 
-from model.config import CENSORED_SHARE, DAY_MS, DECILES
-from model.contract import FEATURE_NAMES, FeatureSpec, QuantileForecast
-from model.errors import InvalidValues
-from model.incremental import States, missing_buckets, require_demand
-from model.plans import Plans
+from model.config import CENSORED_SHARE
+from model.contract import FeatureSpec
+from model.seasonal import Quantiles, SeasonalForecaster
 
 Floats = NDArray[np.float32]
 
-_WEEK_DAYS = 7
 _ERROR_MEMORY = 200.0
 _STOCK = FeatureSpec().index("stock")
 _STOCKOUT_SHARE = FeatureSpec().index("stockout_share")
@@ -38,6 +33,11 @@ class NaiveStates:
         self.mean_S = np.zeros(capacity, np.float32)
         self.error_S = np.zeros(capacity, np.float32)
 
+    @property
+    def season(self) -> int:
+        """Buckets of a season."""
+        return len(self.season_PS)
+
     def grow(self, size: int) -> None:
         """Make room for `size` series; new ones start with nothing."""
         capacity = self.seen_S.size
@@ -50,7 +50,7 @@ class NaiveStates:
         self.size = max(self.size, size)
 
 
-class SeasonalNaiveForecaster:
+class SeasonalNaiveForecaster(SeasonalForecaster[NaiveStates]):
     """Last week's demand at the same time, with the spread of its own past errors.
 
     >>> naive = SeasonalNaiveForecaster(horizon=2, bucket_ms=86_400_000)
@@ -60,77 +60,26 @@ class SeasonalNaiveForecaster:
     3.0
     """
 
-    def __init__(
-        self, *, horizon: int, bucket_ms: int, quantiles: tuple[float, ...] = DECILES
-    ) -> None:
-        if horizon < 1 or bucket_ms < 1:
-            raise ValueError(f"horizon {horizon} and bucket_ms {bucket_ms} must be positive")
-        self.model_id = "seasonal-naive"
-        self.horizon = horizon
-        self.bucket_ms = bucket_ms
-        self.quantiles = quantiles
-        self.day = max(1, DAY_MS // bucket_ms)
-        self.season = _WEEK_DAYS * self.day
-        normal = NormalDist()
-        self._z_Q = np.array([normal.inv_cdf(q) for q in quantiles], np.float32)
+    model_id = "seasonal-naive"
+    states = NaiveStates
 
     def new_states(self, capacity: int) -> NaiveStates:
         """States without any series, with room for `capacity`."""
         return NaiveStates(max(capacity, 1), self.season)
 
-    def step(
-        self, states: States, values_SF: Floats, bucket_start_ms: int, plans: Plans | None = None
-    ) -> QuantileForecast:
-        """Carry `states` over one closed bucket and forecast from its end on, plans unread."""
-        mine = self._advance(states, values_SF, bucket_start_ms)
-        self._carry(mine, values_SF, bucket_start_ms)
-        origin_ms = bucket_start_ms + self.bucket_ms
-        size, steps_H = mine.size, np.arange(self.horizon)
-        starts_H = origin_ms + steps_H * self.bucket_ms
-        middle_SH = np.stack([self._expected(mine, int(start)) for start in starts_H], axis=1)
+    def _spread(self, states: NaiveStates, mean_SH: Floats) -> tuple[Quantiles, Quantiles]:
+        """Normal, as wide as the errors of the past."""
+        steps_H = np.arange(self.horizon)
         # errors of one season ahead hold for the whole season, and grow with each further one
         growth_H = np.sqrt(steps_H // self.season + 1).astype(np.float32)
         # mean absolute error of a normal variable is sqrt(2 / pi) standard deviations
-        spread_S = mine.error_S[:size] * np.float32(np.sqrt(np.pi / 2))
+        spread_S = states.error_S[: states.size] * np.float32(np.sqrt(np.pi / 2))
         spread_SH = spread_S[:, None] * growth_H
-        units_SHQ = middle_SH[:, :, None] + spread_SH[:, :, None] * self._z_Q
-        np.maximum(units_SHQ, 0, out=units_SHQ)
-        sums_SH = np.cumsum(middle_SH, axis=1)
+        units_SHQ = mean_SH[:, :, None] + spread_SH[:, :, None] * self._z_Q
+        sums_SH = np.cumsum(mean_SH, axis=1)
         spread_sums_SH = np.sqrt(np.cumsum(spread_SH**2, axis=1))
         sums_SHQ = sums_SH[:, :, None] + spread_sums_SH[:, :, None] * self._z_Q
-        np.maximum(sums_SHQ, 0, out=sums_SHQ)
-        np.maximum.accumulate(sums_SHQ, axis=1, out=sums_SHQ)
-        return QuantileForecast(
-            origin_ms=origin_ms,
-            bucket_ms=self.bucket_ms,
-            quantiles=self.quantiles,
-            units_SHQ=units_SHQ.astype(np.float32),
-            cumulative_SHQ=sums_SHQ.astype(np.float32),
-            model_id=self.model_id,
-        )
-
-    def warm_up(
-        self, states: States, history_TSF: Floats, start_ms: int, plans: Plans | None = None
-    ) -> None:
-        """Carry `states` over stored history, oldest bucket first, without forecasting."""
-        if history_TSF.shape[0] == 0:
-            return
-        mine = self._advance(states, history_TSF, start_ms)
-        for t, values_SF in enumerate(history_TSF):
-            self._carry(mine, values_SF, start_ms + t * self.bucket_ms)
-
-    def _advance(self, states: States, values: Floats, start_ms: int) -> NaiveStates:
-        if not isinstance(states, NaiveStates):
-            raise TypeError(f"states of {type(states).__name__} belong to another forecaster")
-        if states.season_PS.shape[0] != self.season:
-            raise InvalidValues("states were made for another bucket width")
-        require_demand(values)
-        silent = missing_buckets(states.last_ms, start_ms, self.bucket_ms)
-        nothing = np.zeros((states.size, len(FEATURE_NAMES)), np.float32)
-        for k in range(silent):
-            self._carry(states, nothing, start_ms + (k - silent) * self.bucket_ms)
-        states.grow(values.shape[-2])
-        return states
+        return units_SHQ, sums_SHQ
 
     def _expected(self, states: NaiveStates, start_ms: int) -> Floats:
         """What last week, yesterday or the mean so far say of the bucket at `start_ms`."""

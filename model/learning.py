@@ -23,7 +23,7 @@ from model.dataset import Chunk, Picked
 from model.networks.base import State
 from model.networks.quantile import QuantileNetwork
 from model.parallel import Ranks
-from model.resume import RunFile, Saved
+from model.resume import MOMENTS, RunFile, Saved, by_owner, moments_of, restore_moments
 from model.walk import Walk, encode, loss_at, validate
 
 #: The most a killed run loses, however long its validations are apart.
@@ -270,24 +270,15 @@ class Run:
             return
         for name, network in self._networks().items():
             tensors |= {f"{name}.{key}": part for key, part in network.state_dict().items()}
-        for number, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{number}.{key}": part for key, part in moments.items()}
+        tensors |= moments_of(self.optimizer)
         values = {"place": asdict(self._now()), "rng": self.rng.bit_generator.state}
         self.run_file.save(values, tensors)
 
     def _restore(self, saved: Saved) -> None:
-        parts: dict[str, dict[str, Tensor]] = {}
-        for name, part in saved.tensors.items():
-            owner, _, key = name.partition(".")
-            parts.setdefault(owner, {})[key] = part
+        parts = by_owner(saved.tensors)
         for name, network in self._networks().items():
             network.load_state_dict(parts[name])
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, part in parts.get("adam", {}).items():
-            number, _, key = name.partition(".")
-            state.setdefault(int(number), {})[key] = part
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        restore_moments(self.optimizer, parts.get(MOMENTS, {}))
         self.place = Place(**saved.values["place"])
         self.rng.bit_generator.state = saved.values["rng"]
         self.walk.resume(parts["walk"])

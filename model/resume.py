@@ -17,6 +17,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
+from torch.optim import Optimizer
 
 from model.config import TrainConfig
 from model.dataset import History
@@ -24,6 +25,8 @@ from model.errors import CorruptCheckpoint
 from model.tensorfile import load_tensors
 
 STATE_VERSION: Final = 1
+#: Who owns the optimiser's moments among the tensors.
+MOMENTS: Final = "adam"
 
 
 def fingerprint(history: History, config: TrainConfig) -> str:
@@ -96,3 +99,32 @@ class RunFile:
     def discard(self) -> None:
         """Forget the state: the training is over."""
         self.path.unlink(missing_ok=True)
+
+
+def by_owner(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Tensors named ``owner.key``, by owner and then by key.
+
+    >>> list(by_owner({"walk.state.0": Tensor(), "walk.first": Tensor()})["walk"])
+    ['state.0', 'first']
+    """
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, part in tensors.items():
+        owner, _, key = name.partition(".")
+        parts.setdefault(owner, {})[key] = part
+    return parts
+
+
+def moments_of(optimizer: Optimizer) -> dict[str, Tensor]:
+    """The moments of an optimiser, by name."""
+    return {
+        f"{MOMENTS}.{number}.{key}": part
+        for number, moments in optimizer.state_dict()["state"].items()
+        for key, part in moments.items()
+    }
+
+
+def restore_moments(optimizer: Optimizer, moments: dict[str, Tensor]) -> None:
+    """Put back what `moments_of` told, named without the owner."""
+    state = {int(number): parts for number, parts in by_owner(moments).items()}
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -14,8 +14,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from model.calibration import covered
 from model.metrics import pinball_loss
+from model.pit import covered
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
@@ -60,7 +60,7 @@ def score_labels(
 ) -> Sums:
     """Sums [V, H, K] of the labels of one closed bucket.
 
-    `low_N` and `high_N` are `model.calibration.pit_bounds` under the model's quantiles, `sent_NQ`
+    `low_N` and `high_N` are `model.pit.pit_bounds` under the model's quantiles, `sent_NQ`
     the levels at which they were published. `naive_N` is the seasonal naive's point forecast, NaN
     where it had none. The pinball loss of a point is that of the point as every quantile.
 

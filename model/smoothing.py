@@ -10,21 +10,16 @@ network can, needs no training, and is ready after one pass over the stored hist
 Axes: S = series, P = phases of a season, H = horizon, Q = quantiles.
 """
 
-from statistics import NormalDist
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.config import DAY_MS, DECILES
-from model.contract import FEATURE_NAMES, QuantileForecast
-from model.errors import InvalidValues
-from model.incremental import States, missing_buckets, require_demand
-from model.plans import Plans
+from model.config import DECILES
+from model.seasonal import Quantiles, SeasonalForecaster
 
 Floats = NDArray[np.float32]
 
-_WEEK_DAYS: Final = 7
 #: The level forgets half of the past in so many days.
 _HALF_LIFE_DAYS: Final = 4.0
 #: Share of an error that moves the day's and the week's profile.
@@ -49,6 +44,11 @@ class SmoothingStates:
         self.error_SQ = np.tile(start_Q, (capacity, 1))
         self.seen_S = np.zeros(capacity, np.int32)
 
+    @property
+    def season(self) -> int:
+        """Buckets of the longer season."""
+        return len(self.week_PS)
+
     def grow(self, size: int) -> None:
         """Make room for `size` series; new ones start with nothing."""
         capacity = self.seen_S.size
@@ -62,7 +62,7 @@ class SmoothingStates:
         self.size = max(self.size, size)
 
 
-class SmoothingForecaster:
+class SmoothingForecaster(SeasonalForecaster[SmoothingStates]):
     """Double seasonal exponential smoothing with quantiles from its own errors.
 
     >>> smoothing = SmoothingForecaster(horizon=2, bucket_ms=86_400_000)
@@ -73,98 +73,48 @@ class SmoothingForecaster:
     [3.0, 3.0]
     """
 
+    model_id = "exponential-smoothing"
+    states = SmoothingStates
+
     def __init__(
         self, *, horizon: int, bucket_ms: int, quantiles: tuple[float, ...] = DECILES
     ) -> None:
-        if horizon < 1 or bucket_ms < 1:
-            raise ValueError(f"horizon {horizon} and bucket_ms {bucket_ms} must be positive")
-        self.model_id = "exponential-smoothing"
-        self.horizon = horizon
-        self.bucket_ms = bucket_ms
-        self.quantiles = quantiles
-        self.day = max(1, DAY_MS // bucket_ms)
-        self.week = _WEEK_DAYS * self.day
+        super().__init__(horizon=horizon, bucket_ms=bucket_ms, quantiles=quantiles)
         self.alpha = 1 - 0.5 ** (1 / (_HALF_LIFE_DAYS * self.day))
-        normal = NormalDist()
         self._q_Q = np.array(quantiles, np.float32)
-        self._start_Q = np.array([normal.inv_cdf(q) for q in quantiles], np.float32)
 
     def new_states(self, capacity: int) -> SmoothingStates:
         """States without any series, with room for `capacity`."""
-        return SmoothingStates(
-            max(capacity, 1), day=self.day, week=self.week, start_Q=self._start_Q
-        )
+        return SmoothingStates(max(capacity, 1), day=self.day, week=self.season, start_Q=self._z_Q)
 
-    def step(
-        self, states: States, values_SF: Floats, bucket_start_ms: int, plans: Plans | None = None
-    ) -> QuantileForecast:
-        """Carry `states` over one closed bucket and forecast from its end on, plans unread."""
-        mine = self._advance(states, values_SF, bucket_start_ms)
-        self._carry(mine, values_SF, bucket_start_ms)
-        origin_ms = bucket_start_ms + self.bucket_ms
-        starts_H = origin_ms + np.arange(self.horizon) * self.bucket_ms
-        mean_SH = np.stack([self._expected(mine, int(at)) for at in starts_H], axis=1)
-        root_SH = np.sqrt(self._variance(mine, mean_SH))
+    def _spread(self, states: SmoothingStates, mean_SH: Floats) -> tuple[Quantiles, Quantiles]:
+        """As the tracked quantiles of the errors say, wider with the step."""
+        root_SH = np.sqrt(self._variance(states, mean_SH))
         # h steps ahead the level has wandered: variance grows by 1 + (h - 1) α² (Hyndman 2008)
         steps_H = np.arange(self.horizon, dtype=np.float32)
         growth_H = np.sqrt(1 + steps_H * self.alpha**2)
-        error_SQ = np.maximum.accumulate(mine.error_SQ[: mine.size], axis=1)
+        error_SQ = np.maximum.accumulate(states.error_SQ[: states.size], axis=1)
         units_SHQ = mean_SH[:, :, None] + (root_SH * growth_H)[:, :, None] * error_SQ[:, None, :]
-        np.maximum(units_SHQ, 0, out=units_SHQ)
         # errors of a sum: those of its buckets, and each again in all buckets after it by α
         sums_SH = np.cumsum(mean_SH, axis=1)
         carry_H = np.cumsum((1 + self.alpha * steps_H) ** 2) / np.maximum(steps_H + 1, 1)
         spread_SH = np.sqrt(np.cumsum(root_SH**2, axis=1) * carry_H)
         sums_SHQ = sums_SH[:, :, None] + spread_SH[:, :, None] * self._sum_errors(error_SQ)
-        np.maximum(sums_SHQ, 0, out=sums_SHQ)
-        np.maximum.accumulate(sums_SHQ, axis=1, out=sums_SHQ)
-        return QuantileForecast(
-            origin_ms=origin_ms,
-            bucket_ms=self.bucket_ms,
-            quantiles=self.quantiles,
-            units_SHQ=units_SHQ.astype(np.float32),
-            cumulative_SHQ=sums_SHQ.astype(np.float32),
-            model_id=self.model_id,
-        )
-
-    def warm_up(
-        self, states: States, history_TSF: Floats, start_ms: int, plans: Plans | None = None
-    ) -> None:
-        """Carry `states` over stored history, oldest bucket first, without forecasting."""
-        if history_TSF.shape[0] == 0:
-            return
-        mine = self._advance(states, history_TSF, start_ms)
-        for t, values_SF in enumerate(history_TSF):
-            self._carry(mine, values_SF, start_ms + t * self.bucket_ms)
+        return units_SHQ, sums_SHQ
 
     def _sum_errors(self, error_SQ: Floats) -> Floats:
         """Quantiles [S, H, Q] of a sum's error: nearer to a normal's with each bucket added."""
         weight_H = (1 / np.arange(1, self.horizon + 1, dtype=np.float32))[:, None]
         # the median of skewed errors lies below zero, that of their sum does not
-        spread_S = (error_SQ[:, -1] - error_SQ[:, 0]) / (
-            self._start_Q[-1] - self._start_Q[0] + _TINY
-        )
-        normal_SQ = spread_S[:, None] * self._start_Q
+        spread_S = (error_SQ[:, -1] - error_SQ[:, 0]) / (self._z_Q[-1] - self._z_Q[0] + _TINY)
+        normal_SQ = spread_S[:, None] * self._z_Q
         mixed: Floats = weight_H * error_SQ[:, None, :] + (1 - weight_H) * normal_SQ[:, None, :]
         return mixed
-
-    def _advance(self, states: States, values: Floats, start_ms: int) -> SmoothingStates:
-        if not isinstance(states, SmoothingStates):
-            raise TypeError(f"states of {type(states).__name__} belong to another forecaster")
-        if states.week_PS.shape[0] != self.week:
-            raise InvalidValues("states were made for another bucket width")
-        require_demand(values)
-        silent = missing_buckets(states.last_ms, start_ms, self.bucket_ms)
-        nothing = np.zeros((states.size, len(FEATURE_NAMES)), np.float32)
-        for k in range(silent):
-            self._carry(states, nothing, start_ms + (k - silent) * self.bucket_ms)
-        states.grow(values.shape[-2])
-        return states
 
     def _raw(self, states: SmoothingStates, start_ms: int) -> Floats:
         bucket, size = start_ms // self.bucket_ms, states.size
         day_S = states.day_PS[bucket % self.day, :size]
-        raw_S: Floats = states.level_S[:size] + day_S + states.week_PS[bucket % self.week, :size]
+        raw_S: Floats = states.level_S[:size] + day_S + states.week_PS[bucket % self.season, :size]
         return raw_S
 
     def _expected(self, states: SmoothingStates, start_ms: int) -> Floats:
@@ -200,5 +150,5 @@ class SmoothingForecaster:
         states.level_S[:size] += share_S * error_S
         if self.day > 1:
             states.day_PS[bucket % self.day, :size] += np.float32(_DAY_RATE) * error_S
-        states.week_PS[bucket % self.week, :size] += np.float32(_WEEK_RATE) * error_S
+        states.week_PS[bucket % self.season, :size] += np.float32(_WEEK_RATE) * error_S
         states.last_ms = start_ms

@@ -4,6 +4,8 @@ Axes: N = lanes of all groups, B = lanes of one group, L = buckets of a chunk, P
 chunk, O = origins that share a calendar, H = horizon, Q = quantiles, C = calendar.
 """
 
+from functools import partial
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -131,6 +133,16 @@ def encode(
     return encoded.float(), tuple(part.detach().float() for part in after)
 
 
+def origins_first(values: Tensor, *, groups: int) -> Tensor:
+    """[N, P, …] → [G · P, B, …]: the origins that share a calendar first.
+
+    >>> origins_first(torch.tensor([[0, 1], [10, 11]]), groups=1).tolist()
+    [[0, 10], [1, 11]]
+    """
+    split = values.view(groups, values.shape[0] // groups, *values.shape[1:])
+    return split.transpose(1, 2).flatten(0, 1)
+
+
 def loss_at(
     *,
     network: QuantileNetwork,
@@ -149,12 +161,7 @@ def loss_at(
     device = quantiles_Q.device
     horizon, groups = network.config.horizon, len(chunk.first_G)
     positions = torch.from_numpy(positions_P)
-
-    def by_origin(values: Tensor) -> Tensor:
-        """[N, P, …] → [G · P, B, …]: the origins that share a calendar first."""
-        split = values.view(groups, values.shape[0] // groups, *values.shape[1:])
-        return split.transpose(1, 2).flatten(0, 1)
-
+    by_origin = partial(origins_first, groups=groups)
     horizon_OHC = picked.horizon_calendar(chunk.first_G, positions_P).to(device)
     encoded_OBD = by_origin(encoded_NLD[:, positions.to(device)])
     ids_N3 = None if chunk.ids_N3 is None else chunk.ids_N3.to(device)

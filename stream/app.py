@@ -13,9 +13,10 @@ import faust
 import structlog
 from faust.types.transports import TransportT
 
+from stream.consumer_thread import OffsetAuthority
 from stream.errors import SurgecastError, UsageError
 from stream.settings import Settings
-from stream.transport import BatchTransport, OffsetAuthority
+from stream.transport import BatchTransport
 
 log = structlog.get_logger(__name__)
 
@@ -23,7 +24,9 @@ log = structlog.get_logger(__name__)
 STOP_S: Final = 25.0
 
 #: Where Faust's services log what they crash of: its own modules, and those of our services.
-_SERVICE_LOGS = ("faust", "mode", "stream.app", "stream.transport", "stream.worker")
+_SERVICE_LOGS = (
+    "faust", "mode", "stream.app", "stream.consumer_thread", "stream.transport", "stream.worker",
+)  # fmt: skip
 
 
 class SurgecastApp(faust.App):

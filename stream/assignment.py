@@ -17,7 +17,8 @@ from stream.errors import ServiceUnavailable
 from stream.identity import Identity, Mismatch, Places, mismatches, refuse
 from stream.output import ClosedBuckets, Output
 from stream.ownership import Owned
-from stream.partition import Closed, Partition
+from stream.partition import Partition
+from stream.partition_state import Closed
 from stream.rollups import Rollups
 from stream.settings import Settings
 from stream.state.keys import ROLLUPS

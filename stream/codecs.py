@@ -7,38 +7,32 @@ record by record. It does not know buckets, watermarks or slots.
 Axes: N = readable events of the batch, in log order.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar, cast
+from collections.abc import Sequence
+from typing import Any, TypeVar, cast
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_64_digest
 
+from stream.admission import InputDecoder, Triple
 from stream.columns import ClickColumns, Columns, OrderColumns, Refused
 from stream.errors import UnreadableEvent
 from stream.events import Click, Heartbeat, Order
 from stream.features.definitions import ACTION_COLUMNS
 from stream.fetched import RecordBatch
-from stream.fields import MAX_LINE_VALUE, MAX_QUANTITY, event_times, floats, series_id
-from stream.formats import UNREADABLE, Format, JsonFormat, unreadable
+from stream.fields import MAX_LINE_VALUE, MAX_QUANTITY, event_times, floats
+from stream.formats import UNREADABLE, Format, refusal
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 #: Columns of the decoded structs, by field.
 Table = dict[str, Sequence[Any]]
-#: Key, SKU and location of a record.
-Triple = tuple[bytes | None, str, str | None]
 E = TypeVar("E", Order, Click)
 
 
-class EventDecoder(Generic[E]):
-    """Decoder of one input topic; it keeps what it has verified: a known key costs a lookup.
-
-    `source` says how bytes become structs (`stream/formats.py`); by default they are JSON.
-    """
-
-    shape: type[E]
+class EventDecoder(InputDecoder[E]):
+    """Decoder of one topic of events; a key it has verified costs a lookup from then on."""
 
     def __init__(
         self,
@@ -47,9 +41,7 @@ class EventDecoder(Generic[E]):
         max_value_bytes: int = 262_144,
         source: Format | None = None,
     ) -> None:
-        self._decode: Callable[[bytes], E] = (source or JsonFormat()).decoder(self.shape)
-        self._locations = frozenset(locations)
-        self._max_value_bytes = max_value_bytes
+        super().__init__(locations=locations, max_value_bytes=max_value_bytes, source=source)
         self._plain: set[str] = set()
         self._known: dict[Triple, str] = {}
 
@@ -106,21 +98,11 @@ class EventDecoder(Generic[E]):
         positions, events = [], []
         for position, value in enumerate(values):
             try:
-                events.append(self._decode(self._admissible(value)))
+                events.append(self._read_one(value))
                 positions.append(position)
             except UNREADABLE as error:
-                fault = unreadable(error)
-                refused.append(Refused(position, fault.reason, fault.detail))
+                refused.append(refusal(position, error))
         return positions, events
-
-    def _admissible(self, value: bytes | None) -> bytes:
-        if value is None:
-            raise UnreadableEvent("null_value", "the record has no value")
-        if len(value) > self._max_value_bytes:
-            raise UnreadableEvent(
-                "too_large", f"{len(value)} bytes, at most {self._max_value_bytes} are read"
-            )
-        return value
 
     def _series(
         self, keys: list[bytes | None], table: Table, bad: dict[int, UnreadableEvent]
@@ -151,23 +133,12 @@ class EventDecoder(Generic[E]):
         """Verify keys, SKUs and locations seen for the first time; the faults among them."""
         faults = {}
         for triple in unknown:
-            key, sku, location = triple
             try:
-                name = series_id(sku, location)
-                if key is None:
-                    raise UnreadableEvent("null_key", "the key must be the SKU in UTF-8")
-                if key != sku.encode():
-                    raise UnreadableEvent(
-                        "key_mismatch", f"key {key[:60]!r} is not the SKU {sku[:60]!r}"
-                    )
-                if self._locations and location is not None and location not in self._locations:
-                    raise UnreadableEvent(
-                        "unknown_location", f"location {location!r} is not in ingest.locations"
-                    )
+                self._known[triple] = self._name(triple)
             except UnreadableEvent as error:
                 faults[triple] = error
             else:
-                self._known[triple] = name
+                _, sku, location = triple
                 if location is None:
                     self._plain.add(sku)
         return faults

@@ -15,10 +15,11 @@ from typing import Any
 
 import msgspec
 
+from stream.admission import admissible
 from stream.columns import Refused
 from stream.errors import UnreadableEvent
 from stream.fields import timestamp_ms
-from stream.formats import Format, JsonFormat, unreadable
+from stream.formats import Format, JsonFormat, refusal, unreadable
 
 
 class Line(msgspec.Struct, gc=False):
@@ -109,12 +110,7 @@ class DocumentReader:
     def _one(self, position: int, value: bytes | None) -> Routed:
         routed = Routed(position)
         try:
-            if value is None:
-                raise UnreadableEvent("null_value", "the record has no value")
-            if len(value) > self._max_bytes:
-                raise UnreadableEvent(
-                    "too_large", f"{len(value)} bytes, at most {self._max_bytes} are read"
-                )
+            value = admissible(value, max_bytes=self._max_bytes)
             try:
                 document = self._decode(value)
             except (msgspec.ValidationError, UnreadableEvent):
@@ -122,8 +118,7 @@ class DocumentReader:
             else:
                 self._explode(routed, document, value)
         except (msgspec.MsgspecError, UnicodeDecodeError, UnreadableEvent) as error:
-            fault = unreadable(error)
-            routed.refused.append(Refused(position, fault.reason, fault.detail))
+            routed.refused.append(refusal(position, error))
         return routed
 
     def _explode(self, routed: Routed, document: Document, value: bytes) -> None:

@@ -94,12 +94,26 @@ def event_times(raw: Sequence[int | str], latest_ms: int, bad: dict[int, Unreada
                 parsed.append(0)
         time_N = np.array(parsed, np.int64)
     for place in np.flatnonzero((time_N > latest_ms) | (time_N < 0)).tolist():
-        fault = UnreadableEvent("future_timestamp", _future_detail(int(time_N[place]), latest_ms))
-        bad.setdefault(place, fault)
+        bad.setdefault(place, _untrue(int(time_N[place]), latest_ms))
     return time_N
 
 
-def _future_detail(event_time_ms: int, latest_ms: int) -> str:
-    if event_time_ms < 0:
-        return f"ts {event_time_ms} is before 1970"
-    return f"ts {event_time_ms} is {event_time_ms - latest_ms} ms beyond window.future_tolerance"
+def event_time_ms(raw: int | str, latest_ms: int) -> int:
+    """Event time in ms. Raises UnreadableEvent for none, or one that cannot be true.
+
+    >>> event_time_ms(-1, 10)
+    Traceback (most recent call last):
+        ...
+    stream.errors.UnreadableEvent: future_timestamp: ts -1 is before 1970
+    """
+    time_ms = timestamp_ms(raw)
+    if not 0 <= time_ms <= latest_ms:
+        raise _untrue(time_ms, latest_ms)
+    return time_ms
+
+
+def _untrue(time_ms: int, latest_ms: int) -> UnreadableEvent:
+    detail = f"ts {time_ms} is {time_ms - latest_ms} ms beyond window.future_tolerance"
+    if time_ms < 0:
+        detail = f"ts {time_ms} is before 1970"
+    return UnreadableEvent("future_timestamp", detail)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 
+from stream.columns import Refused
 from stream.errors import UnreadableEvent, UsageError
 
 if TYPE_CHECKING:
@@ -107,3 +108,13 @@ def unreadable(error: Exception) -> UnreadableEvent:
     if isinstance(error, msgspec.ValidationError):
         return UnreadableEvent(schema_reason(str(error)), str(error))
     return UnreadableEvent("malformed_json", str(error))
+
+
+def refusal(position: int, error: Exception) -> Refused:
+    """The record at a position of its batch, refused for any error a decoder raises.
+
+    >>> refusal(3, msgspec.DecodeError("Input data was truncated"))
+    Refused(position=3, reason='malformed_json', detail='Input data was truncated')
+    """
+    fault = unreadable(error)
+    return Refused(position, fault.reason, fault.detail)

@@ -8,18 +8,18 @@ Axes: N = readings of the batch, in log order.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.admission import InputDecoder, Triple
 from stream.columns import Refused
 from stream.errors import UnreadableEvent
 from stream.events import Reading
 from stream.fetched import RecordBatch
-from stream.fields import series_id, timestamp_ms
-from stream.formats import UNREADABLE, Format, JsonFormat, unreadable
+from stream.fields import event_time_ms
+from stream.formats import UNREADABLE, Format, refusal
 
 Ints = NDArray[np.int64]
 
@@ -52,8 +52,10 @@ class ReadingColumns:
         return len(self.series_N)
 
 
-class ReadingDecoder:
+class ReadingDecoder(InputDecoder[Reading]):
     """Decoder of the `inventory` topic; a key it has verified costs a lookup from then on."""
+
+    shape = Reading
 
     def __init__(
         self,
@@ -62,10 +64,8 @@ class ReadingDecoder:
         max_value_bytes: int = 262_144,
         source: Format | None = None,
     ) -> None:
-        self._decode: Callable[[bytes], Reading] = (source or JsonFormat()).decoder(Reading)
-        self._locations = frozenset(locations)
-        self._max_value_bytes = max_value_bytes
-        self._known: dict[tuple[bytes | None, str, str | None], str] = {}
+        super().__init__(locations=locations, max_value_bytes=max_value_bytes, source=source)
+        self._known: dict[Triple, str] = {}
 
     def columns(self, batch: RecordBatch, *, latest_ms: int) -> ReadingColumns:
         """Decode a batch; `latest_ms` is the newest event time that can be true."""
@@ -78,19 +78,13 @@ class ReadingDecoder:
                 tombstones += 1
                 continue
             try:
-                if len(value) > self._max_value_bytes:
-                    raise UnreadableEvent(
-                        "too_large",
-                        f"{len(value)} bytes, at most {self._max_value_bytes} are read",
-                    )
-                reading = self._decode(value)
-                time_ms = _event_time_ms(reading.ts, latest_ms)
+                reading = self._read_one(value)
+                time_ms = event_time_ms(reading.ts, latest_ms)
                 row = (position, time_ms, *_amounts(reading))
                 names.append(self._series(key, reading))
                 rows.append(row)
             except UNREADABLE as error:
-                fault = unreadable(error)
-                refused.append(Refused(position, fault.reason, fault.detail))
+                refused.append(refusal(position, error))
         columns = np.array(rows, np.int64).reshape(-1, 5).T
         return ReadingColumns(
             columns[0], columns[1], names, columns[2], columns[3], columns[4], refused, tombstones
@@ -100,32 +94,8 @@ class ReadingDecoder:
         triple = (key, reading.sku, reading.location)
         name = self._known.get(triple)
         if name is None:
-            name = series_id(reading.sku, reading.location)
-            if key is None:
-                raise UnreadableEvent("null_key", "the key must be the SKU in UTF-8")
-            if key != reading.sku.encode():
-                raise UnreadableEvent(
-                    "key_mismatch", f"key {key[:60]!r} is not the SKU {reading.sku[:60]!r}"
-                )
-            location = reading.location
-            if self._locations and location is not None and location not in self._locations:
-                raise UnreadableEvent(
-                    "unknown_location", f"location {location!r} is not in ingest.locations"
-                )
-            self._known[triple] = name
+            name = self._known[triple] = self._name(triple)
         return name
-
-
-def _event_time_ms(raw: int | str, latest_ms: int) -> int:
-    time_ms = timestamp_ms(raw)
-    if time_ms < 0:
-        raise UnreadableEvent("future_timestamp", f"ts {time_ms} is before 1970")
-    if time_ms > latest_ms:
-        raise UnreadableEvent(
-            "future_timestamp",
-            f"ts {time_ms} is {time_ms - latest_ms} ms beyond window.future_tolerance",
-        )
-    return time_ms
 
 
 def _amounts(reading: Reading) -> tuple[int, int, int]:

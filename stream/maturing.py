@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.calibration import Calibrator, pit_bounds, reading_weights
+from model.calibration import Calibrator
 from model.config import CENSORED_SHARE
+from model.pit import pit_bounds, reading_weights
 from model.scores import VOLUMES, score_labels
 from stream.features.definitions import STOCK, STOCKOUT_SHARE, UNITS
 from stream.sent import Sent

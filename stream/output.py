@@ -20,7 +20,7 @@ import structlog
 from model.contract import QuantileForecast
 from stream.accuracy import Accuracy, Scored, Settled
 from stream.errors import ServiceUnavailable
-from stream.partition import Closed
+from stream.partition_state import Closed
 from stream.serving import Serving
 from stream.sinks.kafka import KafkaSink
 from stream.sinks.readside import ReadSide

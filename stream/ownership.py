@@ -5,7 +5,7 @@
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from faust.types import TP
@@ -13,7 +13,8 @@ from faust.types import TP
 from stream.errors import LostRecords
 from stream.events import Heartbeat
 from stream.fetched import RecordBatch
-from stream.partition import INPUTS, Closed, Judged, Partition
+from stream.partition import Judged, Partition
+from stream.partition_state import INPUTS, Closed
 from stream.silence import Inputs, Silence
 from stream.state.port import WritePlan
 from stream.topics import HEARTBEATS, INVENTORY
@@ -121,6 +122,16 @@ class Owned:
         if watermark is not None:
             partition.close_through(watermark, cause_ms=cause_ms)
 
+    def closes_due(self, inputs: Inputs) -> bool:
+        """Whether a bucket has ended by the watermark that is not closed, stored and handed on."""
+        partition = self.partition
+        mark = partition.watermark_ms(self.idle(inputs))
+        through_ms = partition.closed_through_ms
+        first_ms = min(partition.open, default=None) if through_ms is None else through_ms
+        width = partition.window.bucket
+        ended = mark is not None and first_ms is not None and first_ms + width <= mark
+        return ended or bool(partition.closed_unsaved) or self.pending is not None
+
     @property
     def safe_positions(self) -> dict[str, int]:
         """Where a successor has to go on: a promise that still waits must be read again."""
@@ -130,3 +141,25 @@ class Owned:
     def _reached(self, heartbeat: Heartbeat) -> bool:
         positions = self.partition.positions
         return all(positions.get(topic, 0) >= offset for topic, offset in heartbeat.offsets.items())
+
+
+def advance_all(partitions: Sequence[Owned], inputs: Inputs, *, now_ms: int) -> None:
+    """Advance what only time can: idle inputs, and partitions that are silent altogether.
+
+    A silent partition follows the slowest of those that are not. Where all are silent, only those
+    that never had an event follow the one that is furthest.
+    """
+    active: list[int] = []
+    silent: list[Owned] = []
+    for owned in partitions:
+        idle = owned.idle(inputs)
+        owned.advance(idle, cause_ms=now_ms)
+        if len(idle) == len(INPUTS):
+            silent.append(owned)
+        else:
+            active.append(owned.partition.closed_through_ms or 0)
+    reached = [owned.partition.closed_through_ms or 0 for owned in silent]
+    frontier_ms = min(active) if active else max(reached, default=0)
+    for owned in silent if frontier_ms else ():
+        if active or not owned.partition.series.ids:
+            owned.partition.close_through(frontier_ms, cause_ms=now_ms)

@@ -1,9 +1,9 @@
-"""The worker's ingest: which partitions it owns, when state is flushed, when buckets close.
+"""The worker's ingest: what becomes of each batch, and when buckets close.
 
 Between the agents and `stream/partition.py`: it hands batches to the partition that owns them,
-applies heartbeats, advances watermarks, stores plans and passes what has closed on to
-`stream/output.py`. It is also the authority on offsets: reading resumes where the store says, and
-Kafka is told only what is stored.
+applies heartbeats and advances watermarks. Which partitions those are is said in
+`stream/assignment.py`, how they reach the store in `stream/flushing.py`. Together they are the
+authority on offsets: reading resumes where the store says, and Kafka is told only what is stored.
 
 Never blocks the event loop; holds the input back when the store or the output is slow.
 """
@@ -16,17 +16,18 @@ from typing import Any
 import structlog
 from faust.types import TP
 
-from stream.assignment import RETRY_S, Ask, Assignment, told_nothing
+from stream.assignment import Ask, told_nothing
 from stream.codecs import ClickDecoder, OrderDecoder, decode_heartbeat
 from stream.columns import Refused
-from stream.errors import FencedOut, ServiceUnavailable, UnreadableEvent
+from stream.errors import UnreadableEvent
 from stream.events import CatalogEntry
 from stream.fetched import RecordBatch
-from stream.formats import UNREADABLE, open_format, unreadable
+from stream.flushing import Flushing
+from stream.formats import UNREADABLE, open_format, refusal
 from stream.inventory import ReadingDecoder
 from stream.output import Output
-from stream.ownership import Count, Owned, Pending
-from stream.partition import INPUTS, Judged, Partition
+from stream.ownership import Count, Owned, advance_all
+from stream.partition import Judged, Partition
 from stream.plans import PlanDecoder
 from stream.privacy import Pseudonyms
 from stream.settings import Settings
@@ -35,15 +36,12 @@ from stream.sinks.kafka import KafkaSink
 from stream.sinks.records import dead_letter
 from stream.state.port import StateStore
 from stream.telemetry import EVENTS
-from stream.topics import CATALOG, CLICKS, DEAD_LETTER, HEARTBEATS, INVENTORY, ORDERS, PLANS
+from stream.topics import CATALOG, CLICKS, HEARTBEATS, INVENTORY, ORDERS, PLANS
 
 log = structlog.get_logger(__name__)
 
-#: Events counted but not stored beyond which the input waits.
-MAX_UNSTORED = 400_000
 
-
-class Pipeline(Assignment):
+class Pipeline(Flushing):
     """Ingest of one worker.
 
     `lag` tells how many records of a topic partition are not counted, `answered` when the broker
@@ -65,18 +63,12 @@ class Pipeline(Assignment):
         adopt: bool = False,
         rejoin: Callable[[], None] = lambda: None,
     ) -> None:
-        super().__init__(settings, store, output, ask=ask, adopt=adopt, rejoin=rejoin)
-        self._sink = sink
+        super().__init__(settings, store, sink, output, ask=ask, adopt=adopt, rejoin=rejoin)
         self._people = people
         self._clock_ms = clock_ms
         self._inputs = Inputs(lag, answered, settings.window.idle_timeout)
-        self._unstored = 0
-        self._has_room = asyncio.Event()
-        self._has_room.set()
         #: Topic partitions that are not to be fetched: they run ahead of the other inputs.
         self.held: frozenset[TP] = frozenset()
-        self._store_answers = asyncio.Event()
-        self._store_answers.set()
         ingest = settings.ingest
         self._format = open_format(ingest)
         self._decode_catalog = self._format.decoder(CatalogEntry)
@@ -122,8 +114,7 @@ class Pipeline(Assignment):
     async def on_catalog(self, batch: RecordBatch) -> None:
         """Take categories of SKUs; a tombstone leaves the last known one."""
         await self._format.prepare(batch)
-        await self._ready()
-        mine = self._mine(batch)
+        mine = await self._mine(batch)
         if mine is None:
             return
         owned, fresh = mine
@@ -133,8 +124,7 @@ class Pipeline(Assignment):
             try:
                 entry = self._decode_catalog(value)
             except UNREADABLE as error:
-                fault = unreadable(error)
-                self._refuse(owned, fresh, [Refused(position, fault.reason, fault.detail)])
+                self._refuse(owned, fresh, [refusal(position, error)])
                 continue
             if entry.category:
                 owned.partition.categorise(entry.sku, entry.category)
@@ -143,8 +133,7 @@ class Pipeline(Assignment):
     async def on_plans(self, batch: RecordBatch) -> None:
         """Take plans into the partition's table; every worker reads them from the store."""
         await self._format.prepare(batch)
-        await self._ready()
-        mine = self._mine(batch)
+        mine = await self._mine(batch)
         if mine is None:
             return
         owned, fresh = mine
@@ -156,8 +145,7 @@ class Pipeline(Assignment):
 
     async def on_heartbeats(self, batch: RecordBatch) -> None:
         """Note promises about event time; they take effect when their offsets have been read."""
-        await self._ready()
-        mine = self._mine(batch)
+        mine = await self._mine(batch)
         if mine is None:
             return
         owned, fresh = mine
@@ -167,8 +155,7 @@ class Pipeline(Assignment):
                 if heartbeat.event_time_ms > self._latest_ms() + self._settings.window.bucket:
                     raise UnreadableEvent("future_timestamp", f"a promise of {heartbeat}")
             except UNREADABLE as error:
-                fault = unreadable(error)
-                self._refuse(owned, fresh, [Refused(position, fault.reason, fault.detail)])
+                self._refuse(owned, fresh, [refusal(position, error)])
             else:
                 owned.heartbeats.append((fresh.records[position].offset, heartbeat))
         owned.advance(owned.idle(self._inputs), cause_ms=fresh.newest_timestamp_ms)
@@ -218,21 +205,18 @@ class Pipeline(Assignment):
         EVENTS.labels(fresh.topic, "counted").inc(judged.counted)
         EVENTS.labels(fresh.topic, "duplicate").inc(judged.duplicates)
         self.events_in += len(fresh)
-        self._unstored += len(fresh)
-        if self._unstored > MAX_UNSTORED:
-            self._has_room.clear()
+        self._note_unstored(len(fresh))
         owned.partition.moved_to(fresh.topic, fresh.next_offset)
         fresh.release()
         owned.silences[fresh.topic].end()
         owned.advance(owned.idle(self._inputs), cause_ms=fresh.newest_timestamp_ms)
 
-    async def _ready(self) -> None:
-        await self._store_answers.wait()
-        await self._has_room.wait()
-        await self.output.wait_for_room()
+    async def _mine(self, batch: RecordBatch) -> tuple[Owned, RecordBatch] | None:
+        """The owner of a batch and its records not counted yet; None when nothing is to be done.
 
-    def _mine(self, batch: RecordBatch) -> tuple[Owned, RecordBatch] | None:
-        """The owner of a batch and its records not counted yet; None when nothing is to be done."""
+        Waits until store and output take more.
+        """
+        await self._ready()
         owned = self.owned.get(batch.partition)
         fresh = None if owned is None else owned.fresh(batch)
         return None if owned is None or fresh is None else (owned, fresh)
@@ -257,23 +241,7 @@ class Pipeline(Assignment):
 
     def _tick(self) -> None:
         """Advance what only time can: idle inputs, and partitions that are silent altogether."""
-        now_ms = self._clock_ms()
-        active: list[int] = []
-        silent: list[Owned] = []
-        for owned in self.owned.values():
-            idle = owned.idle(self._inputs)
-            owned.advance(idle, cause_ms=now_ms)
-            if len(idle) == len(INPUTS):
-                silent.append(owned)
-            else:
-                active.append(owned.partition.closed_through_ms or 0)
-        # A silent partition follows the slowest of those that are not. Where all are silent, only
-        # those that never had an event follow the one that is furthest.
-        reached = [owned.partition.closed_through_ms or 0 for owned in silent]
-        frontier_ms = min(active) if active else max(reached, default=0)
-        for owned in silent if frontier_ms else ():
-            if active or not owned.partition.series.ids:
-                owned.partition.close_through(frontier_ms, cause_ms=now_ms)
+        advance_all(list(self.owned.values()), self._inputs, now_ms=self._clock_ms())
         for owned in self.owned.values():
             self._catch_up(owned)
         self._hold()
@@ -291,99 +259,21 @@ class Pipeline(Assignment):
     @property
     def closes_due(self) -> bool:
         """Whether a bucket has ended by the watermarks that is not closed, stored and handed on."""
-        width = self._settings.window.bucket
-        for owned in self.owned.values():
-            partition = owned.partition
-            mark = partition.watermark_ms(owned.idle(self._inputs))
-            through_ms = partition.closed_through_ms
-            first_ms = min(partition.open, default=None) if through_ms is None else through_ms
-            ended = mark is not None and first_ms is not None and first_ms + width <= mark
-            if ended or partition.closed_unsaved or owned.pending is not None:
-                return True
+        if any(owned.closes_due(self._inputs) for owned in self.owned.values()):
+            return True
         throughs = [owned.partition.closed_through_ms for owned in self.owned.values()]
         known = [through for through in throughs if through is not None]
         if 0 not in self.owned or len(known) < len(throughs):
             return False  # nobody's roll-ups, or a partition without a bucket yet
         return (self.rollups.closed_through_ms or 0) < min(known)
 
-    # -- flush -----------------------------------------------------------------------------------
-
     async def run(self) -> None:
-        """Flush until cancelled."""
+        """Tick and flush until cancelled."""
         every_s = self._settings.state.flush_every / 1000
         while True:
             await asyncio.sleep(every_s)
             self._tick()
             await self.flush()
-
-    async def flush(self) -> None:
-        """Store everything that was read so far; waits until the store has it."""
-        while True:
-            async with self._flushing:
-                unstored = self._unstored
-                try:
-                    await self._flush_all()
-                    await self._close_rollups()
-                except ServiceUnavailable as error:
-                    self._store_answers.clear()
-                    log.warning("flush_waits", reason=str(error))
-                else:
-                    self._store_answers.set()
-                    self._unstored -= unstored
-                    if self._unstored <= MAX_UNSTORED:
-                        self._has_room.set()
-                    return
-            await asyncio.sleep(RETRY_S)
-
-    async def _flush_all(self) -> None:
-        """Flush all partitions at once; raises what one of them raised when all are through."""
-        done = await asyncio.gather(
-            *(self._flush_one(number) for number in sorted(self.owned)), return_exceptions=True
-        )
-        for fault in done:
-            if fault is not None:
-                raise fault
-
-    async def _flush_one(self, number: int) -> None:
-        owned = self.owned[number]
-        if owned.pending is None:
-            plan, closed = owned.partition.take_plan()
-            if not plan:
-                return
-            safe = owned.safe_positions
-            if owned.heartbeats:
-                plan.meta[f"offset:{HEARTBEATS.name}"] = str(safe[HEARTBEATS.name])
-            owned.pending = Pending(plan, closed, safe)
-        if owned.letters:
-            letters, owned.letters = owned.letters, []
-            try:
-                await self._sink.send(DEAD_LETTER.name, letters)
-            except ServiceUnavailable:
-                owned.letters = letters + owned.letters
-                raise
-        pending = owned.pending
-        try:
-            await self._store.apply(number, owned.token, pending.plan)
-        except FencedOut as error:
-            log.warning("partition_lost", partition=number, reason=str(error))
-            self._release(number)
-            return
-        owned.pending = None
-        owned.stored |= pending.positions
-        if pending.closed:
-            self._hand_on(owned, pending.closed)
-
-    async def _close_rollups(self) -> None:
-        if 0 not in self.owned:
-            return
-        try:
-            closed = await self.rollups.close()
-        except FencedOut as error:
-            log.warning("rollups_lost", reason=str(error))
-            self.rollups.release()
-            return
-        if closed:
-            self._hand_on_rollups(closed)
 
 
 #: An unbound method that consumes the batches of one topic.

@@ -7,19 +7,19 @@ record of an id holds; a tombstone withdraws it. Which series a plan is for is s
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal, cast
 
 import msgspec
 from xxhash import xxh3_64_hexdigest
 
+from stream.admission import InputDecoder, require_key, require_same
 from stream.columns import Refused
 from stream.errors import UnreadableEvent
 from stream.events import PlanRecord
 from stream.fetched import RecordBatch
 from stream.fields import series_id, timestamp_ms
-from stream.formats import UNREADABLE, Format, JsonFormat, unreadable
+from stream.formats import UNREADABLE, refusal
 
 Kind = Literal["promotion", "price", "closure", "event"]
 
@@ -56,51 +56,29 @@ class Announced:
     refused: list[Refused] = field(default_factory=list)
 
 
-class PlanDecoder:
+class PlanDecoder(InputDecoder[PlanRecord]):
     """Decoder of the `plans` topic."""
 
-    def __init__(
-        self,
-        *,
-        locations: tuple[str, ...] = (),
-        max_value_bytes: int = 262_144,
-        source: Format | None = None,
-    ) -> None:
-        self._decode: Callable[[bytes], PlanRecord] = (source or JsonFormat()).decoder(PlanRecord)
-        self._locations = frozenset(locations)
-        self._max_value_bytes = max_value_bytes
+    shape = PlanRecord
 
     def read(self, batch: RecordBatch) -> Announced:
         """Decode a batch."""
         announced = Announced()
         for position, (key, value) in enumerate(zip(batch.keys, batch.values, strict=True)):
             try:
-                if key is None:
-                    raise UnreadableEvent("null_key", "the key must be the plan_id in UTF-8")
-                plan = None if value is None else self._plan(key, value)
-                announced.taken.append((key.decode(), plan))
+                named = require_key(key, "plan_id")
+                plan = None if value is None else self._plan(named, value)
+                announced.taken.append((named.decode(), plan))
             except UNREADABLE as error:
-                fault = unreadable(error)
-                announced.refused.append(Refused(position, fault.reason, fault.detail))
+                announced.refused.append(refusal(position, error))
         return announced
 
     def _plan(self, key: bytes, value: bytes) -> Plan:
-        if len(value) > self._max_value_bytes:
-            raise UnreadableEvent(
-                "too_large", f"{len(value)} bytes, at most {self._max_value_bytes} are read"
-            )
-        record = self._decode(value)
+        record = self._read_one(value)
         if not record.plan_id:
             raise UnreadableEvent("missing_plan_id", "plan_id is empty")
-        if key != record.plan_id.encode():
-            raise UnreadableEvent(
-                "key_mismatch", f"key {key[:60]!r} is not the plan_id {record.plan_id[:60]!r}"
-            )
-        location = record.location
-        if self._locations and location is not None and location not in self._locations:
-            raise UnreadableEvent(
-                "unknown_location", f"location {location!r} is not in ingest.locations"
-            )
+        require_same(key, record.plan_id, "plan_id")
+        self._require_location(record.location)
         return checked(record)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stream.features.definitions import N_SUMS, closed_block
-from stream.partition import Closed
+from stream.partition_state import Closed
 from stream.series import Series
 from stream.state.closed import closed_pages, closed_paths, unpack_partial
 from stream.state.keys import ROLLUPS

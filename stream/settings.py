@@ -1,16 +1,14 @@
 """The one settings tree: environment ``SURGECAST_SECTION__NAME``, a TOML file, command-line flags.
 
-Flags win over the environment, the environment over the file. Nothing else in the product reads the
-environment; values are handed down by argument. Durations are written ``250ms``, ``30s``, ``15m``,
-``1h``, ``28d`` and held as whole milliseconds.
+Flags win over the environment, the environment over the file; but for where Kafka lies
+(`stream/environment.py`), nothing else in the product reads the environment. Values are handed down
+by argument. Durations are held as whole milliseconds.
 """
 
-import os
-import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -18,93 +16,37 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from stream.endpoints import (
+    ApiSettings,
+    DashboardSettings,
+    KafkaSettings,
+    RedisSettings,
+    ServerSettings,
+    WorkerSettings,
+)
+from stream.environment import DELIMITER, PREFIX, child_environment, kafka_home, variable
 from stream.errors import UsageError
+from stream.setting_types import BucketMs, DurationMs, Section, duration_ms, duration_text
 
-_UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-
-
-def duration_ms(text: str | int) -> int:
-    """Milliseconds of a duration such as ``15m``; a plain integer is milliseconds already.
-
-    Raises ValueError for anything else.
-
-    >>> duration_ms("1h"), duration_ms("250ms"), duration_ms(40)
-    (3600000, 250, 40)
-    """
-    if isinstance(text, int) or text.strip().isdecimal():
-        return int(text)
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*", str(text))
-    if not match:
-        raise ValueError(f"{text!r} is no duration; write for example 250ms, 30s, 15m, 1h or 28d")
-    return round(float(match[1]) * _UNIT_MS[match[2]])
-
-
-def duration_text(milliseconds: int) -> str:
-    """Shortest exact way to write a duration.
-
-    >>> duration_text(3_600_000), duration_text(90_000)
-    ('1h', '90s')
-    """
-    for unit in ("d", "h", "m", "s"):
-        if milliseconds and milliseconds % _UNIT_MS[unit] == 0:
-            return f"{milliseconds // _UNIT_MS[unit]}{unit}"
-    return f"{milliseconds}ms"
-
-
-DurationMs = Annotated[int, BeforeValidator(duration_ms)]
-
-
-def _bucket_ms(text: str | int) -> int:
-    width = duration_ms(text)
-    if not 60_000 <= width <= 86_400_000 or 86_400_000 % width:
-        raise ValueError(f"{text!r} must be between 1m and 1d and divide a day evenly")
-    return width
-
-
-class Section(BaseModel):
-    """A part of the tree: frozen, and a misspelt name is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class KafkaSettings(Section):
-    """Where the broker is, and how topics are laid out."""
-
-    bootstrap_servers: str | None = None
-    group: str = "surgecast"
-    partitions: int = Field(4, ge=1, le=1024)
-    replication: int = Field(1, ge=1)
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
-    username: str | None = None
-    password: SecretStr | None = None
-    ssl_cafile: Path | None = None
-    session_timeout: DurationMs = 10_000
-
-
-class RedisSettings(Section):
-    """Where the store is. The password may stand in the URL or apart from it."""
-
-    url: str | None = None
-    password: SecretStr | None = None
+__all__ = [
+    "AccuracySettings", "AlertSettings", "ApiSettings", "CalibrationSettings", "DashboardSettings",
+    "DriftSettings", "DurationMs", "ForecastSettings", "IngestSettings", "KafkaSettings",
+    "ModelSettings", "PrivacySettings", "RedisSettings", "RegistrySettings", "RouterSettings",
+    "Section", "ServerSettings", "Settings", "StateSettings", "StockSettings", "TrainerSettings",
+    "WindowSettings", "WorkerSettings", "child_environment", "duration_ms", "duration_text",
+    "kafka_home", "load_settings",
+]  # fmt: skip
 
 
 class WindowSettings(Section):
     """Event time: bucket width, lateness, silence, deduplication."""
 
-    bucket: Annotated[int, BeforeValidator(_bucket_ms)] = 3_600_000
+    bucket: BucketMs = 3_600_000
     allowed_lateness: DurationMs = 120_000
     idle_timeout: DurationMs = 30_000
     dedup: DurationMs = 900_000
     future_tolerance: DurationMs = 3_600_000
     max_gap: DurationMs = 366 * 86_400_000
-
-
-class WorkerSettings(Section):
-    """Where a worker serves its Prometheus counters; nowhere when unset."""
-
-    metrics_host: str = "127.0.0.1"
-    metrics_port: int | None = Field(None, ge=0, le=65_535)
 
 
 class StateSettings(Section):
@@ -247,32 +189,11 @@ class PrivacySettings(Section):
     key: SecretStr | None = None
 
 
-class ServerSettings(Section):
-    """Where a server of ours listens; port 0 picks a free one."""
-
-    host: str = "127.0.0.1"
-    port: int = Field(0, ge=0, le=65_535)
-
-
-class DashboardSettings(ServerSettings):
-    """The live page. `origins` are further hosts, such as a proxy's, whose pages may connect."""
-
-    port: int = Field(5006, ge=0, le=65_535)
-    origins: tuple[str, ...] = ()
-
-
-class ApiSettings(ServerSettings):
-    """The HTTP API and its keys."""
-
-    port: int = Field(8000, ge=0, le=65_535)
-    keys: tuple[SecretStr, ...] = ()
-
-
 class Settings(BaseSettings):
     """Every setting of the product; frozen, read once at the entry point."""
 
     model_config = SettingsConfigDict(
-        env_prefix="SURGECAST_", env_nested_delimiter="__", frozen=True, extra="forbid"
+        env_prefix=PREFIX, env_nested_delimiter=DELIMITER, frozen=True, extra="forbid"
     )
 
     data_dir: Path = Path("var")
@@ -336,47 +257,6 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        variable = "SURGECAST_" + "__".join(str(part).upper() for part in first["loc"])
-        raise UsageError(f"setting {name} ({variable}): {first['msg']}") from None
+        raise UsageError(f"setting {name} ({variable(*first['loc'])}): {first['msg']}") from None
     except ValueError as error:
         raise UsageError(f"--config {config}: {error}") from None
-
-
-def kafka_home() -> Path | None:
-    """Apache Kafka distribution named by KAFKA_HOME, to start in place of the in-memory broker.
-
-    Raises UsageError when it is set and holds no `libs/` with jars.
-    """
-    text = os.environ.get("KAFKA_HOME")
-    if not text:
-        return None
-    home = Path(text)
-    if not any(home.glob("libs/kafka*.jar")):
-        raise UsageError(f"KAFKA_HOME={text} is no Apache Kafka distribution: no libs/kafka*.jar")
-    return home
-
-
-def child_environment(settings: Settings) -> dict[str, str]:
-    """Environment that makes a child process read these same settings."""
-    environment = dict(os.environ)
-    for section, value in settings.model_dump(mode="python").items():
-        items = value.items() if isinstance(value, dict) else [(None, value)]
-        for name, leaf in items:
-            text = _as_text(leaf)
-            if text is not None:
-                suffix = f"__{name.upper()}" if name else ""
-                environment[f"SURGECAST_{section.upper()}{suffix}"] = text
-    return environment
-
-
-def _as_text(leaf: Any) -> str | None:
-    if leaf is None:
-        return None
-    if isinstance(leaf, SecretStr):
-        return leaf.get_secret_value()
-    if isinstance(leaf, tuple):
-        parts = (
-            f'"{_as_text(part)}"' if not isinstance(part, float) else str(part) for part in leaf
-        )
-        return "[" + ",".join(parts) + "]"
-    return str(leaf)

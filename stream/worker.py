@@ -9,8 +9,8 @@ import gc
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any
 
 import redis
 import redis.asyncio as aioredis
@@ -18,37 +18,33 @@ import structlog
 from faust.types import TP
 from mode import Service
 
-from model.contract import FEATURE_NAMES, FeatureSpec, QuantileForecast
-from model.plans import Plans
+from model.contract import FEATURE_NAMES, FeatureSpec
 from model.smoothing import SmoothingForecaster
 from stream.accuracy import Accuracy, Scored
 from stream.accuracy_reads import StoreReads
 from stream.agents import attach
 from stream.app import SurgecastApp, create_app, kafka_client
+from stream.broker import Broker
 from stream.champion import ChampionWatch
 from stream.control import ModelRecord, listen
 from stream.drift_task import DriftTask
 from stream.errors import IncompatibleState, ServiceUnavailable, SurgecastError
-from stream.identity import Places, read_identity
 from stream.output import Output
 from stream.pipeline import CONSUMERS, Pipeline
 from stream.registry import Registry
 from stream.serving import Serving
+from stream.serving_reads import ServingReads
 from stream.settings import Settings
 from stream.sinks.kafka import KafkaSink
 from stream.sinks.readside import AHEAD_RETENTION_MS, ReadSide
 from stream.sinks.scores import ScoreFiles, count_scores
 from stream.snapshots import Snapshots
 from stream.state.connect import pseudonyms, redis_options
-from stream.state.forecasts import read_forecast
-from stream.state.history import StoredHistory, read_history
 from stream.state.keys import ROLLUPS, Tag
-from stream.state.plans import StoredPlans
-from stream.state.redis import RedisStore, store_answers
+from stream.state.redis import RedisStore
 from stream.static import static_reader
 from stream.stats import Stats
 from stream.topics import MODELS
-from stream.transport import BatchConsumer
 
 log = structlog.get_logger(__name__)
 
@@ -89,15 +85,15 @@ class WorkerService(Service):
             quantiles=settings.model.quantiles,
         )
         self._snapshots = Snapshots(self._blocking, settings.states_path)
-        self._stored_plans = StoredPlans(
-            self._blocking, settings.kafka.partitions, bucket_ms=bucket_ms
+        reads = ServingReads(
+            self._blocking, partitions=settings.kafka.partitions, bucket_ms=bucket_ms
         )
         self._serving = Serving(
             fallback,
-            self._history,
+            reads.history,
             static=static_reader(self._blocking),
             snapshots=self._snapshots,
-            plans=self._plans,
+            plans=reads.plans,
             max_step_ms=settings.model.max_step,
             max_age_ms=settings.model.max_age,
         )
@@ -114,6 +110,7 @@ class WorkerService(Service):
             scored=self._note_scores,
         )
         self._app = app
+        self._broker = Broker(app, settings, reached=self._reached)
         self.pipeline = Pipeline(
             settings,
             RedisStore(self._client),
@@ -121,11 +118,11 @@ class WorkerService(Service):
             self._output,
             pseudonyms(settings, self._blocking),
             clock_ms=now_ms,
-            lag=self._lag,
-            answered=self._answered,
-            ask=self._ask,
+            lag=self._broker.lag,
+            answered=self._broker.answered,
+            ask=self._broker.places,
             adopt=adopt,
-            rejoin=self._rejoin,
+            rejoin=self._broker.rejoin,
         )
         self._drift = DriftTask(
             settings.drift,
@@ -143,9 +140,11 @@ class WorkerService(Service):
             settings.model,
             bucket_ms=bucket_ms,
             tags=self._tags,
-            served=self._served,
+            served=reads.forecast,
         )
-        self._stats = Stats(self.worker_id, self.pipeline, self._output, self._champion, self._lag)
+        self._stats = Stats(
+            self.worker_id, self.pipeline, self._output, self._champion, self._broker.lag
+        )
 
     async def on_start(self) -> None:
         """Connect the producer and say what this deployment looks like."""
@@ -222,13 +221,10 @@ class WorkerService(Service):
     @Service.task
     async def _watch_broker(self) -> None:
         """A topic that is recreated under a running worker stops it: its offsets mean nothing."""
-        loop = asyncio.get_running_loop()
-        topics = list(CONSUMERS)
         while not self.should_stop:
             await asyncio.sleep(BROKER_EVERY_S)
             try:
-                identity = await loop.run_in_executor(None, read_identity, self.settings, topics)
-                self.pipeline.require_same(identity)
+                self.pipeline.require_same(await self._broker.identity(CONSUMERS))
             except ServiceUnavailable as error:
                 log.debug("broker_silent", reason=str(error))
             except IncompatibleState as error:
@@ -261,43 +257,9 @@ class WorkerService(Service):
         numbers: list[Tag] = list(self.pipeline.owned)
         return [*numbers, ROLLUPS] if 0 in self.pipeline.owned else numbers
 
-    def _history(self, tag: Tag, from_ms: int | None, to_ms: int | None) -> Iterator[StoredHistory]:
-        bucket_ms = self.settings.window.bucket
-        with store_answers():
-            yield from read_history(
-                self._blocking, tag, bucket_ms=bucket_ms, from_ms=from_ms, to_ms=to_ms
-            )
-
-    def _plans(self, tag: Tag, series: Sequence[str], start_ms: int, buckets: int) -> Plans | None:
-        with store_answers():
-            return self._stored_plans(tag, series, start_ms, buckets)
-
-    def _served(self, tag: Tag) -> QuantileForecast | None:
-        with store_answers():
-            return read_forecast(self._blocking, tag)
-
-    async def _ask(self, assigned: set[TP]) -> Places:
-        topics = sorted({tp.topic for tp in assigned})
-        loop = asyncio.get_running_loop()
-        identity = await loop.run_in_executor(None, read_identity, self.settings, topics)
-        earliest, end = await cast(BatchConsumer, self._app.consumer).places(assigned)
-        return Places(identity, earliest, end)
-
-    def _rejoin(self) -> None:
-        cast(BatchConsumer, self._app.consumer).rejoin()
-
-    def _lag(self, tp: TP) -> int | None:
-        heard = cast(BatchConsumer, self._app.consumer).heard(tp)
-        if heard is None:
-            return 0
+    def _reached(self, tp: TP) -> int | None:
         owned = self.pipeline.owned.get(tp.partition)
-        if heard.end is None or owned is None:
-            return None
-        return max(0, heard.end - owned.partition.positions.get(tp.topic, 0))
-
-    def _answered(self, tp: TP) -> int | None:
-        heard = cast(BatchConsumer, self._app.consumer).heard(tp)
-        return None if heard is None else heard.at_ms
+        return None if owned is None else owned.partition.positions.get(tp.topic, 0)
 
 
 def run(settings: Settings, *, adopt: bool = False) -> None:

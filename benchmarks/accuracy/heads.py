@@ -16,6 +16,7 @@ Axes: B = series, O = origins, P = origins of a chunk, H = horizon, Q = quantile
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
@@ -37,6 +38,7 @@ from model.inputs import input_names
 from model.losses import masked_mean
 from model.networks.quantile import QuantileNetwork
 from model.parallel import Ranks
+from model.walk import origins_first
 from model.workspace import Workspace
 
 #: Bounds of the logarithms of the mean (in multiples of the scale) and of the shape.
@@ -105,7 +107,11 @@ class CountHeads(QuantileHeads):
             self.write.bias.view(self.rank + 1, 2, 2)[-1].zero_()
 
     def forward(
-        self, encoded_OBD: Tensor, inputs_OBI: Tensor, horizon_OHC: Tensor
+        self,
+        encoded_OBD: Tensor,
+        inputs_OBI: Tensor,
+        horizon_OHC: Tensor,
+        plans_OBHE: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Logarithms [O, B, H] of the mean in multiples of the scale, and of the shape."""
         code_OBR = self.code(encoded_OBD, inputs_OBI)
@@ -121,8 +127,12 @@ class CountHeads(QuantileHeads):
         out: tuple[Tensor, Tensor],
         *,
         work: Workspace,
+        planned: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        """Write the quantiles of units into the first of `out`; there are none of their sum."""
+        """Write the quantiles of units into the first of `out`; there are none of their sum.
+
+        These heads read no plans: the task has none.
+        """
         code_BR = self.code(encoded_BD, inputs_BI)
         log_mean_BH, log_shape_BH = self._split(
             torch.addmm(weights[-1, 0], code_BR, weights[:-1, 0])
@@ -161,11 +171,7 @@ def count_loss_at(
     """In the place of `model.walk.loss_at`: the likelihood of the counts themselves."""
     horizon, groups = network.config.horizon, len(chunk.first_G)
     positions = torch.from_numpy(positions_P)
-
-    def by_origin(values: Tensor) -> Tensor:
-        split = values.view(groups, values.shape[0] // groups, *values.shape[1:])
-        return split.transpose(1, 2).flatten(0, 1)
-
+    by_origin = partial(origins_first, groups=groups)
     log_mean, log_shape = network.heads(
         by_origin(encoded_NLD[:, positions]),
         by_origin(chunk.inputs_NLI[:, positions]),

@@ -72,7 +72,7 @@ def _trade(snapshot: Snapshot, view: SeriesView | None) -> list[Row]:
     per_minute = summary.orders_per_minute(view, bucket_ms=bucket_ms, now_ms=newest_ms)
     digits = 0 if per_minute is None or per_minute >= 10 else 2
     made_up = " · synthetic" if snapshot.info.is_synthetic("clicks") else ""
-    in_open = f"in the open {text.bucket_name(bucket_ms)}"
+    in_open = f"in open {text.bucket_name(bucket_ms).replace('minutes', 'min')}"
     shown, tone = _moving(view, VIEWS, day.views, day.mean_views, in_open)
     if made_up:
         shown = shown.removesuffix(" vs mean day")

@@ -13,19 +13,15 @@ from pathlib import Path
 
 import polars as pl
 from rich.console import Console
-from rich.progress import Progress
 
 from model.backtest import Backtest, backtest, last_origins
-from model.baselines import SeasonalNaiveForecaster
 from model.config import ModelConfig, TrainConfig
-from model.contract import QuantileForecast
-from model.dataset import History, plans_between
+from model.dataset import History
 from model.errors import HistoryTooShort, ModelError
-from model.importance import Importances, permutation_importance
 from model.incremental import Forecaster, NetworkForecaster
 from model.parallel import Ranks
-from model.states import NetworkStates
 from stream.errors import UsageError
+from stream.jobs.batch_models import carried, champion_of, importance_of, naive_for
 from stream.jobs.batch_output import (
     SURGECAST,
     backtest_table,
@@ -143,10 +139,10 @@ def run_forecast(
     history = with_plans(history, plans, horizon=horizon)
     learnt, report = for_learning(history, report)
     _print_report(console, report)
-    forecaster = _champion(registry, history, horizon, console) or _trained(
+    forecaster = champion_of(registry, history, horizon, console) or _trained(
         learnt, history, settings, horizon, max_seconds=max_seconds, seed=seed, console=console
     )
-    forecast = _carry(forecaster, history)
+    forecast = carried(forecaster, history)
     table = forecast_table(history.series, forecast, horizon)
     if out is not None:
         write_table(table, out)
@@ -193,7 +189,7 @@ def run_backtest(
         before = _before(history, starts[0])
         learnt, report = for_learning(before, report)
         _print_report(console, report)
-        naive = _naive(history, horizon, settings)
+        naive = naive_for(history, horizon, settings)
         forecasters: dict[str, Forecaster] = {
             SURGECAST: _trained(
                 learnt, before, settings, horizon,
@@ -204,7 +200,7 @@ def run_backtest(
         result = backtest(history, forecasters, starts)
         worth = None
         if importance is not None:
-            worth = _importance(history, forecasters[SURGECAST], starts, console)
+            worth = importance_of(history, forecasters[SURGECAST], starts, console)
     except ModelError as error:
         raise UsageError(f"{history_file}: {error}") from error
     print_scores(console, result)
@@ -218,37 +214,6 @@ def run_backtest(
         title = f"{history_file.name}: rise of WQL when an input is permuted"
         plot_importances(importance.with_suffix(".png"), worth, title=title)
     return BacktestOutcome(result, report)
-
-
-def _importance(
-    history: History, forecaster: Forecaster, origins_ms: list[int], console: Console
-) -> Importances:
-    """Importance of the network's inputs, with a progress bar."""
-    if not isinstance(forecaster, NetworkForecaster):
-        raise UsageError("--importance needs a network, and the history is too short to train one")
-    bar = Progress(console=console, transient=not console.is_terminal)
-    with bar:
-        task = bar.add_task("permuting inputs", total=1.0)
-        return permutation_importance(
-            history,
-            forecaster.network,
-            origins_ms,
-            progress=lambda share: bar.update(task, completed=share),
-        )
-
-
-def _champion(
-    registry: Registry | None, history: History, horizon: int, console: Console
-) -> Forecaster | None:
-    """The registry's champion, if it was made for these buckets and reaches far enough."""
-    champion = registry.champion() if registry is not None else None
-    if registry is None or champion is None:
-        return None
-    forecaster = registry.load(champion)
-    if forecaster.bucket_ms != history.bucket_ms or forecaster.horizon < horizon:
-        console.print(f"the champion {champion} does not fit this file; a network is trained")
-        return None
-    return forecaster
 
 
 def _trained(
@@ -269,26 +234,8 @@ def _trained(
         if not isinstance(error.__cause__, HistoryTooShort):
             raise
         console.print(f"{error}; the seasonal naive forecasts instead")
-        return _naive(history, horizon, settings)
+        return naive_for(history, horizon, settings)
     return NetworkForecaster(trained.network, SURGECAST)
-
-
-def _naive(history: History, horizon: int, settings: ModelSettings) -> SeasonalNaiveForecaster:
-    return SeasonalNaiveForecaster(
-        horizon=horizon, bucket_ms=history.bucket_ms, quantiles=settings.quantiles
-    )
-
-
-def _carry(forecaster: Forecaster, history: History) -> QuantileForecast:
-    states = forecaster.new_states(len(history.series))
-    if isinstance(states, NetworkStates):
-        states.tell(history.told_SX)
-    last = history.buckets - 1
-    past = plans_between(history, 0, last)
-    forecaster.warm_up(states, history.values_TSF[:-1], history.start_ms, past)
-    last_ms = history.end_ms - history.bucket_ms
-    known = plans_between(history, last, last + 1 + forecaster.horizon)
-    return forecaster.step(states, history.values_TSF[-1], last_ms, known)
 
 
 def _before(history: History, end_ms: int) -> History:

@@ -66,7 +66,7 @@ def run(settings: Settings, *, once: bool) -> TrainingResult | None:
                 return requests.newest(wait_ms=wait_ms)
             except ServiceUnavailable as error:
                 log.debug("requests_wait", reason=str(error))
-        time.sleep(wait_ms / 1000)
+        time.sleep(wait_ms / 1000)  # in the place of the wait for a request
         return None
 
     try:

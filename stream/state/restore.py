@@ -6,7 +6,8 @@ import numpy as np
 
 from stream.features.accumulator import OpenBucket
 from stream.features.definitions import N_FEATURES
-from stream.partition import DEDUPED, INPUTS, Closed, Partition
+from stream.partition import Partition
+from stream.partition_state import DEDUPED, INPUTS, Closed
 from stream.settings import WindowSettings
 from stream.state.closed import closed_paths, paste_closed
 from stream.state.keys import Tag

@@ -95,6 +95,55 @@ def test_the_page_follows_the_shop(
     assert complaints == []
 
 
+#: The longest notes below the figures that a deployment brings about, by tile.
+LONGEST_NOTES = {
+    "orders": ["last hour"],
+    "units": ["−100 % vs mean day", "×99,999 vs mean day", "+123,456 in open 15 min"],
+    "revenue": ["−100 % vs mean day", "×99,999 vs mean day", "+1,234,567 in open 15 min"],
+    "views": ["−100 % · synthetic", "+1,234,567 in open 15 min · synthetic"],
+    "conversion": ["synthetic clicks", "purchases / view"],
+    "events": ["all inputs"],
+    "latency": ["event → forecast", "p99 119 min"],
+    "watermark": ["event time", "30 Nov 2011 · 86,400×"],
+    "coverage": ["none due yet", "of 80 % · not calibrated"],
+    "wql": ["none due yet", "no naive yet", "naive 12.345"],
+    "model": [
+        "carried state",
+        "no forecast yet",
+        "until a network is trained",
+        "transformer-20111130-1a2b3c4d gets ready, 100 %",
+    ],
+}
+#: Puts notes into their tiles, all else standing still, and tells those that do not fit.
+CUT_NOTES = """(longest) => {
+  const cut = [];
+  for (const [key, texts] of Object.entries(longest)) {
+    const note = document.querySelector(`[data-kpi="${key}"] [data-note]`);
+    for (const text of texts) {
+      note.textContent = text;
+      if (note.scrollWidth > note.clientWidth || note.scrollHeight > note.clientHeight)
+        cut.push(`${key}: ${text}`);
+    }
+  }
+  return cut;
+}"""
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (1920, 1080)])
+def test_no_note_below_a_figure_is_cut_off(url: str, browser: Any, width: int, height: int) -> None:
+    """Neither those that are shown, nor the longest ones; and the page still fits the window."""
+    page: Page = browser.new_page(viewport={"width": width, "height": height})
+    page.goto(url)
+    wait_for(page, 'column("actuals", "start").length > 100 && column("fan", "x").length > 0')
+    tiles = page.locator("[data-kpi]").evaluate_all("(all) => all.map((t) => t.dataset.kpi)")
+    shown = dict(zip(column(page, "kpis", "key"), column(page, "kpis", "note"), strict=True))
+
+    assert sorted(tiles) == sorted(LONGEST_NOTES)
+    assert page.evaluate(CUT_NOTES, {key: [note] for key, note in shown.items()}) == []
+    assert page.evaluate(CUT_NOTES, LONGEST_NOTES) == []
+    assert page.evaluate("document.documentElement.scrollHeight") == height
+
+
 def test_closed_tabs_are_forgotten(url: str, shop: Shop, browser: Any) -> None:
     """After many tabs have come and gone, the store is asked for no more than one tab needs."""
     for name in shop.names[:12]:
@@ -118,5 +167,5 @@ def _range_reads_per_s(redis: Any) -> float:
         return int(stats["calls"])
 
     before = calls()
-    time.sleep(1)
+    time.sleep(1)  # the rate is that of a second
     return calls() - before

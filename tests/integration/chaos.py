@@ -240,7 +240,7 @@ def producing(servers: str, lines: pl.DataFrame, *, seconds: float) -> Iterator[
                     return
                 for key, value in records[at : at + portion]:
                     producer.send("orders", key=key, value=value)
-                time.sleep(0.1)
+                time.sleep(0.1)  # a portion is what is sent in this time
             producer.flush()
         finally:
             with suppress(KafkaError):  # the broker may be gone already

@@ -1,6 +1,7 @@
 """History written into a store: what readers and workers find is what the files hold."""
 
 import json
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -34,8 +35,8 @@ HISTORY = build_history(
 )
 
 
-def fill(client: Redis, **more: object) -> None:
-    backfill(SETTINGS, client, ORDERS, CLICKS, CATALOG, until_ms=UNTIL_MS + 1_234, **more)  # type: ignore[arg-type]
+def fill(client: Redis, **more: Any) -> None:
+    backfill(SETTINGS, client, ORDERS, CLICKS, CATALOG, until_ms=UNTIL_MS + 1_234, **more)
 
 
 @pytest.mark.parametrize("tag", [0, 1, 2, "r"])

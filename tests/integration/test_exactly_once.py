@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -190,15 +191,15 @@ def recounted_stock(log: list[Reading], redis: Redis) -> dict[tuple[str, int], t
 
 
 def assert_published_equals(
-    published: list[object], expected: dict[tuple[str, int], list[float]], redis: Redis
+    published: list[Any], expected: dict[tuple[str, int], list[float]], redis: Redis
 ) -> None:
     """Every closed bucket of every series is on the topic, sent again only as it was before."""
     values: dict[tuple[str, int], dict[str, float]] = {}
     for record in published:
-        document = json.loads(record.value)  # type: ignore[attr-defined]
+        document = json.loads(record.value)
         if document["series_id"] == "total" or document["series_id"].startswith("category:"):
             continue
-        assert record.key.decode() == document["series_id"]  # type: ignore[attr-defined]
+        assert record.key.decode() == document["series_id"]
         place = (document["series_id"], document["bucket_start_ms"])
         assert values.setdefault(place, document["values"]) == document["values"]
     through = int(redis.hget("sc2:{r}:meta", "closed_through_ms") or 0)

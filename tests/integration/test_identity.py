@@ -26,7 +26,7 @@ from tests.integration.stack import (
     stored_features,
     wait_until,
 )
-from tests.services import KINDS, settings_for
+from tests.services import KINDS, Kind, settings_for
 
 pytestmark = pytest.mark.integration
 
@@ -38,7 +38,7 @@ needs_kafka = pytest.mark.skipif("kafka" not in KINDS, reason="KAFKA_HOME names 
 class Deployment:
     """A broker that can be stopped and started again, with a store that survives it."""
 
-    def __init__(self, folder: Path, url: str, kind: str = "kafka") -> None:
+    def __init__(self, folder: Path, url: str, kind: Kind = "kafka") -> None:
         self.folder, self.kind, self.port = folder, kind, free_port()
         self._stack = ExitStack()
         self.broker = self._started()
@@ -53,7 +53,7 @@ class Deployment:
         create_topics(self.settings)
 
     def _started(self) -> EmbeddedBroker:
-        wanted = embedded_broker(Settings(data_dir=self.folder), kind=self.kind, port=self.port)  # type: ignore[arg-type]
+        wanted = embedded_broker(Settings(data_dir=self.folder), kind=self.kind, port=self.port)
         return self._stack.enter_context(wanted)
 
     def stop(self) -> None:

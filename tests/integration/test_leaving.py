@@ -46,7 +46,7 @@ def test_a_worker_ends_although_what_it_waits_for_is_gone(tmp_path: Path, gone: 
             store.close()
             if "broker" in gone:
                 broker.close()
-            time.sleep(1)
+            time.sleep(1)  # so that the worker has noticed: it flushes ten times a second
             worker.process.terminate()
             worker.process.wait(timeout=GRACE_S)
         finally:

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -126,8 +127,8 @@ def test_a_stopped_replay_resumes_where_the_broker_had_acknowledged(
         if progress.acked > progress.total / 2:
             stop.set()
 
-    paced = {"speed": 60_000.0, "progress": stop_half_way, "stop": stop}
-    first = replay(settings, ORDERS, CLICKS, **paced)  # type: ignore[arg-type]
+    paced: dict[str, Any] = {"speed": 60_000.0, "progress": stop_half_way, "stop": stop}
+    first = replay(settings, ORDERS, CLICKS, **paced)
     assert not first.complete
     position = msgspec.json.decode(state_path(settings).read_bytes())["position"]
     assert 0 < position < ORDERS.height + CLICKS.height

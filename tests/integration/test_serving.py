@@ -11,7 +11,7 @@ import pytest
 import torch
 from redis import Redis
 
-from model.config import ModelConfig
+from model.config import Architecture, ModelConfig
 from model.contract import QuantileForecast
 from model.incremental import NetworkForecaster
 from model.networks.quantile import QuantileNetwork
@@ -49,9 +49,9 @@ class Store:
             )  # fmt: skip
 
 
-def forecaster(model_id: str = "m", architecture: str = "lstm") -> NetworkForecaster:
+def forecaster(model_id: str = "m", architecture: Architecture = "lstm") -> NetworkForecaster:
     torch.manual_seed(1)
-    config = ModelConfig(horizon=4, bucket_ms=HOUR_MS, hidden=8, architecture=architecture)  # type: ignore[arg-type]
+    config = ModelConfig(horizon=4, bucket_ms=HOUR_MS, hidden=8, architecture=architecture)
     return NetworkForecaster(QuantileNetwork(config), model_id)
 
 
@@ -78,7 +78,9 @@ def whole() -> Serving:
     return Serving(forecaster(), Store().history)
 
 
-def kept_after(redis: Redis, folder: Path, buckets: int, *, architecture: str = "lstm") -> None:
+def kept_after(
+    redis: Redis, folder: Path, buckets: int, *, architecture: Architecture = "lstm"
+) -> None:
     """A worker that served through so many buckets, and ended."""
     snapshots = Snapshots(redis, str(folder))
     serving = Serving(
@@ -95,7 +97,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("architecture", ["lstm", "gru"])
 def test_a_restart_goes_on_bit_for_bit(
-    redis_client: Redis, folder: Path, architecture: str
+    redis_client: Redis, folder: Path, architecture: Architecture
 ) -> None:
     """From the kept states, over only what has closed since, to the same forecast."""
     kept_after(redis_client, folder, 90, architecture=architecture)

@@ -26,7 +26,7 @@ from tests.unit.stream.batches import batch
 pytestmark = pytest.mark.integration
 
 START_MS = 1_735_689_600_000
-SHOP = {"seed": 5, "products": 40, "orders_per_hour": 60.0, "start_ms": START_MS}
+SHOP: dict[str, Any] = {"seed": 5, "products": 40, "orders_per_hour": 60.0, "start_ms": START_MS}
 
 
 @pytest.fixture
@@ -37,10 +37,10 @@ def settings(broker: TestBroker, tmp_path: Path) -> Settings:
 def test_every_record_is_one_a_worker_accepts_and_none_is_missing(
     settings: Settings, tap: Tap
 ) -> None:
-    report = simulate(settings, hours=30, **SHOP)  # type: ignore[arg-type]
+    report = simulate(settings, hours=30, **SHOP)
     tap.read()
 
-    world = Shop(**SHOP)  # type: ignore[arg-type]
+    world = Shop(**SHOP)
     hours = [world.next_hour() for _ in range(30)]
     decoders: dict[str, Any] = {
         "orders": OrderDecoder(),
@@ -67,7 +67,7 @@ def test_every_record_is_one_a_worker_accepts_and_none_is_missing(
 def test_heartbeats_keep_their_promise_and_the_end_closes_every_bucket(
     settings: Settings, tap: Tap
 ) -> None:
-    simulate(settings, hours=12, speed=40_000, **SHOP)  # type: ignore[arg-type]
+    simulate(settings, hours=12, speed=40_000, **SHOP)
     tap.read()
 
     promised = check_promises(tap)
@@ -76,7 +76,7 @@ def test_heartbeats_keep_their_promise_and_the_end_closes_every_bucket(
 
 
 def test_the_truth_beside_it_adds_up_to_the_orders_sent(settings: Settings, tap: Tap) -> None:
-    report = simulate(settings, hours=30, **SHOP)  # type: ignore[arg-type]
+    report = simulate(settings, hours=30, **SHOP)
     tap.read()
 
     files = sorted(report.truth.glob("*.parquet"))
@@ -105,7 +105,7 @@ def test_nothing_is_sent_from_the_future_and_stop_ends_it(settings: Settings, ta
         progress=end_when_caught_up,
         stop=stop,
         now_ms=lambda: now_ms,
-        **SHOP,  # type: ignore[arg-type]
+        **SHOP,
     )
     tap.read()
 
@@ -128,7 +128,7 @@ def test_numbers_that_make_no_shop_are_refused(
     tmp_path: Path, change: dict[str, float], words: str
 ) -> None:
     with pytest.raises(UsageError, match=words):
-        simulate(Settings(data_dir=tmp_path), **(SHOP | change))  # type: ignore[arg-type]
+        simulate(Settings(data_dir=tmp_path), **(SHOP | change))
 
 
 def test_labels_call_it_synthetic() -> None:

@@ -19,9 +19,9 @@ from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import NewTopic
 from redis import Redis
 
+from stream.consumer_thread import BatchConsumerThread
 from stream.fetched import RecordBatch
 from stream.settings import Settings
-from stream.transport import BatchConsumerThread
 from tests.integration.chaos import DurableStore
 from tests.integration.stack import (
     WorkerProcess,

@@ -21,7 +21,10 @@ def test_the_table_of_settings_is_in_step() -> None:
 
 def test_every_command_it_names_exists() -> None:
     """A person can type each `surgecast …` of the text."""
-    known = {command.name or command.callback.__name__ for command in app.registered_commands}  # type: ignore[union-attr]
+    known = {
+        command.name or getattr(command.callback, "__name__", "")
+        for command in app.registered_commands
+    }
     known |= {group.name or "" for group in app.registered_groups}
     named = set(re.findall(r"(?m)(?:^|`|bin/)surgecast ([a-z-]+)", README))
 

@@ -75,7 +75,7 @@ def test_sessions_on_one_series_share_one_view(feed: Feed, shop: Shop) -> None:
     until(feed, lambda s: "total" in s.views)
     names = {thread.name for thread in threading.enumerate() if "dashboard" in thread.name}
     before = shop.redis.info("stats")["total_commands_processed"]
-    time.sleep(1.0)
+    time.sleep(1.0)  # what is counted is what the store is asked in a second
     commands = shop.redis.info("stats")["total_commands_processed"] - before
 
     assert list(feed.latest.views) == ["total"]
@@ -101,12 +101,12 @@ def test_a_store_that_goes_away_is_said_and_waited_for(feed: Feed, shop: Shop) -
     feed.subscribe("total")
     until(feed, lambda s: "total" in s.views)
     reader = feed._reader
-    refresh, reader.refresh = reader.refresh, _unavailable  # type: ignore[method-assign]
+    refresh, reader.refresh = reader.refresh, _unavailable  # type: ignore[method-assign]  # a broken one for a while
 
     snapshot = until(feed, lambda s: s.problem)
     assert "total" in snapshot.views
 
-    reader.refresh = refresh  # type: ignore[method-assign]
+    reader.refresh = refresh  # type: ignore[method-assign]  # a broken one for a while
     until(feed, lambda s: s.problem is None)
 
 

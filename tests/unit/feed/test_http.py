@@ -245,7 +245,7 @@ def test_ready_only_with_a_worker(api: Api, shop: Shop) -> None:
     assert api.get("/readyz", key=None)["status"] == "ready"
 
     shop.redis.delete(keys.stats("seeded"))
-    time.sleep(0.2)
+    time.sleep(0.2)  # twice as long as an answer is kept
 
     assert api.problem("/readyz", key=None)["type"] == "urn:surgecast:problem:no-worker"
     assert api.get("/v1/forecasts/total")["units"]
@@ -254,7 +254,7 @@ def test_ready_only_with_a_worker(api: Api, shop: Shop) -> None:
 def test_metrics_are_the_workers(api: Api, shop: Shop) -> None:
     """Prometheus finds the verdict counters and the watermark."""
     shop.flush()
-    time.sleep(0.2)
+    time.sleep(0.2)  # twice as long as an answer is kept
     with api.open("/metrics") as answer:
         text = answer.read().decode()
 
@@ -307,7 +307,7 @@ def test_a_listener_hears_of_what_changes(api: Api, shop: Shop) -> None:
 
     assert heard["total", "forecast"]["origin_ms"] == shop.closed_through_ms
     assert heard["total", "bucket"]["bucket_start_ms"] == shop.closed_through_ms
-    listeners = api.server.config.app.state.listeners  # type: ignore[union-attr]
+    listeners = api.server.config.app.state.listeners  # type: ignore[union-attr]  # ours
     deadline = time.monotonic() + 5
     while listeners and time.monotonic() < deadline:
         time.sleep(0.05)

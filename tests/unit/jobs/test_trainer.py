@@ -295,7 +295,7 @@ def trainings(
             raise Stopped
         return requests.get(hour)
 
-    trainer.once = once  # type: ignore[method-assign]
+    trainer.once = once  # type: ignore[method-assign]  # it would train
     with pytest.raises(Stopped):
         trainer.run(newest)
     return made

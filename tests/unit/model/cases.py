@@ -1,5 +1,6 @@
 """Series and histories the laws of the forecaster are tested on: real ones and awkward ones."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,14 @@ import torch
 from numpy.typing import NDArray
 
 from model.config import ModelConfig, TrainConfig
-from model.contract import FEATURE_NAMES
+from model.contract import FEATURE_NAMES, QuantileForecast
 from model.dataset import History
 from model.graphs import FixedShapeStepper
-from model.incremental import NetworkForecaster
+from model.incremental import Forecaster, NetworkForecaster, States
 from model.networks.quantile import QuantileNetwork
+from model.plans import Plans
 from model.scaling import STOCK, STOCKOUT_SHARE
+from model.states import NetworkStates
 from model.training import Trained
 
 Floats = NDArray[np.float32]
@@ -22,6 +25,9 @@ HOUR_MS = 3_600_000
 DAY_MS = 86_400_000
 #: A Monday, 2011-10-03T00:00Z.
 START_MS = 1_317_600_000_000
+#: The encoders there are, and those with the ring of weeks and the way a GPU steps beside them.
+ARCHITECTURES = ("lstm", "gru", "transformer")
+VARIANTS = (*ARCHITECTURES, "lstm-yearly", "lstm-fixed_shape")
 _ORDERS = Path(__file__).parents[3] / "stream" / "data" / "orders.parquet"
 
 
@@ -124,6 +130,53 @@ def of_fixed_shape(forecaster: NetworkForecaster) -> NetworkForecaster:
     return NetworkForecaster(forecaster.network, forecaster.model_id, stepper=FixedShapeStepper)
 
 
+def of_variant(name: str, make: Callable[..., NetworkForecaster]) -> NetworkForecaster:
+    """The network that `make` makes of one of the `VARIANTS`."""
+    architecture, _, variant = name.partition("-")
+    made = make(architecture=architecture, yearly=variant == "yearly")
+    return of_fixed_shape(made) if variant == "fixed_shape" else made
+
+
+def step_through(
+    forecaster: Forecaster,
+    values_TSF: Floats,
+    plans: Plans | None = None,
+    *,
+    static_SX: Floats | None = None,
+) -> QuantileForecast:
+    """The last forecast of hourly buckets that are stepped one by one, with what is told."""
+    states = _new_states(forecaster, static_SX)
+    forecast = None
+    for t, values_SF in enumerate(values_TSF):
+        known = None if plans is None else plans.between(t, t + 1 + forecaster.horizon)
+        forecast = forecaster.step(states, values_SF, START_MS + t * HOUR_MS, known)
+    assert forecast is not None
+    return forecast
+
+
+def reread(
+    forecaster: Forecaster,
+    values_TSF: Floats,
+    plans: Plans | None = None,
+    *,
+    static_SX: Floats | None = None,
+) -> QuantileForecast:
+    """The same forecast after one pass over all buckets before the last."""
+    states = _new_states(forecaster, static_SX)
+    last = len(values_TSF) - 1
+    known = None if plans is None else plans.between(last, last + 1 + forecaster.horizon)
+    forecaster.warm_up(states, values_TSF[:last], START_MS, plans)
+    return forecaster.step(states, values_TSF[last], START_MS + last * HOUR_MS, known)
+
+
+def _new_states(forecaster: Forecaster, static_SX: Floats | None) -> States:
+    states = forecaster.new_states(1)
+    if static_SX is not None:
+        assert isinstance(states, NetworkStates)
+        states.tell(static_SX)
+    return states
+
+
 def small_training(**changes: object) -> TrainConfig:
     """A training that takes a second."""
     model = ModelConfig(horizon=6, bucket_ms=HOUR_MS, hidden=12, layers=1, rank=8)
@@ -139,10 +192,16 @@ def small_training(**changes: object) -> TrainConfig:
     return TrainConfig(**(values | changes))  # type: ignore[arg-type]  # test settings by name
 
 
-def history_of(values_TSF: Floats) -> History:
-    """A history of hourly buckets that starts on a Monday."""
+def history_of(
+    values_TSF: Floats,
+    static_SX: Floats | None = None,
+    *,
+    bucket_ms: int = HOUR_MS,
+    plans: Plans | None = None,
+) -> History:
+    """A history of buckets, hourly ones by default, that starts on a Monday."""
     names = [f"s{slot}" for slot in range(values_TSF.shape[1])]
-    return History(values_TSF, START_MS, HOUR_MS, names)
+    return History(values_TSF, START_MS, bucket_ms, names, static_SX, plans)
 
 
 def random_model(seed: int, *, span_end_ms: int, bucket_ms: int = HOUR_MS) -> Trained:

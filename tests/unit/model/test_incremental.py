@@ -14,17 +14,20 @@ from model.inputs import new_carried, observe
 from model.smoothing import SmoothingForecaster
 from model.workspace import Workspace
 from tests.unit.model.cases import (
+    ARCHITECTURES,
     HOUR_MS,
     START_MS,
-    Floats,
+    VARIANTS,
     awkward,
     of_fixed_shape,
+    of_variant,
     real_hours,
+    reread,
+    step_through,
     untrained,
     with_clicks,
 )
 
-ARCHITECTURES = ("lstm", "gru", "transformer")
 Make = Callable[[], Forecaster]
 
 
@@ -32,42 +35,20 @@ def _naive() -> SeasonalNaiveForecaster:
     return SeasonalNaiveForecaster(horizon=24, bucket_ms=HOUR_MS)
 
 
-@pytest.fixture(
-    params=[*ARCHITECTURES, "lstm-yearly", "lstm-fixed_shape", "seasonal-naive", "smoothing"]
-)
+@pytest.fixture(params=[*VARIANTS, "seasonal-naive", "smoothing"])
 def forecaster(request: pytest.FixtureRequest) -> Forecaster:
     """Every kind of forecaster, and the way a GPU steps them."""
     if request.param == "seasonal-naive":
         return _naive()
     if request.param == "smoothing":
         return SmoothingForecaster(horizon=24, bucket_ms=HOUR_MS)
-    architecture, _, variant = request.param.partition("-")
-    made = untrained(architecture=architecture, yearly=variant == "yearly")
-    return of_fixed_shape(made) if variant == "fixed_shape" else made
+    return of_variant(request.param, untrained)
 
 
 @pytest.fixture(params=[*ARCHITECTURES, "lstm-fixed_shape"])
 def network(request: pytest.FixtureRequest) -> NetworkForecaster:
     """Every architecture, and the way a GPU steps one."""
-    architecture, _, variant = request.param.partition("-")
-    made = untrained(architecture=architecture)
-    return of_fixed_shape(made) if variant else made
-
-
-def _step_through(forecaster: Forecaster, values_TSF: Floats) -> QuantileForecast:
-    states = forecaster.new_states(1)
-    forecast = None
-    for t, values_SF in enumerate(values_TSF):
-        forecast = forecaster.step(states, values_SF, START_MS + t * HOUR_MS)
-    assert forecast is not None
-    return forecast
-
-
-def _reread(forecaster: Forecaster, values_TSF: Floats) -> QuantileForecast:
-    states = forecaster.new_states(1)
-    last = len(values_TSF) - 1
-    forecaster.warm_up(states, values_TSF[:last], START_MS)
-    return forecaster.step(states, values_TSF[last], START_MS + last * HOUR_MS)
+    return of_variant(request.param, untrained)
 
 
 def _assert_same(a: QuantileForecast, b: QuantileForecast, tolerance: float = 1e-4) -> None:
@@ -81,7 +62,7 @@ def _assert_same(a: QuantileForecast, b: QuantileForecast, tolerance: float = 1e
 def test_carried_state_equals_a_full_reread_on_real_series(forecaster: Forecaster) -> None:
     values_TSF = with_clicks(real_hours(days=9, series=25))
 
-    _assert_same(_step_through(forecaster, values_TSF), _reread(forecaster, values_TSF))
+    _assert_same(step_through(forecaster, values_TSF), reread(forecaster, values_TSF))
 
 
 def test_stepping_equals_the_sequence_the_network_was_trained_on(
@@ -127,7 +108,7 @@ def test_empty_history_before_a_series_begins_leaves_no_trace(network: NetworkFo
         forecast = network.step(states, values_TSF[t], START_MS + t * HOUR_MS)
     assert forecast is not None
 
-    _assert_same(_step_through(network, values_TSF), forecast)
+    _assert_same(step_through(network, values_TSF), forecast)
 
 
 def test_a_series_that_has_not_begun_carries_nothing(network: NetworkForecaster) -> None:
@@ -155,7 +136,7 @@ def test_a_series_that_joins_late_forecasts_as_if_it_had_always_been_there(
         forecast = forecaster.step(states, values_SF[:rows], START_MS + t * HOUR_MS)
 
     assert states.size == 10
-    _assert_same(_step_through(forecaster, values_TSF), forecast)
+    _assert_same(step_through(forecaster, values_TSF), forecast)
 
 
 def test_blocks_of_series_do_not_see_each_other(network: NetworkForecaster) -> None:
@@ -163,7 +144,7 @@ def test_blocks_of_series_do_not_see_each_other(network: NetworkForecaster) -> N
     few_TSF = real_hours(days=1, series=5)
     many_TSF = np.tile(few_TSF, (1, 450, 1))
 
-    few, many = _step_through(network, few_TSF), _step_through(network, many_TSF)
+    few, many = step_through(network, few_TSF), step_through(network, many_TSF)
 
     _assert_same(
         few,
@@ -185,7 +166,7 @@ def test_one_fixed_shape_gives_what_blocks_of_series_give(architecture: str) -> 
     blocks = untrained(architecture=name, yearly=bool(yearly))
     values_TSF = with_clicks(real_hours(days=4, series=30))
 
-    _assert_same(_step_through(of_fixed_shape(blocks), values_TSF), _reread(blocks, values_TSF))
+    _assert_same(step_through(of_fixed_shape(blocks), values_TSF), reread(blocks, values_TSF))
 
 
 def test_silent_buckets_that_were_not_sent_count_as_zeros(forecaster: Forecaster) -> None:
@@ -195,7 +176,7 @@ def test_silent_buckets_that_were_not_sent_count_as_zeros(forecaster: Forecaster
     for t in (*range(50), *range(70, len(values_TSF))):
         forecast = forecaster.step(states, values_TSF[t], START_MS + t * HOUR_MS)
 
-    _assert_same(_step_through(forecaster, values_TSF), forecast)
+    _assert_same(step_through(forecaster, values_TSF), forecast)
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -248,7 +229,7 @@ def test_values_that_are_no_demand_are_refused_and_change_nothing(
         forecaster.step(states, bad_SF, START_MS + 10 * HOUR_MS)
 
     after = forecaster.step(states, values_TSF[10], START_MS + 10 * HOUR_MS)
-    _assert_same(_step_through(forecaster, values_TSF[:11]), after)
+    _assert_same(step_through(forecaster, values_TSF[:11]), after)
 
 
 @pytest.mark.parametrize("start_ms", [START_MS, START_MS - HOUR_MS, START_MS + 1])

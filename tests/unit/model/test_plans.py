@@ -20,18 +20,23 @@ from model.plans import CLOSURE, N_PLANS, PRICE, PROMOTION, READ_NAMES, Plans
 from model.training import train
 from model.workspace import Workspace
 from tests.unit.model.cases import (
+    ARCHITECTURES,
     DAY_MS,
     HOUR_MS,
     START_MS,
+    VARIANTS,
     Floats,
+    history_of,
     of_fixed_shape,
+    of_variant,
     real_hours,
+    reread,
     small_training,
+    step_through,
     untrained,
     with_clicks,
 )
 
-ARCHITECTURES = ("lstm", "gru", "transformer")
 SERIES = 12
 HORIZON = 24
 
@@ -51,12 +56,10 @@ def _planner(**changes: object) -> NetworkForecaster:
     return made
 
 
-@pytest.fixture(params=[*ARCHITECTURES, "lstm-yearly", "lstm-fixed_shape"])
+@pytest.fixture(params=VARIANTS)
 def planner(request: pytest.FixtureRequest) -> NetworkForecaster:
     """Every architecture with plans, and the way a GPU steps one."""
-    architecture, _, variant = request.param.partition("-")
-    made = _planner(architecture=architecture, yearly=variant == "yearly")
-    return of_fixed_shape(made) if variant == "fixed_shape" else made
+    return of_variant(request.param, _planner)
 
 
 def _plans(buckets: int, *, seed: int = 2) -> Plans:
@@ -73,28 +76,6 @@ def _values() -> Floats:
     return with_clicks(real_hours(days=4, series=SERIES))
 
 
-def _stepped(
-    forecaster: NetworkForecaster, values_TSF: Floats, plans: Plans | None
-) -> QuantileForecast:
-    states = forecaster.new_states(1)
-    forecast = None
-    for t, values_SF in enumerate(values_TSF):
-        known = None if plans is None else plans.between(t, t + 1 + forecaster.horizon)
-        forecast = forecaster.step(states, values_SF, START_MS + t * HOUR_MS, known)
-    assert forecast is not None
-    return forecast
-
-
-def _reread(
-    forecaster: NetworkForecaster, values_TSF: Floats, plans: Plans | None
-) -> QuantileForecast:
-    states = forecaster.new_states(1)
-    last = len(values_TSF) - 1
-    known = None if plans is None else plans.between(last, last + 1 + forecaster.horizon)
-    forecaster.warm_up(states, values_TSF[:last], START_MS, plans)
-    return forecaster.step(states, values_TSF[last], START_MS + last * HOUR_MS, known)
-
-
 def _apart(one: QuantileForecast, other: QuantileForecast, rows: slice = slice(None)) -> float:
     """Greatest difference, in multiples of the larger of the two forecasts, and 1 at least."""
     apart = 0.0
@@ -104,23 +85,20 @@ def _apart(one: QuantileForecast, other: QuantileForecast, rows: slice = slice(N
     return apart
 
 
-def test_carried_plans_equal_a_full_reread(planner: NetworkForecaster) -> None:
+def test_carried_plans_equal_a_fullreread(planner: NetworkForecaster) -> None:
     values_TSF = _values()
     plans = _plans(len(values_TSF) + HORIZON)
 
-    carried = _stepped(planner, values_TSF, plans)
+    carried = step_through(planner, values_TSF, plans)
 
-    assert _apart(carried, _reread(planner, values_TSF, plans)) < 1e-4
+    assert _apart(carried, reread(planner, values_TSF, plans)) < 1e-4
 
 
 def test_carried_plans_equal_what_training_reads(planner: NetworkForecaster) -> None:
     """The path of the training, a sequence at once through encoder and heads."""
     values_TSF = _values()
-    history = History(
+    history = history_of(
         np.concatenate((values_TSF, np.ones((HORIZON, *values_TSF.shape[1:]), np.float32))),
-        START_MS,
-        HOUR_MS,
-        [f"s{slot}" for slot in range(SERIES)],
         plans=_plans(len(values_TSF) + 2 * HORIZON),
     )
     origin_ms = START_MS + len(values_TSF) * HOUR_MS
@@ -168,25 +146,25 @@ def test_blocks_and_one_fixed_shape_give_the_same() -> None:
     values_TSF = _values()
     plans = _plans(len(values_TSF) + HORIZON)
 
-    fixed = _stepped(of_fixed_shape(blocks), values_TSF, plans)
+    fixed = step_through(of_fixed_shape(blocks), values_TSF, plans)
 
-    assert _apart(fixed, _reread(blocks, values_TSF, plans)) < 1e-4
+    assert _apart(fixed, reread(blocks, values_TSF, plans)) < 1e-4
 
 
 def test_plans_of_nothing_are_no_plans(planner: NetworkForecaster) -> None:
     values_TSF = _values()
     nothing = Plans(np.arange(SERIES), np.zeros((len(values_TSF) + 24, SERIES, 4), np.float32))
 
-    empty = _stepped(planner, values_TSF, nothing)
+    empty = step_through(planner, values_TSF, nothing)
 
-    assert _apart(empty, _stepped(planner, values_TSF, None)) == 0
+    assert _apart(empty, step_through(planner, values_TSF, None)) == 0
 
 
 def test_a_plan_changes_its_own_series_only(planner: NetworkForecaster) -> None:
     values_TSF = _values()
-    plain = _reread(planner, values_TSF, None)
+    plain = reread(planner, values_TSF, None)
 
-    planned = _reread(planner, values_TSF, _plans(len(values_TSF) + HORIZON))
+    planned = reread(planner, values_TSF, _plans(len(values_TSF) + HORIZON))
 
     assert _apart(planned, plain, slice(0, None, 2)) < 1e-6
     assert _apart(planned, plain, slice(1, None, 2)) > 0.01
@@ -215,7 +193,7 @@ def test_a_plan_ahead_changes_its_own_buckets_and_the_sums_from_there_on(
 def test_forecasts_with_plans_are_monotone_and_never_negative(planner: NetworkForecaster) -> None:
     values_TSF = _values()
 
-    forecast = _stepped(planner, values_TSF, _plans(len(values_TSF) + HORIZON))
+    forecast = step_through(planner, values_TSF, _plans(len(values_TSF) + HORIZON))
 
     for block in (forecast.units_SHQ, forecast.cumulative_SHQ):
         assert np.isfinite(block).all()
@@ -235,16 +213,16 @@ def test_states_with_plans_survive_a_snapshot(planner: NetworkForecaster) -> Non
     known = plans.between(95, 96 + HORIZON)
     forecast = planner.step(kept, values_TSF[-1], START_MS + 95 * HOUR_MS, known)
 
-    assert _apart(forecast, _stepped(planner, values_TSF, plans)) < 1e-4
+    assert _apart(forecast, step_through(planner, values_TSF, plans)) < 1e-4
 
 
 def test_a_network_without_plans_takes_no_notice_of_them() -> None:
     values_TSF = _values()
     plain = untrained()
 
-    planned = _stepped(plain, values_TSF, _plans(len(values_TSF) + HORIZON))
+    planned = step_through(plain, values_TSF, _plans(len(values_TSF) + HORIZON))
 
-    assert _apart(planned, _stepped(plain, values_TSF, None)) == 0
+    assert _apart(planned, step_through(plain, values_TSF, None)) == 0
 
 
 def test_plans_change_the_hash_of_the_inputs() -> None:
@@ -269,7 +247,7 @@ def test_plans_out_of_order_or_of_unknown_series_are_refused() -> None:
         Plans(np.array([0]), np.zeros((1, 2, N_PLANS), np.float32))
     foreign = Plans(np.array([SERIES]), np.zeros((1, 1, N_PLANS), np.float32))
     with pytest.raises(InvalidValues):
-        History(_values(), START_MS, HOUR_MS, [str(s) for s in range(SERIES)], plans=foreign)
+        history_of(_values(), plans=foreign)
 
 
 def test_the_last_buckets_have_the_plans_that_were_theirs() -> None:
@@ -320,8 +298,7 @@ def _promoted(days: int, *, horizon: int) -> History:
     values_TSF[..., 0] = rng.poisson(level_S * (1 + 2 * promoted_TS))
     values_TSF[..., 2] = values_TSF[..., 0] * 2
     values_TSF[..., 3] = values_TSF[..., 0] > 0
-    names = [f"s{slot}" for slot in range(series)]
-    return History(values_TSF, START_MS, DAY_MS, names, plans=Plans.of_all(plans_TSP))
+    return history_of(values_TSF, bucket_ms=DAY_MS, plans=Plans.of_all(plans_TSP))
 
 
 def test_a_network_that_knew_promotions_forecasts_more_where_one_is_planned() -> None:

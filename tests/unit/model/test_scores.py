@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model.calibration import pit_bounds
 from model.metrics import bias, interval_coverage, wql
+from model.pit import pit_bounds
 from model.scores import N_SUMS, SUMS, VOLUMES, score_labels, score_of
 
 QUANTILES = (0.1, 0.5, 0.9)

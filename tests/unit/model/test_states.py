@@ -9,9 +9,7 @@ from model.contract import QuantileForecast
 from model.errors import CorruptCheckpoint, IncompatibleCheckpoint
 from model.incremental import NetworkForecaster
 from model.states import NetworkStates
-from tests.unit.model.cases import HOUR_MS, START_MS, real_hours, untrained
-
-ARCHITECTURES = ("lstm", "gru", "transformer")
+from tests.unit.model.cases import ARCHITECTURES, HOUR_MS, START_MS, real_hours, untrained
 
 
 def _read(forecaster: NetworkForecaster, buckets: int = 60) -> NetworkStates:

@@ -9,7 +9,7 @@ import torch
 from model.backtest import backtest, score
 from model.checkpoint import dump, input_hash, restore
 from model.config import ModelConfig, TrainConfig
-from model.dataset import History, pick_series
+from model.dataset import pick_series
 from model.errors import InvalidValues
 from model.importance import permutation_importance
 from model.incremental import NetworkForecaster
@@ -23,19 +23,23 @@ from model.static import N_STATIC, ROWS, row_of, static_row
 from model.training import train
 from model.walk import Walk, encode
 from tests.unit.model.cases import (
+    ARCHITECTURES,
     HOUR_MS,
     START_MS,
     TOLD,
+    VARIANTS,
     Floats,
-    of_fixed_shape,
+    history_of,
+    of_variant,
     real_hours,
+    reread,
     small_training,
+    step_through,
     taught,
     untrained,
     with_clicks,
 )
 
-ARCHITECTURES = ("lstm", "gru", "transformer")
 CATEGORIES = ("bags", "toys", "garden")
 
 
@@ -54,23 +58,18 @@ def _states(forecaster: NetworkForecaster, static_SX: Floats) -> NetworkStates:
     return states
 
 
-@pytest.fixture(params=[*ARCHITECTURES, "lstm-yearly", "lstm-fixed_shape"])
+@pytest.fixture(params=VARIANTS)
 def forecaster(request: pytest.FixtureRequest) -> NetworkForecaster:
     """Every architecture, the ring of weeks beside it, and the way a GPU steps."""
-    architecture, _, variant = request.param.partition("-")
-    made = taught(architecture=architecture, yearly=variant == "yearly")
-    return of_fixed_shape(made) if variant == "fixed_shape" else made
+    return of_variant(request.param, taught)
 
 
 def test_carried_state_equals_a_full_reread(forecaster: NetworkForecaster) -> None:
     values_TSF = with_clicks(real_hours(days=5, series=14))
     values_TSF[:70, 5] = 0
-    last = len(values_TSF) - 1
-    stepped, read = (_states(forecaster, told(14)) for _ in range(2))
-    for t, values_SF in enumerate(values_TSF):
-        made = forecaster.step(stepped, values_SF, START_MS + t * HOUR_MS)
-    forecaster.warm_up(read, values_TSF[:last], START_MS)
-    again = forecaster.step(read, values_TSF[last], START_MS + last * HOUR_MS)
+
+    made = step_through(forecaster, values_TSF, static_SX=told(14))
+    again = reread(forecaster, values_TSF, static_SX=told(14))
 
     np.testing.assert_allclose(made.units_SHQ, again.units_SHQ, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(made.cumulative_SHQ, again.cumulative_SHQ, rtol=1e-4, atol=1e-4)
@@ -83,7 +82,7 @@ def test_serving_gives_what_training_computes(architecture: str) -> None:
     network, config = forecaster.network, forecaster.config
     values_TSF = with_clicks(real_hours(days=5, series=9))
     values_TSF[0, :, 0] += 1  # a lane's state begins with its chunk
-    history = History(values_TSF, START_MS, HOUR_MS, [str(s) for s in range(9)], told(9))
+    history = history_of(values_TSF, told(9))
     picked = pick_series(history, config, end=120, every=96, limit=9, power=0.5)
     picked.prior = network.prior
     lanes_GB = torch.arange(9)[None]
@@ -178,7 +177,7 @@ def test_what_cannot_be_told_is_refused(wrong_SX: Floats) -> None:
     with pytest.raises(InvalidValues, match="static"):
         taught().new_states(2).tell(wrong_SX)
     with pytest.raises(InvalidValues, match="static"):
-        History(real_hours(days=1, series=2), START_MS, HOUR_MS, ["a", "b"], wrong_SX)
+        history_of(real_hours(days=1, series=2), wrong_SX)
 
 
 def test_a_network_without_it_is_what_it_was() -> None:
@@ -209,7 +208,7 @@ def test_another_set_of_inputs_has_another_hash() -> None:
 
 def test_training_uses_it_and_a_checkpoint_holds_it() -> None:
     values_TSF = real_hours(days=14, series=10)
-    history = History(values_TSF, START_MS, HOUR_MS, [str(s) for s in range(10)], told(10))
+    history = history_of(values_TSF, told(10))
     plain = small_training()
     config = small_training(
         model=ModelConfig.from_dict(plain.model.as_dict() | TOLD), unknown_share=0.3
@@ -234,22 +233,20 @@ def test_training_uses_it_and_a_checkpoint_holds_it() -> None:
         origins,
     )
     unknown = backtest(
-        History(values_TSF, START_MS, HOUR_MS, history.series),
+        history_of(values_TSF),
         {"trained": NetworkForecaster(trained.network, "trained")},
         origins,
     )
 
     np.testing.assert_array_equal(result.forecast["trained"], result.forecast["restored"])
     assert np.abs(result.forecast["trained"] - unknown.forecast["trained"]).max() > 0
-    assert fingerprint(history, config) != fingerprint(
-        History(values_TSF, START_MS, HOUR_MS, history.series), config
-    )
+    assert fingerprint(history, config) != fingerprint(history_of(values_TSF), config)
 
 
 def test_some_lanes_are_not_told() -> None:
     values_TSF = real_hours(days=14, series=10)
     static_SX = np.tile(static_row("bags", "Berlin", "x", 2.0), (10, 1))
-    history = History(values_TSF, START_MS, HOUR_MS, [str(s) for s in range(10)], static_SX)
+    history = history_of(values_TSF, static_SX)
     model = ModelConfig(horizon=6, bucket_ms=HOUR_MS, hidden=8, layers=1, rank=4, static=4)
     config = TrainConfig(
         model=model, lanes=400, groups=2, chunk=24, cold_share=0.5, unknown_share=0.25
@@ -264,9 +261,7 @@ def test_some_lanes_are_not_told() -> None:
 
 def test_importance_reads_it_as_serving_does() -> None:
     forecaster = taught()
-    history = History(
-        real_hours(days=12, series=12), START_MS, HOUR_MS, [str(s) for s in range(12)], told(12)
-    )
+    history = history_of(real_hours(days=12, series=12), told(12))
     origins = [START_MS + day * 24 * HOUR_MS for day in (9, 10)]
     result = backtest(history, {"net": forecaster}, origins)
 

@@ -10,7 +10,7 @@ import pytest
 
 from model.contract import FEATURE_NAMES, QuantileForecast
 from stream.output import ClosedBuckets, Output
-from stream.partition import Closed
+from stream.partition_state import Closed
 from stream.serving import Serving
 from stream.sinks.kafka import KafkaSink
 from stream.sinks.readside import ReadSide

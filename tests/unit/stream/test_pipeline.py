@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 from faust.types import TP
 
-from stream import assignment, pipeline
+from stream import assignment, flushing
 from stream.errors import IncompatibleState, ServiceUnavailable
 from stream.identity import Identity, Places
 from stream.output import ClosedBuckets, Output
@@ -154,7 +154,7 @@ async def test_a_flush_whose_answer_was_lost_is_not_stored_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Lists would grow twice, and every later series would find another's slot."""
-    monkeypatch.setattr(pipeline, "RETRY_S", 0)
+    monkeypatch.setattr(flushing, "RETRY_S", 0)
     store = LostAnswers()
     worker = Worker(store)
     await worker.join()
@@ -188,7 +188,7 @@ async def test_a_store_that_is_away_holds_a_take_over_up(monkeypatch: pytest.Mon
 
 async def test_a_store_that_hangs_bounds_what_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an answer to a flush the input stops after a while, and goes on when it comes."""
-    monkeypatch.setattr(pipeline, "MAX_UNSTORED", 3)
+    monkeypatch.setattr(flushing, "MAX_UNSTORED", 3)
     answers = asyncio.Event()
 
     class Hanging(MemoryStore):
@@ -204,7 +204,7 @@ async def test_a_store_that_hangs_bounds_what_is_counted(monkeypatch: pytest.Mon
         for n in range(20):
             await worker.pipeline.on_orders(batch("orders", [order(str(n), n)], offset=n))
 
-    flushing = asyncio.create_task(worker.tick())
+    under_way = asyncio.create_task(worker.tick())
     feeding = asyncio.create_task(feed())
     await asyncio.sleep(0.05)
     assert worker.pipeline.owned[0].partition.positions["orders"] == 4
@@ -212,7 +212,7 @@ async def test_a_store_that_hangs_bounds_what_is_counted(monkeypatch: pytest.Mon
     while not feeding.done():
         await worker.tick()
         await asyncio.sleep(0)
-    await flushing
+    await under_way
     await worker.tick()
     assert await counted(store) == 20
 

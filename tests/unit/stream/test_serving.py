@@ -304,7 +304,7 @@ def test_a_partition_that_moves_away_meanwhile_leaves_no_states(worker: Deployme
         worker.serving.forget(0)
         looked(candidate)
 
-    worker.serving.offer = moved  # type: ignore[method-assign]
+    worker.serving.offer = moved  # type: ignore[method-assign]  # between two steps
     worker.watch.look()
     worker.serving.take_over()
 

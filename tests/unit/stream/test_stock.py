@@ -15,7 +15,8 @@ from stream.features.block import MAX_ON_HAND, pack_block, unpack_block
 from stream.features.definitions import N_FEATURES, N_SUMS, STOCK
 from stream.inventory import ReadingDecoder
 from stream.ownership import Owned
-from stream.partition import Closed, Judged, Partition
+from stream.partition import Judged, Partition
+from stream.partition_state import Closed
 from stream.settings import WindowSettings
 from stream.silence import Inputs
 from stream.state.memory import MemoryStore

@@ -1,0 +1,55 @@
+"""What the settings are made of: sections, and durations such as ``250ms``, ``15m``, ``28d``."""
+
+import re
+from typing import Annotated, Final
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+_UNIT_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+def duration_ms(text: str | int) -> int:
+    """Milliseconds of a duration such as ``15m``; a plain integer is milliseconds already.
+
+    Raises ValueError for anything else.
+
+    >>> duration_ms("1h"), duration_ms("250ms"), duration_ms(40)
+    (3600000, 250, 40)
+    """
+    if isinstance(text, int) or text.strip().isdecimal():
+        return int(text)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*", str(text))
+    if not match:
+        raise ValueError(f"{text!r} is no duration; write for example 250ms, 30s, 15m, 1h or 28d")
+    return round(float(match[1]) * _UNIT_MS[match[2]])
+
+
+def duration_text(milliseconds: int) -> str:
+    """Shortest exact way to write a duration.
+
+    >>> duration_text(3_600_000), duration_text(90_000)
+    ('1h', '90s')
+    """
+    for unit in ("d", "h", "m", "s"):
+        if milliseconds and milliseconds % _UNIT_MS[unit] == 0:
+            return f"{milliseconds // _UNIT_MS[unit]}{unit}"
+    return f"{milliseconds}ms"
+
+
+DurationMs = Annotated[int, BeforeValidator(duration_ms)]
+
+
+def _bucket_ms(text: str | int) -> int:
+    width = duration_ms(text)
+    if not 60_000 <= width <= 86_400_000 or 86_400_000 % width:
+        raise ValueError(f"{text!r} must be between 1m and 1d and divide a day evenly")
+    return width
+
+
+BucketMs = Annotated[int, BeforeValidator(_bucket_ms)]
+
+
+class Section(BaseModel):
+    """A part of the tree: frozen, and a misspelt name is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
