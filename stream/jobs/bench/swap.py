@@ -12,7 +12,6 @@ other.
 """
 
 import asyncio
-import json
 import os
 import signal
 import time
@@ -23,47 +22,33 @@ from statistics import fmean, median
 from threading import Event
 from typing import Any, Final
 
-import numpy as np
 import torch
 from redis import Redis
 
-from model.config import ModelConfig, TrainConfig
-from model.contract import FEATURE_NAMES, FeatureSpec
 from model.incremental import NetworkForecaster
-from model.networks.quantile import QuantileNetwork
-from model.training import Trained
-from stream.app import kafka_client
 from stream.control import ModelRecord, announce
 from stream.embedded import embedded_broker, embedded_store
 from stream.errors import EmbeddedServiceFailed
-from stream.features.definitions import N_FEATURES
 from stream.jobs.bench.ingest import counted
 from stream.jobs.bench.report import Row
-from stream.jobs.bench.workload import START_MS, Workload, click_records, order_records
+from stream.jobs.bench.swap_load import HOUR_MS, Load, fill, halves, random_weights, send
+from stream.jobs.bench.workload import Workload, click_records, order_records
 from stream.jobs.handover import hand_over
 from stream.jobs.trainer_role import NICENESS
 from stream.kafka_admin import create_topics
 from stream.processes import ServiceProcess
 from stream.registry import Registry
 from stream.settings import Settings, child_environment
-from stream.sinks.kafka import KafkaSink, partition_of
 from stream.state import keys
-from stream.state.closed import closed_pages
 from stream.state.keys import ROLLUPS, Tag
 from stream.supervisor import COMMAND
 from stream.topics import CLICKS, ORDERS
 
-HOUR_MS: Final = 3_600_000
 _TIMEOUT_S: Final = 420.0
 _WINDOW_S: Final = 5.0
 _TURN_S: Final = 2.0
 #: No event counted for so long: all has been counted.
 _IDLE_S: Final = 3.0
-_CHUNK: Final = 50_000
-_SOLD_SHARE: Final = 0.05
-
-#: Records by topic, in the order of event time.
-Load = list[tuple[str, list[tuple[str, bytes]]]]
 
 
 def bench_swap(
@@ -108,49 +93,6 @@ def bench_swap(
             return swap.measure(load, models=(first, second), cold=cold)
 
 
-def fill(client: Redis, settings: Settings, *, series: int, hours: int) -> None:
-    """Closed hours of so many SKUs, up to where the workload begins; one in twenty sells."""
-    rng = np.random.default_rng(0)
-    by_tag: dict[Tag, list[str]] = {tag: [] for tag in range(settings.kafka.partitions)}
-    for number in range(series):
-        name = f"SKU{number:05d}"
-        by_tag[partition_of(name.encode(), settings.kafka.partitions)].append(name)
-    by_tag[ROLLUPS] = ["total"]
-    for tag, names in by_tag.items():
-        client.rpush(keys.of(tag, "series"), *names)
-        for back in range(hours, 0, -1):
-            values_SF = np.zeros((len(names), N_FEATURES), np.float32)
-            sold = rng.random(len(names)) < _SOLD_SHARE
-            values_SF[sold, :4] = rng.integers(1, 9, (int(sold.sum()), 1)) * (1, 0, 9, 1)
-            pages = closed_pages(START_MS - back * HOUR_MS, values_SF)
-            client.mset({keys.of(tag, *path): page for path, page in pages.items()})
-        times: dict[Any, Any] = {
-            "first_bucket_ms": START_MS - hours * HOUR_MS,
-            "closed_through_ms": START_MS,
-            "emitted_through_ms": START_MS,
-        }
-        client.hset(keys.of(tag, "meta"), mapping=times)
-    info = {
-        "bucket_ms": HOUR_MS,
-        "partitions": settings.kafka.partitions,
-        "horizon": settings.model.horizon,
-        "quantiles": list(settings.model.quantiles),
-        "feature_names": list(FEATURE_NAMES),
-        "spec_hash": FeatureSpec().hash,
-    }
-    client.set(keys.info(), json.dumps(info))
-
-
-def random_weights(settings: Settings, seed: int) -> Trained:
-    """A network of the deployed shape, as training would leave it."""
-    torch.manual_seed(seed)
-    model = ModelConfig(
-        horizon=settings.model.horizon, bucket_ms=HOUR_MS, quantiles=settings.model.quantiles
-    )
-    span_ms = (START_MS - HOUR_MS, START_MS)
-    return Trained(QuantileNetwork(model), TrainConfig(model=model, seed=seed), span_ms)
-
-
 class _Swap:
     """A worker, and the swap that is measured in it."""
 
@@ -171,7 +113,7 @@ class _Swap:
         begun = Row("cold_start", round(time.monotonic() - began_s, 1), "s")
         if cold:
             return [begun, *self._swap(load, second)]
-        earlier, later = _halves(load)
+        earlier, later = halves(load)
         return [begun, *self._hand_over(earlier, second), *self._swap(later, second)]
 
     def _hand_over(self, load: Load, model_id: str) -> list[Row]:
@@ -249,7 +191,7 @@ class _Swap:
 
     def _send(self, load: Load) -> None:
         self._say(f"sending {sum(len(records) for _, records in load):,} events")
-        asyncio.run(_send(self._settings, load))
+        asyncio.run(send(self._settings, load))
 
     def _rate(self, over: Callable[[], bool], *, seconds: float) -> float | None:
         """Events counted a second, for so long or until it is over; None if all was counted."""
@@ -293,18 +235,6 @@ def _hand_over_states(
     hand_over(Redis.from_url(url), states_path, forecaster)
 
 
-def _halves(load: Load) -> tuple[Load, Load]:
-    """The earlier and the later half of each topic's records.
-
-    >>> _halves([("orders", [("a", b""), ("b", b"")])])
-    ([('orders', [('a', b'')])], [('orders', [('b', b'')])])
-    """
-    return (
-        [(topic, records[: len(records) // 2]) for topic, records in load],
-        [(topic, records[len(records) // 2 :]) for topic, records in load],
-    )
-
-
 def _rates(what: str, without: float | None, beside: float | None) -> list[Row]:
     if without is None or beside is None:
         raise EmbeddedServiceFailed("all was counted before it could be measured; give more events")
@@ -321,12 +251,3 @@ def _median(rates: list[float]) -> float | None:
 
 def _mean(rates: list[float]) -> float | None:
     return fmean(rates) if rates else None
-
-
-async def _send(settings: Settings, load: Load) -> None:
-    sink = KafkaSink(kafka_client(settings))
-    await sink.start()
-    for topic, records in load:
-        for first in range(0, len(records), _CHUNK):
-            await sink.send(topic, records[first : first + _CHUNK])
-    await sink.stop()
