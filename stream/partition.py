@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.catalog import NOT_LISTED, Listing
 from stream.columns import ClickColumns, Columns, OrderColumns, Refused
 from stream.eventtime import DedupWindow, Watermark
 from stream.features.accumulator import OpenBucket
@@ -82,6 +83,10 @@ class Partition:
         #: Closed buckets that may lie in the store.
         self.saved_span = range(0)
         self.unsaved_categories: dict[str, str] = {}
+        self.listings: dict[str, Listing] = {}
+        #: Series that the catalog began, not an event or a reading.
+        self.listed = 0
+        self.unsaved_listings: dict[str, str] = {}
         self.closed_unsaved: list[Closed] = []
         self.changed = False
         #: The broker that `positions` belong to, see `stream/identity.py`; stored beside them.
@@ -141,6 +146,33 @@ class Partition:
         if self.series.category_of.get(sku) != category:
             self.series.categorise(sku, category)
             self.unsaved_categories[sku] = category
+
+    def list_product(
+        self, sku: str, category: str | None, listing: Listing, *, begin: bool = False
+    ) -> None:
+        """Take a catalog entry; what it does not name stays as it was.
+
+        With `begin` a SKU without any series becomes one, launched, where no entry says when, at
+        the end of the last closed bucket.
+        """
+        if category is not None:
+            self.categorise(sku, category)
+        known = self.listings.get(sku, NOT_LISTED)
+        now = known.updated(listing)
+        if begin and not self.series.has(sku):
+            self.series.slots([sku])
+            self.listed += 1
+            if now.launched_ms is None:
+                now = now.updated(Listing(launched_ms=self.closed_through_ms))
+        if now != known:
+            self.listings[sku] = now
+            self.unsaved_listings[sku] = now.stored()
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing but the catalog has begun a series."""
+        heard = any(mark.newest_ms is not None for mark in self.watermarks.values())
+        return not len(self.series) or (len(self.series) == self.listed and not heard)
 
     def moved_to(self, topic: str, next_offset: int) -> None:
         """Note how far a topic has been read."""
@@ -291,6 +323,9 @@ class Partition:
         if self.unsaved_categories:
             plan.fields[("categories",)] = self.unsaved_categories
             self.unsaved_categories = {}
+        if self.unsaved_listings:
+            plan.fields[("listings",)] = self.unsaved_listings
+            self.unsaved_listings = {}
         for start, bucket in self.open.items():
             plan.patches += [(("open", start), at, block) for at, block in bucket.unsaved_runs()]
             if bucket.unsaved_visitors:
@@ -348,6 +383,8 @@ class Partition:
         meta["open"] = json.dumps(sorted(self.open))
         if self.stock.known:
             meta["readings"] = json.dumps(self.stock.open_starts)
+        if self.listed:
+            meta["listed"] = str(self.listed)
         if self.plans.digest:
             meta["plans"] = self.plans.digest
         for name in ("first_bucket_ms", "closed_through_ms", "emitted_through_ms", "heartbeat_ms"):

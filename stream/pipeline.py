@@ -17,10 +17,10 @@ import structlog
 from faust.types import TP
 
 from stream.assignment import RETRY_S, Ask, Assignment, told_nothing
+from stream.catalog import CatalogDecoder
 from stream.codecs import ClickDecoder, OrderDecoder, decode_heartbeat
 from stream.columns import Refused
 from stream.errors import FencedOut, ServiceUnavailable, UnreadableEvent
-from stream.events import CatalogEntry
 from stream.fetched import RecordBatch
 from stream.formats import UNREADABLE, open_format, unreadable
 from stream.inventory import ReadingDecoder
@@ -79,7 +79,6 @@ class Pipeline(Assignment):
         self._store_answers.set()
         ingest = settings.ingest
         self._format = open_format(ingest)
-        self._decode_catalog = self._format.decoder(CatalogEntry)
         limits: dict[str, Any] = {
             "source": self._format,
             "locations": ingest.locations,
@@ -89,6 +88,7 @@ class Pipeline(Assignment):
         self._clicks = ClickDecoder(**limits)
         self._readings = ReadingDecoder(**limits)
         self._plans = PlanDecoder(**limits)
+        self._catalog = CatalogDecoder(source=self._format, max_value_bytes=ingest.max_value_bytes)
         self.events_in = 0
 
     # -- batches ---------------------------------------------------------------------------------
@@ -120,24 +120,18 @@ class Pipeline(Assignment):
         await self._on_events(batch, take)
 
     async def on_catalog(self, batch: RecordBatch) -> None:
-        """Take categories of SKUs; a tombstone leaves the last known one."""
+        """Take what the catalog says of SKUs; a tombstone leaves what was last known."""
         await self._format.prepare(batch)
         await self._ready()
         mine = self._mine(batch)
         if mine is None:
             return
         owned, fresh = mine
-        for position, value in enumerate(fresh.values):
-            if value is None:
-                continue
-            try:
-                entry = self._decode_catalog(value)
-            except UNREADABLE as error:
-                fault = unreadable(error)
-                self._refuse(owned, fresh, [Refused(position, fault.reason, fault.detail)])
-                continue
-            if entry.category:
-                owned.partition.categorise(entry.sku, entry.category)
+        listed = self._catalog.read(fresh, now_ms=self._clock_ms())
+        begin = self._settings.ingest.catalog_series
+        for sku, category, listing in listed.taken:
+            owned.partition.list_product(sku, category, listing, begin=begin)
+        self._refuse(owned, fresh, listed.refused)
         owned.partition.moved_to(CATALOG.name, fresh.next_offset)
 
     async def on_plans(self, batch: RecordBatch) -> None:
@@ -272,7 +266,7 @@ class Pipeline(Assignment):
         reached = [owned.partition.closed_through_ms or 0 for owned in silent]
         frontier_ms = min(active) if active else max(reached, default=0)
         for owned in silent if frontier_ms else ():
-            if active or not owned.partition.series.ids:
+            if active or owned.partition.untouched:
                 owned.partition.close_through(frontier_ms, cause_ms=now_ms)
         for owned in self.owned.values():
             self._catch_up(owned)

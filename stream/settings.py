@@ -118,10 +118,12 @@ class IngestSettings(Section):
     """What is let in, and in which format. An empty list of locations admits every one.
 
     `schema_registry` is the URL of a Confluent-style registry, or a JSON file of schemas by id.
+    With `catalog_series` a SKU that comes into the catalog is a series before its first event.
     """
 
     locations: tuple[str, ...] = ()
     max_value_bytes: int = Field(262_144, ge=1_024)
+    catalog_series: bool = False
     format: Literal["json", "avro"] = "json"
     schema_registry: str | None = None
     schema_registry_username: str | None = None
