@@ -148,8 +148,8 @@ class ModelSettings(Section):
     ago, or that takes more than `max_step` for a step of a partition.
     `inputs_off` names inputs of the network that are held at zero. With `prior` a series without
     history begins at what its category, price and first clicks promise. `static` is the width of
-    what the network learns of each category, brand and location beside that (8 is plenty, 0 = nothing).
-    With `plans` new networks read what the topic `plans` says of past and future.
+    what the network learns of each category, brand and location beside that (8 is plenty, 0 =
+    nothing). With `plans` new networks read what the topic `plans` says of past and future.
     """
 
     horizon: int = Field(24, ge=1, le=366)
