@@ -147,3 +147,23 @@ def test_categories_alone_store_what_they_did() -> None:
     plan, _ = partition.take_plan()
 
     assert plan.fields == {("categories",): {"A": "bags"}}
+
+
+def test_a_partition_is_untouched_until_an_event_is_heard() -> None:
+    """Only such a one may follow the furthest where all are silent."""
+    partition = Partition(0, WINDOW, retention_ms=10**9)
+    assert partition.untouched
+    partition.list_product("A", "bags", Listing(), begin=True)
+    partition.list_product("A", "bags", Listing(price=1.0), begin=True)
+    assert (partition.series.ids, partition.listed, partition.untouched) == (["A"], 1, True)
+    partition.watermarks["orders"].newest_ms = 5
+    assert not partition.untouched
+
+
+def test_a_product_that_is_sold_somewhere_gets_no_series_of_its_own() -> None:
+    partition = Partition(0, WINDOW, retention_ms=10**9)
+    partition.series.slots(["A@Berlin"])
+    partition.list_product("A", "bags", Listing(), begin=True)
+
+    assert (partition.series.ids, partition.listed, partition.untouched) == (["A@Berlin"], 0, False)
+    assert partition.listings == {}
