@@ -22,7 +22,7 @@ from model.errors import CorruptCheckpoint, IncompatibleCheckpoint
 from model.inputs import input_names
 from model.networks.quantile import QuantileNetwork
 from model.scaling import STATISTICS
-from model.static import ROWS, STATIC_NAMES
+from model.static import N_TOLD, ROWS, STATIC_NAMES
 from model.training import Trained
 
 FORMAT_VERSION: Final = 1
@@ -32,7 +32,7 @@ def input_hash(config: ModelConfig) -> str:
     """Sixteen hex digits that change with the inputs, statistics or calendar of the network."""
     names = [*input_names(config), *STATISTICS, str(N_CALENDAR)]
     if config.tells_static:
-        names += [*STATIC_NAMES, str(config.static), str(ROWS)]
+        names += [*STATIC_NAMES[:N_TOLD], str(config.static), str(ROWS)]
     return sha256("\0".join(names).encode()).hexdigest()[:16]
 
 

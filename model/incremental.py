@@ -163,6 +163,11 @@ class NetworkForecaster:
                 self._calendar(origin_ms, self.horizon),
                 plans=self._read(plans, 1 + self.horizon, mine.size),
             )
+            if self.network.unseen is not None:
+                self.network.unseen.write(
+                    mine.stats_SK, mine.launch_day_S,
+                    origin_ms=origin_ms, units_SHQ=units_SHQ, sums_SHQ=sums_SHQ,
+                )  # fmt: skip
             mine.last_ms = bucket_start_ms
             return QuantileForecast(
                 origin_ms=origin_ms,

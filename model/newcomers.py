@@ -35,7 +35,7 @@ _AGES: Final = (1, 2, 4, 7, 14, 28)
 _AHEAD_DAYS: Final = 28
 _LEAST_AHEAD_DAYS: Final = 7
 #: A series that begins so soon may be an old one that sells seldom; at most a third of the history.
-_TRUNCATED_DAYS: Final = 84
+TRUNCATED_DAYS: Final = 84
 _LEAST_NEWCOMERS: Final = 20
 #: Days of own sales the prior may be worth.
 _WORTH_DAYS: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
@@ -136,7 +136,9 @@ def fit_prior(
     samples = _samples(values_TSF, static_SX, prior.config)
     if samples is None:
         return
-    coefficients, category_R = _poisson(samples)
+    coefficients, category_R = poisson(
+        samples.common, samples.category_N, samples.coming_N, share=1.0 / len(_AGES)
+    )
     log_N = samples.common @ coefficients + category_R[samples.category_N]
     expected_N = np.exp(np.clip(log_N, -10, 12))
     young_N = np.clip(1 - samples.age_days_N / YOUNG_DAYS, 0, None)
@@ -162,7 +164,7 @@ def _samples(
     active_TS = (units_TS > 0) | (values_TSF[:, :, at.VIEWS] > 0)
     first_S = np.where(active_TS.any(axis=0), active_TS.argmax(axis=0), buckets)
     latest = buckets - (_AGES[0] + _LEAST_AHEAD_DAYS) * per_day
-    earliest = min(_TRUNCATED_DAYS * per_day, buckets // 3)
+    earliest = min(TRUNCATED_DAYS * per_day, buckets // 3)
     began = np.flatnonzero((first_S >= earliest) & (first_S <= latest))
     if began.size < _LEAST_NEWCOMERS:
         began = np.flatnonzero(first_S <= latest)
@@ -192,16 +194,26 @@ def _samples(
     return _Samples(common, category_N.astype(np.int64), age_N, mean_N, coming_N)
 
 
-def _poisson(samples: _Samples) -> tuple[Reals, Reals]:
-    """Coefficients and category effects [R] of the log of expected demand, by Newton's method."""
-    seen, place_N = np.unique(samples.category_N, return_inverse=True)
-    columns = np.zeros((len(place_N), _N_COMMON + len(seen)))
-    columns[:, :_N_COMMON] = samples.common
-    columns[np.arange(len(place_N)), _N_COMMON + place_N] = seen[place_N] > 0
-    # the samples of a series tell nearly the same, so all of them count as about one
-    target_N, share = samples.coming_N, 1.0 / len(_AGES)
-    ridge = np.full(columns.shape[1], _RIDGE * target_N.mean())
-    ridge[:_N_COMMON] = 1e-3
+def poisson(
+    common_NC: Reals,
+    category_N: NDArray[np.int64],
+    target_N: Reals,
+    *,
+    share: float,
+    ridge_of: float = _RIDGE,
+) -> tuple[Reals, Reals]:
+    """Coefficients and category effects [R] of the log of expected demand, by Newton's method.
+
+    `common_NC` begins with a column of ones. A sample counts as `share` of one: those of a series
+    tell nearly the same. A category's effect is drawn to nothing as by `ridge_of` mean samples.
+    """
+    n_common = common_NC.shape[1]
+    seen, place_N = np.unique(category_N, return_inverse=True)
+    columns = np.zeros((len(place_N), n_common + len(seen)))
+    columns[:, :n_common] = common_NC
+    columns[np.arange(len(place_N)), n_common + place_N] = seen[place_N] > 0
+    ridge = np.full(columns.shape[1], ridge_of * target_N.mean())
+    ridge[:n_common] = 1e-3
     weights = np.zeros(columns.shape[1])
     weights[0] = np.log(target_N.mean())
     for _ in range(25):
@@ -213,5 +225,5 @@ def _poisson(samples: _Samples) -> tuple[Reals, Reals]:
         if np.abs(step).max() < 1e-6:
             break
     category_R = np.zeros(ROWS)
-    category_R[seen] = np.where(seen > 0, weights[_N_COMMON:], 0.0)
-    return weights[:_N_COMMON], category_R
+    category_R[seen] = np.where(seen > 0, weights[n_common:], 0.0)
+    return weights[:n_common], category_R

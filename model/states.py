@@ -20,7 +20,7 @@ from model.errors import CorruptCheckpoint, IncompatibleCheckpoint
 from model.inputs import new_carried
 from model.networks.base import State
 from model.networks.quantile import QuantileNetwork
-from model.static import require_static, tell
+from model.static import LAUNCH, require_static, tell
 from model.tensorfile import load_tensors
 
 SNAPSHOT_VERSION: Final = 1
@@ -39,6 +39,8 @@ class NetworkStates:
         self.size = 0
         self.program: object | None = None
         self.last_ms: int | None = None
+        #: Days since 1970 at the launch of the first series, as last told; 0 = not known.
+        self.launch_day_S = np.zeros(0, np.float32)
         self.stats_SK = new_carried(capacity, network.config, device)
         self.state: State = network.new_state(capacity, device)
 
@@ -75,6 +77,7 @@ class NetworkStates:
         if self.tells_static:
             with torch.inference_mode():
                 self.grow(len(static_SX))
+                self.launch_day_S = static_SX[:, LAUNCH]
                 rows_SK = self.stats_SK[: len(static_SX)]
                 tell(rows_SK, torch.from_numpy(static_SX), self._network.config)
 

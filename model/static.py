@@ -1,4 +1,4 @@
-"""What is known of a series beside its history: category, location, brand, list price.
+"""What is known of a series beside its history: category, location, brand, list price, launch.
 
 A name is hashed into one of `ROWS` rows, 0 = not known; the hash is fixed, so a name has the same
 row in every build and a name never seen needs no table. The numbers lie in the last columns of the
@@ -21,14 +21,18 @@ from model.errors import InvalidValues
 #: Rows of an embedding table; row 0 is that of what is not known.
 ROWS: Final = 1024
 #: What is told of a series, in order; ids first.
-STATIC_NAMES: Final = ("category", "location", "brand", "list_price")
+STATIC_NAMES: Final = ("category", "location", "brand", "list_price", "launch_day")
 N_STATIC: Final = len(STATIC_NAMES)
 N_IDS: Final = 3
+#: The first of them are carried; the launch only tells until when nothing was to be seen.
+N_TOLD: Final = 4
 #: Further carried columns behind them: the newcomer's prior and the scale it gives.
 N_DERIVED: Final = 2
-N_CARRIED: Final = N_STATIC + N_DERIVED
+N_CARRIED: Final = N_TOLD + N_DERIVED
 CATEGORY: Final = -N_CARRIED
 LIST_PRICE: Final = CATEGORY + 3
+#: Column of what is told, not carried.
+LAUNCH: Final = 4
 PRIOR: Final = -2
 SCALE: Final = -1
 
@@ -52,20 +56,31 @@ def static_row(
     location: str | None = None,
     brand: str | None = None,
     list_price: float | None = None,
+    launched_ms: int | None = None,
 ) -> NDArray[np.float32]:
     """What is told of one series [X]; the price in its currency, anything may be missing.
 
-    >>> static_row().tolist(), static_row(list_price=2.5)[-1].item()
-    ([0.0, 0.0, 0.0, 0.0], 2.5)
+    >>> static_row().tolist(), static_row(list_price=2.5, launched_ms=86_400_000)[-2:].tolist()
+    ([0.0, 0.0, 0.0, 0.0, 0.0], [2.5, 1.0])
     """
     names = zip(STATIC_NAMES, (category, location, brand), strict=False)
-    return np.array([*(row_of(kind, name) for kind, name in names), list_price or 0], np.float32)
+    ids = (row_of(kind, name) for kind, name in names)
+    return np.array([*ids, list_price or 0, launch_day(launched_ms)], np.float32)
+
+
+def launch_day(launched_ms: int | None) -> float:
+    """Days since 1970 at a launch; 0 = not known.
+
+    >>> launch_day(129_600_000), launch_day(None)
+    (1.5, 0.0)
+    """
+    return (launched_ms or 0) / 86_400_000
 
 
 def require_static(static_SX: NDArray[np.float32], size: int) -> None:
     """Refuse what tells nothing sensible of `size` series. Raises InvalidValues.
 
-    >>> require_static(np.zeros((2, 4), np.float32), 2)
+    >>> require_static(np.zeros((2, 5), np.float32), 2)
     """
     if static_SX.shape != (size, N_STATIC):
         raise InvalidValues(f"static of shape {static_SX.shape} is not [{size}, {N_STATIC}]")
@@ -79,7 +94,7 @@ def require_static(static_SX: NDArray[np.float32], size: int) -> None:
 def tell(stats_SK: Tensor, static_SX: Tensor, config: ModelConfig) -> None:
     """Write what is known of series into their carried statistics, in place."""
     if config.tells_static:
-        stats_SK[:, CATEGORY:PRIOR] = static_SX.to(stats_SK)
+        stats_SK[:, CATEGORY:PRIOR] = static_SX[:, :N_TOLD].to(stats_SK)
 
 
 def ids_of(stats_SK: Tensor, config: ModelConfig) -> Tensor | None:

@@ -28,6 +28,7 @@ from model.networks.quantile import QuantileNetwork
 from model.newcomers import fit_prior
 from model.parallel import Ranks
 from model.resume import RunFile
+from model.unseen import fit_unseen
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,9 @@ def _train(
         network.load_state_dict(start.state_dict())
     elif network.prior is not None:
         fit_prior(network.prior, history.values_TSF[:end], history.told_SX)
+    if network.unseen is not None:
+        known = history.values_TSF[:end], history.told_SX, history.start_ms
+        fit_unseen(network.unseen, *known)
     picked.prior = copy.deepcopy(network.prior)
     if network.embedding is not None:
         network.embedding.meet(torch.from_numpy(history.told_SX[picked.index_S]))

@@ -19,7 +19,7 @@ from model.networks.base import State
 from model.networks.quantile import QuantileNetwork
 from model.parallel import Ranks
 from model.plans import plan_features
-from model.static import CATEGORY, N_STATIC, PRIOR
+from model.static import CATEGORY, N_TOLD, PRIOR
 
 
 class Walk:
@@ -66,7 +66,7 @@ class Walk:
         told_BX = stats_BK[:, CATEGORY:PRIOR].clone() if self.config.model.tells_static else None
         stats_BK[cold[self.share]] = 0.0
         if told_BX is not None:
-            unknown = rng.random((self.size, N_STATIC)) < self.config.unknown_share
+            unknown = rng.random((self.size, N_TOLD)) < self.config.unknown_share
             stats_BK[:, CATEGORY:PRIOR] = told_BX
             stats_BK[:, CATEGORY:PRIOR][torch.from_numpy(unknown)[self.share]] = 0.0
         rows = slice(group * self.own, (group + 1) * self.own)

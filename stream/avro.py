@@ -34,6 +34,8 @@ FORGET_UNKNOWN_S: Final = 30.0
 RETRY_S: Final = 1.0
 #: Logical types whose plain value is what we want: whole milliseconds, text.
 _PLAIN: Final = {("long", "timestamp-millis"), ("string", "uuid")}
+#: Fields of any input record that are times.
+_TIMES: Final = ("ts", "launched_at", "start", "end")
 #: What fastavro raises for bytes that do not fit the schema.
 _BROKEN: Final = (
     ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RecursionError, TypeError,
@@ -65,9 +67,10 @@ class AvroFormat:
     def decoder(self, shape: type[S]) -> Callable[[bytes], S]:
         """Decoder of structs of one shape; it raises UnreadableEvent."""
         read, convert = self.read, msgspec.convert
+        times = tuple(name for name in _TIMES if name == "ts" or hasattr(shape, name))
 
         def decode(value: bytes) -> S:
-            document = read(value)
+            document = read(value, times)
             try:
                 return convert(document, shape)
             except msgspec.ValidationError as error:
@@ -75,8 +78,8 @@ class AvroFormat:
 
         return decode
 
-    def read(self, value: bytes) -> Any:
-        """The record as the writer wrote it, `ts` in ms. Raises UnreadableEvent."""
+    def read(self, value: bytes, times: Sequence[str] = _TIMES) -> Any:
+        """The record as the writer wrote it, its `times` in ms. Raises UnreadableEvent."""
         schema = self._schema(value)
         payload = BytesIO(value)
         payload.seek(HEADER_BYTES)
@@ -88,8 +91,10 @@ class AvroFormat:
         left = len(value) - payload.tell()
         if left:
             raise UnreadableEvent("malformed_avro", f"{left} bytes lie behind the record")
-        if isinstance(document, dict) and isinstance(document.get("ts"), datetime):
-            document["ts"] = _moment_ms(document["ts"])
+        if isinstance(document, dict):
+            for name in times:
+                if isinstance(document.get(name), datetime):
+                    document[name] = _moment_ms(name, document[name])
         return document
 
     def legible(self, value: bytes | None) -> bytes | None:
@@ -168,7 +173,9 @@ def plain(schema: Any) -> Any:
     }
 
 
-def _moment_ms(moment: datetime) -> int:
+def _moment_ms(name: str, moment: datetime) -> int:
     if moment.tzinfo is None:
-        raise UnreadableEvent("invalid_timestamp", f"ts {moment} is local, without a UTC offset")
+        raise UnreadableEvent(
+            "invalid_timestamp", f"{name} {moment} is local, without a UTC offset"
+        )
     return round(moment.timestamp() * 1000)

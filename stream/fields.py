@@ -20,13 +20,15 @@ Floats = NDArray[np.float64]
 MAX_QUANTITY: Final = 10**9
 #: No line value above this (in units of the currency) enters a sum, so that no sum can overflow.
 MAX_LINE_VALUE: Final = 10**10
+#: No SKU, location, category or brand is longer.
+MAX_NAME: Final = 200
 _RESERVED: Final = ("category:", "location:")
 
 
-def timestamp_ms(value: int | str) -> int:
-    """Event time in ms of an integer (ms) or an RFC 3339 string with an offset.
+def timestamp_ms(value: int | str, *, name: str = "ts") -> int:
+    """Time in ms of an integer (ms) or an RFC 3339 string with an offset.
 
-    Raises UnreadableEvent for anything else.
+    Raises UnreadableEvent, which says the field's `name`, for anything else.
 
     >>> timestamp_ms("2011-11-01T00:00:00Z")
     1320105600000
@@ -36,13 +38,15 @@ def timestamp_ms(value: int | str) -> int:
     try:
         moment = msgspec.convert(value, datetime, strict=False)
     except msgspec.ValidationError:
-        raise UnreadableEvent("invalid_timestamp", f"ts {value!r} is not RFC 3339") from None
+        raise UnreadableEvent("invalid_timestamp", f"{name} {value!r} is not RFC 3339") from None
     if moment.tzinfo is None:
-        raise UnreadableEvent("invalid_timestamp", f"ts {value!r} has no UTC offset")
+        raise UnreadableEvent("invalid_timestamp", f"{name} {value!r} has no UTC offset")
     try:
         return round(moment.astimezone(UTC).timestamp() * 1000)
     except OverflowError:
-        raise UnreadableEvent("invalid_timestamp", f"ts {value!r} is beyond the calendar") from None
+        raise UnreadableEvent(
+            "invalid_timestamp", f"{name} {value!r} is beyond the calendar"
+        ) from None
 
 
 def series_id(sku: str, location: str | None) -> str:
@@ -51,7 +55,7 @@ def series_id(sku: str, location: str | None) -> str:
     >>> series_id("85123A", None), series_id("85123A", "Berlin")
     ('85123A', '85123A@Berlin')
     """
-    if not sku or len(sku) > 200 or not sku.isprintable() or sku != sku.strip():
+    if not sku or len(sku) > MAX_NAME or not sku.isprintable() or sku != sku.strip():
         raise UnreadableEvent(
             "invalid_sku", f"sku {sku[:60]!r} is empty, too long or not printable"
         )
@@ -59,7 +63,7 @@ def series_id(sku: str, location: str | None) -> str:
         raise UnreadableEvent("invalid_sku", f"sku {sku[:60]!r} is reserved for series names")
     if location is None:
         return sku
-    if not location or len(location) > 200 or not location.isprintable() or "@" in location:
+    if not location or len(location) > MAX_NAME or not location.isprintable() or "@" in location:
         raise UnreadableEvent("invalid_location", f"location {location[:60]!r} cannot be used")
     return f"{sku}@{location}"
 

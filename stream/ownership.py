@@ -161,5 +161,5 @@ def advance_all(partitions: Sequence[Owned], inputs: Inputs, *, now_ms: int) -> 
     reached = [owned.partition.closed_through_ms or 0 for owned in silent]
     frontier_ms = min(active) if active else max(reached, default=0)
     for owned in silent if frontier_ms else ():
-        if active or not owned.partition.series.ids:
+        if active or owned.partition.untouched:
             owned.partition.close_through(frontier_ms, cause_ms=now_ms)

@@ -13,6 +13,7 @@ from typing import TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.catalog import NOT_LISTED, Listing
 from stream.columns import ClickColumns, Columns, OrderColumns, Refused
 from stream.features.accumulator import OpenBucket
 from stream.features.definitions import N_SUMS, closed_block
@@ -93,6 +94,33 @@ class Partition(PartitionState):
         if self.series.category_of.get(sku) != category:
             self.series.categorise(sku, category)
             self.unsaved_categories[sku] = category
+
+    def list_product(
+        self, sku: str, category: str | None, listing: Listing, *, begin: bool = False
+    ) -> None:
+        """Take a catalog entry; what it does not name stays as it was.
+
+        With `begin` a SKU without any series becomes one, launched, where no entry says when, at
+        the end of the last closed bucket.
+        """
+        if category is not None:
+            self.categorise(sku, category)
+        known = self.listings.get(sku, NOT_LISTED)
+        now = known.updated(listing)
+        if begin and not self.series.has(sku):
+            self.series.slots([sku])
+            self.listed += 1
+            if now.launched_ms is None:
+                now = now.updated(Listing(launched_ms=self.closed_through_ms))
+        if now != known:
+            self.listings[sku] = now
+            self.unsaved_listings[sku] = now.stored()
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing but the catalog has begun a series."""
+        heard = any(mark.newest_ms is not None for mark in self.watermarks.values())
+        return not len(self.series) or (len(self.series) == self.listed and not heard)
 
     def watermark_ms(self, idle: frozenset[str] = frozenset()) -> int | None:
         """Least watermark of the inputs that are not idle; where all are idle, the greatest.

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.catalog import Listing
 from stream.eventtime import DedupWindow, Watermark
 from stream.features.accumulator import OpenBucket
 from stream.plans import PlanTable
@@ -61,6 +62,10 @@ class PartitionState:
         #: Closed buckets that may lie in the store.
         self.saved_span = range(0)
         self.unsaved_categories: dict[str, str] = {}
+        self.listings: dict[str, Listing] = {}
+        #: Series that the catalog began, not an event or a reading.
+        self.listed = 0
+        self.unsaved_listings: dict[str, str] = {}
         self.closed_unsaved: list[Closed] = []
         self.changed = False
         #: The broker that `positions` belong to, see `stream/identity.py`; stored beside them.
@@ -86,6 +91,9 @@ class PartitionState:
         if self.unsaved_categories:
             plan.fields[("categories",)] = self.unsaved_categories
             self.unsaved_categories = {}
+        if self.unsaved_listings:
+            plan.fields[("listings",)] = self.unsaved_listings
+            self.unsaved_listings = {}
         for start, bucket in self.open.items():
             plan.patches += [(("open", start), at, block) for at, block in bucket.unsaved_runs()]
             if bucket.unsaved_visitors:
@@ -143,6 +151,8 @@ class PartitionState:
         meta["open"] = json.dumps(sorted(self.open))
         if self.stock.known:
             meta["readings"] = json.dumps(self.stock.open_starts)
+        if self.listed:
+            meta["listed"] = str(self.listed)
         if self.plans.digest:
             meta["plans"] = self.plans.digest
         for name in ("first_bucket_ms", "closed_through_ms", "emitted_through_ms", "heartbeat_ms"):

@@ -17,10 +17,10 @@ import structlog
 from faust.types import TP
 
 from stream.assignment import Ask, told_nothing
+from stream.catalog import CatalogDecoder
 from stream.codecs import ClickDecoder, OrderDecoder, decode_heartbeat
 from stream.columns import Refused
 from stream.errors import UnreadableEvent
-from stream.events import CatalogEntry
 from stream.fetched import RecordBatch
 from stream.flushing import Flushing
 from stream.formats import UNREADABLE, open_format, refusal
@@ -71,7 +71,6 @@ class Pipeline(Flushing):
         self.held: frozenset[TP] = frozenset()
         ingest = settings.ingest
         self._format = open_format(ingest)
-        self._decode_catalog = self._format.decoder(CatalogEntry)
         limits: dict[str, Any] = {
             "source": self._format,
             "locations": ingest.locations,
@@ -81,6 +80,7 @@ class Pipeline(Flushing):
         self._clicks = ClickDecoder(**limits)
         self._readings = ReadingDecoder(**limits)
         self._plans = PlanDecoder(**limits)
+        self._catalog = CatalogDecoder(source=self._format, max_value_bytes=ingest.max_value_bytes)
         self.events_in = 0
 
     # -- batches ---------------------------------------------------------------------------------
@@ -112,22 +112,17 @@ class Pipeline(Flushing):
         await self._on_events(batch, take)
 
     async def on_catalog(self, batch: RecordBatch) -> None:
-        """Take categories of SKUs; a tombstone leaves the last known one."""
+        """Take what the catalog says of SKUs; a tombstone leaves what was last known."""
         await self._format.prepare(batch)
         mine = await self._mine(batch)
         if mine is None:
             return
         owned, fresh = mine
-        for position, value in enumerate(fresh.values):
-            if value is None:
-                continue
-            try:
-                entry = self._decode_catalog(value)
-            except UNREADABLE as error:
-                self._refuse(owned, fresh, [refusal(position, error)])
-                continue
-            if entry.category:
-                owned.partition.categorise(entry.sku, entry.category)
+        listed = self._catalog.read(fresh, now_ms=self._clock_ms())
+        begin = self._settings.ingest.catalog_series
+        for sku, category, listing in listed.taken:
+            owned.partition.list_product(sku, category, listing, begin=begin)
+        self._refuse(owned, fresh, listed.refused)
         owned.partition.moved_to(CATALOG.name, fresh.next_offset)
 
     async def on_plans(self, batch: RecordBatch) -> None:

@@ -18,7 +18,7 @@ from stream.columns import Refused
 from stream.errors import UnreadableEvent
 from stream.events import PlanRecord
 from stream.fetched import RecordBatch
-from stream.fields import series_id, timestamp_ms
+from stream.fields import MAX_NAME, series_id, timestamp_ms
 from stream.formats import UNREADABLE, refusal
 
 Kind = Literal["promotion", "price", "closure", "event"]
@@ -26,7 +26,6 @@ Kind = Literal["promotion", "price", "closure", "event"]
 KINDS: Final = ("promotion", "price", "closure", "event")
 #: A price above this is a mistake.
 MAX_PRICE: Final = 10**7
-_MOST_NAME: Final = 200
 
 
 class Plan(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -121,7 +120,7 @@ def _require_scope(record: PlanRecord) -> None:
     if record.sku is not None or record.location is not None:
         series_id("any" if record.sku is None else record.sku, record.location)
     category = record.category
-    if category is not None and not (0 < len(category) <= _MOST_NAME):
+    if category is not None and not (0 < len(category) <= MAX_NAME):
         raise UnreadableEvent("invalid_category", f"category {category[:60]!r} cannot be used")
 
 

@@ -52,6 +52,10 @@ class Series:
                     self._append(name)
         return np.fromiter(map(known.__getitem__, series_N), np.int64, len(series_N))
 
+    def has(self, sku: str) -> bool:
+        """Whether a SKU has a series, at any location or at none."""
+        return sku in self._slots_of
+
     def categorise(self, sku: str, category: str) -> None:
         """Put a SKU into a category, from the next closed bucket on."""
         self.category_of[sku] = category

@@ -60,10 +60,12 @@ class IngestSettings(Section):
     """What is let in, and in which format. An empty list of locations admits every one.
 
     `schema_registry` is the URL of a Confluent-style registry, or a JSON file of schemas by id.
+    With `catalog_series` a SKU that comes into the catalog is a series before its first event.
     """
 
     locations: tuple[str, ...] = ()
     max_value_bytes: int = Field(262_144, ge=1_024)
+    catalog_series: bool = False
     format: Literal["json", "avro"] = "json"
     schema_registry: str | None = None
     schema_registry_username: str | None = None
@@ -88,8 +90,8 @@ class ModelSettings(Section):
     ago, or that takes more than `max_step` for a step of a partition.
     `inputs_off` names inputs of the network that are held at zero. With `prior` a series without
     history begins at what its category, price and first clicks promise. `static` is the width of
-    what the network learns of each category and location beside that (8 is plenty, 0 = nothing).
-    With `plans` new networks read what the topic `plans` says of past and future.
+    what the network learns of each category, brand and location beside that (8 is plenty, 0 =
+    nothing). With `plans` new networks read what the topic `plans` says of past and future.
     """
 
     horizon: int = Field(24, ge=1, le=366)

@@ -14,6 +14,7 @@ from model.networks.transformer import TransformerNetwork
 from model.newcomers import NewcomerPrior
 from model.plans import READ_NAMES
 from model.static import StaticEmbedding
+from model.unseen import UnseenDemand
 
 
 def inputs_width(config: ModelConfig) -> int:
@@ -56,6 +57,7 @@ class QuantileNetwork(nn.Module):
         )
         self.embedding = StaticEmbedding(config.static) if config.static else None
         self.prior = NewcomerPrior(config) if config.prior else None
+        self.unseen = UnseenDemand(config) if config.prior else None
         if config.plans:
             self._silence_plans()
 

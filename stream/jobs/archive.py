@@ -47,6 +47,7 @@ class _Stored:
     meta: dict[str, str]
     series: list[str]
     categories: dict[str, str]
+    listings: dict[str, str]
 
 
 def archive(
@@ -129,6 +130,7 @@ class _Partition:
         names = known + [name for name in stored.series if same_slots or name not in set(known)]
         covered.series = stored.series if same_slots else names
         covered.categories |= stored.categories
+        covered.listings |= stored.listings
         start_ms = covered.through_ms
         while start_ms < end_ms:
             day_ms = start_ms // DAY_MS * DAY_MS
@@ -154,8 +156,10 @@ class _Partition:
             block.hgetall(keys.of(self._tag, "meta"))
             block.lrange(keys.of(self._tag, "series"), 0, -1)
             block.hgetall(keys.of(self._tag, "categories"))
-            meta, series, categories = block.execute()
-        return _Stored(_text(meta), [name.decode() for name in series], _text(categories))
+            block.hgetall(keys.of(self._tag, "listings"))
+            meta, series, categories, listings = block.execute()
+        names = [name.decode() for name in series]
+        return _Stored(_text(meta), names, _text(categories), _text(listings))
 
     def _read(
         self, series: list[str], start_ms: int, stop_ms: int, same_slots: bool, slots: int

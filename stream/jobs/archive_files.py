@@ -3,7 +3,7 @@
 Layout under a folder or any fsspec URL:
 
     archive.json                               what it holds: bucket_ms, partitions, spec_hash …
-    _partitions/{tag}.json                     series by slot, categories, coverage, marks
+    _partitions/{tag}.json                     series by slot, catalog, coverage, marks
     bucket_date=YYYY-MM-DD/part-{tag}.parquet  the buckets that start on that day, UTC
 
 A part holds a row for each series that has something in a bucket: series_id, bucket_start_ms,
@@ -57,6 +57,7 @@ class Covered:
 
     `marks` are positions of the partition in its topics, oldest first, each as the store's meta had
     them when the archive was written (`stream/jobs/restore_archive.py` says what for).
+    `listings` are as the store keeps them.
     """
 
     first_ms: int
@@ -65,6 +66,7 @@ class Covered:
     categories: dict[str, str] = field(default_factory=dict)
     gaps: list[tuple[int, int]] = field(default_factory=list)
     marks: list[dict[str, str]] = field(default_factory=list)
+    listings: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -144,7 +146,10 @@ class ArchiveFiles:
 
     def cover(self, tag: Tag, covered: Covered) -> None:
         """Make what was written of a partition count."""
-        self._put(f"_partitions/{tag}.json", json.dumps(asdict(covered)).encode())
+        document = asdict(covered)
+        if not covered.listings:
+            del document["listings"]
+        self._put(f"_partitions/{tag}.json", json.dumps(document).encode())
 
     def read(self, tag: Tag, day_ms: int) -> Rows:
         """A partition's rows of a day; none where it has no part."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.catalog import Listing
 from stream.errors import UsageError
 from stream.features.definitions import N_FEATURES, UNITS
 from stream.jobs.archive_files import DAY_MS, ArchiveFiles, Covered, Rows
@@ -70,7 +71,12 @@ def read_archive(
     for rows in _rows(files, parts, start_ms, end_ms):
         _put(values_TSF, rows, place, start_ms=start_ms, bucket_ms=width)
     categories = {sku: name for part in parts.values() for sku, name in part.categories.items()}
-    return History(values_TSF, start_ms, width, names, static_of(names, categories))
+    listings = {
+        sku: Listing.read(stored)
+        for part in parts.values()
+        for sku, stored in part.listings.items()
+    }
+    return History(values_TSF, start_ms, width, names, static_of(names, categories, listings))
 
 
 def _put(

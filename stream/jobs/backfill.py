@@ -1,7 +1,7 @@
 """Closed buckets of files into the store, before any worker runs: a warm start.
 
 What a worker would have stored had it seen the files live: series registries, closed blocks,
-partial roll-ups, categories, and how far each partition has closed, in the layout of
+partial roll-ups, the catalog, and how far each partition has closed, in the layout of
 `stream/state/keys.py`. Files tell nothing of the stock: it is not known in these buckets. A worker
 that takes a partition over goes on behind the last bucket written; events before it are late. Each
 partition becomes visible in one transaction, after its blocks are there.
@@ -61,6 +61,7 @@ class _Part:
     closed: dict[Path, bytes]
     partial: dict[int, bytes]
     categories: dict[str, str]
+    listings: dict[str, str]
 
 
 def backfill(
@@ -99,7 +100,8 @@ def backfill(
             bucket_ms=width, start_ms=start_ms, end_ms=end_ms, rollups=False,
         )  # fmt: skip
         numbers = {
-            sku: partition_of(sku.encode(), count) for sku in {*history.skus, *history.categories}
+            sku: partition_of(sku.encode(), count)
+            for sku in {*history.skus, *history.categories, *history.listings}
         }
         parts = [_part(history, number, numbers) for number in range(count)]
         rollups = _rollups(parts)
@@ -158,7 +160,10 @@ def _part(history: SparseHistory, number: int, numbers: Mapping[str, int]) -> _P
     for sku, name in categories.items():
         series.categorise(sku, name)
     series.slots([history.series[slot] for slot in slots])
-    part = _Part(number, series.ids, {}, {}, categories)
+    listings = {
+        sku: listing.stored() for sku, listing in history.listings.items() if numbers[sku] == number
+    }
+    part = _Part(number, series.ids, {}, {}, categories, listings)
     for start_ms, sums_SF in _buckets(history, slots):
         part.closed |= closed_pages(start_ms, closed_block(sums_SF))
         part.partial[start_ms] = pack_partial(series.rollups(sums_SF))
@@ -180,7 +185,7 @@ def _buckets(history: SparseHistory, slots: list[int]) -> Iterator[tuple[int, In
 def _rollups(parts: list[_Part]) -> _Part:
     """Add up the partitions' partial sums, as `stream.rollups` does."""
     series = Series()
-    rollups = _Part(ROLLUPS, series.ids, {}, {}, {})
+    rollups = _Part(ROLLUPS, series.ids, {}, {}, {}, {})
     for start_ms in sorted({start for part in parts for start in part.partial}):
         by_name: dict[str, Ints] = {}
         for part in parts:
@@ -202,12 +207,14 @@ def _write(client: Any, part: _Part, *, start_ms: int, end_ms: int) -> None:
     for portion in _portions(blobs.items(), _BLOCKS_A_TRIP):
         client.mset(dict(portion))
     with client.pipeline(transaction=True) as block:
-        for name in ("series", "categories"):
+        for name in ("series", "categories", "listings"):
             block.delete(keys.of(part.tag, name))
         if part.series:
             block.rpush(keys.of(part.tag, "series"), *part.series)
         if part.categories:
             block.hset(keys.of(part.tag, "categories"), mapping=part.categories)
+        if part.listings:
+            block.hset(keys.of(part.tag, "listings"), mapping=part.listings)
         times = {
             "first_bucket_ms": start_ms,
             "closed_through_ms": end_ms,

@@ -11,7 +11,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from stream.catalog import NOT_LISTED, Listing, checked
 from stream.errors import UnreadableEvent, UsageError
+from stream.events import CatalogEntry
 from stream.features.definitions import (
     ACTION_COLUMNS,
     N_SUMS,
@@ -63,6 +65,7 @@ def build_history(
     )
     if clicks is not None:
         _add_clicks(sums_RF, row_N[lines.height :], seen)
+    categories, listings = _products(catalog, end_ms)
     history = SparseHistory(
         bucket_ms=bucket_ms,
         start_ms=start_ms,
@@ -72,7 +75,8 @@ def build_history(
         bucket_R=keys_R // width,
         slot_R=keys_R % width,
         sums_RF=sums_RF,
-        categories=_categories(catalog),
+        categories=categories,
+        listings=listings,
     )
     return with_rollups(history) if rollups else history
 
@@ -173,8 +177,21 @@ def _add_clicks(sums_RF: Ints, row_N: Ints, clicks: pl.DataFrame) -> None:
     np.add.at(sums_RF[:, VISITORS], pairs["row"].to_numpy(), 1)
 
 
-def _categories(catalog: pl.DataFrame | None) -> dict[str, str]:
-    if catalog is None or "category" not in catalog.columns:
-        return {}
-    known = catalog.select("sku", "category").drop_nulls()
-    return dict(known.iter_rows())
+def _products(
+    catalog: pl.DataFrame | None, end_ms: int
+) -> tuple[dict[str, str], dict[str, Listing]]:
+    """Category and the rest of each SKU, without the rows that the worker refuses."""
+    categories: dict[str, str] = {}
+    listings: dict[str, Listing] = {}
+    for row in catalog.iter_rows(named=True) if catalog is not None else ():
+        if row["sku"] is None:
+            continue
+        try:
+            category, listing = checked(CatalogEntry(**row), now_ms=end_ms)
+        except UnreadableEvent:
+            continue
+        if category is not None:
+            categories[row["sku"]] = category
+        if listing:
+            listings[row["sku"]] = listings.get(row["sku"], NOT_LISTED).updated(listing)
+    return categories, listings

@@ -1,6 +1,6 @@
 """An archive back into an empty store: what a worker needs to go on, bit for bit as it was.
 
-Blocks, registries by slot, categories, roll-ups, and how far all has closed. Where reading goes on
+Blocks, registries by slot, the catalog, roll-ups, and how far all has closed. Where reading goes on
 is decided so that nothing is lost and nothing counts twice: with each run the archive notes where
 every partition stood in its topics (a *mark*). A mark whose newest event lies before the archive's
 end has only archived events behind it, and every event of a later bucket ahead of it. Reading goes
@@ -173,10 +173,12 @@ def _make_known(
         "emitted_through_ms": str(end_ms),
     }
     with client.pipeline(transaction=True) as block:
-        block.delete(keys.of(tag, "series"), keys.of(tag, "categories"))
+        block.delete(*(keys.of(tag, name) for name in ("series", "categories", "listings")))
         if part.series:
             block.rpush(keys.of(tag, "series"), *part.series)
         if part.categories:
             block.hset(keys.of(tag, "categories"), mapping=part.categories)
+        if part.listings:
+            block.hset(keys.of(tag, "listings"), mapping=part.listings)
         block.hset(keys.of(tag, "meta"), mapping={**mark, **times})
         block.execute()

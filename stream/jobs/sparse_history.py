@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.catalog import Listing
 from stream.features.definitions import N_FEATURES, UNITS, closed_block
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class SparseHistory:
     slot_R: Ints
     sums_RF: Ints
     categories: dict[str, str] = field(default_factory=dict)
+    listings: dict[str, Listing] = field(default_factory=dict)
 
     @property
     def buckets(self) -> int:
@@ -94,7 +96,7 @@ class SparseHistory:
             start_ms=self.start_ms if start_ms is None else start_ms,
             bucket_ms=self.bucket_ms,
             series=names,
-            static_SX=static_of(names, self.categories),
+            static_SX=static_of(names, self.categories, self.listings),
         )
 
 
@@ -121,6 +123,7 @@ def with_rollups(history: SparseHistory) -> SparseHistory:
         slot_R=slot_R[order_R],
         sums_RF=sums_RF[order_R],
         categories=history.categories,
+        listings=history.listings,
     )
 
 

@@ -26,7 +26,7 @@ from stream.state.history import read_history
 from stream.state.keys import ROLLUPS, Tag
 from stream.state.plans import StoredPlans
 from stream.state.redis import store_answers
-from stream.static import static_of, stored_categories
+from stream.static import static_of, stored_categories, stored_listings
 
 log = structlog.get_logger(__name__)
 
@@ -69,7 +69,10 @@ def _stored(client: Redis, *, largest: int, max_span_ms: int) -> History:
     chosen = _chosen(client, [*spans], start_ms, end_ms, width, largest=largest)
     values_TSF = _gathered(client, chosen, start_ms, end_ms, width)
     names = [name for part in chosen.values() for name in part]
-    told = [static_of([*part], stored_categories(client, tag)) for tag, part in chosen.items()]
+    told = [
+        static_of([*part], stored_categories(client, tag), stored_listings(client, tag))
+        for tag, part in chosen.items()
+    ]
     return History(values_TSF, start_ms, width, names, np.concatenate(told))
 
 

@@ -10,9 +10,10 @@ any layout change: two builds that disagree never read each other's bytes.
     sc2:{p}:meta              hash: fence, applied, cluster, topic_id:<topic>, offset:<topic>,
                               newest_ms:<topic>, segments:<topic>, count:<topic>:<verdict>,
                               first_bucket_ms, closed_through_ms, emitted_through_ms,
-                              heartbeat_ms, open, readings, plans (digest of the table)
+                              heartbeat_ms, open, readings, plans (digest of the table), listed
     sc2:{p}:series            list of series ids; the position is the slot
     sc2:{p}:categories        hash SKU → category
+    sc2:{p}:listings          hash SKU → JSON [brand, list price, launched_ms], null = not told
     sc2:{p}:plans             JSON: the plans read from this partition of their topic
     sc2:{p}:open:<start_ms>   int64 [slots × F], sums of an open bucket
     sc2:{p}:closed:<start_ms> [slots × 40 bytes], see stream/features/block.py; absent = all

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 
+from stream.catalog import Listing
 from stream.features.accumulator import OpenBucket
 from stream.features.definitions import N_FEATURES
 from stream.partition import Partition
@@ -22,7 +23,10 @@ async def restore(
     meta = await store.meta(number)
     for sku, category in (await store.fields_of(number, ("categories",))).items():
         partition.series.categorise(sku, category)
+    listings = await store.fields_of(number, ("listings",))
+    partition.listings = {sku: Listing.read(stored) for sku, stored in listings.items()}
     partition.series.slots(await store.items(number, ("series",)))
+    partition.listed = int(meta.get("listed", "0"))
     partition.saved_series = len(partition.series)
     for name in ("first_bucket_ms", "closed_through_ms", "emitted_through_ms", "heartbeat_ms"):
         if name in meta:

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.integration
 
 ORDERS = small_orders(4_000, hours=96)
 CLICKS = synthesize_clicks(ORDERS)
-CATALOG = small_catalog(ORDERS)
+CATALOG = small_catalog(ORDERS).with_columns(brand=pl.lit("Acme"), price=pl.lit(2.5))
 PARTITIONS = 3
 TAGS = [*range(PARTITIONS), "r"]
 
@@ -48,7 +48,8 @@ def contents(client: Redis) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for tag in TAGS:
         found[f"{tag}:series"] = client.lrange(keys.of(tag, "series"), 0, -1)
-        found[f"{tag}:categories"] = client.hgetall(keys.of(tag, "categories"))
+        for name in ("categories", "listings"):
+            found[f"{tag}:{name}"] = client.hgetall(keys.of(tag, name))
         meta: Any = client.hgetall(keys.of(tag, "meta"))
         found[f"{tag}:meta"] = {name: value for name, value in meta.items() if name != b"fence"}
         for key in client.scan_iter(match=keys.of(tag, "closed", "*")):
@@ -86,6 +87,7 @@ def test_a_store_rebuilt_from_its_archive_is_the_same_bit_for_bit(
     restored = restore_archive(settings(), redis_client, str(tmp_path))
 
     assert contents(redis_client) == before
+    assert set(before["0:listings"].values()) == {b'["Acme",2.5,null]'}
     assert done.through_ms == restored.end_ms == START_MS + 90 * HOUR_MS
     assert restored.buckets == 90
     assert_archive_equals_files(tmp_path, 90)

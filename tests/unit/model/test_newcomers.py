@@ -122,7 +122,7 @@ def test_a_history_that_tells_nothing_of_newcomers_gives_a_usable_prior(units: f
     values_TSF = np.zeros((60, 2, 11), np.float32)
     values_TSF[:, 0, UNITS] = units
     prior = NewcomerPrior(CONFIG)
-    fit_prior(prior, values_TSF, np.zeros((2, 4), np.float32))
+    fit_prior(prior, values_TSF, np.zeros((2, 5), np.float32))
 
     scale = scale_of(_carried(prior, None, _clicked(1.0)), CONFIG).item()
     assert 0.999 * CONFIG.scale_floor <= scale < 1e7
