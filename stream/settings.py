@@ -147,7 +147,8 @@ class ModelSettings(Section):
     `inputs_off` names inputs of the network that are held at zero. With `prior` a series without
     history begins at what its category, price and first clicks promise. `static` is the width of
     what the network learns of each category and location beside that (8 is plenty, 0 = nothing).
-    With `plans` new networks read what the topic `plans` says of past and future.
+    With `plans` new networks read what the topic `plans` says of past and future. `targets` are
+    what new networks forecast beside units: `revenue`, `visitors`.
     """
 
     horizon: int = Field(24, ge=1, le=366)
@@ -157,6 +158,7 @@ class ModelSettings(Section):
     prior: bool = True
     static: int = Field(0, ge=0, le=64)
     plans: bool = False
+    targets: tuple[Target, ...] = ()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     registry: str | None = None
     max_age: DurationMs = 365 * 86_400_000

@@ -72,6 +72,7 @@ def batch_config(
         static=settings.static,
         prior=settings.prior and not few,
         plans=history.plans is not None,
+        targets=settings.targets,
         hidden=32 if few else 64,
         layers=1 if few else 2,
         rank=16 if few else 48,
