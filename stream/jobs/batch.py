@@ -15,7 +15,7 @@ import polars as pl
 from rich.console import Console
 from rich.progress import Progress
 
-from model.backtest import Backtest, backtest, last_origins
+from model.backtest import Backtest, backtest, backtest_target, last_origins
 from model.baselines import SeasonalNaiveForecaster
 from model.config import ModelConfig, TrainConfig
 from model.contract import QuantileForecast
@@ -35,6 +35,7 @@ from stream.jobs.batch_output import (
     plot_forecast,
     print_importances,
     print_scores,
+    print_target,
     write_table,
 )
 from stream.jobs.offline import Keep, TrainingOutcome, device_name, publish, train_with_bar
@@ -203,12 +204,19 @@ def run_backtest(
             naive.model_id: naive,
         }  # fmt: skip
         result = backtest(history, forecasters, starts)
+        further = {
+            target: backtest_target(history, result, target, {naive.model_id: naive})
+            for target in settings.targets
+            if result.extras
+        }
         worth = None
         if importance is not None:
             worth = _importance(history, forecasters[SURGECAST], starts, console)
     except ModelError as error:
         raise UsageError(f"{history_file}: {error}") from error
     print_scores(console, result)
+    for target, scored in further.items():
+        print_target(console, target, scored)
     if out is not None:
         write_table(backtest_table(result), out)
     if plot is not None:

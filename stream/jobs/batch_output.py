@@ -102,6 +102,13 @@ def print_scores(console: Console, result: Backtest) -> None:
     )
 
 
+def print_target(console: Console, target: str, result: Backtest) -> None:
+    """One line: WQL of a further target, of every model that forecasts it."""
+    made = [(name, score(result, name).wql) for name in result.forecast]
+    scores = ", ".join(f"{name} {'–' if wql is None else f'{wql:.3f}'}" for name, wql in made)
+    console.print(f"WQL of {target}: {scores}")
+
+
 def importance_table(worth: Importances) -> pl.DataFrame:
     """A row an input, the most important first: `input`, `wql_rise`, `deviation`."""
     return pl.DataFrame(
