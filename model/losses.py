@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 #: What the loss of one further target counts beside that of units.
-TARGET_WEIGHT: Final = 0.1
+TARGET_WEIGHT: Final = 0.03
 
 Total = Callable[[Tensor], Tensor]
 
