@@ -8,12 +8,13 @@ Axes: O = origins, S = series, H = horizon, Q = quantiles, T = buckets.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from model.config import DAY_MS
+from model.config import DAY_MS, Target
 from model.dataset import History, plans_between
 from model.errors import HistoryTooShort
 from model.incremental import Forecaster
@@ -28,6 +29,7 @@ from model.metrics import (
 )
 from model.scaling import UNITS
 from model.states import NetworkStates
+from model.targets import target_of
 
 Floats = NDArray[np.float32]
 
@@ -38,6 +40,7 @@ class Backtest:
 
     `forecast[name]` is [O, S, H, Q], `actual_OSH` in units, `naive_error_OS` the in-sample error of
     the seasonal naive before each origin (0 where it is unknown), for the scaled metrics.
+    `extras[name]` are forecasts of further targets, of the models that have any.
     """
 
     series: list[str]
@@ -47,6 +50,7 @@ class Backtest:
     actual_OSH: Floats
     forecast: dict[str, Floats]
     naive_error_OS: NDArray[np.float64]
+    extras: dict[str, dict[str, Floats]] = field(default_factory=dict)
 
     @property
     def horizon(self) -> int:
@@ -93,9 +97,10 @@ def backtest(
         )
     units_TS = history.values_TSF[:, :, UNITS]
     season = 7 * max(1, DAY_MS // history.bucket_ms)
-    forecast = {}
+    forecast, extras = {}, {}
     for number, (name, forecaster) in enumerate(forecasters.items()):
         blocks = []
+        further: list[dict[str, Floats]] = []
         states = forecaster.new_states(len(history.series))
         if isinstance(states, NetworkStates) and history.static_SX is not None:
             states.tell(history.static_SX)
@@ -108,10 +113,15 @@ def backtest(
             known = plans_between(history, place - 1, place + horizon)
             made = forecaster.step(states, history.values_TSF[place - 1], last_ms, known)
             blocks.append(made.units_SHQ)
+            further.append(made.extras)
             read = place
             if progress is not None:
                 progress((number + (done + 1) / len(places)) / len(forecasters))
         forecast[name] = np.stack(blocks)
+        if further[0]:
+            extras[name] = {
+                target: np.stack([made[target] for made in further]) for target in further[0]
+            }
     return Backtest(
         series=list(history.series),
         origins_ms=[history.start_ms + place * history.bucket_ms for place in places],
@@ -120,7 +130,23 @@ def backtest(
         actual_OSH=np.stack([units_TS[place : place + horizon].T for place in places]),
         forecast=forecast,
         naive_error_OS=np.stack([_naive_error(units_TS[:place], season) for place in places]),
+        extras=extras,
     )
+
+
+def backtest_target(
+    history: History, result: Backtest, target: Target, forecasters: Mapping[str, Forecaster]
+) -> Backtest:
+    """The forecasts of a further target in `result`, next to forecasters that forecast it alone.
+
+    These are given the target in the place of units. Raises HistoryTooShort as `backtest` does.
+    """
+    values_TSF = np.zeros_like(history.values_TSF)
+    values = torch.from_numpy(history.values_TSF)
+    values_TSF[:, :, UNITS] = target_of(values, target).numpy()
+    alone = backtest(replace(history, values_TSF=values_TSF), forecasters, result.origins_ms)
+    of_target = {name: made[target] for name, made in result.extras.items() if target in made}
+    return replace(alone, forecast=of_target | alone.forecast)
 
 
 def _naive_error(past_TS: Floats, season: int) -> NDArray[np.float64]:

@@ -1,14 +1,17 @@
 """Configuration of networks and training: frozen, typed, stored whole in every checkpoint."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Architecture = Literal["lstm", "gru", "transformer"]
 Precision = Literal["auto", "float32", "bfloat16"]
+Target = Literal["revenue", "visitors"]
 
 DAY_MS = 86_400_000
 #: Share of a bucket without stock from which on its sales are no measure of demand.
 CENSORED_SHARE = 0.5
+#: What a network can forecast beside units.
+TARGETS: tuple[Target, ...] = get_args(Target)
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
@@ -24,6 +27,7 @@ class ModelConfig:
     bucket whose share without stock is at least `censored_share` says what was to be had, not what
     was wanted. `static` is the width of the embedding of category, location and brand (0 = none),
     `prior` lets a young series begin with what its category, price and first clicks tell.
+    `targets` are forecast beside units (see `model.targets`).
 
     Raises ValueError for a horizon, quantile or size that makes no sense.
 
@@ -49,6 +53,7 @@ class ModelConfig:
     static: int = 0
     prior: bool = False
     holidays_country: str | None = "GB"
+    targets: tuple[Target, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what cannot be a forecast."""
@@ -65,6 +70,8 @@ class ModelConfig:
             raise ValueError("hidden, layers, rank and context must be at least 1")
         if self.static < 0:
             raise ValueError(f"static {self.static} must not be negative")
+        if not set(self.targets) <= set(TARGETS) or len(set(self.targets)) < len(self.targets):
+            raise ValueError(f"targets {self.targets} must be among {TARGETS}, each once")
 
     @property
     def buckets_per_day(self) -> int:
@@ -77,14 +84,17 @@ class ModelConfig:
         return self.static > 0 or self.prior
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        lists = {"quantiles": list(self.quantiles), "inputs_off": list(self.inputs_off)}
-        return asdict(self) | lists
+        """Plain values for JSON; `targets` where there are any: builds before them know none."""
+        values = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
+        return values if self.targets else {k: v for k, v in values.items() if k != "targets"}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
         """The inverse of `as_dict`. Raises TypeError for an unknown name."""
-        names = ("quantiles", "inputs_off")
+        names = ("quantiles", "inputs_off", "targets")
         return cls(**values | {name: tuple(values[name]) for name in names if name in values})
 
 

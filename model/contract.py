@@ -4,7 +4,7 @@ The stream sums events into buckets with exactly these columns; the network read
 A checkpoint stores the hash and is refused by a build whose columns differ.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 
 import numpy as np
@@ -65,7 +65,8 @@ class QuantileForecast:
 
     `units_SHQ[s, h, q]` is quantile q of the demand in bucket `origin_ms + h * bucket_ms`;
     `cumulative_SHQ[s, h, q]` that of the sum over buckets 0…h. Float32, never negative, rising
-    with q; `cumulative_SHQ` also rises with h.
+    with q; `cumulative_SHQ` also rises with h. `extras` are blocks like `units_SHQ` of further
+    targets (`model.targets`) by name, where the model has any.
     """
 
     origin_ms: int
@@ -74,3 +75,4 @@ class QuantileForecast:
     units_SHQ: NDArray[np.float32]
     cumulative_SHQ: NDArray[np.float32]
     model_id: str
+    extras: dict[str, NDArray[np.float32]] = field(default_factory=dict)

@@ -20,10 +20,11 @@ from model.config import ModelConfig
 from model.errors import HistoryTooShort, InvalidValues
 from model.history import History, last_buckets, plans_between
 from model.inputs import carry_statistics, new_carried, series_inputs
-from model.newcomers import NewcomerPrior, scale_of
+from model.newcomers import NewcomerPrior
 from model.plans import N_PLANS
 from model.scaling import PRICE, UNITS, censored, demand_of, started
 from model.static import ids_of, tell
+from model.targets import TargetAhead, scales_of, target_of
 from model.yearly import carry_year
 
 __all__ = [
@@ -42,7 +43,7 @@ class Chunk:
     horizon behind its last; `known_NX` is 1 where these lie before the end of what may be known and
     were not censored by a lack of stock. Where plans are read, `plans_NXP` are those of the buckets
     of `ahead_NX`, and `price_NL` is the mean price they are held against. `ids_N3` names the rows
-    of the embedding, if there is one.
+    of the embedding, if there is one. `targets` are those of the configuration, in its order.
     """
 
     first_G: NDArray[np.int64]
@@ -56,6 +57,7 @@ class Chunk:
     price_NL: Tensor
     plans_NXP: Tensor | None
     ids_N3: Tensor | None = None
+    targets: tuple[TargetAhead, ...] = ()
 
 
 @dataclass(slots=True)
@@ -79,6 +81,7 @@ class Picked:
     calendar_TC: Tensor = field(repr=False)
     prior: NewcomerPrior | None = None
     plans_TSP: Tensor | None = field(default=None, repr=False)
+    target_levels: tuple[Tensor, ...] = ()
 
     def chunk(
         self,
@@ -124,6 +127,8 @@ class Picked:
         reach = length + config.horizon - 1
         ahead_NX = torch.zeros(shape[1], reach)
         known_NX = torch.zeros(shape[1], reach)
+        inside_NX = torch.zeros(shape[1], reach)
+        targets = [torch.zeros(shape[1], reach) for _ in config.targets]
         for group, (first, lanes) in enumerate(groups):
             rows = slice(group * size, (group + 1) * size)
             known = min(reach, end - first - 1)
@@ -131,7 +136,12 @@ class Picked:
             ahead_NX[rows, :known] = ahead_XBF[..., UNITS].T
             told_XB = ~censored(ahead_XBF, share=config.censored_share)
             known_NX[rows, :known] = told_XB.T.to(known_NX.dtype)
-        scale_NL = scale_of(flat_XK, config).view(shape).T
+            inside_NX[rows, :known] = 1.0
+            for target_NX, target in zip(targets, config.targets, strict=True):
+                target_NX[rows, :known] = target_of(ahead_XBF, target).T
+        scale_NL, _, *target_scales = (
+            scale_X.view(shape).T for scale_X in scales_of(flat_XK, config)
+        )
         started_NL = started(flat_XK).view(shape).T
         calendar = [self.calendar_TC[first : first + length] for first, _ in groups]
         return Chunk(
@@ -146,6 +156,17 @@ class Picked:
             price_NL=flat_XK[:, PRICE].view(shape).T,
             plans_NXP=self._plans_ahead(groups, reach),
             ids_N3=ids_of(stats_NK, config),
+            targets=tuple(
+                TargetAhead(
+                    scale_NL=target_scale_NL,
+                    weight_NL=started_NL * target_scale_NL / level_S[lanes_GB.reshape(-1), None],
+                    ahead_NX=target_NX,
+                    known_NX=inside_NX if target == "visitors" else known_NX,
+                )
+                for target, target_scale_NL, level_S, target_NX in zip(
+                    config.targets, target_scales, self.target_levels, targets, strict=True
+                )
+            ),
         )
 
     def _plans_ahead(self, groups: list[tuple[int, Tensor]], reach: int) -> Tensor | None:
@@ -171,7 +192,7 @@ class Picked:
 
 
 def levels(units_TS: Tensor) -> Tensor:
-    """Mean demand [S] of each series from its first sale on.
+    """Mean [S] of each series from its first bucket above zero on.
 
     >>> levels(torch.tensor([[0.0], [2.0], [4.0]])).tolist()
     [3.0]
@@ -227,6 +248,10 @@ def pick_series(
         grid_GSK=torch.stack(grid),
         calendar_TC=calendar_TC,
         plans_TSP=plans_of(history, config, index_S) if config.plans else None,
+        target_levels=tuple(
+            levels(target_of(values_TSF[:end], target)).clamp(min=config.scale_floor)
+            for target in config.targets
+        ),
     )
 
 

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from model.inputs import observe
 from model.networks.quantile import QuantileNetwork
-from model.newcomers import scale_of
 from model.plans import N_PLANS, Plans, ahead, held, planned_rows
 from model.scaling import started
 from model.states import NetworkStates
 from model.static import ids_of
 from model.stepping import Floats, head_weights
+from model.targets import scales_of
 from model.workspace import Workspace
 
 #: Steps before a capture: libraries set themselves up in them.
@@ -33,18 +33,17 @@ class _Program:
     """One step on fixed buffers; `run[forecasting]` reads the inputs and writes the outputs.
 
     `plans_SP` are those of the closed bucket, None where the network reads none; `encoded` holds
-    what the heads were last given: encodings, inputs and scales.
+    what the heads were last given: encodings, inputs and scales; `out` are their blocks [S, H, Q].
     """
 
     values_SF: Tensor
     plans_SP: Tensor | None
     calendar_C: Tensor
     weights: Tensor
-    units_SHQ: Tensor
-    sums_SHQ: Tensor
+    out: tuple[Tensor, ...]
     work: Workspace
     run: dict[bool, Callable[[], None]] = field(default_factory=dict)
-    encoded: tuple[Tensor, Tensor, Tensor] | None = None
+    encoded: tuple[Tensor, Tensor, tuple[Tensor, ...]] | None = None
 
 
 class FixedShapeStepper:
@@ -76,18 +75,16 @@ class FixedShapeStepper:
     def forecast(
         self, states: NetworkStates, values_SF: Floats, start_ms: int, calendar_C: Tensor,
         horizon_HC: Tensor, *, plans: Plans | None = None,
-    ) -> tuple[Floats, Floats]:  # fmt: skip
-        """Carry over one bucket; units and cumulative units [S, H, Q] from its end on."""
+    ) -> tuple[Floats, ...]:  # fmt: skip
+        """Carry over one bucket; each block of the heads [S, H, Q] from its end on."""
         program = self._program(states, values_SF.shape[1], calendar_C.shape[0])
         program.weights.copy_(head_weights(self._network, horizon_HC.to(self._device)))
         _put(program, held(plans, 0, slice(0, states.size)))
         self._run(states, program, values_SF, start_ms, calendar_C, forecasting=True)
         self._plan(states, program, ahead(plans))
-        units_SHQ, sums_SHQ = (
-            block[: states.size].to("cpu", copy=True).numpy()
-            for block in (program.units_SHQ, program.sums_SHQ)
+        return tuple(
+            block_SHQ[: states.size].to("cpu", copy=True).numpy() for block_SHQ in program.out
         )
-        return units_SHQ, sums_SHQ
 
     def _plan(self, states: NetworkStates, program: _Program, plans: Plans | None) -> None:
         """Forecast the series that have plans ahead again, with them."""
@@ -95,14 +92,16 @@ class FixedShapeStepper:
         if planned is None or program.encoded is None:
             return
         rows_M, plans_MHE = planned
-        encoded_MD, inputs_MI, scale_M = (part[rows_M] for part in program.encoded)
+        encoded_SD, inputs_SI, scales = program.encoded
         everyone = torch.arange(rows_M.numel(), device=self._device)
-        out = program.units_SHQ[rows_M], program.sums_SHQ[rows_M]
+        out = tuple(block_SHQ[rows_M] for block_SHQ in program.out)
         self._network.heads.serve(
-            encoded_MD, inputs_MI, program.weights, scale_M, out,
+            encoded_SD[rows_M], inputs_SI[rows_M], program.weights,
+            tuple(scale_S[rows_M] for scale_S in scales), out,
             work=program.work, planned=(everyone, plans_MHE),
         )  # fmt: skip
-        program.units_SHQ[rows_M], program.sums_SHQ[rows_M] = out
+        for block_SHQ, again_MHQ in zip(program.out, out, strict=True):
+            block_SHQ[rows_M] = again_MHQ
 
     def _program(self, states: NetworkStates, features: int, calendar: int) -> _Program:
         """The program of these states, made when they are new or have grown."""
@@ -120,8 +119,7 @@ class FixedShapeStepper:
                 weights=torch.zeros_like(
                     head_weights(network, torch.zeros(config.horizon, calendar, device=device))
                 ),
-                units_SHQ=torch.empty(shape, device=device),
-                sums_SHQ=torch.empty(shape, device=device),
+                out=tuple(torch.empty(shape, device=device) for _ in range(network.heads.blocks)),
                 work=Workspace(device),
             )
         return states.program
@@ -161,11 +159,10 @@ class FixedShapeStepper:
         for part in states.state:  # a series begins with its first activity, not before
             part.masked_fill_(waiting_S.view(-1, *[1] * (part.dim() - 1)), 0.0)
         if forecasting:
-            scale_S = scale_of(states.stats_SK, config)
-            out = program.units_SHQ, program.sums_SHQ
-            program.encoded = encoded_SD, inputs_SI, scale_S
+            scales = scales_of(states.stats_SK, config)
+            program.encoded = encoded_SD, inputs_SI, scales
             network.heads.serve(
-                encoded_SD, inputs_SI, program.weights, scale_S, out, work=program.work
+                encoded_SD, inputs_SI, program.weights, scales, program.out, work=program.work
             )
 
     def _captured(

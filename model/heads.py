@@ -12,10 +12,12 @@ is a sum over the horizon of such rising, non-negative steps, so it rises with t
 the horizon. The lowest quantile is lowered by `ZERO_SHIFT` of the scale and cut at zero when
 served: what is next to nothing is forecast as exactly nothing.
 
+Further targets (`model/targets.py`) are blocks like units behind these two, in scales of their own.
+
 Direct forecasts of every horizon from every bucket: MQ-RNN, arXiv:1711.11053 ("forking sequences").
 
 Axes: B = series, O = origins, R = rank (+1 for the bias), C = calendar, H = horizon, Q = quantiles,
-E = what is read of plans, M = series with a plan.
+E = what is read of plans, M = series with a plan, Y = blocks: units, their sum, further targets.
 """
 
 from typing import Final
@@ -50,7 +52,7 @@ def rising_sums(logits: Tensor) -> Tensor:
 
 
 class QuantileHeads(nn.Module):
-    """Units of each horizon bucket, and of their running sum."""
+    """Units of each horizon bucket, their running sum, and `n_targets` further targets."""
 
     def __init__(
         self,
@@ -63,24 +65,26 @@ class QuantileHeads(nn.Module):
         rank: int,
         dropout: float = 0.0,
         n_plans: int = 0,
+        n_targets: int = 0,
     ) -> None:
         super().__init__()
         self.horizon = horizon
         self.n_quantiles = n_quantiles
         self.rank = rank
+        self.blocks = 2 + n_targets
         self.dropout = dropout
         self.project = nn.Linear(width + n_inputs, rank)
         self.place = nn.Parameter(torch.randn(horizon, 8) * 0.3)
         self.read = nn.Linear(n_calendar + 8, 48)
-        self.write = nn.Linear(48, (rank + 1) * 2 * n_quantiles)
+        self.write = nn.Linear(48, (rank + 1) * self.blocks * n_quantiles)
         with torch.no_grad():
             self.write.weight.mul_(0.3)
             self.write.bias.mul_(0.3)
-            bias_R2Q = self.write.bias.view(rank + 1, 2, n_quantiles)
-            bias_R2Q[-1].fill_(-2.0)  # most steps are next to nothing before anything is learnt
+            bias_RYQ = self.write.bias.view(rank + 1, self.blocks, n_quantiles)
+            bias_RYQ[-1].fill_(-2.0)  # most steps are next to nothing before anything is learnt
         self.answer: nn.Linear | None = None
         if n_plans:
-            self.answer = nn.Linear(rank, n_plans * 2 * n_quantiles)
+            self.answer = nn.Linear(rank, n_plans * self.blocks * n_quantiles)
             nn.init.zeros_(self.answer.weight)  # plans change nothing before anything is learnt
             nn.init.zeros_(self.answer.bias)
 
@@ -90,23 +94,23 @@ class QuantileHeads(nn.Module):
         return functional.dropout(projected, self.dropout, self.training)
 
     def written(self, horizon_OHC: Tensor) -> Tensor:
-        """Weights [O, R + 1, 2, H, Q] for the calendar of the horizon buckets of O origins."""
+        """Weights [O, R + 1, Y, H, Q] for the calendar of the horizon buckets of O origins."""
         origins, horizon = horizon_OHC.shape[0], self.horizon
         place = self.place.expand(origins, horizon, -1)
         read_OHX = functional.silu(self.read(torch.cat((horizon_OHC, place), dim=2)))
         flat: Tensor = self.write(read_OHX)
-        shape = (origins, horizon, self.rank + 1, 2, self.n_quantiles)
+        shape = (origins, horizon, self.rank + 1, self.blocks, self.n_quantiles)
         return flat.view(shape).permute(0, 2, 3, 1, 4)
 
     def answers(self, code_XR: Tensor, plans_XHE: Tensor) -> Tensor:
-        """What plans add to the logits, [..., 2, H, Q]. Raises ValueError where none are read."""
+        """What plans add to the logits, [..., Y, H, Q]. Raises ValueError where none are read."""
         if self.answer is None:
             raise ValueError("these heads read no plans")
-        shape = (*code_XR.shape[:-1], plans_XHE.shape[-1], 2 * self.n_quantiles)
+        shape = (*code_XR.shape[:-1], plans_XHE.shape[-1], self.blocks * self.n_quantiles)
         answer_XEV = self.answer(code_XR).view(shape)
         added_XHV: Tensor = plans_XHE @ answer_XEV
-        added_XH2Q = added_XHV.view(*added_XHV.shape[:-1], 2, self.n_quantiles)
-        return added_XH2Q.transpose(-2, -3)
+        added_XHYQ = added_XHV.view(*added_XHV.shape[:-1], self.blocks, self.n_quantiles)
+        return added_XHYQ.transpose(-2, -3)
 
     def forward(
         self,
@@ -114,8 +118,8 @@ class QuantileHeads(nn.Module):
         inputs_OBI: Tensor,
         horizon_OHC: Tensor,
         plans_OBHE: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Quantiles [O, B, H, Q] of units and of cumulative units, in multiples of the scale.
+    ) -> tuple[Tensor, ...]:
+        """Quantiles [O, B, H, Q] of each block, in multiples of its scale.
 
         `plans_OBHE` are the plans of the horizon buckets as they are read, None for none. Not yet
         cut at zero, so that a forecast of nothing still has a gradient.
@@ -123,41 +127,41 @@ class QuantileHeads(nn.Module):
         code_OBR = self.code(encoded_OBD, inputs_OBI)
         weights = self.written(horizon_OHC).flatten(2)
         logits_OBX = torch.baddbmm(weights[:, -1:, :], code_OBR, weights[:, :-1, :])
-        shape = (*logits_OBX.shape[:2], 2, self.horizon, self.n_quantiles)
+        shape = (*logits_OBX.shape[:2], self.blocks, self.horizon, self.n_quantiles)
         logits = logits_OBX.view(shape)
         if plans_OBHE is not None:
             logits = logits + self.answers(code_OBR, plans_OBHE)
-        return rising(logits[:, :, 0]), rising_sums(logits[:, :, 1])
+        units, sums, *targets = logits.unbind(2)
+        return rising(units), rising_sums(sums), *(rising(target) for target in targets)
 
     def serve(
         self,
         encoded_BD: Tensor,
         inputs_BI: Tensor,
         weights: Tensor,
-        scale_B: Tensor,
-        out: tuple[Tensor, Tensor],
+        scales: tuple[Tensor, ...],
+        out: tuple[Tensor, ...],
         *,
         work: Workspace,
         planned: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        """Write units and cumulative units into `out` (each [B, H, Q], contiguous).
+        """Write each block into `out` (each [B, H, Q], contiguous), in multiples of its scale [B].
 
-        `weights` is `written` of this one origin, [R + 1, 2, H * Q]; `planned` are the rows [M] of
+        `weights` is `written` of this one origin, [R + 1, Y, H * Q]; `planned` are the rows [M] of
         series with a plan and what is read of it, [M, H, E].
         """
         code_BR = self.code(encoded_BD, inputs_BI)
-        added_M2HQ = None
+        added_MYHQ = None
         if planned is not None:
-            added_M2HQ = self.answers(code_BR[planned[0]], planned[1])
-        scale_B11 = scale_B[:, None, None]
+            added_MYHQ = self.answers(code_BR[planned[0]], planned[1])
         steps_BHQ = work.take("steps", *out[0].shape)
-        for part, out_BHQ in enumerate(out):
+        for part, (out_BHQ, scale_B) in enumerate(zip(out, scales, strict=True)):
             flat_BX = out_BHQ.view(out_BHQ.shape[0], -1)
             torch.addmm(weights[-1, part], code_BR, weights[:-1, part], out=flat_BX)
-            if planned is not None and added_M2HQ is not None:
-                out_BHQ.index_add_(0, planned[0], added_M2HQ[:, part])
+            if planned is not None and added_MYHQ is not None:
+                out_BHQ.index_add_(0, planned[0], added_MYHQ[:, part])
             torch.ops.aten.softplus.out(out_BHQ, out=steps_BHQ)
             torch.cumsum(steps_BHQ, dim=2, out=out_BHQ)
             if part == 1:
                 torch.cumsum(out_BHQ, dim=1, out=out_BHQ)
-            out_BHQ.sub_(ZERO_SHIFT).clamp_(min=0.0).mul_(scale_B11)
+            out_BHQ.sub_(ZERO_SHIFT).clamp_(min=0.0).mul_(scale_B[:, None, None])

@@ -206,6 +206,6 @@ class _Read:
         encoded_OSD = torch.stack([encoded_of[cut] for cut in origins_O.tolist()])
         newest_OSI = inputs_TSI[torch.from_numpy(origins_O) - 1]
         newest_OSI = self.network.told(newest_OSI.transpose(0, 1), self.ids_S3).transpose(0, 1)
-        units_OSHQ, _ = self.network.heads(encoded_OSD, newest_OSI, horizon_OHC, plans_OSHE)
+        units_OSHQ, *_ = self.network.heads(encoded_OSD, newest_OSI, horizon_OHC, plans_OSHE)
         cut_OSHQ: Tensor = units_OSHQ.clamp(min=0.0)
         return cut_OSHQ * self.scale_OS[:, :, None, None]

@@ -155,7 +155,7 @@ class NetworkForecaster:
         with torch.inference_mode():
             mine = self._advance(states, values_SF, bucket_start_ms)
             origin_ms = bucket_start_ms + self.bucket_ms
-            units_SHQ, sums_SHQ = self._stepper.forecast(
+            units_SHQ, sums_SHQ, *targets = self._stepper.forecast(
                 mine,
                 _all_rows(values_SF, mine.size),
                 bucket_start_ms,
@@ -176,6 +176,7 @@ class NetworkForecaster:
                 units_SHQ=units_SHQ,
                 cumulative_SHQ=sums_SHQ,
                 model_id=self.model_id,
+                extras=dict(zip(self.config.targets, targets, strict=True)),
             )
 
     def warm_up(

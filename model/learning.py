@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from model.config import TrainConfig
 from model.dataset import Chunk, Picked
+from model.losses import TARGET_WEIGHT
 from model.networks.base import State
 from model.networks.quantile import QuantileNetwork
 from model.parallel import Ranks
@@ -61,6 +62,7 @@ class _Objective(nn.Module):
             positions_P=positions_P,
             quantiles_Q=self.quantiles_Q,
             cumulative_weight=self.config.cumulative_weight,
+            target_weight=TARGET_WEIGHT,
             ranks=self.ranks,
         )
         return loss, after

@@ -4,9 +4,13 @@ Axes: … = any leading axes, H = horizon, Q = quantiles.
 """
 
 from collections.abc import Callable
+from typing import Final
 
 import torch
 from torch import Tensor
+
+#: What the loss of one further target counts beside that of units.
+TARGET_WEIGHT: Final = 0.03
 
 Total = Callable[[Tensor], Tensor]
 
@@ -43,6 +47,20 @@ def masked_mean(loss: Tensor, weight: Tensor, total: Total = _as_it_is) -> Tenso
     return (loss * weight).sum() / total(weight.sum()).clamp(min=1e-9)
 
 
+def target_loss(
+    *,
+    forecast: Tensor,
+    target: Tensor,
+    known: Tensor,
+    weight: Tensor,
+    quantiles_Q: Tensor,
+    total: Total = _as_it_is,
+) -> Tensor:
+    """Pinball loss of one block in multiples of its scale; arguments as in `forecast_loss`."""
+    counted = (known * weight.unsqueeze(-1)).unsqueeze(-1)
+    return masked_mean(pinball(target, forecast, quantiles_Q), counted, total)
+
+
 def forecast_loss(
     *,
     units: Tensor,
@@ -60,8 +78,10 @@ def forecast_loss(
     the data), `weight` [...] of each origin. The loss of cumulative demand is divided by the number
     of buckets summed, so that far steps do not drown near ones. `total`: see `masked_mean`.
     """
-    counted = (known * weight.unsqueeze(-1)).unsqueeze(-1)
-    loss = masked_mean(pinball(target, units, quantiles_Q), counted, total)
+    loss = target_loss(
+        forecast=units, target=target, known=known, weight=weight,
+        quantiles_Q=quantiles_Q, total=total,
+    )  # fmt: skip
     if cumulative_weight:
         span_H = torch.arange(1, target.shape[-1] + 1, device=target.device, dtype=target.dtype)
         whole = known.cumprod(dim=-1) * weight.unsqueeze(-1)

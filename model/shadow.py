@@ -38,7 +38,7 @@ def fault_of(forecast: QuantileForecast, served: QuantileForecast | None) -> str
     >>> fault_of(broken, made)
     'its forecasts are not finite'
     """
-    for block_SHQ in (forecast.units_SHQ, forecast.cumulative_SHQ):
+    for block_SHQ in (forecast.units_SHQ, forecast.cumulative_SHQ, *forecast.extras.values()):
         if not np.isfinite(block_SHQ).all():
             return "its forecasts are not finite"
         if block_SHQ.size and float(block_SHQ.min()) < 0:

@@ -22,11 +22,11 @@ from torch import Tensor
 
 from model.inputs import observe
 from model.networks.quantile import QuantileNetwork
-from model.newcomers import scale_of
 from model.plans import Plans, ahead, held, planned_rows
 from model.scaling import started
 from model.states import NetworkStates
 from model.static import ids_of
+from model.targets import scales_of
 from model.workspace import Workspace
 
 Floats = NDArray[np.float32]
@@ -54,8 +54,8 @@ class Stepper(Protocol):
     def forecast(
         self, states: NetworkStates, values_SF: Floats, start_ms: int, calendar_C: Tensor,
         horizon_HC: Tensor, *, plans: Plans | None = None,
-    ) -> tuple[Floats, Floats]:  # fmt: skip
-        """Carry over one bucket; units and cumulative units [S, H, Q] from its end on."""
+    ) -> tuple[Floats, ...]:  # fmt: skip
+        """Carry over one bucket; each block of the heads [S, H, Q] from its end on."""
         ...
 
 
@@ -94,17 +94,16 @@ class BlockStepper:
     def forecast(
         self, states: NetworkStates, values_SF: Floats, start_ms: int, calendar_C: Tensor,
         horizon_HC: Tensor, *, plans: Plans | None = None,
-    ) -> tuple[Floats, Floats]:  # fmt: skip
-        """Carry over one bucket; units and cumulative units [S, H, Q] from its end on."""
+    ) -> tuple[Floats, ...]:  # fmt: skip
+        """Carry over one bucket; each block of the heads [S, H, Q] from its end on."""
         config = self._network.config
         shape = (states.size, config.horizon, len(config.quantiles))
         # numpy asks for huge pages, torch does not: a quarter of the page faults' time
-        units_SHQ, sums_SHQ = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        blocks = tuple(np.empty(shape, np.float32) for _ in range(self._network.heads.blocks))
         # in the pool too: a kernel spread over threads here would spin against the chunks
         weights = self._pool.submit(head_weights, self._network, horizon_HC).result()
-        served = _Served(
-            weights, torch.from_numpy(units_SHQ), torch.from_numpy(sums_SHQ), ahead(plans)
-        )
+        out = tuple(torch.from_numpy(block_SHQ) for block_SHQ in blocks)
+        served = _Served(weights, out, ahead(plans))
 
         def forecast(chunk: slice) -> None:
             self._step(
@@ -113,7 +112,7 @@ class BlockStepper:
             )  # fmt: skip
 
         self._share_out(states.size, forecast)
-        return units_SHQ, sums_SHQ
+        return blocks
 
     def _share_out(self, size: int, work: Callable[[slice], None]) -> None:
         chunks = even_chunks(size, largest=CHUNK, threads=self._threads)
@@ -146,7 +145,7 @@ class BlockStepper:
             stats_SK, values, start_ms, config, prior=network.prior, plans_SP=plans_SP
         )
         inputs_SI = network.told(inputs_SI, ids_of(stats_SK, config))
-        scale_S = scale_of(stats_SK, config)
+        scales = scales_of(stats_SK, config)
         waiting_S = ~started(stats_SK)
         some_wait = bool(waiting_S.any())
         for first in range(0, stats_SK.shape[0], BLOCK):
@@ -159,21 +158,21 @@ class BlockStepper:
                 for part in state:
                     part[waiting_S[rows]] = 0
             if served is not None:
-                out = served.units_SHQ[at], served.sums_SHQ[at]
+                out = tuple(block_SHQ[at] for block_SHQ in served.out)
                 planned = planned_rows(served.plans, stats_SK[rows], at)
                 network.heads.serve(
-                    encoded_BD, inputs_BI, served.weights, scale_S[rows], out,
+                    encoded_BD, inputs_BI, served.weights,
+                    tuple(scale_S[rows] for scale_S in scales), out,
                     work=work, planned=planned,
                 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class _Served:
-    """What a forecasting step reads beside the states, and where it writes."""
+    """What a forecasting step reads beside the states, and where it writes [S, H, Q]."""
 
     weights: Tensor
-    units_SHQ: Tensor
-    sums_SHQ: Tensor
+    out: tuple[Tensor, ...]
     plans: Plans | None
 
 

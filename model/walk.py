@@ -14,12 +14,13 @@ from torch import Tensor
 from model.config import TrainConfig
 from model.dataset import Chunk, Picked
 from model.inputs import new_carried
-from model.losses import forecast_loss
+from model.losses import forecast_loss, target_loss
 from model.networks.base import State
 from model.networks.quantile import QuantileNetwork
 from model.parallel import Ranks
 from model.plans import plan_features
 from model.static import CATEGORY, N_TOLD, PRIOR
+from model.targets import TargetAhead
 
 
 class Walk:
@@ -152,9 +153,10 @@ def loss_at(
     positions_P: NDArray[np.int64],
     quantiles_Q: Tensor,
     cumulative_weight: float,
+    target_weight: float = 0.0,
     ranks: Ranks | None = None,
 ) -> Tensor:
-    """Loss of the forecasts made at some buckets of a chunk.
+    """Loss of the forecasts made at some buckets of a chunk; of units alone by default.
 
     With `ranks` it is this process' part: the parts of all add up to the loss of their batch.
     """
@@ -171,21 +173,26 @@ def loss_at(
     if chunk.plans_NXP is not None:
         price = chunk.price_NL[:, positions, None]
         plans = by_origin(plan_features(chunk.plans_NXP[:, reach_PH], price)).to(device)
-    units, sums = network.heads(encoded_OBD, inputs_OBI, horizon_OHC, plans)
-    scale = by_origin(chunk.scale_NL[:, positions]).to(device)
-    target = by_origin(chunk.ahead_NX[:, reach_PH]).to(device) / scale.unsqueeze(-1)
-    known = by_origin(chunk.known_NX[:, reach_PH]).to(device)
-    weight = by_origin(chunk.weight_NL[:, positions]).to(device)
-    return forecast_loss(
-        units=units,
-        sums=sums,
-        target=target,
-        known=known,
-        weight=weight,
-        quantiles_Q=quantiles_Q,
-        cumulative_weight=cumulative_weight,
-        total=(ranks or Ranks()).sum,
+    units, sums, *extras = network.heads(encoded_OBD, inputs_OBI, horizon_OHC, plans)
+    total = (ranks or Ranks()).sum
+
+    def learnt(of: Chunk | TargetAhead) -> dict[str, Tensor]:
+        scale = by_origin(of.scale_NL[:, positions]).to(device)
+        return {
+            "target": by_origin(of.ahead_NX[:, reach_PH]).to(device) / scale.unsqueeze(-1),
+            "known": by_origin(of.known_NX[:, reach_PH]).to(device),
+            "weight": by_origin(of.weight_NL[:, positions]).to(device),
+            "quantiles_Q": quantiles_Q,
+        }
+
+    loss = forecast_loss(
+        units=units, sums=sums, cumulative_weight=cumulative_weight, total=total, **learnt(chunk)
     )
+    if target_weight:
+        for forecast, ahead in zip(extras, chunk.targets, strict=True):
+            part = target_loss(forecast=forecast, total=total, **learnt(ahead))
+            loss = loss + target_weight * part
+    return loss
 
 
 def validate(

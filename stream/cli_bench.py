@@ -87,6 +87,9 @@ def inference(
     *,
     series: Annotated[int, typer.Option(min=1, help="Series that are stepped.")] = 100_000,
     history: Annotated[int, typer.Option(min=2, help="Buckets that a re-read reads.")] = 168,
+    targets: Annotated[
+        str | None, typer.Option(help="Forecast beside units: revenue,visitors. [model.targets]")
+    ] = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
@@ -96,7 +99,9 @@ def inference(
     """
     from stream.jobs.bench.inference import bench_inference
 
-    flags = {} if device is None else {"device": device}
+    flags: dict[str, object] = {} if device is None else {"device": device}
+    if targets is not None:
+        flags["targets"] = [name for name in targets.split(",") if name]
     settings = settings_of(context, **({"model": flags} if flags else {}))
     rows = bench_inference(
         settings.model, device=_device(settings), series=series, context=history, say=_say

@@ -16,6 +16,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from model.config import Target
 from stream.endpoints import (
     ApiSettings,
     DashboardSettings,
@@ -92,6 +93,7 @@ class ModelSettings(Section):
     history begins at what its category, price and first clicks promise. `static` is the width of
     what the network learns of each category, brand and location beside that (8 is plenty, 0 =
     nothing). With `plans` new networks read what the topic `plans` says of past and future.
+    `targets` are what new networks forecast beside units: `revenue`, `visitors`.
     """
 
     horizon: int = Field(24, ge=1, le=366)
@@ -101,6 +103,7 @@ class ModelSettings(Section):
     prior: bool = True
     static: int = Field(0, ge=0, le=64)
     plans: bool = False
+    targets: tuple[Target, ...] = ()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     registry: str | None = None
     max_age: DurationMs = 365 * 86_400_000

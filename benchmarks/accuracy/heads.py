@@ -123,8 +123,8 @@ class CountHeads(QuantileHeads):
         encoded_BD: Tensor,
         inputs_BI: Tensor,
         weights: Tensor,
-        scale_B: Tensor,
-        out: tuple[Tensor, Tensor],
+        scales: tuple[Tensor, ...],
+        out: tuple[Tensor, ...],
         *,
         work: Workspace,
         planned: tuple[Tensor, Tensor] | None = None,
@@ -137,7 +137,7 @@ class CountHeads(QuantileHeads):
         log_mean_BH, log_shape_BH = self._split(
             torch.addmm(weights[-1, 0], code_BR, weights[:-1, 0])
         )
-        mean_BH = (log_mean_BH.exp() * scale_B[:, None]).numpy()
+        mean_BH = (log_mean_BH.exp() * scales[0][:, None]).numpy()
         shape_BH = log_shape_BH.exp().numpy()
         block = count_quantiles(mean_BH, shape_BH, self.quantiles, whole=self.whole)
         out[0].copy_(torch.from_numpy(block))
@@ -165,6 +165,7 @@ def count_loss_at(
     positions_P: NDArray[np.int64],
     quantiles_Q: Tensor,
     cumulative_weight: float,
+    target_weight: float = 0.0,
     ranks: Ranks | None = None,
     alike: bool = False,
 ) -> Tensor:

@@ -54,6 +54,7 @@ class QuantileNetwork(nn.Module):
             rank=config.rank,
             dropout=config.dropout,
             n_plans=len(READ_NAMES) if config.plans else 0,
+            n_targets=len(config.targets),
         )
         self.embedding = StaticEmbedding(config.static) if config.static else None
         self.prior = NewcomerPrior(config) if config.prior else None

@@ -7,7 +7,7 @@ Q = quantiles.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from stream.features.accumulator import ROW_BYTES
 from stream.features.definitions import MONEY_TICKS, N_FEATURES, N_SUMS, REVENUE
 from stream.feed.deployment import Deployment
-from stream.state.forecasts import unpack_forecast
+from stream.state.forecasts import named_targets, unpack_forecast, unpack_target
 
 Floats = NDArray[np.float32]
 
@@ -67,7 +67,10 @@ class OpenBucket:
 
 @dataclass(frozen=True, slots=True)
 class SeriesForecast:
-    """The newest forecast of a series: quantiles of each bucket, and of the running sum."""
+    """The newest forecast of a series: quantiles of each bucket, and of the running sum.
+
+    `targets` are those of revenue and visitors [H, Q] by name, where the model forecasts them.
+    """
 
     series_id: str
     origin_ms: int
@@ -80,6 +83,7 @@ class SeriesForecast:
     watermark_ms: int
     emitted_ms: int
     age: Age
+    targets: dict[str, Floats] = field(default_factory=dict)
 
 
 def open_row(raw: bytes) -> NDArray[np.float64]:
@@ -108,11 +112,20 @@ def parse_forecast(
     row: bytes,
     shape: Deployment,
     age: Age,
+    targets: Mapping[str, bytes] | None = None,
 ) -> SeriesForecast | None:
-    """Decode a series' forecast; None when the partition has none for it yet."""
-    values = unpack_forecast(row, horizon=shape.horizon, n_quantiles=len(shape.quantiles))
+    """Decode a series' forecast; None when the partition has none for it yet.
+
+    `targets` are the rows of further targets; those that the header does not name are left out.
+    """
+    size = {"horizon": shape.horizon, "n_quantiles": len(shape.quantiles)}
+    values = unpack_forecast(row, **size)
     if not header or values is None:
         return None
+    named = set(named_targets(header))
+    further = {
+        name: unpack_target(row, **size) for name, row in (targets or {}).items() if name in named
+    }
     return SeriesForecast(
         series_id=series_id,
         origin_ms=int(header[b"origin_ms"]),
@@ -125,4 +138,5 @@ def parse_forecast(
         watermark_ms=int(header.get(b"watermark_ms", header[b"origin_ms"])),
         emitted_ms=int(header.get(b"emitted_ms", b"0")),
         age=age,
+        targets={name: block for name, block in further.items() if block is not None},
     )

@@ -35,7 +35,13 @@ from stream.feed.overview import Overview, wall_clock_ms
 from stream.feed.stats import Stats
 from stream.settings import RedisSettings
 from stream.state import keys
-from stream.state.forecasts import BAND_BYTES, row_bytes, unpack_bands
+from stream.state.forecasts import (
+    BAND_BYTES,
+    named_targets,
+    row_bytes,
+    target_row_bytes,
+    unpack_bands,
+)
 from stream.state.keys import ROLLUPS, Tag
 from stream.state.pages import page_of
 
@@ -69,6 +75,7 @@ class Reader:
         self._row_script = self._redis.register_script(_READ_ROWS)
         self._seen = Overview(redis, now_ms=now_ms)
         self._movers = Movers(redis)
+        self._targets: dict[Tag, tuple[str, ...]] = {}
 
     def refresh(self) -> None:
         """Take note of the workers' progress, counters and new series; one round trip."""
@@ -191,12 +198,16 @@ class Reader:
         if info is None:
             return {series_id: ([], None) for series_id, _ in slots}
         for _ in range(_TRIES):  # a bucket may close between the look and the read: read again
-            starts = self._open_starts(tag)
-            header, rows = self._read_live(tag, [slot for _, slot in slots], starts, info)
-            if self._open_starts(tag)[:1] == starts[:1]:
+            starts, targets = self._open_starts(tag), self._targets.get(tag, ())
+            header, rows = self._read_live(
+                tag, [slot for _, slot in slots], starts, info=info, targets=targets
+            )
+            self._targets[tag] = named_targets(header)
+            if self._open_starts(tag)[:1] == starts[:1] and self._targets[tag] == targets:
                 break
         answers: dict[str, Live] = {}
-        for (series_id, _), (row, *sums) in zip(slots, rows, strict=True):
+        for (series_id, _), (row, *more) in zip(slots, rows, strict=True):
+            further, sums = more[: len(targets)], more[len(targets) :]
             opened = [OpenBucket(s, open_row(at)) for s, at in zip(starts, sums, strict=True)]
             answers[series_id] = (
                 self._open_rollup(series_id) if tag == ROLLUPS else opened,
@@ -206,20 +217,30 @@ class Reader:
                     row=row,
                     shape=info,
                     age=self.age(series_id),
+                    targets=dict(zip(targets, further, strict=True)),
                 ),
             )
         return answers
 
     def _read_live(
-        self, tag: Tag, slots: Sequence[int], starts: Sequence[int], info: Deployment
+        self,
+        tag: Tag,
+        slots: Sequence[int],
+        starts: Sequence[int],
+        *,
+        info: Deployment,
+        targets: Sequence[str],
     ) -> tuple[dict[bytes, bytes], list[list[bytes]]]:
+        """Header of the forecast, and of each slot its row, those of `targets`, its open sums."""
         pipe = self._redis.pipeline(transaction=True)
         pipe.hgetall(keys.of(tag, "meta"))
         pipe.hgetall(keys.of(tag, "forecast"))
-        size = row_bytes(info.horizon, len(info.quantiles))
+        shape = info.horizon, len(info.quantiles)
+        kept = [("rows", row_bytes(*shape)), *((t, target_row_bytes(*shape)) for t in targets)]
         for slot in slots:
-            path, at = page_of(("forecast", "rows"), slot, size)
-            pipe.getrange(keys.of(tag, *path), at, at + size - 1)
+            for kind, size in kept:
+                path, at = page_of(("forecast", kind), slot, size)
+                pipe.getrange(keys.of(tag, *path), at, at + size - 1)
             for start in starts:
                 at = slot * ROW_BYTES
                 pipe.getrange(keys.of(tag, "open", start), at, at + ROW_BYTES - 1)
@@ -227,7 +248,7 @@ class Reader:
         progress = Progress.parse(meta)
         if progress is not None:
             self._seen.progress[tag] = progress
-        width = 1 + len(starts)
+        width = len(kept) + len(starts)
         return header, [rows[at : at + width] for at in range(0, len(rows), width)]
 
     def _open_starts(self, tag: Tag) -> list[int]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 from rich.console import Console
 
-from model.backtest import Backtest, backtest, last_origins
+from model.backtest import Backtest, backtest, backtest_target, last_origins
 from model.config import ModelConfig, TrainConfig
 from model.dataset import History
 from model.errors import HistoryTooShort, ModelError
@@ -31,6 +31,7 @@ from stream.jobs.batch_output import (
     plot_forecast,
     print_importances,
     print_scores,
+    print_target,
     write_table,
 )
 from stream.jobs.offline import Keep, TrainingOutcome, device_name, publish, train_with_bar
@@ -68,6 +69,7 @@ def batch_config(
         static=settings.static,
         prior=settings.prior and not few,
         plans=history.plans is not None,
+        targets=settings.targets,
         hidden=32 if few else 64,
         layers=1 if few else 2,
         rank=16 if few else 48,
@@ -198,12 +200,19 @@ def run_backtest(
             naive.model_id: naive,
         }  # fmt: skip
         result = backtest(history, forecasters, starts)
+        further = {
+            target: backtest_target(history, result, target, {naive.model_id: naive})
+            for target in settings.targets
+            if result.extras
+        }
         worth = None
         if importance is not None:
             worth = importance_of(history, forecasters[SURGECAST], starts, console)
     except ModelError as error:
         raise UsageError(f"{history_file}: {error}") from error
     print_scores(console, result)
+    for target, scored in further.items():
+        print_target(console, target, scored)
     if out is not None:
         write_table(backtest_table(result), out)
     if plot is not None:

@@ -24,7 +24,7 @@ _PLOTTED: Final = 6
 
 
 def forecast_table(series: list[str], forecast: QuantileForecast, horizon: int) -> pl.DataFrame:
-    """Long table of one forecast: a row a series and step."""
+    """Long table of one forecast: a row a series and step; further targets as `revenue_q…`."""
     n_series = len(series)
     starts_H = forecast.origin_ms + forecast.bucket_ms * np.arange(horizon)
     columns: dict[str, Any] = {
@@ -32,7 +32,9 @@ def forecast_table(series: list[str], forecast: QuantileForecast, horizon: int) 
         "step": np.tile(np.arange(1, horizon + 1), n_series),
         "target_start_ms": np.tile(starts_H, n_series),
     }
-    for prefix, block in (("q", forecast.units_SHQ), ("cumulative_q", forecast.cumulative_SHQ)):
+    blocks = {"q": forecast.units_SHQ, "cumulative_q": forecast.cumulative_SHQ}
+    blocks |= {f"{target}_q": block_SHQ for target, block_SHQ in forecast.extras.items()}
+    for prefix, block in blocks.items():
         for place, q in enumerate(forecast.quantiles):
             columns[f"{prefix}{q:g}"] = block[:, :horizon, place].reshape(-1)
     table = pl.DataFrame(columns)
@@ -98,6 +100,13 @@ def print_scores(console: Console, result: Backtest) -> None:
         f"coverage: inside the {band}, PIT: the same with ties at zero spread; "
         "WQL and SQL with the factor 2 (model/metrics.py)"
     )
+
+
+def print_target(console: Console, target: str, result: Backtest) -> None:
+    """One line: WQL of a further target, of every model that forecasts it."""
+    made = [(name, score(result, name).wql) for name in result.forecast]
+    scores = ", ".join(f"{name} {'–' if wql is None else f'{wql:.3f}'}" for name, wql in made)
+    console.print(f"WQL of {target}: {scores}")
 
 
 def importance_table(worth: Importances) -> pl.DataFrame:

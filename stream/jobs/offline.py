@@ -92,6 +92,7 @@ def train_config(
         static=settings.static,
         prior=settings.prior,
         plans=settings.plans,
+        targets=settings.targets,
     )
     config = TrainConfig(
         model=model,

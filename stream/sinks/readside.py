@@ -10,10 +10,18 @@ from typing import Any, cast
 
 import redis.asyncio as aioredis
 
+from model.config import TARGETS
 from model.contract import QuantileForecast
 from stream.accuracy import ReadBlock
 from stream.state import keys
-from stream.state.forecasts import BAND_BYTES, pack_bands, pack_forecast, row_bytes
+from stream.state.forecasts import (
+    BAND_BYTES,
+    pack_bands,
+    pack_forecast,
+    pack_target,
+    row_bytes,
+    target_row_bytes,
+)
 from stream.state.keys import Tag
 from stream.state.pages import cut, paths
 from stream.state.port import Path
@@ -33,6 +41,7 @@ class ReadSide:
         self._client = client
         self._ahead_retention_ms = ahead_retention_ms
         self._kept_from_ms: dict[Tag, int] = {}
+        self._targets: dict[Tag, frozenset[str]] = {}
 
     async def info(self, info: dict[str, Any]) -> None:
         """Say what this deployment looks like; labels of an earlier writer are kept."""
@@ -61,6 +70,8 @@ class ReadSide:
             "series": len(forecast.units_SHQ),
             "horizon": forecast.units_SHQ.shape[1],
         }
+        if forecast.extras:
+            header["targets"] = ",".join(forecast.extras)
         with store_answers():
             await self._replace(tag, header, forecast, block or ReadBlock())
 
@@ -76,13 +87,23 @@ class ReadSide:
         pages = _pages(
             tag, ("forecast", "rows"), pack_forecast(forecast), row_bytes(horizon, n_quantiles)
         ) | _bands(tag, forecast, forecast.origin_ms)
+        target_row = target_row_bytes(horizon, n_quantiles)
+        for target, block_SHQ in forecast.extras.items():
+            pages |= _pages(tag, ("forecast", target), pack_target(block_SHQ), target_row)
+        # an earlier owner may have left any
+        gone = self._targets.get(tag, frozenset(TARGETS)) - forecast.extras.keys()
         expired = [
+            path for target in gone for path in paths(("forecast", target), size, target_row)
+        ]
+        expired += [
             path
             for start_ms in self._expired(tag, forecast)
             for path in paths(("ahead", start_ms), size, BAND_BYTES)
         ]
         async with self._client.pipeline(transaction=True) as block:
             block.hset(keys.of(tag, "forecast"), mapping=header)
+            if gone and not forecast.extras:
+                block.hdel(keys.of(tag, "forecast"), "targets")
             block.mset(pages)
             block.delete(*(keys.of(tag, *path) for path in expired))
             for path, payload in more.puts.items():
@@ -92,6 +113,7 @@ class ReadSide:
             for path in more.deletes:
                 block.delete(keys.of(tag, *path))
             await block.execute()
+        self._targets[tag] = frozenset(forecast.extras)
 
     def _expired(self, tag: Tag, forecast: QuantileForecast) -> range:
         """Starts of the bands that retention has passed over since this was asked last."""

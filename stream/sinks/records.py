@@ -100,7 +100,9 @@ def forecast_records(
     calibrated: bool,
     reason: str,
 ) -> Iterator[tuple[str, bytes]]:
-    """Series id and record of every series of a forecast; units rounded to 1/1,000.
+    """Series id and record of every series of a forecast; all rounded to 1/1,000.
+
+    A further target of the model is a field of its name; without any there is none.
 
     orjson writes the numbers out of the blocks themselves, a fifth of the cost of making each a
     Python float first.
@@ -118,7 +120,12 @@ def forecast_records(
     }
     units_SHQ = np.ascontiguousarray(np.round(forecast.units_SHQ, 3))
     cumulative_SHQ = np.ascontiguousarray(np.round(forecast.cumulative_SHQ, 3))
-    for name, units_HQ, cumulative_HQ in zip(series, units_SHQ, cumulative_SHQ, strict=False):
+    extras = {
+        target: np.ascontiguousarray(np.round(block_SHQ, 3))
+        for target, block_SHQ in forecast.extras.items()
+    }
+    rows = zip(series, units_SHQ, cumulative_SHQ, strict=False)
+    for slot, (name, units_HQ, cumulative_HQ) in enumerate(rows):
         sku, location = split_series(name)
         record = {
             "series_id": name,
@@ -126,6 +133,7 @@ def forecast_records(
             "location": location,
             "units": units_HQ,
             "cumulative_units": cumulative_HQ,
+            **{target: block_SHQ[slot] for target, block_SHQ in extras.items()},
             **common,
         }
         yield name, orjson.dumps(record, option=orjson.OPT_SERIALIZE_NUMPY)

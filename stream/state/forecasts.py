@@ -2,12 +2,15 @@
 
 A forecast row is two float32 units (powers of two, of the buckets and of the running sums) and then
 float16 [2 × H × Q] in multiples of them: within 0.05 % of the value, monotone as the values are,
-without bound. The band of a past bucket, which only charts draw, is one word of three codes.
+without bound. Each further target of the model has rows of its own, of one such unit and [H × Q];
+the header names them, and without any there are none. The band of a past bucket, which only charts
+draw, is one word of three codes.
 
 Axes: S = series slots, H = horizon, Q = quantiles.
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -25,7 +28,8 @@ Floats = NDArray[np.float32]
 BAND_QUANTILES: Final = (0.1, 0.5, 0.9)
 BAND_BYTES: Final = 4
 
-_HEADER: Final = 8
+_UNIT: Final = 4
+_HEADER: Final = 2 * _UNIT
 _LARGEST: Final = 32_768.0
 #: A band is three logarithmic codes; the greatest stands for `_MOST` units, `_NOTHING` for no band.
 _BITS: Final = 10
@@ -45,18 +49,37 @@ def row_bytes(horizon: int, n_quantiles: int) -> int:
     return _HEADER + 4 * horizon * n_quantiles
 
 
+def target_row_bytes(horizon: int, n_quantiles: int) -> int:
+    """Bytes of one series' forecast of a further target.
+
+    >>> target_row_bytes(24, 9)
+    436
+    """
+    return _UNIT + 2 * horizon * n_quantiles
+
+
 def pack_forecast(forecast: QuantileForecast) -> bytes:
     """Rows of all series, one after the other."""
-    size, horizon, n_quantiles = forecast.units_SHQ.shape
-    rows_SB = np.empty((size, row_bytes(horizon, n_quantiles)), np.uint8)
-    half = 2 * horizon * n_quantiles
-    for place, values_SHQ in enumerate((forecast.units_SHQ, forecast.cumulative_SHQ)):
+    return _pack(forecast.units_SHQ, forecast.cumulative_SHQ)
+
+
+def pack_target(block_SHQ: Floats) -> bytes:
+    """Rows of one further target of all series, one after the other."""
+    return _pack(block_SHQ)
+
+
+def _pack(*blocks: Floats) -> bytes:
+    """Rows of the units of all blocks, then of their values."""
+    size, horizon, n_quantiles = blocks[0].shape
+    header, half = _UNIT * len(blocks), 2 * horizon * n_quantiles
+    rows_SB = np.empty((size, header + len(blocks) * half), np.uint8)
+    for place, values_SHQ in enumerate(blocks):
         flat_SV = values_SHQ.reshape(size, -1)
         unit_S = _units(flat_SV)
         if (unit_S != 1).any():
             flat_SV = flat_SV / unit_S[:, None]
-        rows_SB[:, 4 * place : 4 * place + 4] = unit_S[:, None].view(np.uint8)
-        at = _HEADER + place * half
+        rows_SB[:, _UNIT * place : _UNIT * (place + 1)] = unit_S[:, None].view(np.uint8)
+        at = header + place * half
         rows_SB[:, at : at + half] = flat_SV.astype("<f2").view(np.uint8)
     return rows_SB.tobytes()
 
@@ -78,6 +101,31 @@ def unpack_forecast(row: bytes, *, horizon: int, n_quantiles: int) -> tuple[Floa
     return units_HQ, cumulative_HQ
 
 
+def unpack_target(row: bytes, *, horizon: int, n_quantiles: int) -> Floats | None:
+    """A further target [H, Q] of one series; None where there is no such row.
+
+    >>> row = pack_target(np.array([[[1.0, 2.0], [3.0, 9e6]]], np.float32))
+    >>> values_HQ = unpack_target(row, horizon=2, n_quantiles=2)
+    >>> values_HQ.tolist()
+    [[1.0, 2.0], [3.0, 9003008.0]]
+    """
+    if len(row) != target_row_bytes(horizon, n_quantiles):
+        return None
+    values_HQ = np.frombuffer(row, "<f2", offset=_UNIT).reshape(horizon, n_quantiles)
+    target_HQ: Floats = values_HQ.astype(np.float32) * np.frombuffer(row, "<f4", 1)
+    return target_HQ
+
+
+def named_targets(header: Mapping[bytes, bytes]) -> tuple[str, ...]:
+    """Further targets whose rows belong to a stored forecast, by its header.
+
+    >>> named_targets({b"targets": b"revenue,visitors"}), named_targets({})
+    (('revenue', 'visitors'), ())
+    """
+    text = header.get(b"targets", b"").decode()
+    return tuple(text.split(",")) if text else ()
+
+
 def unpack_rows(block: bytes, *, horizon: int, n_quantiles: int) -> tuple[Floats, Floats]:
     """Buckets and running sums [S, H, Q] of all series; the inverse of `pack_forecast`.
 
@@ -95,7 +143,7 @@ def unpack_rows(block: bytes, *, horizon: int, n_quantiles: int) -> tuple[Floats
 
 
 def read_forecast(client: redis.Redis, tag: Tag) -> QuantileForecast | None:
-    """What is served of a partition now; None where nothing is."""
+    """What is served of a partition now, of units alone; None where nothing is."""
     found: Any = client.get(keys.info())  # it lies elsewhere in a cluster
     if found is None:
         return None

@@ -29,6 +29,7 @@ any layout change: two builds that disagree never read each other's bytes.
     sc2:{p}:kept              hash model id → JSON: through_ms, file of its states (snapshots.py)
     sc2:{p}:forecast          hash: origin_ms, model_id, watermark_ms, emitted_ms, series …
     sc2:{p}:forecast:rows     [slots × row] of the newest forecast, see forecasts.py (pages)
+    sc2:{p}:forecast:<target> [slots × row] of each of the hash's `targets`, where it has any
     sc2:{p}:ahead:<start_ms>  [slots × 4 bytes], quantiles 0.1, 0.5, 0.9, forecast one step ahead,
                               see forecasts.py (pages)
     sc2:{p}:calibration       msgpack: levels of each family of models, through_ms, waiting origins

@@ -43,6 +43,8 @@ def body_of(
         quantiles=sorted(wanted),
         units=forecast.units_HQ[:horizon, columns].tolist(),
         cumulative_units=forecast.cumulative_HQ[:horizon, columns].tolist(),
+        **{name: block[:horizon, columns].tolist() for name, block in forecast.targets.items()},
+        nowcast=None,
         model_id=forecast.model_id,
         calibrated=forecast.calibrated,
         watermark_ms=forecast.watermark_ms,
@@ -65,7 +67,7 @@ def parse_quantiles(text: str | None) -> list[float] | None:
         raise Problem(422, "invalid-request", "quantiles are written like 0.1,0.5,0.9") from None
 
 
-@router.get("/v1/forecasts/{series_id:path}")
+@router.get("/v1/forecasts/{series_id:path}", response_model_exclude_unset=True)
 def get_forecast(
     request: Request,
     series_id: str,
@@ -83,7 +85,7 @@ def get_forecast(
     return body_of(forecast, horizon=horizon, quantiles=parse_quantiles(quantiles))
 
 
-@router.post("/v1/forecasts:batch")
+@router.post("/v1/forecasts:batch", response_model_exclude_unset=True)
 def get_forecasts(request: Request, body: BatchRequest) -> ForecastBatch:
     """Get the newest forecasts of up to 1,000 series."""
     gate: Gate = request.app.state.gate

@@ -34,7 +34,8 @@ class SeriesPage(BaseModel):
 class Forecast(Aged):
     """`units[h][q]`: quantile q of the demand in bucket `[origin_ms + h·bucket_ms, …)`, h from 0.
 
-    `cumulative_units[h][q]`: quantile of the sum of buckets 0…h, forecast as such.
+    `cumulative_units[h][q]`: quantile of the sum of buckets 0…h, forecast as such. `revenue` and
+    `visitors` are like `units`, and left out where the model does not forecast them.
     """
 
     series_id: str
@@ -45,6 +46,8 @@ class Forecast(Aged):
     quantiles: list[float]
     units: list[list[float]]
     cumulative_units: list[list[float]]
+    revenue: list[list[float]] | None = None
+    visitors: list[list[float]] | None = None
     nowcast: None = None
     model_id: str
     calibrated: bool

@@ -41,6 +41,7 @@ def bench_inference(
         bucket_ms=_HOUR_MS,
         quantiles=settings.quantiles,
         architecture=settings.architecture,
+        targets=settings.targets,
     )
     torch.manual_seed(0)
     forecaster = NetworkForecaster(QuantileNetwork(config), "bench", device)
@@ -90,7 +91,8 @@ def _carried(forecaster: NetworkForecaster, series: int) -> Row:
         forecast = forecaster.step(states, buckets[step % 2], step * _HOUR_MS)
         seconds.append(time.perf_counter() - began)
     assert forecast is not None
-    held = forecast.units_SHQ.nbytes + forecast.cumulative_SHQ.nbytes
+    blocks = (forecast.units_SHQ, forecast.cumulative_SHQ, *forecast.extras.values())
+    held = sum(block_SHQ.nbytes for block_SHQ in blocks)
     facts: dict[str, Any] = {
         "series": series,
         "least": round(min(seconds[3:]), 4),
@@ -118,7 +120,7 @@ def step_cost(forecaster: NetworkForecaster) -> tuple[int, int]:
     """
     config, network = forecaster.config, forecaster.network
     inputs = len(input_names(config))
-    outputs = 2 * config.horizon * len(config.quantiles)
+    outputs = network.heads.blocks * config.horizon * len(config.quantiles)
     products = network.heads.project.weight.numel() + config.rank * outputs
     assert isinstance(network.encoder, torch.nn.Module)
     for weight in network.encoder.parameters():

@@ -1,6 +1,7 @@
 """The batch path: any sales file is cleaned with a report, forecast, evaluated and drawn."""
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +190,30 @@ def test_a_backtest_writes_the_table_of_the_contract(tmp_path: Path) -> None:
     assert (table["target_start_ms"] - table["origin_ms"] == (table["step"] - 1) * DAY_MS).all()
     assert "WQL" in _said(console)
     assert plot.stat().st_size > 10_000
+
+
+def test_a_backtest_and_a_forecast_tell_of_further_targets(tmp_path: Path) -> None:
+    """A line of WQL each beside the seasonal naive, and columns of their quantiles."""
+    orders = _sales().select(
+        ts=pl.col("date").str.to_datetime(),
+        sku=pl.lit("A"),
+        quantity="sales",
+        unit_price=pl.lit(2.5),
+    )
+    path = _file(tmp_path, orders.filter(pl.col("quantity") > 0), "orders.parquet")
+    settings = SETTINGS.model_copy(update={"targets": ("revenue",)})
+    console = _console()
+    run_backtest(
+        path, settings, horizon=7, origins=2, bucket_ms=DAY_MS, max_seconds=2, console=console
+    )
+    table = run_forecast(
+        path, settings, horizon=7, bucket_ms=DAY_MS, max_seconds=2, console=_console()
+    )
+
+    said = " ".join(_said(console).split())
+    assert re.search(r"WQL of revenue: surgecast \d.\d{3}, seasonal-naive \d.\d{3}", said)
+    assert [c for c in table.columns if "revenue" in c] == [f"revenue_q0.{k}" for k in range(1, 10)]
+    assert (table["revenue_q0.9"] > 1.5 * table["q0.9"]).all()
 
 
 def test_an_origin_is_the_first_bucket_forecast(tmp_path: Path) -> None:

@@ -45,6 +45,15 @@ def test_the_inference_bench_has_the_rows_of_the_contract() -> None:
     assert len(said) == 3
 
 
+def test_the_inference_bench_steps_further_targets_too() -> None:
+    settings = SETTINGS.model_copy(update={"targets": ("revenue", "visitors")})
+    rows = _by_name(
+        bench_inference(settings, device="cpu", series=50, context=2, say=lambda _: None)
+    )
+
+    assert rows["carried"].facts["forecast_bytes_per_series"] == 4 * 4 * 3 * 3
+
+
 def test_the_training_bench_times_both_precisions() -> None:
     rows = _by_name(bench_training(SETTINGS, device="cpu", lanes=4, updates=2, say=lambda _: None))
 

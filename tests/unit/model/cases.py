@@ -8,7 +8,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from model.config import ModelConfig, TrainConfig
+from model.config import ModelConfig, Target, TrainConfig
 from model.contract import FEATURE_NAMES, QuantileForecast
 from model.dataset import History
 from model.graphs import FixedShapeStepper
@@ -204,9 +204,11 @@ def history_of(
     return History(values_TSF, START_MS, bucket_ms, names, static_SX, plans)
 
 
-def random_model(seed: int, *, span_end_ms: int, bucket_ms: int = HOUR_MS) -> Trained:
+def random_model(
+    seed: int, *, span_end_ms: int, bucket_ms: int = HOUR_MS, targets: tuple[Target, ...] = ()
+) -> Trained:
     """A small network with seeded random weights, as a training would leave it."""
     torch.manual_seed(seed)
-    model = ModelConfig(horizon=6, bucket_ms=bucket_ms, hidden=8, layers=1, rank=4)
+    model = ModelConfig(horizon=6, bucket_ms=bucket_ms, hidden=8, layers=1, rank=4, targets=targets)
     span_ms = (span_end_ms - 24 * bucket_ms, span_end_ms)
     return Trained(QuantileNetwork(model), TrainConfig(model=model, seed=seed), span_ms)

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from model.backtest import backtest, last_origins, score, volume_classes
+from model.backtest import backtest, backtest_target, last_origins, score, volume_classes
 from model.baselines import SeasonalNaiveForecaster
+from model.config import TARGETS
 from model.errors import HistoryTooShort
 from tests.unit.model.cases import HOUR_MS, START_MS, history_of, real_hours, untrained
 
@@ -86,3 +87,22 @@ def test_an_origin_without_past_or_future_is_refused(origin_ms: int) -> None:
 
     with pytest.raises(HistoryTooShort):
         backtest(history, {"naive": _naive()}, [origin_ms])
+
+
+def test_a_further_target_is_scored_on_its_own_buckets() -> None:
+    """Revenue beside a seasonal naive of revenue; what came back makes no bucket negative."""
+    values_TSF = real_hours(days=12, series=4)
+    values_TSF[::7, :, 2] = -3
+    history = history_of(values_TSF)
+    net = untrained(targets=TARGETS)
+    result = backtest(history, {"net": net, "naive": _naive()}, ORIGINS)
+
+    scored = backtest_target(history, result, "revenue", {"naive": _naive()})
+
+    expected = values_TSF[10 * 24 : 11 * 24, :, 2].clip(0).T
+    np.testing.assert_array_equal(scored.actual_OSH[2], expected)
+    assert list(scored.forecast) == ["net", "naive"]
+    np.testing.assert_array_equal(scored.forecast["net"], result.extras["net"]["revenue"])
+    last_week = values_TSF[3 * 24 : 4 * 24, :, 2].clip(0).T
+    np.testing.assert_allclose(scored.forecast["naive"][2, ..., 4], last_week, atol=1e-4)
+    assert set(result.extras) == {"net"}

@@ -32,7 +32,9 @@ def test_serving_gives_what_training_saw_cut_at_zero_and_scaled() -> None:
         units, sums = heads(encoded[None], inputs[None], horizon)
         served = torch.empty(2, 7, 5, 9)
         weights = heads.written(horizon)[0].flatten(2)
-        heads.serve(encoded, inputs, weights, scale, (served[0], served[1]), work=Workspace())
+        heads.serve(
+            encoded, inputs, weights, (scale, scale), (served[0], served[1]), work=Workspace()
+        )
 
     for trained, out in ((units, served[0]), (sums, served[1])):
         expected = trained[0].clamp(min=0) * scale[:, None, None]
@@ -51,7 +53,7 @@ def test_next_to_nothing_is_served_as_exactly_nothing() -> None:
             torch.zeros(3, 16),
             torch.zeros(3, 3),
             weights,
-            torch.ones(3) * 1e6,
+            (torch.ones(3) * 1e6,) * 2,
             (served[0], served[1]),
             work=Workspace(),
         )

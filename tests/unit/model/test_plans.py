@@ -133,7 +133,7 @@ def test_heads_serve_plans_as_they_are_trained_with_them(seed: int) -> None:
         trained = heads(encoded_BD[None], inputs_BI[None], calendar_HC[None], plans_BHE[None])
         weights = heads.written(calendar_HC[None])[0].flatten(2)
         heads.serve(
-            encoded_BD, inputs_BI, weights, torch.ones(SERIES), out,
+            encoded_BD, inputs_BI, weights, (torch.ones(SERIES),) * 2, out,
             work=Workspace(), planned=(rows_M, plans_MHE),
         )  # fmt: skip
 
