@@ -24,11 +24,14 @@ _TOTAL_UNITS: Final = 100.0
 _ROUNDING: Final = 1e-4
 
 
-def fault_of(forecast: QuantileForecast, served: QuantileForecast | None) -> str | None:
+def fault_of(
+    forecast: QuantileForecast, served: QuantileForecast | None, *, may_be_less: bool = False
+) -> str | None:
     """Why `forecast` must not be served, in one clause; None where it may.
 
     `served` is what serves now, for the same series in the same order (more or fewer at the end do
-    not matter); None where nothing does yet.
+    not matter); None where nothing does yet. With `may_be_less` any smaller total is believed: a
+    fallback does not know of the day on which a shop is closed.
 
     >>> units = np.ones((2, 3, 1), np.float32)
     >>> made = QuantileForecast(0, 60_000, (0.5,), units, units.cumsum(1), "new")
@@ -46,10 +49,12 @@ def fault_of(forecast: QuantileForecast, served: QuantileForecast | None) -> str
         slack = _ROUNDING * (1 + np.abs(block_SHQ[..., :-1]))
         if (np.diff(block_SHQ, axis=-1) < -slack).any():
             return "its quantiles cross"
-    return None if served is None else _absurdity(forecast, served)
+    return None if served is None else _absurdity(forecast, served, may_be_less=may_be_less)
 
 
-def _absurdity(forecast: QuantileForecast, served: QuantileForecast) -> str | None:
+def _absurdity(
+    forecast: QuantileForecast, served: QuantileForecast, *, may_be_less: bool
+) -> str | None:
     """How far the demand of the whole horizon is from what is served."""
     size = min(len(forecast.units_SHQ), len(served.units_SHQ))
     steps = min(forecast.cumulative_SHQ.shape[1], served.cumulative_SHQ.shape[1])
@@ -59,7 +64,8 @@ def _absurdity(forecast: QuantileForecast, served: QuantileForecast) -> str | No
     theirs_SQ = served.cumulative_SHQ[:size, steps - 1].astype(np.float64)
     # totals by the mean over quantiles: medians of sparse demand are all zero
     mine, theirs = float(mine_SQ.mean(axis=1).sum()), float(theirs_SQ.mean(axis=1).sum())
-    if not _close(mine, theirs, floor=_TOTAL_UNITS, factor=TOTAL_FACTOR):
+    believed = may_be_less and mine < theirs
+    if not (believed or _close(mine, theirs, floor=_TOTAL_UNITS, factor=TOTAL_FACTOR)):
         return (
             f"it forecasts {mine:,.0f} units in all where {served.model_id} forecasts {theirs:,.0f}"
         )

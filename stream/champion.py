@@ -236,7 +236,9 @@ class ChampionWatch:
             pace.rest()
             apart_ms = 0 if served is None else served.origin_ms - forecast.origin_ms
             comparable = abs(apart_ms) <= _COMPARABLE * self._bucket_ms
-            fault = fault_of(forecast, served if comparable else None)
+            fault = fault_of(
+                forecast, served if comparable else None, may_be_less=serving.on_fallback
+            )
             if fault is not None:
                 raise ChampionRefused(fault)
             candidate.forecasts[tag] = forecast

@@ -45,6 +45,12 @@ def test_a_hundredth_or_a_hundredfold_of_the_demand_is_absurd(factor: float) -> 
     assert "forecasts" in str(fault_of(forecast(50.0 * factor), forecast(50.0)))
 
 
+def test_against_a_fallback_much_less_is_believed_and_much_more_is_not() -> None:
+    """Exponential smoothing forecasts sales for the day on which a shop is closed."""
+    assert fault_of(forecast(0.5), forecast(50.0), may_be_less=True) is None
+    assert "forecasts" in str(fault_of(forecast(5_000.0), forecast(50.0), may_be_less=True))
+
+
 def test_many_wild_series_are_absurd_even_where_the_total_is_not() -> None:
     served, made = forecast(), forecast()
     served.cumulative_SHQ[0] *= 2_000

@@ -242,6 +242,23 @@ def test_a_champion_unfit_to_serve_is_refused_and_the_one_before_serves_on(
     assert (worker.serving.model_id, worker.watch.problem) == (good, "")
 
 
+def test_a_first_champion_may_forecast_nothing_where_the_fallback_forecasts_much(
+    worker: Deployment,
+) -> None:
+    """A shop that is closed on Saturdays: the network knows it, exponential smoothing does not."""
+    plenty = np.full((12, 6, len(QUANTILES)), 50.0, np.float32)
+    worker.watch._served = lambda tag: replace(
+        worker.served[tag][-1], units_SHQ=plenty, cumulative_SHQ=plenty.cumsum(axis=1)
+    )
+    made = random_model(1, span_end_ms=worker.shop.start_ms)
+    with torch.no_grad():
+        made.network.heads.write.bias.sub_(50.0)
+    model_id = worker.registry.publish(made, promote=True)
+    worker.watch.look()
+    worker.close()
+    assert (worker.serving.model_id, worker.watch.problem) == (model_id, "")
+
+
 def test_a_registry_that_cannot_be_read_keeps_the_champion(worker: Deployment) -> None:
     good = worker.publish(7, promote=True)
     worker.watch.look()
