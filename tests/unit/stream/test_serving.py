@@ -242,10 +242,8 @@ def test_a_champion_unfit_to_serve_is_refused_and_the_one_before_serves_on(
     assert (worker.serving.model_id, worker.watch.problem) == (good, "")
 
 
-def test_a_first_champion_may_forecast_nothing_where_the_fallback_forecasts_much(
-    worker: Deployment,
-) -> None:
-    """A shop that is closed on Saturdays: the network knows it, exponential smoothing does not."""
+def test_a_first_champion_may_forecast_less_than_the_fallback(worker: Deployment) -> None:
+    """A shop closed on Saturdays: the network knows it, exponential smoothing does not."""
     plenty = np.full((12, 6, len(QUANTILES)), 50.0, np.float32)
     worker.watch._served = lambda tag: replace(
         worker.served[tag][-1], units_SHQ=plenty, cumulative_SHQ=plenty.cumsum(axis=1)
