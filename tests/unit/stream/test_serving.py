@@ -249,12 +249,11 @@ def test_a_first_champion_may_forecast_less_than_the_fallback(worker: Deployment
         worker.served[tag][-1], units_SHQ=plenty, cumulative_SHQ=plenty.cumsum(axis=1)
     )
     made = random_model(1, span_end_ms=worker.shop.start_ms)
-    with torch.no_grad():
-        made.network.heads.write.bias.sub_(50.0)
-    model_id = worker.registry.publish(made, promote=True)
+    made.network.heads.write.bias.data.sub_(50.0)
+    worker.registry.publish(made, promote=True)
     worker.watch.look()
     worker.close()
-    assert (worker.serving.model_id, worker.watch.problem) == (model_id, "")
+    assert (worker.serving.on_fallback, worker.watch.problem) == (False, "")
 
 
 def test_a_registry_that_cannot_be_read_keeps_the_champion(worker: Deployment) -> None:
