@@ -95,7 +95,8 @@ class ChampionWatch:
                 self._changed.clear()
                 await loop.run_in_executor(self._thread, self.look)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), every_s)
+                    async with asyncio.timeout(every_s):  # wait_for may swallow a cancellation
+                        await self._changed.wait()
         finally:
             self._leaving = True  # a warm-up breaks off; what it meets is nobody's fault
 

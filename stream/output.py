@@ -145,7 +145,8 @@ class Output:
             return True
         self._rests.clear()  # set again by the loop, when nothing is left
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._rests.wait(), within_s)
+            async with asyncio.timeout(within_s):
+                await self._rests.wait()
         return self._rests.is_set()
 
     async def run(self) -> None:
@@ -173,7 +174,8 @@ class Output:
         batch: list[ClosedBuckets] = []
         taken = 0  # an item counts as one more than its buckets, so that none is free
         try:
-            batch.append(await asyncio.wait_for(self._queue.get(), timeout=0.25))
+            async with asyncio.timeout(0.25):  # wait_for may swallow the order to stop
+                batch.append(await self._queue.get())
             taken = batch[0].count
             while taken < MAX_BUCKETS and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
