@@ -53,12 +53,7 @@ def accuracy(orders: Path, seed: int) -> None:
     task = daily(read_lines(orders))
     problem = Problem(task, task.tune_origins_ms)
     before = replace(task.history, values_TSF=task.history.values_TSF[: problem.places[0]])
-    scored = replace(
-        task.history,
-        values_TSF=task.history.values_TSF[:, : task.scored],
-        series=task.history.series[: task.scored],
-        static_SX=task.history.told_SX[: task.scored],
-    )
+    scored = problem.scored_history
     naive = SeasonalNaiveForecaster(horizon=task.horizon, bucket_ms=scored.bucket_ms)
     for targets in ((), TARGETS):
         config = configured(problem, seed=seed, overrides={"targets": targets})

@@ -36,6 +36,8 @@ class InputDecoder(Generic[S]):
         self._decode: Callable[[bytes], S] = (source or JsonFormat()).decoder(self.shape)
         self._locations = frozenset(locations)
         self._max_value_bytes = max_value_bytes
+        #: What was verified: a key, SKU and location met again cost a lookup.
+        self._known: dict[Triple, str] = {}
 
     def _read_one(self, value: bytes | None) -> S:
         """The struct of a value. Raises UnreadableEvent, or what the format raises."""

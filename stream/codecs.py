@@ -43,7 +43,6 @@ class EventDecoder(InputDecoder[E]):
     ) -> None:
         super().__init__(locations=locations, max_value_bytes=max_value_bytes, source=source)
         self._plain: set[str] = set()
-        self._known: dict[Triple, str] = {}
 
     def _read(self, batch: RecordBatch, latest_ms: int) -> tuple[Table, Columns]:
         """The events' fields as columns, and what all events have in common, without the bad."""

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.admission import InputDecoder, Triple
+from stream.admission import InputDecoder
 from stream.columns import Refused
 from stream.errors import UnreadableEvent
 from stream.events import Reading
 from stream.fetched import RecordBatch
 from stream.fields import event_time_ms
-from stream.formats import UNREADABLE, Format, refusal
+from stream.formats import UNREADABLE, refusal
 
 Ints = NDArray[np.int64]
 
@@ -56,16 +56,6 @@ class ReadingDecoder(InputDecoder[Reading]):
     """Decoder of the `inventory` topic; a key it has verified costs a lookup from then on."""
 
     shape = Reading
-
-    def __init__(
-        self,
-        *,
-        locations: tuple[str, ...] = (),
-        max_value_bytes: int = 262_144,
-        source: Format | None = None,
-    ) -> None:
-        super().__init__(locations=locations, max_value_bytes=max_value_bytes, source=source)
-        self._known: dict[Triple, str] = {}
 
     def columns(self, batch: RecordBatch, *, latest_ms: int) -> ReadingColumns:
         """Decode a batch; `latest_ms` is the newest event time that can be true."""

@@ -5,7 +5,7 @@ Axes: T = buckets, S = scored series, H = horizon, Q = quantiles, C = calendar, 
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol, TypeVar
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.accuracy.tasks import Task
 from model.calendar import HOUR_MS, calendar_features
+from model.history import History
 
 Floats = NDArray[np.float32]
 T = TypeVar("T")
@@ -49,6 +50,17 @@ class Problem:
         """Bucket of each origin."""
         history = self.task.history
         return [(at - history.start_ms) // history.bucket_ms for at in self.origins_ms]
+
+    @cached_property
+    def scored_history(self) -> History:
+        """The history of the scored series alone."""
+        history, scored = self.task.history, self.task.scored
+        return replace(
+            history,
+            values_TSF=history.values_TSF[:, :scored],
+            series=history.series[:scored],
+            static_SX=history.told_SX[:scored],
+        )
 
     @cached_property
     def units_TS(self) -> Floats:

@@ -151,14 +151,8 @@ def _forecasts(
 
 def actual_of(problem: Problem) -> Backtest:
     """What came at the origins, without a forecast yet."""
-    task = problem.task
-    history = replace(
-        task.history,
-        values_TSF=task.history.values_TSF[:, : task.scored],
-        series=task.history.series[: task.scored],
-        static_SX=task.history.told_SX[: task.scored],
-    )
-    naive = SeasonalNaiveForecaster(horizon=task.horizon, bucket_ms=history.bucket_ms)
+    history = problem.scored_history
+    naive = SeasonalNaiveForecaster(horizon=problem.horizon, bucket_ms=history.bucket_ms)
     result = backtest(history, {"naive": naive}, problem.origins_ms)
     result.forecast.clear()
     return result

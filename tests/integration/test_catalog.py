@@ -5,7 +5,7 @@ Axes: T = buckets, S = series, H = horizon, Q = quantiles.
 
 import json
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,18 +21,14 @@ from model.static import row_of, static_row
 from model.training import train
 from stream.catalog import Listing
 from stream.jobs.stored_history import stored_history
-from stream.output import Output
 from stream.pipeline import Pipeline
-from stream.privacy import Pseudonyms
 from stream.serving import Serving
 from stream.settings import Settings
-from stream.sinks.kafka import KafkaSink
 from stream.state import keys
 from stream.state.history import StoredHistory, read_history
 from stream.state.keys import Tag
-from stream.state.redis import RedisStore
 from stream.static import static_reader, stored_listings
-from tests.integration.test_plans import _Output, _Sink
+from tests.integration.brokerless import Letters, pipeline_of
 from tests.unit.stream.batches import batch
 
 pytestmark = pytest.mark.integration
@@ -76,7 +72,7 @@ class Deployment:
 
     def __init__(self, client: Redis, url: str, *, catalog_series: bool) -> None:
         self.client = client
-        self.sink = _Sink()
+        self.sink = Letters()
         self.url = url
         self.settings = Settings(
             kafka={"partitions": 1},
@@ -96,15 +92,8 @@ class Deployment:
     async def start(self) -> None:
         """A worker that takes over."""
         self.connection = aioredis.Redis.from_url(self.url)
-        self.pipeline = Pipeline(
-            self.settings,
-            RedisStore(self.connection),
-            cast(KafkaSink, self.sink),
-            cast(Output, _Output()),
-            Pseudonyms(b"key"),
-            clock_ms=lambda: START_MS + 1_000 * DAY_MS,
-            lag=lambda _: 0,
-            answered=lambda _: None,
+        self.pipeline = pipeline_of(
+            self.settings, self.connection, self.sink, now_ms=START_MS + 1_000 * DAY_MS
         )
         await self.pipeline.resume_offsets({TP("orders", 0), TP("catalog", 0)}, 1)
 

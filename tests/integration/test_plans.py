@@ -6,7 +6,7 @@ Axes: T = buckets, S = series, P = plan columns.
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,18 +21,14 @@ from model.incremental import NetworkForecaster
 from model.plans import N_PLANS, PROMOTION, Plans
 from model.training import train
 from stream.jobs.stored_history import stored_history
-from stream.output import ClosedBuckets, Output
-from stream.pipeline import Pipeline
 from stream.plan_vectors import PlanReader, no_plans
-from stream.privacy import Pseudonyms
 from stream.serving import Serving
 from stream.settings import Settings
-from stream.sinks.kafka import KafkaSink
 from stream.state import keys
 from stream.state.history import StoredHistory, read_history
 from stream.state.keys import Tag
 from stream.state.plans import StoredPlans
-from stream.state.redis import RedisStore
+from tests.integration.brokerless import Letters, pipeline_of
 from tests.integration.stack import WorkerProcess, produce, read_topic, wait_until
 from tests.services import running_broker, settings_for
 from tests.unit.model.cases import untrained
@@ -46,27 +42,6 @@ START_MS = 1_317_600_000_000
 SKUS = ("A", "B", "C")
 HORIZON = 7
 PROMOTED = (2, 3)
-
-
-class _Output:
-    """Takes what has closed and does nothing."""
-
-    def put(self, closed: ClosedBuckets) -> None: ...
-
-    def forget(self, tag: Tag) -> None: ...
-
-    async def wait_for_room(self) -> None: ...
-
-
-class _Sink:
-    """Keeps dead letters."""
-
-    def __init__(self) -> None:
-        self.letters: list[Any] = []
-
-    async def send(self, topic: str, records: Any) -> int:
-        self.letters += list(records)
-        return len(self.letters)
 
 
 def _taught() -> NetworkForecaster:
@@ -124,17 +99,10 @@ class Deployment:
     def __init__(self, client: Redis, url: str) -> None:
         self.client = client
         self.settings = _settings()
-        self.sink = _Sink()
+        self.sink = Letters()
         self.connection = aioredis.Redis.from_url(url)
-        self.pipeline = Pipeline(
-            self.settings,
-            RedisStore(self.connection),
-            cast(KafkaSink, self.sink),
-            cast(Output, _Output()),
-            Pseudonyms(b"key"),
-            clock_ms=lambda: START_MS + 10_000 * DAY_MS,
-            lag=lambda _: 0,
-            answered=lambda _: None,
+        self.pipeline = pipeline_of(
+            self.settings, self.connection, self.sink, now_ms=START_MS + 10_000 * DAY_MS
         )
         info = {
             "bucket_ms": DAY_MS, "partitions": 2, "horizon": HORIZON, "spec_hash": _spec_hash(),

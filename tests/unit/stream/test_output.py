@@ -126,3 +126,20 @@ async def test_states_read_on_while_a_partition_moves_away_are_dropped() -> None
         output.put(bucket(0))
         await until_idle(output)
         assert recorder.forgotten == [0]
+
+
+async def test_an_order_to_stop_that_comes_with_a_close_is_obeyed() -> None:
+    """The loop ends at once, though what it waited for has come in the same turn."""
+    recorder = Recorder()
+    output = Output(
+        cast(Serving, recorder), cast(KafkaSink, recorder), cast(ReadSide, recorder),
+        bucket_ms=HOUR, publish_every_ms=0, clock_ms=lambda: 0,
+    )  # fmt: skip
+    task = asyncio.create_task(output.run())
+    await asyncio.sleep(0.01)  # it waits for a close
+    output.put(bucket(0))
+    await asyncio.sleep(0)
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=5)
+    task.cancel()
+    assert done
