@@ -114,14 +114,17 @@ LONGEST_NOTES = {
         "transformer-20111130-1a2b3c4d gets ready, 100 %",
     ],
 }
-#: Puts notes into their tiles, all else standing still, and tells those that do not fit.
-CUT_NOTES = """(longest) => {
+#: The longest ids of models.
+MODELS = ["exponential-smoothing", "lstm-20111130-1a2b3c4d", "transformer-20111130-1a2b3c4d"]
+#: Puts texts into their tiles, all else standing still, and tells those that do not fit.
+CUT_OFF = """([what, longest]) => {
   const cut = [];
   for (const [key, texts] of Object.entries(longest)) {
-    const note = document.querySelector(`[data-kpi="${key}"] [data-note]`);
+    const note = document.querySelector(`[data-kpi="${key}"] [data-${what}]`);
+    const box = note.closest("div");  // a value is a span in it
     for (const text of texts) {
       note.textContent = text;
-      if (note.scrollWidth > note.clientWidth || note.scrollHeight > note.clientHeight)
+      if (box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight)
         cut.push(`${key}: ${text}`);
     }
   }
@@ -139,8 +142,9 @@ def test_no_note_below_a_figure_is_cut_off(url: str, browser: Any, width: int, h
     shown = dict(zip(column(page, "kpis", "key"), column(page, "kpis", "note"), strict=True))
 
     assert sorted(tiles) == sorted(LONGEST_NOTES)
-    assert page.evaluate(CUT_NOTES, {key: [note] for key, note in shown.items()}) == []
-    assert page.evaluate(CUT_NOTES, LONGEST_NOTES) == []
+    assert page.evaluate(CUT_OFF, ["note", {key: [note] for key, note in shown.items()}]) == []
+    assert page.evaluate(CUT_OFF, ["note", LONGEST_NOTES]) == []
+    assert page.evaluate(CUT_OFF, ["value", {"model": MODELS}]) == []
     assert page.evaluate("document.documentElement.scrollHeight") == height
 
 
