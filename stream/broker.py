@@ -5,6 +5,7 @@ The broker itself is asked for the identity, in a thread; all else is known to t
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from typing import cast
 
@@ -60,6 +61,10 @@ class Broker:
         return max(0, heard.end - reached)
 
     def answered(self, tp: TP) -> int | None:
-        """When the broker last answered for a topic partition, in ms; None when it never did."""
+        """When the broker last answered for a topic partition, in ms; None when it never did.
+
+        Of one that is not ours nothing will come, and that is known at any time: its topic may be
+        missing, or have fewer partitions.
+        """
         heard = self._consumer.heard(tp)
-        return None if heard is None else heard.at_ms
+        return time.time_ns() // 1_000_000 if heard is None else heard.at_ms
