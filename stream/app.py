@@ -3,6 +3,7 @@
 Faust hosts the agents and takes part in the consumer group; event time, state and offsets are ours.
 """
 
+import asyncio
 import logging
 import os
 import threading
@@ -16,6 +17,7 @@ from faust.types.transports import TransportT
 from stream.consumer_thread import OffsetAuthority
 from stream.errors import SurgecastError, UsageError
 from stream.settings import Settings
+from stream.standing import tasks_at, threads_at
 from stream.transport import BatchTransport
 
 log = structlog.get_logger(__name__)
@@ -41,7 +43,7 @@ class SurgecastApp(faust.App):
 
         What has not been stored by then is read again, as after a crash.
         """
-        backstop = threading.Timer(STOP_S, _end)
+        backstop = threading.Timer(STOP_S, _end, args=(asyncio.get_running_loop(),))
         backstop.daemon = True
         backstop.start()
         try:
@@ -65,8 +67,13 @@ class SurgecastApp(faust.App):
         return BatchTransport(self.conf.broker_consumer, self)
 
 
-def _end() -> None:
-    log.warning("stop_forced", reason=f"broker or store did not answer for {STOP_S:.0f} s")
+def _end(loop: asyncio.AbstractEventLoop) -> None:
+    log.warning(
+        "stop_forced",
+        reason=f"broker or store did not answer for {STOP_S:.0f} s",
+        tasks=tasks_at(loop),
+        threads=threads_at(),
+    )
     os._exit(1)
 
 

@@ -29,6 +29,7 @@ from stream.champion import ChampionWatch
 from stream.control import ModelRecord, listen
 from stream.drift_task import DriftTask
 from stream.errors import IncompatibleState, ServiceUnavailable, SurgecastError
+from stream.insistent import InsistentService
 from stream.output import Output
 from stream.pipeline import CONSUMERS, Pipeline
 from stream.registry import Registry
@@ -64,7 +65,7 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class WorkerService(Service):
+class WorkerService(InsistentService):
     """Everything of a worker that is not an agent; started and stopped with the Faust app."""
 
     def __init__(

@@ -51,12 +51,15 @@ class WorkerProcess:
         self._file.close()
 
     def stop(self) -> int:
-        """SIGTERM; the exit status."""
+        """SIGTERM; the exit status. A stop that was not clean shows the end of the log."""
         self.process.terminate()
         try:
-            return self.process.wait(timeout=30)
+            status = self.process.wait(timeout=30)
         finally:
             self.kill()
+        if status:
+            sys.stdout.write(self.log.read_text(errors="replace")[-40_000:])
+        return status
 
 
 def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = 90) -> None:
