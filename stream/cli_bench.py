@@ -49,17 +49,18 @@ def ingest(
 
     Example:  surgecast bench ingest --json
     """
+    from stream.jobs.bench.apart import apart
     from stream.jobs.bench.ingest import bench_ingest
 
-    settings = settings_of(context)
-    rows = bench_ingest(
-        settings,
-        events=events,
-        rounds=rounds,
-        peers=peers if peers.is_dir() else None,
-        peer_seconds=peer_seconds,
-        say=_say,
-    )
+    with apart(settings_of(context)) as settings:
+        rows = bench_ingest(
+            settings,
+            events=events,
+            rounds=rounds,
+            peers=peers if peers.is_dir() else None,
+            peer_seconds=peer_seconds,
+            say=_say,
+        )
     _print("ingest", rows, as_json=as_json)
 
 
@@ -75,9 +76,11 @@ def latency(
 
     Example:  surgecast bench latency --rate 20000
     """
+    from stream.jobs.bench.apart import apart
     from stream.jobs.bench.latency import bench_latency
 
-    rows = bench_latency(settings_of(context), rate=rate, seconds=seconds, say=_say)
+    with apart(settings_of(context)) as settings:
+        rows = bench_latency(settings, rate=rate, seconds=seconds, say=_say)
     _print("latency", rows, as_json=as_json)
 
 
@@ -186,11 +189,11 @@ def swap(
 
     Example:  surgecast bench swap --series 100000 --hours 168
     """
+    from stream.jobs.bench.apart import apart
     from stream.jobs.bench.swap import bench_swap
 
-    rows = bench_swap(
-        settings_of(context), series=series, hours=hours, events=events, cold=cold, say=_say
-    )
+    with apart(settings_of(context)) as settings:
+        rows = bench_swap(settings, series=series, hours=hours, events=events, cold=cold, say=_say)
     _print("swap", rows, as_json=as_json)
 
 

@@ -68,9 +68,10 @@ def bench_ingest(
             own.append(_counting("surgecast", deployed.model_copy(update={"kafka": group}), load))
             limit += peer_rows(LIMIT)
         rows = [_median(own), *([_median(limit)] if limit else [])]
+        rows[0].facts["broker"] = broker.kind
         for name in PEERS:
             rows += peer_rows(name)
-    with embedded_broker(settings) as broker:
+    with embedded_broker(settings, folder=settings.data_dir / "unbatched") as broker:
         deployed = _prepared(settings, broker.bootstrap_servers, few, batched=False, say=say)
         rows.append(_counting("surgecast_unbatched", deployed, few))
     return rows

@@ -55,7 +55,7 @@ def bench_latency(
             say(f"latency: {rate:,} events/s for {seconds:.0f} s")
             delays_s, sent = asyncio.run(_measure(deployed, rate, seconds))
     p50, p90, p99 = (float(q) * 1000 for q in np.quantile(delays_s, (0.5, 0.9, 0.99)))
-    facts = {"probes": len(delays_s), "events_per_s": round(sent)}
+    facts = {"probes": len(delays_s), "events_per_s": round(sent), "broker": broker.kind}
     return [
         Row("event_to_features_p50", round(p50, 1), "ms", facts),
         Row("event_to_features_p90", round(p90, 1), "ms", facts),

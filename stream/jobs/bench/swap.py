@@ -70,7 +70,6 @@ def bench_swap(
             update={
                 "kafka": settings.kafka.model_copy(update=kafka),
                 "redis": settings.redis.model_copy(update={"url": store.url}),
-                "data_dir": settings.data_dir / "bench-swap",
             }
         )
         create_topics(deployed)
