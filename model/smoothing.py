@@ -2,10 +2,12 @@
 
 Additive, without trend (Taylor 2003, *Short-term electricity demand forecasting using double
 seasonal exponential smoothing*): a level and two seasonal profiles, each moved by a share of the
-one-step error. The spread is learnt too: quantiles of the past errors, in multiples of the root of
+one-step error. The spread is learnt too: quantiles of the past errors, in multiples of a power of
 the expected demand, are tracked by stochastic approximation of the pinball loss, so a series of few
-units keeps its zeros. All in numpy, a few vector operations a bucket: it cannot fail where a
-network can, needs no training, and is ready after one pass over the stored history.
+units keeps its zeros. Hours in which nothing is expected, at night say, teach the spread nothing:
+their errors of zero would make the noon's band too narrow. All in numpy, a few vector operations a
+bucket: it cannot fail where a network can, needs no training, and is ready after one pass over the
+stored history.
 
 Axes: S = series, P = phases of a season, H = horizon, Q = quantiles.
 """
@@ -22,12 +24,17 @@ Floats = NDArray[np.float32]
 
 #: The level forgets half of the past in so many days.
 _HALF_LIFE_DAYS: Final = 4.0
-#: Share of an error that moves the day's and the week's profile.
-_DAY_RATE: Final = 0.1
-_WEEK_RATE: Final = 0.2
-#: Step of the tracked error quantiles, and the least one-step variance, in multiples of the level.
+#: Least share of an error that moves the day's and the week's profile; more while it is young.
+_DAY_RATE: Final = 0.03
+_WEEK_RATE: Final = 0.07
+_YOUNG: Final = 3
+#: Least step of the tracked error quantiles.
 _QUANTILE_RATE: Final = 0.04
-_LEAST_VARIANCE: Final = 0.1
+#: The spread grows as this power of the expected demand, from hour to hour and from day to day.
+_POWER_OF_HOURS: Final = 1.0
+_POWER_OF_DAYS: Final = 0.75
+#: Added to the expected demand before that, in multiples of the level.
+_LEAST_EXPECTED: Final = 0.1
 _TINY: Final = 1e-3
 
 
@@ -43,6 +50,8 @@ class SmoothingStates:
         self.week_PS = np.zeros((week, capacity), np.float32)
         self.error_SQ = np.tile(start_Q, (capacity, 1))
         self.seen_S = np.zeros(capacity, np.int32)
+        #: Buckets that have taught the spread, each counted by its weight.
+        self.told_S = np.zeros(capacity, np.float32)
 
     @property
     def season(self) -> int:
@@ -59,6 +68,7 @@ class SmoothingStates:
             self.week_PS = np.pad(self.week_PS, ((0, 0), (0, extra)))
             self.error_SQ = np.concatenate((self.error_SQ, np.tile(self._start_Q, (extra, 1))))
             self.seen_S = np.pad(self.seen_S, (0, extra))
+            self.told_S = np.pad(self.told_S, (0, extra))
         self.size = max(self.size, size)
 
 
@@ -81,6 +91,7 @@ class SmoothingForecaster(SeasonalForecaster[SmoothingStates]):
     ) -> None:
         super().__init__(horizon=horizon, bucket_ms=bucket_ms, quantiles=quantiles)
         self.alpha = 1 - 0.5 ** (1 / (_HALF_LIFE_DAYS * self.day))
+        self.power = _POWER_OF_HOURS if self.day > 1 else _POWER_OF_DAYS
         self._q_Q = np.array(quantiles, np.float32)
 
     def new_states(self, capacity: int) -> SmoothingStates:
@@ -89,16 +100,16 @@ class SmoothingForecaster(SeasonalForecaster[SmoothingStates]):
 
     def _spread(self, states: SmoothingStates, mean_SH: Floats) -> tuple[Quantiles, Quantiles]:
         """As the tracked quantiles of the errors say, wider with the step."""
-        root_SH = np.sqrt(self._variance(states, mean_SH))
+        width_SH = self._width(states, mean_SH)
         # h steps ahead the level has wandered: variance grows by 1 + (h - 1) α² (Hyndman 2008)
         steps_H = np.arange(self.horizon, dtype=np.float32)
         growth_H = np.sqrt(1 + steps_H * self.alpha**2)
         error_SQ = np.maximum.accumulate(states.error_SQ[: states.size], axis=1)
-        units_SHQ = mean_SH[:, :, None] + (root_SH * growth_H)[:, :, None] * error_SQ[:, None, :]
+        units_SHQ = mean_SH[:, :, None] + (width_SH * growth_H)[:, :, None] * error_SQ[:, None, :]
         # errors of a sum: those of its buckets, and each again in all buckets after it by α
         sums_SH = np.cumsum(mean_SH, axis=1)
         carry_H = np.cumsum((1 + self.alpha * steps_H) ** 2) / np.maximum(steps_H + 1, 1)
-        spread_SH = np.sqrt(np.cumsum(root_SH**2, axis=1) * carry_H)
+        spread_SH = np.sqrt(np.cumsum(width_SH**2, axis=1) * carry_H)
         sums_SHQ = sums_SH[:, :, None] + spread_SH[:, :, None] * self._sum_errors(error_SQ)
         return units_SHQ, sums_SHQ
 
@@ -121,12 +132,16 @@ class SmoothingForecaster(SeasonalForecaster[SmoothingStates]):
         """Mean demand [S] of the bucket at `start_ms`."""
         return np.maximum(self._raw(states, start_ms), 0)
 
-    def _variance(self, states: SmoothingStates, mean_SX: Floats) -> Floats:
-        """What the squared error is measured in: the mean, and a share of the level."""
-        level_S = np.maximum(states.level_S[: states.size], 0)
-        floor_S = np.float32(_LEAST_VARIANCE) * level_S + np.float32(_TINY)
-        variance: Floats = mean_SX + (floor_S[:, None] if mean_SX.ndim == 2 else floor_S)
-        return variance
+    def _width(self, states: SmoothingStates, mean_SH: Floats) -> Floats:
+        """What errors are measured in, units: a power of what is expected, as if Poisson at level.
+
+        That is √mean where the mean is the level, more than that above it and less below.
+        """
+        level_S1 = np.maximum(states.level_S[: states.size], 0)[:, None] + np.float32(_TINY)
+        base_SH = mean_SH + np.float32(_LEAST_EXPECTED) * level_S1
+        power = np.float32(self.power - 0.5)
+        width_SH: Floats = (np.sqrt(base_SH) * (base_SH / level_S1) ** power).astype(np.float32)
+        return width_SH
 
     def _carry(self, states: SmoothingStates, values_SF: Floats, start_ms: int) -> None:
         """Learn one bucket: the quantiles of the error made on it, then level and profiles."""
@@ -137,18 +152,29 @@ class SmoothingForecaster(SeasonalForecaster[SmoothingStates]):
         begun_S = (seen_S > 0) | (units_S > 0)
         seen_S += begun_S
         mean_S = self._expected(states, start_ms)
-        scaled_S = (units_S - mean_S) / np.sqrt(self._variance(states, mean_S))
+        scaled_S = (units_S - mean_S) / self._width(states, mean_S[:, None])[:, 0]
+        level_S = np.maximum(states.level_S[:size], np.float32(_TINY))
+        teaches_S = np.where(begun_S & (seen_S > self.day), np.minimum(mean_S / level_S, 1), 0)
+        told_S = states.told_S[:size]
+        told_S += teaches_S
         tracked_SQ = states.error_SQ[:size]
         below_SQ = scaled_S[:, None] < tracked_SQ
         # a step of the size of the spread: it works alike for errors of any size
-        width_S = 0.1 + np.abs(tracked_SQ[:, -1] - tracked_SQ[:, 0])
-        share_S = np.maximum(1 / np.sqrt(np.maximum(seen_S, 1)), _QUANTILE_RATE)
-        rate_S = np.where(begun_S & (seen_S > self.day), share_S * width_S, 0)
-        tracked_SQ += rate_S[:, None] * (self._q_Q - below_SQ)
+        spread_S = 0.1 + np.abs(tracked_SQ[:, -1] - tracked_SQ[:, 0])
+        rate_S = np.maximum(1 / np.sqrt(np.maximum(told_S, 1)), _QUANTILE_RATE)
+        tracked_SQ += (teaches_S * rate_S * spread_S)[:, None] * (self._q_Q - below_SQ)
         error_S = np.where(begun_S, units_S - self._raw(states, start_ms), 0).astype(np.float32)
         share_S = np.maximum(1 / np.maximum(seen_S, 1), self.alpha).astype(np.float32)
         states.level_S[:size] += share_S * error_S
         if self.day > 1:
-            states.day_PS[bucket % self.day, :size] += np.float32(_DAY_RATE) * error_S
-        states.week_PS[bucket % self.season, :size] += np.float32(_WEEK_RATE) * error_S
+            day_S = _share(seen_S / self.day, _DAY_RATE)
+            states.day_PS[bucket % self.day, :size] += day_S * error_S
+        week_S = _share(seen_S / self.season, _WEEK_RATE)
+        states.week_PS[bucket % self.season, :size] += week_S * error_S
         states.last_ms = start_ms
+
+
+def _share(seasons_S: NDArray[np.floating], least: float) -> Floats:
+    """Share of an error that a profile takes after so many seasons: first nearly their mean."""
+    share_S: Floats = np.maximum(1 / (seasons_S + _YOUNG), least).astype(np.float32)
+    return share_S

@@ -6,7 +6,7 @@ r"""How much better a forecast could be: kept forecasts, given what nobody could
 
 Prints the WQL of every model, of the mean of the quantiles of each two, and of every model with its
 quantiles multiplied by the factor that, as one knows afterwards, did best: for each series over all
-steps of an origin, for each day over all series, for each origin over both. What such a row gains
+steps of an origin, for each step over all series, for each origin over both. What such a row gains
 is the most that better knowledge of that level could bring; what is left is shape and noise.
 
 Axes: N = origins, S = series, H = horizon, Q = quantiles.
@@ -68,7 +68,7 @@ def main() -> None:
 
     for name, units_NSHQ in forecasts.items():
         row(name, units_NSHQ)
-        for known, axes in (("series", (2,)), ("day", (1,)), ("origin", (1, 2))):
+        for known, axes in (("series", (2,)), ("step", (1,)), ("origin", (1, 2))):
             best = stretched(units_NSHQ, actual_NSH, levels, axes)
             row(f"{name}, best factor of each {known}", best)
     for first, second in combinations(forecasts, 2):

@@ -29,7 +29,7 @@ def after(smoothing: SmoothingForecaster, units_TS: Floats) -> QuantileForecast:
 
 def test_the_days_and_the_weeks_profile_are_learnt() -> None:
     """Busy at noon, closed on Sundays: both come back in the forecast of a week."""
-    hour = np.arange(24 * 7 * 8)
+    hour = np.arange(24 * 7 * 12)
     units_T = np.where(hour % 24 == 12, 40.0, 4.0) * (hour // 24 % 7 != 6)
     smoothing = SmoothingForecaster(horizon=168, bucket_ms=HOUR_MS)
     forecast = after(smoothing, units_T[:, None].astype(np.float32))
@@ -63,6 +63,28 @@ def test_the_band_of_a_step_and_of_a_sum_hold_what_they_say() -> None:
 
     assert np.mean(step) == pytest.approx(0.8, abs=0.06)
     assert np.mean(total) == pytest.approx(0.8, abs=0.12)
+
+
+def test_nights_do_not_narrow_the_band_of_the_day() -> None:
+    """A shop that is closed for 15 hours of 24: at noon the 80 % band covers what it says."""
+    rng = np.random.default_rng(5)
+    hour = np.arange(24 * 35)
+    open_T = (hour % 24 >= 9) & (hour % 24 < 18)
+    units_TS = rng.negative_binomial(3, 0.2, (len(hour), 60)).astype(np.float32) * open_T[:, None]
+    values_TSF = buckets(units_TS)
+    smoothing = SmoothingForecaster(horizon=1, bucket_ms=HOUR_MS)
+    states = smoothing.new_states(60)
+    covered = []
+    for t in range(len(hour) - 1):
+        forecast = smoothing.step(states, values_TSF[t], START_MS + t * HOUR_MS)
+        if t >= 24 * 21:
+            band, ahead = forecast.units_SHQ[:, 0], units_TS[t + 1]
+            if open_T[t + 1]:
+                covered.append((band[:, 0] <= ahead) & (ahead <= band[:, -1]))
+            else:
+                assert np.median(band[:, -1]) < 3  # where nothing is sold, nothing is promised
+
+    assert np.mean(covered) == pytest.approx(0.8, abs=0.07)
 
 
 def test_a_series_that_seldom_sells_keeps_its_zeros() -> None:

@@ -1,0 +1,127 @@
+"""What serves before any network does: exponential smoothing beside the seasonal naive.
+
+    python -m benchmarks.fallback --orders orders_online_retail_II.parquet
+
+Units of the 1,000 best sellers of each period, by hours (42 days, 24 ahead) and by days (240, 7
+ahead), walked bucket by bucket; scored at every seventh origin after the warm-up. For the 300 best
+sellers, the other 700, and 21 sums of them (20 groups drawn at random, and all): WQL, PIT coverage
+of the 80 % band, and that of the busy hours (9 to 16 UTC). No period touches a test origin.
+
+Axes: T = buckets, S = series, N = origins, H = horizon, Q = quantiles.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from model.baselines import SeasonalNaiveForecaster
+from model.config import DAY_MS, DECILES
+from model.contract import FEATURE_NAMES
+from model.metrics import pit_coverage, wql
+from model.seasonal import SeasonalForecaster
+from model.smoothing import SmoothingForecaster
+
+HOUR_MS: Final = 3_600_000
+SKUS, BEST, GROUPS, EVERY = 1_000, 300, 20, 7
+BUSY: Final = range(9, 16)
+
+
+class Period(NamedTuple):
+    """A stretch of the orders; `warm_up` buckets come before the first origin."""
+
+    start: str
+    bucket_ms: int
+    buckets: int
+    warm_up: int
+    horizon: int
+
+
+PERIODS: Final = [
+    *(Period(day, HOUR_MS, 42 * 24, warm_up * 24, 24)
+      for day in ("2010-10-04", "2011-05-02") for warm_up in (8, 28)),
+    *(Period(day, DAY_MS, 240, warm_up, 7)
+      for day in ("2010-02-01", "2010-10-01") for warm_up in (21, 120)),
+]  # fmt: skip
+
+
+def units(orders: Path, period: Period) -> tuple[int, np.ndarray]:
+    """Start in ms, and units sold [T, S], best sellers first."""
+    start_ms = int(np.datetime64(period.start, "ms").astype(np.int64))
+    end_ms = start_ms + period.buckets * period.bucket_ms
+    sold = (
+        pl.scan_parquet(orders)
+        .filter(pl.col("ts").is_between(start_ms, end_ms, closed="left"), pl.col("quantity") > 0)
+        .collect()
+    )
+    best = (
+        sold.group_by("sku")
+        .agg(pl.col("quantity").sum())
+        .sort("quantity", "sku", descending=[True, False])
+        .head(SKUS)
+        .with_row_index("slot")
+        .select("sku", "slot")
+    )
+    sold = sold.join(best, on="sku")
+    units_TS = np.zeros((period.buckets, SKUS), np.float32)
+    place_N = (sold["ts"].to_numpy() - start_ms) // period.bucket_ms
+    np.add.at(units_TS, (place_N, sold["slot"].to_numpy()), sold["quantity"].to_numpy())
+    return start_ms, units_TS
+
+
+def walked(
+    model: SeasonalForecaster, period: Period, start_ms: int, units_TS: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Demand [N, S, H], its forecasts [N, S, H, Q], and the hour of each step [N, H]."""
+    values_TSF = np.zeros((*units_TS.shape, len(FEATURE_NAMES)), np.float32)
+    values_TSF[:, :, 0] = units_TS
+    states = model.new_states(units_TS.shape[1])
+    model.warm_up(states, values_TSF[: period.warm_up], start_ms)
+    came, forecasts, hours = [], [], []
+    for place in range(period.warm_up, len(units_TS) - period.horizon):
+        made = model.step(states, values_TSF[place], start_ms + place * period.bucket_ms)
+        if (place - period.warm_up) % EVERY == 0:
+            ahead = np.arange(place + 1, place + 1 + period.horizon)
+            came.append(units_TS[ahead].T)
+            forecasts.append(made.units_SHQ)
+            hours.append((start_ms + ahead * period.bucket_ms) // HOUR_MS % 24)
+    return np.stack(came).astype(float), np.stack(forecasts).astype(float), np.stack(hours)
+
+
+def main() -> None:
+    """Print a line a period, model and kind of series."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--orders", type=Path, required=True)
+    orders = parser.parse_args().orders
+    group_S = np.random.default_rng(0).integers(0, GROUPS, SKUS)
+    for period in PERIODS:
+        start_ms, units_TS = units(orders, period)
+        sums = [units_TS[:, group_S == group].sum(axis=1) for group in range(GROUPS)]
+        kinds = {
+            "best": units_TS[:, :BEST],
+            "other": units_TS[:, BEST:],
+            "sums": np.stack([*sums, units_TS.sum(axis=1)], axis=1),
+        }
+        print(f"{period.start}, {period.warm_up} of {period.buckets} buckets to warm up")
+        for model in (SmoothingForecaster, SeasonalNaiveForecaster):
+            for kind, series_TS in kinds.items():
+                forecaster = model(horizon=period.horizon, bucket_ms=period.bucket_ms)
+                came, made, hour_NH = walked(forecaster, period, start_ms, series_TS)
+                busy = np.broadcast_to(np.isin(hour_NH, BUSY)[:, None, :], came.shape)
+                if period.bucket_ms == DAY_MS:
+                    busy = np.ones_like(busy)
+                print(
+                    f"  {forecaster.model_id:24}{kind:6} "
+                    f"WQL {wql(came.ravel(), made.reshape(-1, len(DECILES)), DECILES):.4f}  "
+                    f"PIT {pit_coverage(came.ravel(), made.reshape(-1, len(DECILES)), DECILES):.3f}"
+                    f"  busy {pit_coverage(came[busy], made[busy], DECILES):.3f}",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
