@@ -15,6 +15,7 @@ from bokeh.application import Application
 from bokeh.application.handlers import DirectoryHandler
 from bokeh.server.server import Server
 from bokeh.util.token import generate_secret_key
+from tornado.web import RequestHandler
 
 from dashboards.process import close_shared_feed, shared_feed
 from stream.embedded import free_port, require_free_port
@@ -24,6 +25,14 @@ LIVE: Final = Path(__file__).parent / "live"
 _LOCAL: Final = ("127.0.0.1", "localhost")
 
 log = structlog.get_logger(__name__)
+
+
+class _Root(RequestHandler):
+    """`/` is what people type; the series they ask for goes along, as Bokeh's own does not do."""
+
+    def get(self) -> None:
+        query = self.request.query
+        self.redirect(f"/live?{query}" if query else "/live")
 
 
 def origins(settings: DashboardSettings, port: int) -> list[str]:
@@ -52,6 +61,7 @@ def start(settings: Settings) -> Server:
         {"/live": Application(DirectoryHandler(filename=str(LIVE)))},
         address=wanted.host,
         port=port,
+        extra_patterns=[(r"/", _Root)],
         allow_websocket_origin=origins(wanted, port),
         generate_session_ids=True,
         sign_sessions=True,

@@ -35,6 +35,19 @@ def compact(value: float | None) -> str:
     return f"{value:.1f}"
 
 
+def figure(value: float | None, *, digits: int = 0) -> str:
+    """A key figure: to the unit as long as that fits its tile.
+
+    >>> figure(99_999), figure(123_456), figure(1_250_000), figure(43e6), figure(0.25, digits=2)
+    ('99,999', '123 k', '1.25 M', '43 M', '0.25')
+    """
+    if value is None or not math.isfinite(value) or abs(value) < 100_000:
+        return number(value, digits=digits)
+    if abs(value) < 1e6:
+        return f"{value / 1e3:.0f} k"
+    return f"{value / 1e6:.{2 if abs(value) < 1e7 else 0}f} M"
+
+
 def signed(value: float) -> str:
     """A difference with its sign; a true minus.
 

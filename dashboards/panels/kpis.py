@@ -77,18 +77,18 @@ def _trade(snapshot: Snapshot, view: SeriesView | None) -> list[Row]:
     if made_up:
         shown = shown.removesuffix(" vs mean day")
     return [
-        ("orders", text.number(per_minute, digits=digits), "last hour", ""),
+        ("orders", text.figure(per_minute, digits=digits), "last hour", ""),
         (
             "units",
-            text.number(day.units),
+            text.figure(day.units),
             *_moving(view, UNITS, day.units, day.mean_units, in_open),
         ),
         (
             "revenue",
-            text.number(day.revenue),
+            text.figure(day.revenue),
             *_moving(view, REVENUE, day.revenue, day.mean_revenue, in_open),
         ),
-        ("views", text.number(day.views), f"{shown}{made_up}", tone),
+        ("views", text.figure(day.views), f"{shown}{made_up}", tone),
         (
             "conversion",
             text.percent(day.conversion, digits=2),

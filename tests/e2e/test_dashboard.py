@@ -116,6 +116,23 @@ LONGEST_NOTES = {
 }
 #: The longest ids of models.
 MODELS = ["exponential-smoothing", "lstm-20111130-1a2b3c4d", "transformer-20111130-1a2b3c4d"]
+#: Long values, as `dashboards.text` writes them: a number that is cut off is another number.
+LONGEST_VALUES = {
+    "orders": ["0.00", "99,999"],
+    "units": ["99,999", "999 k", "9.99 M", "999 M"],
+    "revenue": ["99,999", "999 k", "9.99 M", "999 M"],
+    "views": ["99,999", "999 k", "9.99 M", "999 M"],
+    "conversion": ["38.57 %"],
+    "events": ["9,999", "99.9 k"],
+    "latency": ["999 ms", "9.9 s", "119 min"],
+    "watermark": ["23:59"],
+    "coverage": ["79.3 %"],
+    "wql": ["12.345"],
+    "model": MODELS,
+}
+#: Labels that are cut off in their tiles.
+CUT_LABELS = """() => [...document.querySelectorAll(".tile-label")]
+  .filter((label) => label.scrollWidth > label.clientWidth).map((label) => label.textContent)"""
 #: Puts texts into their tiles, all else standing still, and tells those that do not fit.
 CUT_OFF = """([what, longest]) => {
   const cut = [];
@@ -144,8 +161,19 @@ def test_no_note_below_a_figure_is_cut_off(url: str, browser: Any, width: int, h
     assert sorted(tiles) == sorted(LONGEST_NOTES)
     assert page.evaluate(CUT_OFF, ["note", {key: [note] for key, note in shown.items()}]) == []
     assert page.evaluate(CUT_OFF, ["note", LONGEST_NOTES]) == []
-    assert page.evaluate(CUT_OFF, ["value", {"model": MODELS}]) == []
+    assert page.evaluate(CUT_OFF, ["value", LONGEST_VALUES]) == []
+    assert page.evaluate(CUT_LABELS) == []
     assert page.evaluate("document.documentElement.scrollHeight") == height
+
+
+def test_the_series_of_a_typed_address_is_shown(url: str, shop: Shop, browser: Any) -> None:
+    """Without the path of the page too: what is asked for survives the way there."""
+    page: Page = browser.new_page()
+    page.goto(f"{url.removesuffix('/live')}/?series={shop.names[3]}")
+    wait_for(page, "document.querySelector('h1').textContent === given", shop.names[3])
+    assert page.url == f"{url}?series={shop.names[3]}"
+    page.goto(f"{url.removesuffix('/live')}/")
+    assert page.url == url
 
 
 def test_closed_tabs_are_forgotten(url: str, shop: Shop, browser: Any) -> None:
