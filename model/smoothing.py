@@ -133,14 +133,17 @@ class SmoothingForecaster(SeasonalForecaster[SmoothingStates]):
         return np.maximum(self._raw(states, start_ms), 0)
 
     def _width(self, states: SmoothingStates, mean_SH: Floats) -> Floats:
-        """What errors are measured in, units: a power of what is expected, as if Poisson at level.
+        """What errors are measured in, in units: a power of what is expected.
 
-        That is √mean where the mean is the level, more than that above it and less below.
+        The root of the level where the level is expected, so that counts of any size start alike;
+        by `power`, not by the root, above and below it. No bucket expects more than all of its
+        season, whatever an old profile says of a level that has sunk since.
         """
         level_S1 = np.maximum(states.level_S[: states.size], 0)[:, None] + np.float32(_TINY)
         base_SH = mean_SH + np.float32(_LEAST_EXPECTED) * level_S1
+        ratio_SH = np.minimum(base_SH / level_S1, np.float32(self.season))
         power = np.float32(self.power - 0.5)
-        width_SH: Floats = (np.sqrt(base_SH) * (base_SH / level_S1) ** power).astype(np.float32)
+        width_SH: Floats = (np.sqrt(base_SH) * ratio_SH**power).astype(np.float32)
         return width_SH
 
     def _carry(self, states: SmoothingStates, values_SF: Floats, start_ms: int) -> None:

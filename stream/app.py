@@ -70,7 +70,7 @@ class SurgecastApp(faust.App):
 def _end(loop: asyncio.AbstractEventLoop) -> None:
     log.warning(
         "stop_forced",
-        reason=f"broker or store did not answer for {STOP_S:.0f} s",
+        reason=f"not stopped within {STOP_S:.0f} s; broker or store may be away",
         tasks=tasks_at(loop),
         threads=threads_at(),
     )

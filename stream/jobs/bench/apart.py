@@ -19,11 +19,18 @@ def apart(settings: Settings) -> Iterator[Settings]:
     for its logs.
     """
     folder = Path(mkdtemp(prefix="bench-", dir=writable_folder(settings.data_dir)))
-    yield settings.model_copy(
-        update={
-            "data_dir": folder,
-            "model": settings.model.model_copy(update={"registry": None}),
-            "accuracy": settings.accuracy.model_copy(update={"path": None}),
-        }
-    )
-    shutil.rmtree(folder)
+    failed = False
+    try:
+        yield settings.model_copy(
+            update={
+                "data_dir": folder,
+                "model": settings.model.model_copy(update={"registry": None}),
+                "accuracy": settings.accuracy.model_copy(update={"path": None}),
+            }
+        )
+    except Exception:
+        failed = True
+        raise
+    finally:  # Ctrl-C is no failure: a broker's log weighs hundreds of megabytes
+        if not failed:
+            shutil.rmtree(folder)

@@ -29,3 +29,10 @@ def test_after_a_failure_the_logs_stay(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), apart(Settings(data_dir=tmp_path)) as own:
         raise RuntimeError
     assert own.data_dir.is_dir()
+
+
+def test_after_ctrl_c_nothing_is_left(tmp_path: Path) -> None:
+    """Nobody looks for a fault then."""
+    with pytest.raises(KeyboardInterrupt), apart(Settings(data_dir=tmp_path)):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []

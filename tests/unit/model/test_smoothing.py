@@ -87,6 +87,19 @@ def test_nights_do_not_narrow_the_band_of_the_day() -> None:
     assert np.mean(covered) == pytest.approx(0.8, abs=0.07)
 
 
+def test_the_band_of_a_series_that_sleeps_narrows() -> None:
+    """A month without demand sinks the level below an old profile; the band shrinks even so."""
+    rng = np.random.default_rng(2)
+    sold_TS = rng.negative_binomial(0.3, 0.03, (84, 30)).astype(np.float32)
+    silent_TS = np.concatenate((sold_TS, np.zeros((30, 30), np.float32)))
+    smoothing = SmoothingForecaster(horizon=7, bucket_ms=DAY_MS)
+
+    def upper(units_TS: Floats) -> Floats:
+        return np.asarray(after(smoothing, units_TS).units_SHQ[:, :, -1].max(axis=1))
+
+    assert (upper(silent_TS) < upper(sold_TS)).all()
+
+
 def test_a_series_that_seldom_sells_keeps_its_zeros() -> None:
     rng = np.random.default_rng(1)
     units_TS = rng.binomial(1, 0.05, (400, 20)).astype(np.float32)
