@@ -28,7 +28,7 @@ def apart(settings: Settings) -> Iterator[Settings]:
                 "accuracy": settings.accuracy.model_copy(update={"path": None}),
             }
         )
-    except Exception:
+    except Exception:  # whatever it was, its logs stay
         failed = True
         raise
     finally:  # Ctrl-C is no failure: a broker's log weighs hundreds of megabytes
