@@ -18,34 +18,33 @@ def number(value: float | None, *, digits: int = 0) -> str:
 
 
 def compact(value: float | None) -> str:
-    """At most four figures and a suffix, for narrow places.
+    """Three figures and a suffix, for narrow places; whole below ten thousand.
 
-    >>> compact(987), compact(18_432), compact(1_250_000), compact(4.26), compact(0)
-    ('987', '18.4 k', '1.25 M', '4.3', '0')
+    >>> compact(987), compact(18_432), compact(123_456), compact(999_900), compact(43e6)
+    ('987', '18.4 k', '123 k', '1.00 M', '43.0 M')
+    >>> compact(4.26), compact(0), compact(None)
+    ('4.3', '0', '–')
     """
     if value is None or not math.isfinite(value):
         return MISSING
     size = abs(value)
-    if size >= 1e6:
-        return f"{value / 1e6:.2f} M"
     if size >= 10_000:
-        return f"{value / 1e3:.1f} k"
+        unit, suffix = (1e6, "M") if size >= 999_500 else (1e3, "k")
+        digits = 2 if size < 10 * unit else 1 if size < 100 * unit else 0
+        return f"{value / unit:.{digits}f} {suffix}"
     if size >= 100 or value == int(value):
         return f"{value:,.0f}"
     return f"{value:.1f}"
 
 
 def figure(value: float | None, *, digits: int = 0) -> str:
-    """A key figure: to the unit as long as that fits its tile.
+    """A key figure: in full as long as that fits its tile.
 
-    >>> figure(99_999), figure(123_456), figure(1_250_000), figure(43e6), figure(0.25, digits=2)
-    ('99,999', '123 k', '1.25 M', '43 M', '0.25')
+    >>> figure(99_999), figure(123_456), figure(0.25, digits=2), figure(None)
+    ('99,999', '123 k', '0.25', '–')
     """
-    if value is None or not math.isfinite(value) or abs(value) < 100_000:
-        return number(value, digits=digits)
-    if abs(value) < 1e6:
-        return f"{value / 1e3:.0f} k"
-    return f"{value / 1e6:.{2 if abs(value) < 1e7 else 0}f} M"
+    in_full = value is None or abs(value) < 100_000
+    return number(value, digits=digits) if in_full else compact(value)
 
 
 def signed(value: float) -> str:

@@ -68,13 +68,15 @@ class SurgecastApp(faust.App):
 
 
 def _end(loop: asyncio.AbstractEventLoop) -> None:
-    log.warning(
-        "stop_forced",
-        reason=f"not stopped within {STOP_S:.0f} s; broker or store may be away",
-        tasks=tasks_at(loop),
-        threads=threads_at(),
-    )
-    os._exit(1)
+    try:
+        log.warning(
+            "stop_forced",
+            reason=f"not stopped within {STOP_S:.0f} s; broker or store may be away",
+            tasks=tasks_at(loop),
+            threads=threads_at(),
+        )
+    finally:  # whatever becomes of the words
+        os._exit(1)
 
 
 def broker_address(settings: Settings) -> str:

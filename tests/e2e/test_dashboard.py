@@ -119,9 +119,9 @@ MODELS = ["exponential-smoothing", "lstm-20111130-1a2b3c4d", "transformer-201111
 #: Long values, as `dashboards.text` writes them: a number that is cut off is another number.
 LONGEST_VALUES = {
     "orders": ["0.00", "99,999"],
-    "units": ["99,999", "999 k", "9.99 M", "999 M"],
-    "revenue": ["99,999", "999 k", "9.99 M", "999 M"],
-    "views": ["99,999", "999 k", "9.99 M", "999 M"],
+    "units": ["99,999", "999 k", "9.99 M", "99.9 M", "999 M"],
+    "revenue": ["99,999", "999 k", "9.99 M", "99.9 M", "999 M"],
+    "views": ["99,999", "999 k", "9.99 M", "99.9 M", "999 M"],
     "conversion": ["38.57 %"],
     "events": ["9,999", "99.9 k"],
     "latency": ["999 ms", "9.9 s", "119 min"],

@@ -3,6 +3,9 @@
 import asyncio
 import threading
 
+import pytest
+
+from stream.app import _end
 from stream.standing import tasks_at, threads_at
 
 
@@ -46,3 +49,19 @@ def test_a_thread_is_said_with_its_callers_and_not_the_asker() -> None:
     said = next(line for line in lines if line.startswith("reader: "))
     assert said.index("threading.py") < said.index("test_standing.py")
     assert not any(line.startswith("MainThread") for line in lines)
+
+
+async def test_a_worker_is_ended_even_if_nothing_can_be_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The words come first, but the end does not depend on them."""
+    ended: list[int] = []
+
+    def unreadable(loop: asyncio.AbstractEventLoop) -> list[str]:
+        raise RuntimeError
+
+    monkeypatch.setattr("stream.app.tasks_at", unreadable)
+    monkeypatch.setattr("os._exit", ended.append)
+    with pytest.raises(RuntimeError):
+        _end(asyncio.get_running_loop())
+    assert ended == [1]
