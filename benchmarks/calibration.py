@@ -3,9 +3,9 @@
     python -m benchmarks.calibration                     # seasonal naive, all series
     python -m benchmarks.calibration --registry var/registry   # its champion
 
-Every closed bucket goes through the very objects of a worker (`stream.serving`'s forecaster and
-`stream.accuracy`), partition by partition; only Kafka and Redis are replaced by arrays. Tables are
-of what was scored after the first tenth of the replay.
+Every closed bucket goes through the very objects of a worker (`stream.serving.model_server`'s
+forecaster and `stream.scoring.live_scoring`), partition by partition; only Kafka and Redis are
+replaced by arrays. Tables are of what was scored after the first tenth of the replay.
 
 Axes: T = buckets, S = series, F = features, V = volume classes, H = horizon steps, K = sums.
 """
@@ -21,19 +21,19 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from model.baselines import SeasonalNaiveForecaster
-from model.incremental import Forecaster
-from model.scores import N_SUMS, VOLUMES, Score, score_of
-from stream.accuracy import Accuracy, ReadBlock
-from stream.jobs.history import build_history
-from stream.jobs.sample import REPLAY_START_MS, sample_catalog, sample_orders
-from stream.jobs.sparse_history import SparseHistory
-from stream.jobs.tables import read_catalog, read_orders
-from stream.registry import Registry
+from model.baselines.seasonal_naive import SeasonalNaiveForecaster
+from model.evaluation.score_sums import N_SUMS, VOLUMES, Score, score_of
+from model.inference.forecaster import Forecaster
+from stream.jobs.files.event_files import read_catalog, read_orders
+from stream.jobs.files.sample import REPLAY_START_MS, sample_catalog, sample_orders
+from stream.jobs.history.from_files import build_history
+from stream.jobs.history.sparse_history import SparseHistory
+from stream.kafka.producer import partition_of
+from stream.registry.model_registry import Registry
+from stream.scoring.live_scoring import Accuracy
 from stream.settings import CalibrationSettings
-from stream.sinks.kafka import partition_of
 from stream.state.keys import ROLLUPS, Tag
-from stream.state.port import Path
+from stream.state.port import Path, ReadBlock
 
 HOUR_MS = 3_600_000
 WARM_UP = 28 * 24
@@ -44,7 +44,7 @@ Floats = NDArray[np.float32]
 
 @dataclass
 class ArrayReads:
-    """`stream.accuracy.Reads` on blocks in memory; `write` is the read side's part."""
+    """`stream.scoring.live_scoring.Reads` on blocks in memory; `write` is the read side's part."""
 
     start_ms: int
     bucket_ms: int

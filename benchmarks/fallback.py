@@ -18,12 +18,12 @@ from typing import Final, NamedTuple
 import numpy as np
 import polars as pl
 
-from model.baselines import SeasonalNaiveForecaster
+from model.baselines.exponential_smoothing import SmoothingForecaster
+from model.baselines.seasonal import SeasonalForecaster
+from model.baselines.seasonal_naive import SeasonalNaiveForecaster
 from model.config import DAY_MS, DECILES
 from model.contract import FEATURE_NAMES
-from model.metrics import pit_coverage, wql
-from model.seasonal import SeasonalForecaster
-from model.smoothing import SmoothingForecaster
+from model.evaluation.metrics import pit_coverage, wql
 
 HOUR_MS: Final = 3_600_000
 SKUS, BEST, GROUPS, EVERY = 1_000, 300, 20, 7

@@ -7,7 +7,7 @@ import argparse
 import time
 from collections import Counter
 
-from tests.fuzzing import run
+from tests.support.fuzzing import run
 
 
 def main() -> None:

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from benchmarks.accuracy.tasks import DAY_MS, at, read_lines
 from model.config import DECILES, ModelConfig, TrainConfig
 from model.contract import FEATURE_NAMES
-from model.dataset import History
-from model.incremental import NetworkForecaster
-from model.metrics import pit_coverage, wql
-from model.static import static_row
-from model.training import train
+from model.evaluation.metrics import pit_coverage, wql
+from model.inference.forecaster import NetworkForecaster
+from model.inputs.static_features import static_row
+from model.training.dataset import History
+from model.training.train import train
 
 Floats = NDArray[np.float32]
 

@@ -20,13 +20,13 @@ import torch
 from benchmarks.accuracy.ours import configured
 from benchmarks.accuracy.problem import Problem
 from benchmarks.accuracy.tasks import daily, read_lines
-from model.backtest import backtest, backtest_target, score
-from model.baselines import SeasonalNaiveForecaster
+from model.baselines.seasonal_naive import SeasonalNaiveForecaster
 from model.config import TARGETS, ModelConfig, Target
-from model.incremental import NetworkForecaster
-from model.networks.quantile import QuantileNetwork
-from model.training import train
-from stream.jobs.bench.inference import closed_bucket
+from model.evaluation.backtest import backtest, backtest_target, score
+from model.inference.forecaster import NetworkForecaster
+from model.networks.quantile_network import QuantileNetwork
+from model.training.train import train
+from stream.bench.inference import closed_bucket
 
 HOUR_MS: Final = 3_600_000
 SERIES: Final = 100_000

@@ -27,7 +27,7 @@ from dashboards.panels.movers import MoversList
 from dashboards.panels.status import Status
 from dashboards.panels.traffic import TrafficChart
 from dashboards.snapshot import DAY_MS, Snapshot
-from stream.feed.overview import wall_clock_ms
+from stream.clock import wall_clock_ms
 
 DEFAULT_SERIES: Final = "total"
 _SPANS: Final = (("24 h", DAY_MS), ("3 days", 3 * DAY_MS), ("7 days", None))

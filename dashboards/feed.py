@@ -13,12 +13,12 @@ from typing import Any, Final
 import structlog
 
 from dashboards.snapshot import SeriesView, Snapshot
-from dashboards.views import Views
+from dashboards.watched_series import Views
+from stream.clock import wall_clock_ms
 from stream.errors import SurgecastError
-from stream.feed.accuracy import LiveAccuracy
-from stream.feed.movers import Mover
-from stream.feed.overview import wall_clock_ms
-from stream.feed.reader import Reader
+from stream.readside.live_accuracy import LiveAccuracy
+from stream.readside.movers import Mover
+from stream.readside.reader import Reader
 
 EVERY_S: Final = 0.25
 _MOVERS_EVERY_S: Final = 1.0

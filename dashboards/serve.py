@@ -17,8 +17,8 @@ from bokeh.server.server import Server
 from bokeh.util.token import generate_secret_key
 from tornado.web import RequestHandler
 
-from dashboards.process import close_shared_feed, shared_feed
-from stream.embedded import free_port, require_free_port
+from dashboards.shared_feed import close_shared_feed, shared_feed
+from stream.processes.ports import free_port, require_free_port
 from stream.settings import DashboardSettings, Settings
 
 LIVE: Final = Path(__file__).parent / "live"

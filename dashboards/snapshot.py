@@ -10,11 +10,11 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.feed.accuracy import LiveAccuracy
-from stream.feed.answers import Age, Floats, OpenBucket, SeriesForecast
-from stream.feed.deployment import Deployment
-from stream.feed.movers import Mover
-from stream.feed.stats import Stats
+from stream.readside.deployment import Deployment
+from stream.readside.live_accuracy import LiveAccuracy
+from stream.readside.movers import Mover
+from stream.readside.series_answers import Age, Floats, OpenBucket, SeriesForecast
+from stream.readside.worker_stats import Stats
 
 DAY_MS: Final = 86_400_000
 _MOST_BUCKETS: Final = 12_000

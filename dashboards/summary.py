@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dashboards.snapshot import SeriesView
 from stream.features.definitions import ORDERS, PURCHASES, REVENUE, UNITS, VIEWS
 from stream.features.derived import share
-from stream.feed.rolling import DAY_MS, mean_day, trailing_sums
+from stream.readside.trailing_sums import DAY_MS, mean_day, trailing_sums
 
 _HOUR_MS: Final = 3_600_000
 

@@ -1,6 +1,6 @@
 """A history: closed buckets of all series in one dense block, and what is known beside them.
 
-What training makes of it is in `model/dataset.py`.
+What training makes of it is in `model/training/dataset.py`.
 
 Axes: T = buckets, S = series of the history, F = stored features.
 """
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from model.contract import FEATURE_NAMES
 from model.errors import InvalidValues
-from model.plans import Plans
-from model.static import N_STATIC, require_static
+from model.inputs.plans import Plans
+from model.inputs.static_features import N_STATIC, require_static
 
 Floats = NDArray[np.float32]
 

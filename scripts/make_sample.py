@@ -5,7 +5,7 @@
 Reads the published table (columns `event_id, order_id, ts, sku, quantity, unit_price,
 customer_id, country, description`) and writes `orders.parquet`, `catalog.parquet` and
 `cleaning.json`, the report that is also printed. The same input gives the same bytes. It makes no
-clicks: those are synthetic and come from `stream.jobs.clicks`.
+clicks: those are synthetic and come from `stream.jobs.files.synthetic_clicks`.
 
 The rules, in order; each line is counted under the first rule that takes it out:
 

@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_64_digest
 
-from stream.events import PERSON_FIELDS
+#: Fields that name people, wherever they occur in an input record.
+PERSON_FIELDS = ("customer_id", "visitor_id")
+
 
 _PERSON_VALUE = re.compile(
     rf'("(?:{"|".join(PERSON_FIELDS)})"\s*:\s*)("(?:[^"\\]|\\.)*"?|[^,}}\]\s]+)'

@@ -53,7 +53,7 @@ LATENCY: Final = Histogram(
 )
 SCORED: Final = Counter(
     "surgecast_scored",
-    "Sums over scored forecasts by sum, volume class, step and model; see model/scores.py.",
+    "Sums over scored forecasts by sum, volume class, step and model.",
     ["sum", "volume", "step", "model_id"],
 )
 WATERMARK: Final = Gauge(

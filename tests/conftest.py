@@ -6,11 +6,11 @@ from collections.abc import Generator, Iterator
 import pytest
 from redis import Redis
 
-from stream.embedded import embedded_store
+from stream.ops.embedded import embedded_store
 from stream.settings import Settings
-from tests.pages import browser  # noqa: F401 - a fixture
-from tests.services import broker, no_process_left  # noqa: F401 - fixtures
-from tests.taps import tap  # noqa: F401 - a fixture
+from tests.support.pages import browser  # noqa: F401 - a fixture
+from tests.support.services import broker, no_process_left  # noqa: F401 - fixtures
+from tests.support.taps import tap  # noqa: F401 - a fixture
 
 
 @pytest.fixture(scope="session")

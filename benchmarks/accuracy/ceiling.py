@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from model.metrics import pinball_loss, wql
+from model.evaluation.metrics import pinball_loss, wql
 
 #: What quantiles are multiplied by.
 FACTORS = np.geomspace(0.25, 4.0, 41)

@@ -30,15 +30,15 @@ from benchmarks.accuracy.ours import Surgecast, configured
 from benchmarks.accuracy.problem import Made, Problem
 from benchmarks.accuracy.run import RESULTS, actual_of, report
 from benchmarks.accuracy.tasks import daily, read_lines
-from model.calendar import N_CALENDAR
 from model.config import ModelConfig
-from model.dataset import Chunk, Picked
-from model.heads import QuantileHeads
-from model.inputs import input_names
-from model.losses import masked_mean
-from model.networks.quantile import QuantileNetwork
-from model.parallel import Ranks
-from model.walk import origins_first
+from model.inputs.calendar import N_CALENDAR
+from model.inputs.series_inputs import input_names
+from model.networks.quantile_heads import QuantileHeads
+from model.networks.quantile_network import QuantileNetwork
+from model.training.dataset import Chunk, Picked
+from model.training.lanes import origins_first
+from model.training.losses import masked_mean
+from model.training.ranks import Ranks
 from model.workspace import Workspace
 
 #: Bounds of the logarithms of the mean (in multiples of the scale) and of the shape.
@@ -169,7 +169,7 @@ def count_loss_at(
     ranks: Ranks | None = None,
     alike: bool = False,
 ) -> Tensor:
-    """In the place of `model.walk.loss_at`: the likelihood of the counts themselves."""
+    """In the place of `model.training.lanes.loss_at`: the likelihood of the counts themselves."""
     horizon, groups = network.config.horizon, len(chunk.first_G)
     positions = torch.from_numpy(positions_P)
     by_origin = partial(origins_first, groups=groups)
@@ -195,8 +195,8 @@ def counting(*, alike: bool) -> Iterator[None]:
         return count_loss_at(**given, alike=alike)
 
     with (
-        patch("model.walk.loss_at", loss_at),
-        patch("model.learning.loss_at", loss_at),
+        patch("model.training.lanes.loss_at", loss_at),
+        patch("model.training.run.loss_at", loss_at),
         patch("model.training.QuantileNetwork", CountNetwork),
         patch("benchmarks.accuracy.ours.QuantileNetwork", CountNetwork),
     ):

@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.accuracy.problem import Floats, Made, Problem, clocked
 from model.config import DECILES
-from model.scaling import ORDERS, REVENUE
+from model.inputs.carried_statistics import ORDERS, REVENUE
 
 _LEVELS: Final = (20, 40, 60, 80)
 #: Windows an update. An LSTM step costs so much more than NHITS' that DeepAR gets fewer.

@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.accuracy.problem import Made, Problem, clocked
 from model.config import ModelConfig, TrainConfig
-from model.dataset import History
-from model.incremental import NetworkForecaster
-from model.networks.quantile import QuantileNetwork
-from model.states import NetworkStates
-from model.training import train
+from model.inference.forecaster import NetworkForecaster
+from model.inference.network_states import NetworkStates
+from model.networks.quantile_network import QuantileNetwork
+from model.training.dataset import History
+from model.training.train import train
 
 
 def configured(problem: Problem, *, seed: int, overrides: dict[str, Any]) -> TrainConfig:

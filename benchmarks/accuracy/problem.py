@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.accuracy.tasks import Task
-from model.calendar import HOUR_MS, calendar_features
 from model.history import History
+from model.inputs.calendar import HOUR_MS, calendar_features
 
 Floats = NDArray[np.float32]
 T = TypeVar("T")

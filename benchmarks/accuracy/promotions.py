@@ -27,16 +27,16 @@ import numpy as np
 import polars as pl
 import torch
 
-from model.backtest import backtest
-from model.baselines import SeasonalNaiveForecaster
-from model.calendar import DAY_MS
+from model.baselines.seasonal_naive import SeasonalNaiveForecaster
 from model.config import ModelConfig, TrainConfig
 from model.contract import FEATURE_NAMES
-from model.dataset import History
-from model.incremental import NetworkForecaster
-from model.metrics import wql
-from model.plans import N_PLANS, PROMOTION, Plans
-from model.training import train
+from model.evaluation.backtest import backtest
+from model.evaluation.metrics import wql
+from model.inference.forecaster import NetworkForecaster
+from model.inputs.calendar import DAY_MS
+from model.inputs.plans import N_PLANS, PROMOTION, Plans
+from model.training.dataset import History
+from model.training.train import train
 
 HORIZON = 28
 SCORED = 300

@@ -24,11 +24,11 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 import torch
 
-from model.calendar import DAY_MS, calendar_features
 from model.config import DECILES, ModelConfig
 from model.contract import FEATURE_NAMES
-from model.incremental import NetworkForecaster
-from model.networks.quantile import QuantileNetwork
+from model.inference.forecaster import NetworkForecaster
+from model.inputs.calendar import DAY_MS, calendar_features
+from model.networks.quantile_network import QuantileNetwork
 
 HORIZON = 28
 PEERS = ("NHITS", "DeepAR", "LightGBM", "AutoETS", "DynamicOptimizedTheta", "CrostonSBA")

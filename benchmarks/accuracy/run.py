@@ -30,10 +30,10 @@ from benchmarks.accuracy.problem import Made, Peer, Problem
 from benchmarks.accuracy.statistical import SeasonalNaive, Statistical
 from benchmarks.accuracy.store import ForecastStore
 from benchmarks.accuracy.tasks import daily, hourly, read_lines
-from model.backtest import Backtest, Scores, backtest, score
-from model.baselines import SeasonalNaiveForecaster
+from model.baselines.seasonal_naive import SeasonalNaiveForecaster
 from model.config import DECILES
-from stream.jobs.batch_output import backtest_table
+from model.evaluation.backtest import Backtest, Scores, backtest, score
+from stream.jobs.batch.output import backtest_table
 
 RESULTS = Path(__file__).parent / "results"
 STATISTICAL: Final = ("AutoETS", "AutoTheta", "DynamicOptimizedTheta", "CrostonSBA")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.accuracy.problem import Floats, Made, Problem, clocked
 from model.config import DECILES
-from model.scaling import ORDERS, REVENUE
+from model.inputs.carried_statistics import ORDERS, REVENUE
 
 _MOST_ROWS: Final = 300_000
 _SETTINGS: Final[dict[str, Any]] = {

@@ -3,6 +3,6 @@
 from bokeh.io import curdoc
 
 from dashboards.document import build
-from dashboards.process import shared_feed
+from dashboards.shared_feed import shared_feed
 
 build(curdoc(), shared_feed())

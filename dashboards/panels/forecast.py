@@ -10,10 +10,10 @@ from typing import Final
 from bokeh.models import Line, Range1d, VArea, VBar
 from bokeh.models.annotations import Label, Span
 
-from dashboards import columns, palette, text
+from dashboards import chart_columns, palette, text
 from dashboards.panels.marks import BAR, Bars, add_tip, time_chart
 from dashboards.snapshot import SeriesView, Snapshot, drawn_ms
-from dashboards.sources import empty, sync
+from dashboards.source_sync import empty, sync
 
 _LEAST: Final = 12  # buckets of past on the axis, even if fewer have closed
 _BAND_ALPHAS: Final = (0.22, 0.24, 0.28, 0.34)
@@ -23,10 +23,10 @@ class ForecastChart:
     """The main chart of one session. `drawn` is the series its sources hold."""
 
     def __init__(self) -> None:
-        self.actuals = empty("actuals", *columns.ACTUALS)
-        self.ahead = empty("ahead", *columns.AHEAD)
-        self.open_bucket = empty("open_bucket", *columns.OPEN)
-        self.fan = empty("fan", *columns.FAN)
+        self.actuals = empty("actuals", *chart_columns.ACTUALS)
+        self.ahead = empty("ahead", *chart_columns.AHEAD)
+        self.open_bucket = empty("open_bucket", *chart_columns.OPEN)
+        self.fan = empty("fan", *chart_columns.FAN)
         self.drawn: str | None = None
         self._span_ms: int | None = None
         self._last_ms = -1
@@ -108,8 +108,8 @@ class ForecastChart:
             bars.fit(share * bucket_ms)
         self._coming.fit(bucket_ms)
         self._stream_closed(view, bucket_ms)
-        sync(self.open_bucket, columns.open_columns(view, bucket_ms=bucket_ms))
-        sync(self.fan, columns.fan_columns(view))
+        sync(self.open_bucket, chart_columns.open_columns(view, bucket_ms=bucket_ms))
+        sync(self.fan, chart_columns.fan_columns(view))
         self._follow(snapshot, view, bucket_ms)
 
     def zoom(self, span_ms: int | None) -> None:
@@ -126,7 +126,7 @@ class ForecastChart:
         oldest_ms = view.closed_through_ms - past_ms
         again = view.series_id != self.drawn or view.closed_through_ms <= self._last_ms
         after_ms = oldest_ms - 1 if again else max(self._last_ms, oldest_ms - 1)
-        actuals, ahead = columns.closed_columns(view, bucket_ms=bucket_ms, after_ms=after_ms)
+        actuals, ahead = chart_columns.closed_columns(view, bucket_ms=bucket_ms, after_ms=after_ms)
         if again:
             self.actuals.data, self.ahead.data = actuals, ahead
         elif actuals["start"]:
@@ -150,7 +150,7 @@ class ForecastChart:
             *self.open_bucket.data["units"],
             *self.fan.data["hi1"],
         ]
-        top = columns.nice_ceiling(1.06 * max(heights, default=0))
+        top = chart_columns.nice_ceiling(1.06 * max(heights, default=0))
         if self._y_range.end != top:
             self._y_range.end = top
         watermark_ms = snapshot.stats.watermark_ms or view.closed_through_ms

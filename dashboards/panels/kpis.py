@@ -10,9 +10,9 @@ from bokeh.models import ColumnDataSource
 
 from dashboards import summary, text
 from dashboards.snapshot import SeriesView, Snapshot
-from dashboards.sources import empty, sync
+from dashboards.source_sync import empty, sync
 from stream.features.definitions import REVENUE, UNITS, VIEWS
-from stream.feed.stats import Stats
+from stream.readside.worker_stats import Stats
 
 Row = tuple[str, str, str, str]
 

@@ -10,8 +10,8 @@ from typing import Final
 
 from dashboards import text
 from dashboards.snapshot import Snapshot
-from dashboards.sources import empty, sync
-from stream.feed.movers import Mover
+from dashboards.source_sync import empty, sync
+from stream.readside.movers import Mover
 
 MOVERS: Final = ("direction", "series_id", "category", "units", "change", "ratio", "daily")
 

@@ -7,11 +7,11 @@ empty chart), `counts`, `clicks` (the label of made-up clicks), `search` (why no
 """
 
 from dashboards import text
-from dashboards.columns import band_name, band_pairs, median_column
+from dashboards.chart_columns import band_name, band_pairs, median_column
 from dashboards.panels.kpis import Row, as_columns
 from dashboards.snapshot import SeriesView, Snapshot
-from dashboards.sources import empty, sync
-from stream.feed.answers import STALE_AFTER_MS
+from dashboards.source_sync import empty, sync
+from stream.readside.series_answers import STALE_AFTER_MS
 
 
 class Status:

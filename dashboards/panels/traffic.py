@@ -10,7 +10,7 @@ from bokeh.models import BasicTicker, ColumnDataSource, Line, LinearAxis, Range1
 from bokeh.models.formatters import NumeralTickFormatter
 
 from dashboards import palette
-from dashboards.columns import nice_ceiling
+from dashboards.chart_columns import nice_ceiling
 from dashboards.panels.marks import BAR, Bars, add_tip, time_chart
 from dashboards.snapshot import Snapshot
 

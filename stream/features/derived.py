@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.cleaning import winsorise
 from model.contract import SUM_NAMES
+from model.training.outliers import winsorise
 from stream.features.definitions import (
     N_SUMS,
     PURCHASES,

@@ -25,13 +25,13 @@ from redis.exceptions import RedisError
 from model.contract import FEATURE_NAMES, FeatureSpec
 from stream.errors import IncompatibleState, ServiceUnavailable, UsageError
 from stream.features.definitions import N_SUMS, closed_block
-from stream.jobs.history import build_history
-from stream.jobs.replay_source import partition_of
-from stream.jobs.sparse_history import SparseHistory
-from stream.series import Series
+from stream.jobs.history.from_files import build_history
+from stream.jobs.history.sparse_history import SparseHistory
+from stream.jobs.replay.timeline import partition_of
+from stream.partition.series_index import Series
 from stream.settings import Settings
 from stream.state import keys
-from stream.state.closed import closed_pages, pack_partial, unpack_partial
+from stream.state.closed_buckets import closed_pages, pack_partial, unpack_partial
 from stream.state.keys import ROLLUPS, Tag
 from stream.state.port import Path
 
@@ -78,10 +78,10 @@ def backfill(
 ) -> BackfillReport:
     """Write the last `state.retention` of closed buckets that end at or before `until_ms`.
 
-    `client` must not decode responses; frames are as `stream.jobs.tables` reads them. `labels` say
-    what the inputs are (`sc2:info`). Raises IncompatibleState when the store has state already,
-    unless `force`, which drops it and shuts out its workers; ServiceUnavailable when it does not
-    answer; UsageError when there is no order line at all.
+    `client` must not decode responses; frames are as `stream.jobs.files.event_files` reads them.
+    `labels` say what the inputs are (`sc2:info`). Raises IncompatibleState when the store has state
+    already, unless `force`, which drops it and shuts out its workers; ServiceUnavailable when it
+    does not answer; UsageError when there is no order line at all.
     """
     width = settings.window.bucket
     count = partitions or settings.kafka.partitions
@@ -183,7 +183,7 @@ def _buckets(history: SparseHistory, slots: list[int]) -> Iterator[tuple[int, In
 
 
 def _rollups(parts: list[_Part]) -> _Part:
-    """Add up the partitions' partial sums, as `stream.rollups` does."""
+    """Add up the partitions' partial sums, as `stream.ingest.rollups` does."""
     series = Series()
     rollups = _Part(ROLLUPS, series.ids, {}, {}, {}, {})
     for start_ms in sorted({start for part in parts for start in part.partial}):

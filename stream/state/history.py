@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from stream.features.definitions import N_FEATURES
 from stream.state import keys
-from stream.state.closed import closed_paths, paste_closed
+from stream.state.closed_buckets import closed_paths, paste_closed
 from stream.state.keys import Tag
 
 #: Pages fetched in one round trip, 20 MB at most; no portion is larger.

@@ -16,7 +16,7 @@ any layout change: two builds that disagree never read each other's bytes.
     sc2:{p}:listings          hash SKU → JSON [brand, list price, launched_ms], null = not told
     sc2:{p}:plans             JSON: the plans read from this partition of their topic
     sc2:{p}:open:<start_ms>   int64 [slots × F], sums of an open bucket
-    sc2:{p}:closed:<start_ms> [slots × 40 bytes], see stream/features/block.py; absent = all
+    sc2:{p}:closed:<start_ms> [slots × 40 bytes], see stream/features/packed_block.py; absent = all
                               zeros; shorter = zeros after (pages)
     sc2:{p}:levels            int64 [slots × 4], the newest reading of the stock that is closed: its
                               event time; on hand, on order, lead time in ms plus one, 0 = not told
@@ -34,14 +34,19 @@ any layout change: two builds that disagree never read each other's bytes.
                               see forecasts.py (pages)
     sc2:{p}:calibration       msgpack: levels of each family of models, through_ms, waiting origins
     sc2:{p}:sent:<origin_ms>  zstd of msgpack: sample of a forecast that waits for what comes
-    sc2:{p}:scores:<day_ms>   hash model id → float64 [V × H × K], sums of `model/scores.py`
-    sc2:drift                 JSON: what the drift watch carries from day to day, open incidents
+    sc2:{p}:scores:<day_ms>   hash model id → float64 [V × H × K], sums of
+    `model/evaluation/score_sums.py` sc2:drift                 JSON: what the drift watch carries
+    from day to day, open incidents
 
 All numbers are little-endian, rows are contiguous. *Pages*: the block is cut by `pages.py`, page 0
 lies under the key itself, page k under the key with `:k` appended.
 """
 
 from typing import Final
+
+#: Scores of a day stay in the store this long.
+KEEP_DAYS: Final = 35
+
 
 VERSION: Final = "sc2"
 ROLLUPS: Final = "r"

@@ -66,3 +66,12 @@ class StateStore(Protocol):
 
     async def fields_of(self, tag: Tag, path: Path) -> dict[str, str]:
         """A whole hash."""
+
+
+@dataclass(slots=True)
+class ReadBlock:
+    """What is written with a forecast, besides it."""
+
+    puts: dict[Path, bytes] = field(default_factory=dict)
+    fields: dict[Path, dict[str, bytes]] = field(default_factory=dict)
+    deletes: list[Path] = field(default_factory=list)

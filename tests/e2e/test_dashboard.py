@@ -12,10 +12,10 @@ import pytest
 from playwright.sync_api import Page
 from redis import Redis
 
-from stream.embedded import free_port
+from stream.processes.ports import free_port
 from stream.settings import child_environment, load_settings
-from tests.pages import column, wait_for
-from tests.seeding import Shop, stocked
+from tests.support.pages import column, wait_for
+from tests.support.seeding import Shop, stocked
 
 pytestmark = pytest.mark.e2e
 

@@ -15,15 +15,15 @@ from kafka import KafkaConsumer, KafkaProducer
 from kafka.structs import TopicPartition
 from redis import Redis
 
-from model.backtest import Backtest, backtest
-from model.incremental import NetworkForecaster
-from model.metrics import wql
-from stream.jobs.stored_history import stored_history
-from stream.registry import Registry
+from model.evaluation.backtest import Backtest, backtest
+from model.evaluation.metrics import wql
+from model.inference.forecaster import NetworkForecaster
+from stream.jobs.training.stored_history import stored_history
+from stream.registry.model_registry import Registry
 from stream.settings import child_environment
-from tests.integration.stack import SURGECAST, WorkerProcess, read_topic, wait_until
-from tests.samples import HOUR_MS, START_MS
-from tests.services import running_broker, settings_for
+from tests.support.samples import HOUR_MS, START_MS
+from tests.support.services import running_broker, settings_for
+from tests.support.stack import SURGECAST, WorkerProcess, read_topic, wait_until
 
 pytestmark = pytest.mark.e2e
 

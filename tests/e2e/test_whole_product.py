@@ -11,10 +11,12 @@ import polars as pl
 import pytest
 from redis import Redis
 
-from stream.embedded import free_port
-from stream.jobs.sample import sample_catalog, sample_orders
+from stream.jobs.files.sample import sample_catalog, sample_orders
+from stream.processes.ports import free_port
 from stream.settings import Settings, child_environment
-from tests.integration.stack import (
+from tests.support.pages import column, wait_for
+from tests.support.services import running_broker, settings_for
+from tests.support.stack import (
     SURGECAST,
     read_topic,
     recount,
@@ -23,8 +25,6 @@ from tests.integration.stack import (
     stored_features,
     wait_until,
 )
-from tests.pages import column, wait_for
-from tests.services import running_broker, settings_for
 
 pytestmark = pytest.mark.e2e
 

@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks.calibration import HOUR_MS, WARM_UP, ArrayReads, replayed, sample_history
-from model.baselines import SeasonalNaiveForecaster
-from model.scores import ROLLUP, score_of
+from model.baselines.seasonal_naive import SeasonalNaiveForecaster
+from model.evaluation.score_sums import ROLLUP, score_of
 from stream.settings import CalibrationSettings
 from stream.state.keys import ROLLUPS
 

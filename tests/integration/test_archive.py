@@ -9,18 +9,18 @@ import pytest
 from redis import Redis
 
 from stream.errors import IncompatibleState, ServiceUnavailable, UsageError
-from stream.features.block import pack_block, unpack_block
 from stream.features.definitions import STOCK, STOCKOUT_SHARE
-from stream.jobs.archive import archive
-from stream.jobs.archive_history import read_archive
+from stream.features.packed_block import pack_block, unpack_block
+from stream.jobs.archive.export import archive
+from stream.jobs.archive.history import read_archive
+from stream.jobs.archive.restore import restore_archive
 from stream.jobs.backfill import backfill
-from stream.jobs.clicks import synthesize_clicks
-from stream.jobs.history import build_history
-from stream.jobs.restore_archive import restore_archive
+from stream.jobs.files.synthetic_clicks import synthesize_clicks
+from stream.jobs.history.from_files import build_history
+from stream.partition.stock_levels import levels_block
 from stream.settings import Settings
 from stream.state import keys
-from stream.stock import levels_block
-from tests.samples import HOUR_MS, START_MS, small_catalog, small_orders
+from tests.support.samples import HOUR_MS, START_MS, small_catalog, small_orders
 
 pytestmark = pytest.mark.integration
 

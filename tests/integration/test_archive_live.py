@@ -10,11 +10,12 @@ import polars as pl
 import pytest
 from redis import Redis
 
-from stream.jobs.archive import archive
-from stream.jobs.sample import sample_orders
+from stream.jobs.archive.export import archive
+from stream.jobs.files.sample import sample_orders
 from stream.settings import Settings, child_environment
 from stream.state import keys
-from tests.integration.stack import (
+from tests.support.services import running_broker, settings_for
+from tests.support.stack import (
     SURGECAST,
     WorkerProcess,
     order_records,
@@ -24,7 +25,6 @@ from tests.integration.stack import (
     stored_features,
     wait_until,
 )
-from tests.services import running_broker, settings_for
 
 pytestmark = pytest.mark.integration
 

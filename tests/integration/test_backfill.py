@@ -10,18 +10,18 @@ import redis.asyncio as aioredis
 from redis import Redis
 
 from stream.errors import IncompatibleState, ServiceUnavailable, UsageError
-from stream.feed.reader import Reader
+from stream.ingest.restore import restore
+from stream.ingest.rollups import Rollups
 from stream.jobs.backfill import backfill
-from stream.jobs.clicks import synthesize_clicks
-from stream.jobs.history import build_history
-from stream.jobs.replay_source import partition_of
-from stream.rollups import Rollups
+from stream.jobs.files.synthetic_clicks import synthesize_clicks
+from stream.jobs.history.from_files import build_history
+from stream.jobs.replay.timeline import partition_of
+from stream.readside.reader import Reader
 from stream.settings import Settings
 from stream.state import keys
 from stream.state.history import load_history
 from stream.state.redis import RedisStore
-from stream.state.restore import restore
-from tests.samples import HOUR_MS, START_MS, small_catalog, small_orders
+from tests.support.samples import HOUR_MS, START_MS, small_catalog, small_orders
 
 pytestmark = pytest.mark.integration
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from stream.bench.report import Row
+from stream.bench.store import bench_store
 from stream.errors import UsageError
-from stream.features.block import PACKED_BYTES
-from stream.jobs.bench.report import Row
-from stream.jobs.bench.store import bench_store
+from stream.features.packed_block import PACKED_BYTES
 from stream.settings import Settings
 
 pytestmark = pytest.mark.integration

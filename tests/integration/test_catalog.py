@@ -15,21 +15,21 @@ from redis import Redis
 
 from model.config import ModelConfig, TrainConfig
 from model.contract import FeatureSpec
-from model.dataset import History
-from model.incremental import NetworkForecaster
-from model.static import row_of, static_row
-from model.training import train
-from stream.catalog import Listing
-from stream.jobs.stored_history import stored_history
-from stream.pipeline import Pipeline
-from stream.serving import Serving
+from model.inference.forecaster import NetworkForecaster
+from model.inputs.static_features import row_of, static_row
+from model.training.dataset import History
+from model.training.train import train
+from stream.decoding.catalog import Listing
+from stream.ingest.pipeline import Pipeline
+from stream.jobs.training.stored_history import stored_history
+from stream.serving.model_server import Serving
+from stream.serving.static_features import static_reader, stored_listings
 from stream.settings import Settings
 from stream.state import keys
 from stream.state.history import StoredHistory, read_history
 from stream.state.keys import Tag
-from stream.static import static_reader, stored_listings
-from tests.integration.brokerless import Letters, pipeline_of
-from tests.unit.stream.batches import batch
+from tests.support.batches import batch
+from tests.support.brokerless import Letters, pipeline_of
 
 pytestmark = pytest.mark.integration
 
@@ -242,7 +242,7 @@ async def test_all_of_an_entry_is_stored_with_its_offset_and_the_bad_is_a_dead_l
 
 
 def test_the_trainer_is_told_of_brand_price_and_launch(redis_client: Redis) -> None:
-    from tests.seeding import Shop, stocked
+    from tests.support.seeding import Shop, stocked
 
     shop: Shop = stocked(redis_client, days=3, n_series=12, partitions=2, horizon=6)
     name = shop.names[0]

@@ -9,8 +9,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tests.integration.chaos import Chaos, disordered, producing
-from tests.integration.stack import (
+from tests.support.chaos import Chaos, disordered, producing
+from tests.support.services import KINDS
+from tests.support.stack import (
     committed,
     real_lines,
     recount,
@@ -19,7 +20,6 @@ from tests.integration.stack import (
     stored_features,
     wait_until,
 )
-from tests.services import KINDS
 
 HOUR = 3_600_000
 PARTITIONS = 4

@@ -15,9 +15,9 @@ import polars as pl
 import psutil
 import pytest
 
-from stream.jobs.sample import REPLAY_START_MS, sample_orders
+from stream.jobs.files.sample import REPLAY_START_MS, sample_orders
 from stream.topics import TOPICS
-from tests.services import TestBroker
+from tests.support.services import TestBroker
 
 pytestmark = pytest.mark.integration
 

@@ -10,10 +10,10 @@ import redis.asyncio as aioredis
 from redis import Redis
 
 from model.config import DAY_MS
-from model.scores import SUMS, VOLUMES
-from stream.drift_task import DriftTask
+from model.evaluation.score_sums import SUMS, VOLUMES
+from stream.kafka.producer import KafkaSink
+from stream.scoring.drift_task import DriftTask
 from stream.settings import DriftSettings
-from stream.sinks.kafka import KafkaSink
 from stream.state import keys
 from stream.state.keys import ROLLUPS
 

@@ -13,14 +13,15 @@ import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from redis import Redis
 
-from stream import processes
-from stream.embedded import embedded_broker, embedded_store, free_port
 from stream.errors import EmbeddedServiceFailed, UsageError
-from stream.kafka_admin import create_topics, describe_topics
-from stream.processes import ServiceProcess, writable_folder
+from stream.kafka.admin import create_topics, describe_topics
+from stream.ops.embedded import embedded_broker, embedded_store
+from stream.processes import child as processes
+from stream.processes.child import ServiceProcess, writable_folder
+from stream.processes.ports import free_port
 from stream.settings import Settings
 from stream.topics import TOPICS
-from tests.services import KINDS, Kind, TestBroker, settings_for
+from tests.support.services import KINDS, Kind, TestBroker, settings_for
 
 pytestmark = pytest.mark.integration
 
@@ -148,7 +149,7 @@ def test_a_child_dies_with_a_killed_parent(tmp_path: Path) -> None:
     program = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from stream.embedded import embedded_store\n"
+        "from stream.ops.embedded import embedded_store\n"
         "from stream.settings import Settings\n"
         "with embedded_store(Settings(data_dir=Path(sys.argv[1]))) as store:\n"
         "    print(store.service.pid, flush=True)\n"

@@ -15,7 +15,8 @@ from redis import Redis
 
 from stream.settings import Settings
 from stream.state.history import load_history
-from tests.integration.stack import (
+from tests.support.services import KINDS, Kind, running_broker, settings_for
+from tests.support.stack import (
     WorkerProcess,
     committed,
     order_records,
@@ -29,9 +30,8 @@ from tests.integration.stack import (
     stored_stock,
     wait_until,
 )
-from tests.services import KINDS, Kind, running_broker, settings_for
-from tests.unit.stream.stock_recount import Reading, stored_share
-from tests.unit.stream.stock_recount import recount as recount_stock
+from tests.support.stock_recount import Reading, stored_share
+from tests.support.stock_recount import recount as recount_stock
 
 pytestmark = pytest.mark.integration
 

@@ -11,9 +11,10 @@ import polars as pl
 import pytest
 from redis import Redis
 
-from stream.jobs.sample import sample_orders
+from stream.jobs.files.sample import sample_orders
 from stream.settings import Settings
-from tests.integration.stack import (
+from tests.support.services import running_broker, settings_for
+from tests.support.stack import (
     WorkerProcess,
     produce,
     read_topic,
@@ -22,7 +23,6 @@ from tests.integration.stack import (
     stored_features,
     wait_until,
 )
-from tests.services import running_broker, settings_for
 
 pytestmark = pytest.mark.integration
 

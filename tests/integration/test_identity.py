@@ -12,11 +12,13 @@ from kafka import KafkaAdminClient
 from kafka.structs import TopicPartition
 from redis import Redis
 
-import stream.embedded
-from stream.embedded import EmbeddedBroker, embedded_broker, free_port
-from stream.kafka_admin import create_topics
+import stream.ops.embedded
+from stream.kafka.admin import create_topics
+from stream.ops.embedded import EmbeddedBroker, embedded_broker
+from stream.processes.ports import free_port
 from stream.settings import Settings
-from tests.integration.stack import (
+from tests.support.services import KINDS, Kind, settings_for
+from tests.support.stack import (
     WorkerProcess,
     order_records,
     produce,
@@ -26,7 +28,6 @@ from tests.integration.stack import (
     stored_features,
     wait_until,
 )
-from tests.services import KINDS, Kind, settings_for
 
 pytestmark = pytest.mark.integration
 
@@ -207,7 +208,7 @@ def test_offsets_beyond_the_end_and_of_another_cluster_are_refused(
     """A broker on an empty folder has another cluster id; without ids, its topic is too short."""
     deployment.stop()
     shutil.rmtree(tmp_path / "broker")
-    monkeypatch.setattr(stream.embedded, "_KAFKA_CLUSTER", "YW5vdGhlci1jbHVzdGVyLg")
+    monkeypatch.setattr(stream.ops.embedded, "_KAFKA_CLUSTER", "YW5vdGhlci1jbHVzdGVyLg")
     deployment.start()
     line = refusal(deployment, tmp_path / "cluster.log")
     assert re.search(r"is stored for cluster \S+, but the broker is of cluster YW5vdGhlci", line)

@@ -8,21 +8,21 @@ import redis.asyncio as aioredis
 from redis import Redis
 
 from model.contract import QuantileForecast
-from stream.features.accumulator import OpenBucket
-from stream.features.block import PACKED_BYTES
 from stream.features.definitions import N_FEATURES, N_SUMS, UNITS
-from stream.feed.reader import Reader
+from stream.features.packed_block import PACKED_BYTES
+from stream.ingest.restore import stored_closes
+from stream.ingest.rollups import Rollups
 from stream.jobs.backfill import write_info
-from stream.partition import Partition
-from stream.rollups import Rollups
+from stream.partition.open_bucket import OpenBucket
+from stream.partition.partition import Partition
+from stream.readside.reader import Reader
 from stream.settings import Settings
-from stream.sinks.readside import ReadSide
+from stream.sinks.readside_writer import ReadSide
 from stream.state import history, pages
-from stream.state.closed import closed_paths
+from stream.state.closed_buckets import closed_paths
 from stream.state.history import load_history, read_history
 from stream.state.keys import of
 from stream.state.redis import RedisStore
-from stream.state.restore import stored_closes
 
 pytestmark = pytest.mark.integration
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from stream.embedded import embedded_store
+from stream.ops.embedded import embedded_store
 from stream.settings import Settings
-from tests.integration.stack import (
+from tests.support.services import running_broker, settings_for
+from tests.support.stack import (
     WorkerProcess,
     order_records,
     produce,
@@ -17,7 +18,6 @@ from tests.integration.stack import (
     stored_counts,
     wait_until,
 )
-from tests.services import running_broker, settings_for
 
 pytestmark = pytest.mark.integration
 

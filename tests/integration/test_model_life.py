@@ -12,11 +12,14 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from stream.app import kafka_client
-from stream.control import ModelRecord, Requests, announce, listen
-from stream.registry import Registry
+from stream.kafka.clients import kafka_client
+from stream.registry.announcements import ModelRecord, Requests, announce, listen
+from stream.registry.model_registry import Registry
 from stream.settings import Settings, child_environment
-from tests.integration.stack import (
+from tests.support.model_cases import random_model
+from tests.support.samples import START_MS, small_orders
+from tests.support.services import TestBroker, running_broker, settings_for
+from tests.support.stack import (
     SURGECAST,
     WorkerProcess,
     order_records,
@@ -25,9 +28,6 @@ from tests.integration.stack import (
     statistics,
     wait_until,
 )
-from tests.samples import START_MS, small_orders
-from tests.services import TestBroker, running_broker, settings_for
-from tests.unit.model.cases import random_model
 
 pytestmark = pytest.mark.integration
 

@@ -16,23 +16,23 @@ from redis import Redis
 
 from model.config import ModelConfig, TrainConfig
 from model.contract import QuantileForecast
-from model.dataset import History
-from model.incremental import NetworkForecaster
-from model.plans import N_PLANS, PROMOTION, Plans
-from model.training import train
-from stream.jobs.stored_history import stored_history
-from stream.plan_vectors import PlanReader, no_plans
-from stream.serving import Serving
+from model.inference.forecaster import NetworkForecaster
+from model.inputs.plans import N_PLANS, PROMOTION, Plans
+from model.training.dataset import History
+from model.training.train import train
+from stream.jobs.training.stored_history import stored_history
+from stream.serving.model_server import Serving
+from stream.serving.plan_blocks import PlanReader, no_plans
+from stream.serving.stored_plans import StoredPlans
 from stream.settings import Settings
 from stream.state import keys
 from stream.state.history import StoredHistory, read_history
 from stream.state.keys import Tag
-from stream.state.plans import StoredPlans
-from tests.integration.brokerless import Letters, pipeline_of
-from tests.integration.stack import WorkerProcess, produce, read_topic, wait_until
-from tests.services import running_broker, settings_for
-from tests.unit.model.cases import untrained
-from tests.unit.stream.batches import batch
+from tests.support.batches import batch
+from tests.support.brokerless import Letters, pipeline_of
+from tests.support.model_cases import untrained
+from tests.support.services import running_broker, settings_for
+from tests.support.stack import WorkerProcess, produce, read_topic, wait_until
 
 pytestmark = pytest.mark.integration
 

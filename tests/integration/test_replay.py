@@ -14,17 +14,18 @@ import polars as pl
 import pytest
 from kafka.partitioner.default import murmur2
 
-from stream.embedded import embedded_broker, free_port
 from stream.errors import ServiceUnavailable, UsageError
-from stream.jobs import replay_sender
-from stream.jobs.clicks import synthesize_clicks
-from stream.jobs.replay import replay, state_path
-from stream.jobs.replay_progress import ReplayProgress
-from stream.kafka_admin import create_topics
+from stream.jobs.files.synthetic_clicks import synthesize_clicks
+from stream.jobs.replay import sender as replay_sender
+from stream.jobs.replay.progress import ReplayProgress
+from stream.jobs.replay.run import replay, state_path
+from stream.kafka.admin import create_topics
+from stream.ops.embedded import embedded_broker
+from stream.processes.ports import free_port
 from stream.settings import Settings
-from tests.samples import HOUR_MS, START_MS, small_catalog, small_orders
-from tests.services import TestBroker, settings_for
-from tests.taps import Tap, check_promises
+from tests.support.samples import HOUR_MS, START_MS, small_catalog, small_orders
+from tests.support.services import TestBroker, settings_for
+from tests.support.taps import Tap, check_promises
 
 pytestmark = pytest.mark.integration
 

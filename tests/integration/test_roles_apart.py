@@ -13,12 +13,14 @@ import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from stream.embedded import embedded_broker, free_port
-from stream.jobs.sample import sample_orders
-from stream.processes import ServiceProcess
+from stream.jobs.files.sample import sample_orders
+from stream.ops.embedded import embedded_broker
+from stream.processes.child import ServiceProcess
+from stream.processes.ports import free_port
 from stream.settings import Settings, child_environment
 from stream.topics import TOPICS
-from tests.integration.stack import (
+from tests.support.services import KINDS, settings_for
+from tests.support.stack import (
     SURGECAST,
     WorkerProcess,
     order_records,
@@ -28,7 +30,6 @@ from tests.integration.stack import (
     statistics,
     wait_until,
 )
-from tests.services import KINDS, settings_for
 
 pytestmark = pytest.mark.integration
 

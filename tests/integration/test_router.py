@@ -12,11 +12,12 @@ from kafka import KafkaConsumer
 from kafka.structs import OffsetAndMetadata, TopicPartition
 from redis import Redis
 
-from stream.jobs.sample import sample_orders
-from stream.kafka_admin import create_topics
+from stream.jobs.files.sample import sample_orders
+from stream.kafka.admin import create_topics
 from stream.settings import Settings
 from stream.topics import DAY_MS, Topic
-from tests.integration.stack import (
+from tests.support.services import KINDS, Kind, running_broker, settings_for
+from tests.support.stack import (
     WorkerProcess,
     committed,
     produce,
@@ -26,7 +27,6 @@ from tests.integration.stack import (
     stored_features,
     wait_until,
 )
-from tests.services import KINDS, Kind, running_broker, settings_for
 
 pytestmark = pytest.mark.integration
 

@@ -13,14 +13,14 @@ from redis import Redis
 
 from model.config import Architecture, ModelConfig
 from model.contract import QuantileForecast
-from model.incremental import NetworkForecaster
-from model.networks.quantile import QuantileNetwork
-from stream.carried import KEEP_EVERY
-from stream.serving import Serving
-from stream.snapshots import Snapshots
+from model.inference.forecaster import NetworkForecaster
+from model.networks.quantile_network import QuantileNetwork
+from stream.serving.carried_states import KEEP_EVERY
+from stream.serving.model_server import Serving
+from stream.serving.state_snapshots import Snapshots
 from stream.state import keys
 from stream.state.history import StoredHistory
-from tests.unit.model.cases import HOUR_MS, START_MS, awkward
+from tests.support.model_cases import HOUR_MS, START_MS, awkward
 
 pytestmark = pytest.mark.integration
 

@@ -8,8 +8,8 @@ import pytest
 from redis import Redis
 
 from stream.settings import Settings
-from tests.integration.stack import WorkerProcess, produce, read_topic, wait_until
-from tests.services import running_broker, settings_for
+from tests.support.services import running_broker, settings_for
+from tests.support.stack import WorkerProcess, produce, read_topic, wait_until
 
 pytestmark = pytest.mark.integration
 

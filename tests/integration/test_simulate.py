@@ -10,18 +10,18 @@ import numpy as np
 import polars as pl
 import pytest
 
-from stream.codecs import ClickDecoder, OrderDecoder
+from stream.decoding.events import ClickDecoder, OrderDecoder
+from stream.decoding.inventory import ReadingDecoder
+from stream.decoding.schemas import CatalogEntry
 from stream.errors import UsageError
-from stream.events import CatalogEntry
-from stream.inventory import ReadingDecoder
-from stream.jobs.replay_progress import ReplayProgress
-from stream.jobs.shop import Shop
-from stream.jobs.simulate import SIMULATED_LABELS, simulate
+from stream.jobs.replay.progress import ReplayProgress
+from stream.jobs.simulate.run import SIMULATED_LABELS, simulate
+from stream.jobs.simulate.shop import Shop
 from stream.settings import Settings
-from tests.samples import HOUR_MS
-from tests.services import TestBroker
-from tests.taps import Tap, check_promises
-from tests.unit.stream.batches import batch
+from tests.support.batches import batch
+from tests.support.samples import HOUR_MS
+from tests.support.services import TestBroker
+from tests.support.taps import Tap, check_promises
 
 pytestmark = pytest.mark.integration
 

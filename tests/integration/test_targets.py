@@ -10,22 +10,22 @@ import pytest
 import redis.asyncio as aioredis
 from redis import Redis
 
+from model.baselines.exponential_smoothing import SmoothingForecaster
 from model.config import TARGETS, Target
 from model.contract import FEATURE_NAMES
-from model.incremental import Forecaster, NetworkForecaster
-from model.smoothing import SmoothingForecaster
-from stream.feed.answers import SeriesForecast
-from stream.feed.api.forecasts import body_of
-from stream.feed.reader import Reader
-from stream.output import ClosedBuckets, Output
-from stream.partition_state import Closed
-from stream.serving import Serving
-from stream.sinks.kafka import KafkaSink
-from stream.sinks.readside import ReadSide
+from model.inference.forecaster import Forecaster, NetworkForecaster
+from stream.api.forecasts import body_of
+from stream.kafka.producer import KafkaSink
+from stream.partition.state import Closed
+from stream.readside.reader import Reader
+from stream.readside.series_answers import SeriesForecast
+from stream.serving.model_server import Serving
+from stream.serving.output_loop import ClosedBuckets, Output
+from stream.sinks.readside_writer import ReadSide
 from stream.state import keys
 from stream.state.history import StoredHistory, load_history
-from tests.seeding import HOUR_MS, QUANTILES, Shop, stocked
-from tests.unit.model.cases import random_model
+from tests.support.model_cases import random_model
+from tests.support.seeding import HOUR_MS, QUANTILES, Shop, stocked
 
 pytestmark = pytest.mark.integration
 

@@ -19,11 +19,12 @@ from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import NewTopic
 from redis import Redis
 
-from stream.consumer_thread import BatchConsumerThread
-from stream.fetched import RecordBatch
+from stream.kafka.consumer_thread import BatchConsumerThread
+from stream.kafka.record_batch import RecordBatch
 from stream.settings import Settings
-from tests.integration.chaos import DurableStore
-from tests.integration.stack import (
+from tests.support.chaos import DurableStore
+from tests.support.services import KINDS, TestBroker, running_broker, settings_for
+from tests.support.stack import (
     WorkerProcess,
     committed,
     order_records,
@@ -35,7 +36,6 @@ from tests.integration.stack import (
     stored_features,
     wait_until,
 )
-from tests.services import KINDS, TestBroker, running_broker, settings_for
 
 pytestmark = pytest.mark.integration
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from model.calibration import Calibrator, read_at
-from model.pit import covered, pit_bounds, probability_below, reading_weights
+from model.evaluation.calibration import Calibrator, read_at
+from model.evaluation.pit import covered, pit_bounds, probability_below, reading_weights
 
 QUANTILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 NOMINAL = np.array(QUANTILES, np.float32)

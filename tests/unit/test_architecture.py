@@ -79,7 +79,7 @@ def test_only_the_settings_read_the_environment() -> None:
         if name in {"os.environ", "os.getenv", "os.environb"}
     }
 
-    assert readers == {"stream/environment.py"}
+    assert readers == {"stream/settings/environment.py"}
 
 
 def test_nothing_is_unpickled() -> None:

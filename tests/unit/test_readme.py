@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stream.cli import app
+from stream.cli.entry import app
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -6,7 +6,7 @@ import pytest
 from dashboards.snapshot import DAY_MS, SeriesView
 from dashboards.summary import last_day, orders_per_minute
 from stream.features.definitions import ORDERS, PURCHASES, REVENUE, UNITS, VIEWS
-from stream.feed.answers import Age, OpenBucket
+from stream.readside.series_answers import Age, OpenBucket
 
 HOUR_MS = 3_600_000
 

@@ -1,0 +1,164 @@
+"""Columns of the charts' sources, computed from a view; plain lists, no Bokeh.
+
+Axes: T = closed buckets, H = horizon, Q = quantiles.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from dashboards import text
+from dashboards.snapshot import DAY_MS, SeriesView
+from dashboards.summary import trailing_conversion
+from stream.features.definitions import ORDERS, REVENUE, UNITS, VIEWS
+from stream.readside.series_answers import SeriesForecast
+
+Columns = dict[str, list[Any]]
+
+N_BANDS: Final = 4
+ACTUALS: Final = ("start", "x", "units", "orders", "revenue", "views", "conversion", "expected")
+AHEAD: Final = ("start", "x", "lo", "median", "hi")
+OPEN: Final = ("start", "x", "units", "orders", "expected")
+FAN: Final = (
+    "start", "x", "median", "band", "sum", "hit",
+    *(f"{side}{n}" for n in range(1, N_BANDS + 1) for side in ("lo", "hi")),
+)  # fmt: skip
+
+
+def band_pairs(n_quantiles: int) -> list[tuple[int, int]]:
+    """Quantile columns of the nested bands, outermost first; few quantiles repeat the innermost.
+
+    >>> band_pairs(9)
+    [(0, 8), (1, 7), (2, 6), (3, 5)]
+    >>> band_pairs(3)
+    [(0, 2), (0, 2), (0, 2), (0, 2)]
+    >>> band_pairs(19)[0], band_pairs(19)[-1], band_pairs(1)[0]
+    ((0, 18), (8, 10), (0, 0))
+    """
+    n_pairs = max(1, n_quantiles // 2)
+    picked = np.linspace(0, n_pairs - 1, N_BANDS).round().astype(int).tolist()
+    return [(at, n_quantiles - 1 - at) for at in picked]
+
+
+def band_name(quantiles: Sequence[float]) -> str:
+    """Name of the outermost band.
+
+    >>> band_name((0.1, 0.5, 0.9)), band_name((0.025, 0.975))
+    ('10–90 %', '2.5–97.5 %')
+    """
+    return f"{100 * quantiles[0]:g}–{100 * quantiles[-1]:g} %"
+
+
+def median_column(quantiles: Sequence[float]) -> int:
+    """Column of the quantile nearest to one half.
+
+    >>> median_column((0.1, 0.5, 0.9))
+    1
+    """
+    return int(np.argmin(np.abs(np.asarray(quantiles) - 0.5)))
+
+
+def closed_columns(view: SeriesView, *, bucket_ms: int, after_ms: int) -> tuple[Columns, Columns]:
+    """`actuals` and `ahead` of the closed buckets that start after `after_ms`."""
+    new = view.start_T > after_ms
+    values = view.values_TF[new].astype(float)
+    start = view.start_T[new].astype(float)
+    x = start + bucket_ms / 2
+    conversion_T = trailing_conversion(view.values_TF, n_buckets=max(1, DAY_MS // bucket_ms))
+    low, median, high = view.ahead_T3[new].astype(float).T
+    actuals: Columns = {
+        "start": start.tolist(),
+        "x": x.tolist(),
+        "units": values[:, UNITS].tolist(),
+        "orders": values[:, ORDERS].tolist(),
+        "revenue": np.round(values[:, REVENUE], 2).tolist(),
+        "views": values[:, VIEWS].tolist(),
+        "conversion": conversion_T[new].tolist(),
+        "expected": [expected(*row) for row in zip(low, median, high, strict=True)],
+    }
+    ahead: Columns = {
+        "start": start.tolist(),
+        "x": x.tolist(),
+        "lo": low.tolist(),
+        "median": median.tolist(),
+        "hi": high.tolist(),
+    }
+    return actuals, ahead
+
+
+def expected(low: float, median: float, high: float) -> str:
+    """What was expected of a bucket, for the tooltip.
+
+    >>> expected(1.24, 3, 7.5), expected(float("nan"), 0, 0)
+    ('3.0  (1.2 – 7.5)', '–')
+    """
+    if not math.isfinite(low):
+        return text.MISSING
+    low_, median_, high_ = (
+        text.number(v, digits=1 if high < 100 else 0) for v in (low, median, high)
+    )
+    return f"{median_}  ({low_} – {high_})"
+
+
+def open_columns(view: SeriesView, *, bucket_ms: int) -> Columns:
+    """`open_bucket`: buckets that still fill, with what is expected of them in full."""
+    columns: Columns = {name: [] for name in OPEN}
+    for bucket in view.opened:
+        columns["start"].append(float(bucket.start_ms))
+        columns["x"].append(bucket.start_ms + bucket_ms / 2)
+        columns["units"].append(float(bucket.values_F[UNITS]))
+        columns["orders"].append(float(bucket.values_F[ORDERS]))
+        columns["expected"].append(_expected_at(view.forecast, bucket.start_ms))
+    return columns
+
+
+def _expected_at(forecast: SeriesForecast | None, start_ms: int) -> str:
+    if forecast is None:
+        return text.MISSING
+    step = (start_ms - forecast.origin_ms) // forecast.bucket_ms
+    if not 0 <= step < len(forecast.units_HQ):
+        return text.MISSING
+    row = forecast.units_HQ[step]
+    return expected(row[0], row[median_column(forecast.quantiles)], row[-1])
+
+
+def fan_columns(view: SeriesView) -> Columns:
+    """`fan`: nested bands and median of each coming bucket; no rows without a forecast.
+
+    `hit` is where the pointer finds a bucket: nowhere for those the open bars answer for.
+    """
+    forecast = view.forecast
+    if forecast is None:
+        return {name: [] for name in FAN}
+    units_HQ = np.round(forecast.units_HQ.astype(float), 3)
+    start_H = forecast.origin_ms + np.arange(len(units_HQ)) * forecast.bucket_ms
+    middle = median_column(forecast.quantiles)
+    answered = [bucket.start_ms for bucket in view.opened]
+    hit_H = np.where(np.isin(start_H, answered), np.nan, units_HQ[:, -1])
+    columns: Columns = {
+        "start": start_H.astype(float).tolist(),
+        "x": (start_H + forecast.bucket_ms / 2).tolist(),
+        "median": units_HQ[:, middle].tolist(),
+        "band": [band_name(forecast.quantiles)] * len(units_HQ),
+        "sum": np.round(forecast.cumulative_HQ[:, middle].astype(float), 2).tolist(),
+        "hit": hit_H.tolist(),
+    }
+    for n, (low, high) in enumerate(band_pairs(len(forecast.quantiles)), start=1):
+        columns[f"lo{n}"] = units_HQ[:, low].tolist()
+        columns[f"hi{n}"] = units_HQ[:, high].tolist()
+    return columns
+
+
+def nice_ceiling(value: float) -> float:
+    """A round number just above `value`, for the end of an axis; at least 4.
+
+    >>> nice_ceiling(3.2), nice_ceiling(41), nice_ceiling(1_630)
+    (4, 50, 2000)
+    """
+    if value <= 4:
+        return 4
+    power: float = 10 ** math.floor(math.log10(value))
+    steps = (1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
+    return next(step * power for step in steps if step * power >= value)

@@ -1,0 +1,1 @@
+"""How good forecasts are: metrics, calibration, drift, backtest and promotion."""

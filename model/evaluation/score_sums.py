@@ -1,0 +1,145 @@
+"""Sums of what forecasts turned out to be worth, and the metrics that follow from them.
+
+A closed bucket adds one row of sums to each volume class and horizon step; rows add up over
+buckets, partitions and days, and metrics are made of the sums at the end. So whatever is asked for
+is pooled, never a mean of means.
+
+Axes: N = labels, V = volume classes, H = horizon steps, Q = quantiles, K = sums.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.evaluation.metrics import pinball_loss
+from model.evaluation.pit import covered
+
+Floats = NDArray[np.floating]
+Ints = NDArray[np.integer]
+Sums = NDArray[np.float64]
+
+#: Volume classes of scores: those of `model.calibration.volume_class`, and the roll-ups.
+VOLUMES: Final = ("low", "medium", "high", "rollup")
+ROLLUP: Final = VOLUMES.index("rollup")
+
+#: Sums of each class and step. All but `labels` are weighted, so that a sample of the series
+#: stands for all of them.
+SUMS: Final = (
+    "labels",  # forecasts scored
+    "weight",  # series they stand for
+    "actual",  # units sold
+    "loss",  # pinball loss, mean over q, no factor 2
+    "over",  # units the median was too high
+    "under",  # units the median was too low
+    "covered",  # share of the demand within the outermost band, by the PIT of counts
+    "inside",  # demand within the outermost band, both ends included
+    "pit",  # middle of the PIT under the model's own quantiles
+    "naive_actual",  # units sold where the seasonal naive knows a value
+    "naive_loss",  # its pinball loss there
+    "beside_loss",  # our loss there
+)
+N_SUMS: Final = len(SUMS)
+
+
+def score_labels(
+    *,
+    actual_N: Floats,
+    published_NQ: Floats,
+    low_N: Floats,
+    high_N: Floats,
+    sent_NQ: Floats,
+    quantiles: Sequence[float],
+    volume_N: Ints,
+    step_N: Ints,
+    weight_N: Floats,
+    naive_N: Floats,
+    horizon: int,
+) -> Sums:
+    """Sums [V, H, K] of the labels of one closed bucket.
+
+    `low_N` and `high_N` are `model.pit.pit_bounds` under the model's quantiles, `sent_NQ`
+    the levels at which they were published. `naive_N` is the seasonal naive's point forecast, NaN
+    where it had none. The pinball loss of a point is that of the point as every quantile.
+
+    >>> one = np.ones(1)
+    >>> sums = score_labels(
+    ...     actual_N=4 * one, published_NQ=np.array([[2.0, 5.0, 6.0]]), low_N=0.4 * one,
+    ...     high_N=0.5 * one, sent_NQ=np.array([[0.1, 0.5, 0.9]]), quantiles=(0.1, 0.5, 0.9),
+    ...     volume_N=np.zeros(1, int), step_N=np.zeros(1, int), weight_N=2 * one, naive_N=4 * one,
+    ...     horizon=1)
+    >>> dict(zip(SUMS, sums[0, 0].round(3).tolist(), strict=True))["loss"]
+    0.6
+    """
+    quantiles = tuple(quantiles)
+    middle = int(np.argmin(np.abs(np.asarray(quantiles) - 0.5)))
+    loss_N = pinball_loss(actual_N, published_NQ, quantiles).mean(axis=1)
+    error_N = published_NQ[:, middle] - actual_N
+    share_N2 = covered(low_N, high_N, sent_NQ[:, [0, -1]])
+    inside_N = (actual_N >= published_NQ[:, 0]) & (actual_N <= published_NQ[:, -1])
+    known_N = np.isfinite(naive_N)
+    naive_N1 = np.where(known_N, naive_N, 0.0)[:, None]
+    naive_loss_N = pinball_loss(actual_N, naive_N1, quantiles).mean(axis=1)
+    terms = (
+        np.ones_like(loss_N) / np.where(weight_N > 0, weight_N, 1.0),
+        np.ones_like(loss_N),
+        np.abs(actual_N),
+        loss_N,
+        np.maximum(error_N, 0),
+        np.maximum(-error_N, 0),
+        share_N2[:, 1] - share_N2[:, 0],
+        inside_N,
+        (low_N + high_N) / 2,
+        np.abs(actual_N) * known_N,
+        naive_loss_N * known_N,
+        loss_N * known_N,
+    )
+    size = len(VOLUMES) * horizon
+    place_N = np.asarray(volume_N, np.int64) * horizon + step_N
+    columns = [np.bincount(place_N, term * weight_N, minlength=size) for term in terms]
+    sums_XK = np.stack(columns, axis=1).astype(np.float64)
+    return sums_XK.reshape(len(VOLUMES), horizon, N_SUMS)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Metrics of pooled sums; None where there is nothing to divide by.
+
+    `wql` and `naive_wql` have the factor 2 (`model.metrics.wql`); `wql_beside_naive` is over the
+    same buckets as `naive_wql`. `coverage` is that of the outermost band by the PIT of counts: a
+    perfect forecast of any demand has the nominal one. `interval_coverage` counts the ends in, and
+    with rare demand is near 1 for a perfect forecast.
+    """
+
+    labels: int
+    wql: float | None
+    naive_wql: float | None
+    wql_beside_naive: float | None
+    bias: float | None
+    coverage: float | None
+    interval_coverage: float | None
+
+
+def score_of(sums_K: Sums) -> Score:
+    """Metrics of sums [K], or of any array of them [..., K], pooled.
+
+    >>> score_of(np.array([4, 4, 10, 1, 2, 1, 3.2, 4, 2, 0, 0, 0]))
+    Score(labels=4, wql=0.2, naive_wql=None, ..., bias=0.1, coverage=0.8, interval_coverage=1.0)
+    """
+    pooled_K = np.asarray(sums_K).reshape(-1, N_SUMS).sum(axis=0)
+    named = dict(zip(SUMS, pooled_K.tolist(), strict=True))
+
+    def share(value: float, of: float) -> float | None:
+        return value / of if of > 0 else None
+
+    return Score(
+        labels=round(named["labels"]),
+        wql=share(2 * named["loss"], named["actual"]),
+        naive_wql=share(2 * named["naive_loss"], named["naive_actual"]),
+        wql_beside_naive=share(2 * named["beside_loss"], named["naive_actual"]),
+        bias=share(named["over"] - named["under"], named["actual"]),
+        coverage=share(named["covered"], named["weight"]),
+        interval_coverage=share(named["inside"], named["weight"]),
+    )

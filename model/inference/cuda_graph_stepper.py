@@ -1,0 +1,194 @@
+"""How all series of a partition are stepped on a GPU: at once, by a captured CUDA graph.
+
+Every step has the same shape, that of the states' capacity; rows beyond the last series are silent
+and stay at zero. One launch takes the place of a hundred.
+
+Axes: S = series, C = calendar, T = buckets, F = features, H = horizon, Q = quantiles,
+P = plan columns, E = what is read of plans, M = series with plans ahead.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.inference.cpu_stepper import Floats, head_weights
+from model.inference.network_states import NetworkStates
+from model.inputs.carried_statistics import started
+from model.inputs.plans import N_PLANS, Plans, ahead, held, planned_rows
+from model.inputs.series_inputs import observe
+from model.inputs.static_features import ids_of
+from model.inputs.targets import scales_of
+from model.networks.quantile_network import QuantileNetwork
+from model.workspace import Workspace
+
+#: Steps before a capture: libraries set themselves up in them.
+_WARM_STEPS = 3
+
+
+@dataclass(slots=True)
+class _Program:
+    """One step on fixed buffers; `run[forecasting]` reads the inputs and writes the outputs.
+
+    `plans_SP` are those of the closed bucket, None where the network reads none; `encoded` holds
+    what the heads were last given: encodings, inputs and scales; `out` are their blocks [S, H, Q].
+    """
+
+    values_SF: Tensor
+    plans_SP: Tensor | None
+    calendar_C: Tensor
+    weights: Tensor
+    out: tuple[Tensor, ...]
+    work: Workspace
+    run: dict[bool, Callable[[], None]] = field(default_factory=dict)
+    encoded: tuple[Tensor, Tensor, tuple[Tensor, ...]] | None = None
+
+
+class FixedShapeStepper:
+    """Steps all series at once, at the shape of the states' capacity.
+
+    On a CUDA device each kind of step is captured once as a graph and replayed, until the states
+    grow. The year ring is addressed by the time of the bucket, which a graph would freeze: networks
+    that use it are stepped without one, as everything is on other devices. Series with plans ahead
+    are forecast once more, by themselves, since their number changes from step to step.
+    """
+
+    def __init__(self, network: QuantileNetwork, device: torch.device) -> None:
+        self._network = network
+        self._device = device
+        self._captures = device.type == "cuda" and not network.config.yearly
+
+    def carry(
+        self, states: NetworkStates, values_TSF: Floats, start_ms_T: list[int],
+        calendar_TC: Tensor, *, plans: Plans | None = None,
+    ) -> None:  # fmt: skip
+        """Carry over T buckets without forecasting."""
+        program = self._program(states, values_TSF.shape[2], calendar_TC.shape[1])
+        for t, (values_SF, start_ms, calendar_C) in enumerate(
+            zip(values_TSF, start_ms_T, calendar_TC, strict=True)
+        ):
+            _put(program, held(plans, t, slice(0, states.size)))
+            self._run(states, program, values_SF, start_ms, calendar_C, forecasting=False)
+
+    def forecast(
+        self, states: NetworkStates, values_SF: Floats, start_ms: int, calendar_C: Tensor,
+        horizon_HC: Tensor, *, plans: Plans | None = None,
+    ) -> tuple[Floats, ...]:  # fmt: skip
+        """Carry over one bucket; each block of the heads [S, H, Q] from its end on."""
+        program = self._program(states, values_SF.shape[1], calendar_C.shape[0])
+        program.weights.copy_(head_weights(self._network, horizon_HC.to(self._device)))
+        _put(program, held(plans, 0, slice(0, states.size)))
+        self._run(states, program, values_SF, start_ms, calendar_C, forecasting=True)
+        self._plan(states, program, ahead(plans))
+        return tuple(
+            block_SHQ[: states.size].to("cpu", copy=True).numpy() for block_SHQ in program.out
+        )
+
+    def _plan(self, states: NetworkStates, program: _Program, plans: Plans | None) -> None:
+        """Forecast the series that have plans ahead again, with them."""
+        planned = planned_rows(plans, states.stats_SK, slice(0, states.size))
+        if planned is None or program.encoded is None:
+            return
+        rows_M, plans_MHE = planned
+        encoded_SD, inputs_SI, scales = program.encoded
+        everyone = torch.arange(rows_M.numel(), device=self._device)
+        out = tuple(block_SHQ[rows_M] for block_SHQ in program.out)
+        self._network.heads.serve(
+            encoded_SD[rows_M], inputs_SI[rows_M], program.weights,
+            tuple(scale_S[rows_M] for scale_S in scales), out,
+            work=program.work, planned=(everyone, plans_MHE),
+        )  # fmt: skip
+        for block_SHQ, again_MHQ in zip(program.out, out, strict=True):
+            block_SHQ[rows_M] = again_MHQ
+
+    def _program(self, states: NetworkStates, features: int, calendar: int) -> _Program:
+        """The program of these states, made when they are new or have grown."""
+        if not isinstance(states.program, _Program):
+            network, device = self._network, self._device
+            network.prepare()
+            config = network.config
+            shape = (states.capacity, config.horizon, len(config.quantiles))
+            states.program = _Program(
+                values_SF=torch.zeros(states.capacity, features, device=device),
+                plans_SP=torch.zeros(states.capacity, N_PLANS, device=device)
+                if config.plans
+                else None,
+                calendar_C=torch.zeros(calendar, device=device),
+                weights=torch.zeros_like(
+                    head_weights(network, torch.zeros(config.horizon, calendar, device=device))
+                ),
+                out=tuple(torch.empty(shape, device=device) for _ in range(network.heads.blocks)),
+                work=Workspace(device),
+            )
+        return states.program
+
+    def _run(
+        self,
+        states: NetworkStates,
+        program: _Program,
+        values_SF: Floats,
+        start_ms: int,
+        calendar_C: Tensor,
+        *,
+        forecasting: bool,
+    ) -> None:
+        values = torch.from_numpy(np.ascontiguousarray(values_SF, np.float32))
+        program.values_SF[: states.size].copy_(values)
+        program.calendar_C.copy_(calendar_C)
+        if not self._captures:
+            self._body(states, program, start_ms, forecasting=forecasting)
+            return
+        if forecasting not in program.run:
+            program.run[forecasting] = self._captured(states, program, forecasting=forecasting)
+        program.run[forecasting]()
+
+    def _body(
+        self, states: NetworkStates, program: _Program, start_ms: int, *, forecasting: bool
+    ) -> None:
+        """One step; without the year ring `start_ms` changes nothing. Never asks the device."""
+        network, config = self._network, self._network.config
+        inputs_SI = observe(
+            states.stats_SK, program.values_SF, start_ms, config,
+            prior=network.prior, plans_SP=program.plans_SP,
+        )  # fmt: skip
+        inputs_SI = network.told(inputs_SI, ids_of(states.stats_SK, config))
+        encoded_SD = network.encoder.step(inputs_SI, program.calendar_C, states.state, program.work)
+        waiting_S = ~started(states.stats_SK)
+        for part in states.state:  # a series begins with its first activity, not before
+            part.masked_fill_(waiting_S.view(-1, *[1] * (part.dim() - 1)), 0.0)
+        if forecasting:
+            scales = scales_of(states.stats_SK, config)
+            program.encoded = encoded_SD, inputs_SI, scales
+            network.heads.serve(
+                encoded_SD, inputs_SI, program.weights, scales, program.out, work=program.work
+            )
+
+    def _captured(
+        self, states: NetworkStates, program: _Program, *, forecasting: bool
+    ) -> Callable[[], None]:
+        """The step as a CUDA graph; the steps that warm it up leave the states as they were."""
+        carried = (states.stats_SK, *states.state)
+        before = [part.clone() for part in carried]
+        side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]  # torch
+        side.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(side):
+            for _ in range(_WARM_STEPS):
+                self._body(states, program, 0, forecasting=forecasting)
+            for part, old in zip(carried, before, strict=True):
+                part.copy_(old)
+        torch.cuda.current_stream(self._device).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        # another thread may warm up the next model meanwhile
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            self._body(states, program, 0, forecasting=forecasting)
+        return graph.replay
+
+
+def _put(program: _Program, plans_SP: Tensor | None) -> None:
+    """Write the plans of the closed bucket where the step reads them."""
+    if program.plans_SP is not None:
+        program.plans_SP.zero_()
+        if plans_SP is not None:
+            program.plans_SP[: len(plans_SP)].copy_(plans_SP)

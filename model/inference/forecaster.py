@@ -1,0 +1,234 @@
+"""Incremental inference: the states of all series, one step a closed bucket, no history re-read.
+
+`step` takes the closed bucket of all series of a partition, carries statistics and network state
+over it and forecasts the whole horizon. `warm_up` carries the states over stored history without
+forecasting. How the series are stepped is in `model/inference/cpu_stepper.py` (CPU) and
+`model/inference/cuda_graph_stepper.py` (GPU).
+
+Axes: S = series, T = buckets, F = stored features, H = horizon, Q = quantiles.
+"""
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.config import ModelConfig
+from model.contract import FEATURE_NAMES, QuantileForecast
+from model.errors import InvalidValues
+from model.inference.cpu_stepper import BlockStepper, Stepper
+from model.inference.cuda_graph_stepper import FixedShapeStepper
+from model.inference.network_states import NetworkStates, restored
+from model.inputs.calendar import calendar_features
+from model.inputs.plans import Plans
+from model.networks.quantile_network import QuantileNetwork
+
+Floats = NDArray[np.float32]
+
+#: A gap between two steps that is longer than this many buckets is an error, not silence.
+MAX_GAP = 10_000
+
+
+class States(Protocol):
+    """States of one partition: of `size` series, up to the bucket that starts at `last_ms`."""
+
+    size: int
+    last_ms: int | None
+
+
+@runtime_checkable
+class Forecaster(Protocol):
+    """What serves forecasts: a network, or a baseline that needs no training."""
+
+    model_id: str
+    horizon: int
+    quantiles: tuple[float, ...]
+    bucket_ms: int
+
+    def new_states(self, capacity: int) -> States:
+        """States without any series, with room for `capacity`; they grow by themselves."""
+        ...
+
+    def step(
+        self, states: States, values_SF: Floats, bucket_start_ms: int, plans: Plans | None = None
+    ) -> QuantileForecast:
+        """Carry `states` over one closed bucket and forecast from its end on.
+
+        `plans` are those of the closed bucket, then of the horizon; None where there are none, and
+        a forecaster may not read them at all. Rows beyond `states.size` are new series; missing
+        rows are zeros. Raises InvalidValues for values that are no demand, or a bucket that is not
+        after the last one.
+        """
+        ...
+
+    def warm_up(
+        self, states: States, history_TSF: Floats, start_ms: int, plans: Plans | None = None
+    ) -> None:
+        """Carry `states` over stored history, oldest bucket first, without forecasting.
+
+        `plans` are those of the same buckets.
+        """
+        ...
+
+
+def require_demand(values: Floats) -> None:
+    """Refuse what is no closed bucket: wrong width, NaN, infinite or negative units.
+
+    >>> require_demand(np.zeros((2, 11), np.float32))
+    """
+    if values.shape[-1] != len(FEATURE_NAMES):
+        raise InvalidValues(f"{values.shape[-1]} feature columns, expected {len(FEATURE_NAMES)}")
+    if not np.isfinite(values).all():
+        raise InvalidValues("a closed bucket holds NaN or infinite values")
+    if values.size and values[..., 0].min() < 0:
+        raise InvalidValues("a closed bucket holds negative units")
+
+
+def missing_buckets(last_ms: int | None, start_ms: int, bucket_ms: int) -> int:
+    """Silent buckets between the last one carried and `start_ms`; they are stepped as zeros.
+
+    Raises InvalidValues for a bucket that is not after the last one, or not on its grid.
+
+    >>> missing_buckets(0, 180_000, 60_000)
+    2
+    """
+    if last_ms is None:
+        return 0
+    gap, off_grid = divmod(start_ms - last_ms, bucket_ms)
+    if off_grid or not 1 <= gap <= MAX_GAP:
+        raise InvalidValues(
+            f"bucket {start_ms} does not follow {last_ms} in buckets of {bucket_ms} ms"
+        )
+    return gap - 1
+
+
+class NetworkForecaster:
+    """A trained network that serves; called from one thread at a time.
+
+    On a CPU, chunks of series are shared out to `threads` threads (default: as many as torch would
+    use); on a GPU every step has one fixed shape. `stepper` puts another way of stepping in place.
+    """
+
+    def __init__(
+        self,
+        network: QuantileNetwork,
+        model_id: str,
+        device: torch.device | str = "cpu",
+        *,
+        threads: int | None = None,
+        stepper: Callable[[QuantileNetwork, torch.device], Stepper] | None = None,
+    ) -> None:
+        self.model_id = model_id
+        self.config: ModelConfig = network.config
+        self.horizon = self.config.horizon
+        self.quantiles = self.config.quantiles
+        self.bucket_ms = self.config.bucket_ms
+        self.device = torch.device(device)
+        self.network = network.to(self.device).eval().requires_grad_(False)
+        self._stepper: Stepper
+        if stepper is not None:
+            self._stepper = stepper(self.network, self.device)
+        elif self.device.type == "cpu":
+            self._stepper = BlockStepper(self.network, threads)
+        else:
+            self._stepper = FixedShapeStepper(self.network, self.device)
+
+    def new_states(self, capacity: int) -> NetworkStates:
+        """States without any series, with room for `capacity`."""
+        with torch.inference_mode():
+            return NetworkStates(self.network, max(capacity, 1), self.device)
+
+    def restore(self, snapshot: bytes) -> NetworkStates:
+        """The states of a snapshot of this model, bit for bit.
+
+        Raises IncompatibleCheckpoint for another model's, CorruptCheckpoint for a damaged one.
+        """
+        with torch.inference_mode():
+            return restored(snapshot, self.network, self.model_id, self.device)
+
+    def step(
+        self, states: States, values_SF: Floats, bucket_start_ms: int, plans: Plans | None = None
+    ) -> QuantileForecast:
+        """Carry `states` over one closed bucket and forecast from its end on."""
+        with torch.inference_mode():
+            mine = self._advance(states, values_SF, bucket_start_ms)
+            origin_ms = bucket_start_ms + self.bucket_ms
+            units_SHQ, sums_SHQ, *targets = self._stepper.forecast(
+                mine,
+                _all_rows(values_SF, mine.size),
+                bucket_start_ms,
+                self._calendar(bucket_start_ms, 1)[0],
+                self._calendar(origin_ms, self.horizon),
+                plans=self._read(plans, 1 + self.horizon, mine.size),
+            )
+            if self.network.unseen is not None:
+                self.network.unseen.write(
+                    mine.stats_SK, mine.launch_day_S,
+                    origin_ms=origin_ms, units_SHQ=units_SHQ, sums_SHQ=sums_SHQ,
+                )  # fmt: skip
+            mine.last_ms = bucket_start_ms
+            return QuantileForecast(
+                origin_ms=origin_ms,
+                bucket_ms=self.bucket_ms,
+                quantiles=self.quantiles,
+                units_SHQ=units_SHQ,
+                cumulative_SHQ=sums_SHQ,
+                model_id=self.model_id,
+                extras=dict(zip(self.config.targets, targets, strict=True)),
+            )
+
+    def warm_up(
+        self, states: States, history_TSF: Floats, start_ms: int, plans: Plans | None = None
+    ) -> None:
+        """Carry `states` over stored history, oldest bucket first, without forecasting."""
+        buckets = history_TSF.shape[0]
+        if buckets == 0:
+            return
+        with torch.inference_mode():
+            mine = self._advance(states, history_TSF, start_ms)
+            starts = [start_ms + t * self.bucket_ms for t in range(buckets)]
+            values_TSF = _all_rows(history_TSF, mine.size)
+            calendar_TC = self._calendar(start_ms, buckets)
+            read = self._read(plans, buckets, mine.size)
+            self._stepper.carry(mine, values_TSF, starts, calendar_TC, plans=read)
+            mine.last_ms = starts[-1]
+
+    def _advance(self, states: States, values: Floats, start_ms: int) -> NetworkStates:
+        """Check the input, step over silent buckets, make room for new series."""
+        if not isinstance(states, NetworkStates):
+            raise TypeError(f"states of {type(states).__name__} belong to another forecaster")
+        require_demand(values)
+        silent = missing_buckets(states.last_ms, start_ms, self.bucket_ms)
+        if silent and states.size:
+            nothing = np.zeros((silent, states.size, len(FEATURE_NAMES)), np.float32)
+            states.last_ms = None
+            self.warm_up(states, nothing, start_ms - silent * self.bucket_ms)
+        states.grow(values.shape[-2])
+        return states
+
+    def _read(self, plans: Plans | None, buckets: int, size: int) -> Plans | None:
+        """The plans of so many buckets, of series there are; None where none are read."""
+        if plans is None or not self.config.plans or not plans.rows_N.size:
+            return None
+        known = int(np.searchsorted(plans.rows_N, size))
+        return Plans(plans.rows_N[:known], plans.values_TNP[:, :known]).between(0, buckets)
+
+    def _calendar(self, start_ms: int, buckets: int) -> Tensor:
+        starts = start_ms + self.bucket_ms * np.arange(buckets, dtype=np.int64)
+        return torch.from_numpy(
+            calendar_features(
+                starts, bucket_ms=self.bucket_ms, country=self.config.holidays_country
+            )
+        )
+
+
+def _all_rows(values: Floats, size: int) -> Floats:
+    """Values [..., size, F]; missing rows are zeros."""
+    rows = values.shape[-2]
+    if rows == size:
+        return values
+    missing = np.zeros((*values.shape[:-2], size - rows, values.shape[-1]), np.float32)
+    return np.concatenate((values, missing), axis=-2)

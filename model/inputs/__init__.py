@@ -1,0 +1,1 @@
+"""What the network is given of a series: carried statistics, calendar, plans, static features."""

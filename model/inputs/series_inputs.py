@@ -1,0 +1,197 @@
+"""What the network sees of a series at a closed bucket.
+
+Every input is a pure function of the carried statistics (already updated by the bucket) and of the
+bucket itself, so stepping bucket by bucket and reading the history anew give the same numbers.
+Demand is divided by the carried scale and compressed by log1p; where no click was ever seen the
+click inputs are zero and a flag says so. Of a bucket without stock the network sees at least the
+carried mean as demand, and how much of it there was something to be had. What was planned for the
+bucket is an input too where the network reads plans.
+
+Axes: S = series, F = stored features, K = carried statistics, I = inputs, P = plan columns.
+"""
+
+from functools import lru_cache
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from model.config import ModelConfig
+from model.errors import InvalidValues
+from model.inputs import carried_statistics as at
+from model.inputs.last_year import RING, carry_year, weeks_ahead, year_inputs
+from model.inputs.newcomer_prior import NewcomerPrior, scale_of, young
+from model.inputs.plans import N_PLANS, READ_NAMES, plan_features
+from model.inputs.static_features import N_CARRIED, PRIOR
+
+#: Inputs of a series, in order.
+INPUT_NAMES: Final = (
+    "demand", "demand_log", "sold", "returns", "orders", "revenue", "views", "carts", "visitors",
+    "conversion", "has_clicks", "price", "price_last", "scale_log", "age_log", "week_ratio",
+    "day_ratio", "rate", "size_ratio", "since_log", "returns_share", "started", "availability",
+    "stock_known", "quarter_ratio", "year_ratio", "robust_ratio", "spread_log",
+)  # fmt: skip
+#: What a network with a prior sees of it, for as long as a series is young.
+_PRIOR_NAMES: Final = ("prior_ratio", "shrunk_ratio")
+
+
+def input_names(config: ModelConfig) -> tuple[str, ...]:
+    """Names of all inputs of a network, in order.
+
+    >>> input_names(ModelConfig(horizon=24, bucket_ms=3_600_000, yearly=True))[-2:]
+    ('year_level_0', 'year_level_1')
+    """
+    names = INPUT_NAMES + (_PRIOR_NAMES if config.prior else ())
+    if config.yearly:
+        levels = (f"year_level_{week}" for week in range(weeks_ahead(config)))
+        names = (*names, "year_known", "year_growth", *levels)
+    return (*names, *READ_NAMES) if config.plans else names
+
+
+@lru_cache(maxsize=64)
+def places_of(names: tuple[str, ...], config: ModelConfig) -> list[int]:
+    """Columns of some inputs. Raises InvalidValues for a name that is none.
+
+    >>> places_of(("sold", "demand"), ModelConfig(horizon=24, bucket_ms=3_600_000))
+    [2, 0]
+    """
+    known = input_names(config)
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise InvalidValues(
+            f"inputs_off: {', '.join(unknown)} unknown; known inputs are {', '.join(known)}"
+        )
+    return [known.index(name) for name in names]
+
+
+def carried_width(config: ModelConfig) -> int:
+    """Carried numbers a series: statistics, the ring of weeks and what is static where used."""
+    ring = RING if config.yearly else 0
+    return at.N_STATISTICS + ring + (N_CARRIED if config.tells_static else 0)
+
+
+def new_carried(size: int, config: ModelConfig, device: torch.device | str = "cpu") -> Tensor:
+    """Carried statistics [S, K] of series nothing is known about: all zero."""
+    return torch.zeros(size, carried_width(config), device=device)
+
+
+def _log_ratio(a: Tensor, b: Tensor, floor: float) -> Tensor:
+    return torch.log((a + floor) / (b + floor))
+
+
+def series_inputs(
+    stats_SK: Tensor,
+    values_SF: Tensor,
+    origin_ms: int | Tensor,
+    config: ModelConfig,
+    plans_SP: Tensor | None = None,
+) -> Tensor:
+    """Inputs [S, I] of one closed bucket that ends at `origin_ms`; `stats_SK` already holds it.
+
+    `plans_SP` are the plans that held in it, None for none; a network without plans reads none.
+
+    >>> config = ModelConfig(horizon=2, bucket_ms=3_600_000, yearly=False)
+    >>> tuple(series_inputs(new_carried(3, config), torch.zeros(3, 11), 0, config).shape)
+    (3, 28)
+    """
+    floor = config.scale_floor
+    scale_S = scale_of(stats_SK, config)
+    units_S = values_SF[:, at.UNITS]
+    short_S = at.censored(values_SF, share=config.censored_share)
+    known_S = values_SF[:, at.STOCK] > 0
+    demand_S = at.demand_of(stats_SK, values_SF, share=config.censored_share) / scale_S
+    visitors_S = values_SF[:, at.VISITORS]
+    price_S = stats_SK[:, at.PRICE].clamp(min=1e-3)
+    money_S = values_SF[:, at.REVENUE].clamp(min=0.0) / (price_S * scale_S)
+    has_clicks_S = (stats_SK[:, at.M_VIEWS] > 0).to(units_S.dtype)
+    priced_S = stats_SK[:, at.PRICE] > 0
+    last_S = stats_SK[:, at.PRICE_LAST].clamp(min=1e-3)
+    relative_S = torch.where(priced_S, torch.log(last_S / price_S), 0.0).clamp(-2.0, 2.0)
+    sold_S = units_S > 0
+    week_S = stats_SK[:, at.WEEK]
+    columns = (
+        demand_S.clamp(max=20.0) * 0.1,
+        torch.log1p(demand_S),
+        torch.where(short_S & ~sold_S, stats_SK[:, at.RATE], sold_S.to(units_S.dtype)),
+        torch.log1p(values_SF[:, at.RETURNS] / scale_S),
+        torch.log1p(values_SF[:, at.ORDERS]),
+        torch.where(priced_S, torch.log1p(money_S), 0.0),
+        torch.log1p(values_SF[:, at.VIEWS] / (stats_SK[:, at.M_VIEWS] + floor)),
+        torch.log1p(values_SF[:, at.CARTS]),
+        torch.log1p(visitors_S / (stats_SK[:, at.M_VISITORS] + floor)),
+        torch.where(
+            visitors_S > 0, values_SF[:, at.PURCHASES] / visitors_S.clamp(min=1.0), 0.0
+        ).clamp(max=3.0)
+        - stats_SK[:, at.CONV],
+        has_clicks_S,
+        torch.where(sold_S, relative_S, 0.0),
+        relative_S,
+        torch.log(scale_S) * 0.25,
+        torch.log1p(stats_SK[:, at.AGE] / config.buckets_per_day) * 0.25,
+        _log_ratio(week_S, stats_SK[:, at.SLOW], floor),
+        _log_ratio(stats_SK[:, at.DAY], week_S, floor),
+        stats_SK[:, at.RATE],
+        _log_ratio(stats_SK[:, at.SIZE], stats_SK[:, at.SLOW], floor) * 0.25,
+        torch.log1p(stats_SK[:, at.SINCE]) * 0.25,
+        stats_SK[:, at.M_RETURNS] / scale_S,
+        (stats_SK[:, at.AGE] > 0).to(units_S.dtype),
+        torch.where(known_S, 1.0 - values_SF[:, at.STOCKOUT_SHARE], 1.0),
+        known_S.to(units_S.dtype),
+        _log_ratio(stats_SK[:, at.QUARTER], stats_SK[:, at.SLOW], floor),
+        _log_ratio(stats_SK[:, at.YEAR], stats_SK[:, at.SLOW], floor),
+        _log_ratio(torch.expm1(stats_SK[:, at.LOG_QUARTER]), scale_S, floor) * 0.5,
+        _log_ratio(stats_SK[:, at.SQUARE_QUARTER].sqrt(), scale_S, floor) * 0.5,
+    )
+    if config.prior:
+        young_S = young(stats_SK, config)
+        told = (stats_SK[:, PRIOR], stats_SK[:, at.SLOW])
+        ratios = (_log_ratio(level_S, scale_S, floor) * young_S for level_S in told)
+        inputs_SI = torch.stack((*columns, *ratios), dim=1)
+    else:
+        inputs_SI = torch.stack(columns, dim=1)
+    if config.yearly:
+        inputs_SI = torch.cat((inputs_SI, year_inputs(stats_SK, origin_ms, config)), dim=1)
+    if config.plans:
+        inputs_SI = torch.cat((inputs_SI, _plans_read(stats_SK, plans_SP)), dim=1)
+    if config.inputs_off:
+        inputs_SI[:, places_of(config.inputs_off, config)] = 0.0
+    return inputs_SI
+
+
+def _plans_read(stats_SK: Tensor, plans_SP: Tensor | None) -> Tensor:
+    if plans_SP is None:
+        plans_SP = stats_SK.new_zeros(stats_SK.shape[0], N_PLANS)
+    return plan_features(plans_SP, stats_SK[:, at.PRICE])
+
+
+def carry_statistics(stats_SK: Tensor, values_SF: Tensor, config: ModelConfig) -> None:
+    """Carry the statistics over one bucket, in place; not the year, which needs the time."""
+    at.update_statistics(
+        stats_SK,
+        values_SF,
+        buckets_per_day=config.buckets_per_day,
+        memory_days=config.memory_days,
+        censored_share=config.censored_share,
+    )
+
+
+def observe(
+    stats_SK: Tensor,
+    values_SF: Tensor,
+    start_ms: int,
+    config: ModelConfig,
+    *,
+    prior: NewcomerPrior | None = None,
+    plans_SP: Tensor | None = None,
+) -> Tensor:
+    """Carry the statistics over the bucket at `start_ms`, in place; its inputs [S, I].
+
+    `prior` is the network's, where it has one; `plans_SP` are the plans that held in the bucket.
+    """
+    carry_statistics(stats_SK, values_SF, config)
+    if config.yearly:
+        demand_S = at.demand_of(stats_SK, values_SF, share=config.censored_share)
+        carry_year(stats_SK, demand_S, start_ms, bucket_ms=config.bucket_ms)
+    if prior is not None:
+        prior.write(stats_SK)
+    return series_inputs(stats_SK, values_SF, start_ms + config.bucket_ms, config, plans_SP)

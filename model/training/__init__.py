@@ -1,0 +1,1 @@
+"""Training a network: windows, losses, several processes, checkpoints."""

@@ -1,0 +1,264 @@
+"""Lanes of series that walk through a history for training, and what they see of it.
+
+A **lane group** is a set of series that walk together from bucket to bucket, chunk by chunk, with
+their carried statistics; groups stand at different times, so one update sees several seasons. The
+history itself is read in place and never copied whole.
+
+Axes: T = buckets, S = series of the history, B = lanes of a group, F = stored features,
+I = inputs, C = calendar, P = plan columns.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.config import ModelConfig
+from model.errors import HistoryTooShort, InvalidValues
+from model.history import History, last_buckets, plans_between
+from model.inputs.calendar import calendar_features, horizon_calendar
+from model.inputs.carried_statistics import PRICE, UNITS, censored, demand_of, started
+from model.inputs.last_year import carry_year
+from model.inputs.newcomer_prior import NewcomerPrior
+from model.inputs.plans import N_PLANS
+from model.inputs.series_inputs import carry_statistics, new_carried, series_inputs
+from model.inputs.static_features import ids_of, tell
+from model.inputs.targets import TargetAhead, scales_of, target_of
+
+__all__ = [
+    "Chunk", "History", "Picked", "last_buckets", "levels", "pick_series", "plans_between",
+    "plans_of",
+]  # fmt: skip
+
+
+@dataclass(slots=True)
+class Chunk:
+    """One chunk of G groups of B lanes, ready for the network; N = G · B lanes, group by group.
+
+    `inputs_NLI`, `scale_NL` and `started_NL` describe the chunk's L buckets; `weight_NL` turns a
+    loss in multiples of the scale into one in multiples of the series' mean demand. `calendar_NLC`
+    is alike in a group; `ahead_NX` is the demand of the buckets after the chunk's first, up to one
+    horizon behind its last; `known_NX` is 1 where these lie before the end of what may be known and
+    were not censored by a lack of stock. Where plans are read, `plans_NXP` are those of the buckets
+    of `ahead_NX`, and `price_NL` is the mean price they are held against. `ids_N3` names the rows
+    of the embedding, if there is one. `targets` are those of the configuration, in its order.
+    """
+
+    first_G: NDArray[np.int64]
+    inputs_NLI: Tensor
+    calendar_NLC: Tensor
+    scale_NL: Tensor
+    weight_NL: Tensor
+    started_NL: Tensor
+    ahead_NX: Tensor
+    known_NX: Tensor
+    price_NL: Tensor
+    plans_NXP: Tensor | None
+    ids_N3: Tensor | None = None
+    targets: tuple[TargetAhead, ...] = ()
+
+
+@dataclass(slots=True)
+class Picked:
+    """The series drawn for training, their values, and where statistics can be picked up.
+
+    `values_TSF` holds the series drawn only; the statistics `grid_GSK[g]` stand *before* bucket
+    ``g * every``; `plans_TSP` reach one horizon beyond the last bucket. What lies at or behind
+    bucket `end` is for validation.
+    """
+
+    values_TSF: Tensor
+    start_ms: int
+    config: ModelConfig
+    end: int
+    every: int
+    index_S: NDArray[np.int64]
+    weight_S: NDArray[np.float64]
+    level_S: Tensor
+    grid_GSK: Tensor
+    calendar_TC: Tensor = field(repr=False)
+    prior: NewcomerPrior | None = None
+    plans_TSP: Tensor | None = field(default=None, repr=False)
+    target_levels: tuple[Tensor, ...] = ()
+
+    def chunk(
+        self,
+        lanes_GB: Tensor,
+        stats_NK: Tensor,
+        first_G: NDArray[np.int64],
+        *,
+        length: int,
+        end: int,
+    ) -> Chunk:
+        """Buckets ``[first, first + length)`` of every group; carries `stats_NK` over them.
+
+        Demand is known before bucket `end` only.
+        """
+        config = self.config
+        groups = list(zip(first_G.tolist(), lanes_GB, strict=True))
+        values_LNF = torch.cat(
+            [self.values_TSF[first : first + length, lanes] for first, lanes in groups], dim=1
+        )
+        carried_LNK = torch.empty(*values_LNF.shape[:2], stats_NK.shape[1])
+        starts_LG = self.start_ms + config.bucket_ms * (np.arange(length)[:, None] + first_G)
+        size = lanes_GB.shape[1]
+        for t in range(length):
+            carry_statistics(stats_NK, values_LNF[t], config)
+            if config.yearly:
+                for group, start_ms in enumerate(starts_LG[t].tolist()):
+                    rows = slice(group * size, (group + 1) * size)
+                    demand_B = demand_of(
+                        stats_NK[rows], values_LNF[t, rows], share=config.censored_share
+                    )
+                    carry_year(stats_NK[rows], demand_B, start_ms, bucket_ms=config.bucket_ms)
+            carried_LNK[t] = stats_NK
+        flat_XK = carried_LNK.flatten(0, 1)
+        if self.prior is not None:
+            self.prior.write(flat_XK)
+        ends_X = torch.from_numpy((starts_LG + config.bucket_ms).repeat(size, axis=1).reshape(-1))
+        plans_XP = None
+        if self.plans_TSP is not None:
+            plans = [self.plans_TSP[first : first + length, lanes] for first, lanes in groups]
+            plans_XP = torch.cat(plans, dim=1).flatten(0, 1)
+        inputs_XI = series_inputs(flat_XK, values_LNF.flatten(0, 1), ends_X, config, plans_XP)
+        shape = values_LNF.shape[:2]
+        reach = length + config.horizon - 1
+        ahead_NX = torch.zeros(shape[1], reach)
+        known_NX = torch.zeros(shape[1], reach)
+        inside_NX = torch.zeros(shape[1], reach)
+        targets = [torch.zeros(shape[1], reach) for _ in config.targets]
+        for group, (first, lanes) in enumerate(groups):
+            rows = slice(group * size, (group + 1) * size)
+            known = min(reach, end - first - 1)
+            ahead_XBF = self.values_TSF[first + 1 : first + 1 + known, lanes]
+            ahead_NX[rows, :known] = ahead_XBF[..., UNITS].T
+            told_XB = ~censored(ahead_XBF, share=config.censored_share)
+            known_NX[rows, :known] = told_XB.T.to(known_NX.dtype)
+            inside_NX[rows, :known] = 1.0
+            for target_NX, target in zip(targets, config.targets, strict=True):
+                target_NX[rows, :known] = target_of(ahead_XBF, target).T
+        scale_NL, _, *target_scales = (
+            scale_X.view(shape).T for scale_X in scales_of(flat_XK, config)
+        )
+        started_NL = started(flat_XK).view(shape).T
+        calendar = [self.calendar_TC[first : first + length] for first, _ in groups]
+        return Chunk(
+            first_G=first_G.copy(),
+            inputs_NLI=inputs_XI.view(*shape, -1).transpose(0, 1),
+            calendar_NLC=torch.stack(calendar).repeat_interleave(size, dim=0),
+            scale_NL=scale_NL,
+            weight_NL=started_NL * scale_NL / self.level_S[lanes_GB.reshape(-1), None],
+            started_NL=started_NL,
+            ahead_NX=ahead_NX,
+            known_NX=known_NX,
+            price_NL=flat_XK[:, PRICE].view(shape).T,
+            plans_NXP=self._plans_ahead(groups, reach),
+            ids_N3=ids_of(stats_NK, config),
+            targets=tuple(
+                TargetAhead(
+                    scale_NL=target_scale_NL,
+                    weight_NL=started_NL * target_scale_NL / level_S[lanes_GB.reshape(-1), None],
+                    ahead_NX=target_NX,
+                    known_NX=inside_NX if target == "visitors" else known_NX,
+                )
+                for target, target_scale_NL, level_S, target_NX in zip(
+                    config.targets, target_scales, self.target_levels, targets, strict=True
+                )
+            ),
+        )
+
+    def _plans_ahead(self, groups: list[tuple[int, Tensor]], reach: int) -> Tensor | None:
+        if self.plans_TSP is None:
+            return None
+        parts = [self.plans_TSP[first + 1 : first + 1 + reach, lanes] for first, lanes in groups]
+        return torch.cat(parts, dim=1).transpose(0, 1)
+
+    def horizon_calendar(
+        self, first_G: NDArray[np.int64], positions_P: NDArray[np.int64]
+    ) -> Tensor:
+        """Calendar [G · P, H, C] of the horizons behind buckets ``first + position``."""
+        config = self.config
+        buckets = (first_G[:, None] + positions_P + 1).reshape(-1)
+        return torch.from_numpy(
+            horizon_calendar(
+                self.start_ms + buckets * config.bucket_ms,
+                horizon=config.horizon,
+                bucket_ms=config.bucket_ms,
+                country=config.holidays_country,
+            )
+        )
+
+
+def levels(units_TS: Tensor) -> Tensor:
+    """Mean [S] of each series from its first bucket above zero on.
+
+    >>> levels(torch.tensor([[0.0], [2.0], [4.0]])).tolist()
+    [3.0]
+    """
+    begun_S = (units_TS.cumsum(dim=0) > 0).sum(dim=0).clamp(min=1)
+    return units_TS.sum(dim=0) / begun_S
+
+
+def pick_series(
+    history: History, config: ModelConfig, *, end: int, every: int, limit: int, power: float
+) -> Picked:
+    """Take at most `limit` series, those with most demand first, and prepare their statistics.
+
+    Lanes are later drawn with weight ``volume ** power``. Raises HistoryTooShort where nothing was
+    sold before bucket `end`, InvalidValues for NaN, infinite or negative units.
+    """
+    volume_S = history.volume(end)
+    if not np.isfinite(volume_S).all():
+        raise InvalidValues("the history holds NaN or infinite units")
+    order = np.argsort(-volume_S, kind="stable")[:limit]
+    index_S = np.sort(order[volume_S[order] > 0])
+    if not index_S.size:
+        raise HistoryTooShort(f"no unit was sold in the {end} buckets to learn from")
+    values = np.ascontiguousarray(history.values_TSF[:, index_S])
+    if not np.isfinite(values).all() or values[:, :, 0].min() < 0:
+        raise InvalidValues("the history holds NaN, infinite or negative units")
+    values_TSF = torch.from_numpy(values)
+    weight_S = volume_S[index_S] ** power
+    starts = history.start_ms + history.bucket_ms * np.arange(history.buckets, dtype=np.int64)
+    calendar_TC = torch.from_numpy(
+        calendar_features(starts, bucket_ms=config.bucket_ms, country=config.holidays_country)
+    )
+    stats_SK = new_carried(index_S.size, config)
+    tell(stats_SK, torch.from_numpy(history.told_SX[index_S]), config)
+    grid = []
+    for t in range(history.buckets):
+        if t % every == 0:
+            grid.append(stats_SK.clone())
+        carry_statistics(stats_SK, values_TSF[t], config)
+        if config.yearly:
+            start_ms = history.start_ms + t * config.bucket_ms
+            demand_S = demand_of(stats_SK, values_TSF[t], share=config.censored_share)
+            carry_year(stats_SK, demand_S, start_ms, bucket_ms=config.bucket_ms)
+    return Picked(
+        values_TSF=values_TSF,
+        start_ms=history.start_ms,
+        config=config,
+        end=end,
+        every=every,
+        index_S=index_S,
+        weight_S=weight_S / weight_S.sum(),
+        level_S=levels(values_TSF[:end, :, UNITS]),
+        grid_GSK=torch.stack(grid),
+        calendar_TC=calendar_TC,
+        plans_TSP=plans_of(history, config, index_S) if config.plans else None,
+        target_levels=tuple(
+            levels(target_of(values_TSF[:end], target)).clamp(min=config.scale_floor)
+            for target in config.targets
+        ),
+    )
+
+
+def plans_of(history: History, config: ModelConfig, index_S: NDArray[np.int64]) -> Tensor:
+    """Plans [T + H, S, P] of some series of a history, one horizon beyond its end."""
+    buckets = history.buckets + config.horizon
+    if history.plans is None:
+        return torch.zeros(buckets, index_S.size, N_PLANS)
+    chosen = history.plans.between(0, buckets).chosen(index_S)
+    return torch.from_numpy(chosen.dense(index_S.size))

@@ -1,0 +1,231 @@
+"""Lanes that walk through history for training, the loss of what they see, and validation.
+
+Axes: N = lanes of all groups, B = lanes of one group, L = buckets of a chunk, P = origins in a
+chunk, O = origins that share a calendar, H = horizon, Q = quantiles, C = calendar.
+"""
+
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.config import TrainConfig
+from model.inputs.plans import plan_features
+from model.inputs.series_inputs import new_carried
+from model.inputs.static_features import CATEGORY, N_TOLD, PRIOR
+from model.inputs.targets import TargetAhead
+from model.networks.base import State
+from model.networks.quantile_network import QuantileNetwork
+from model.training.dataset import Chunk, Picked
+from model.training.losses import forecast_loss, target_loss
+from model.training.ranks import Ranks
+
+
+class Walk:
+    """Groups of lanes that walk through the training part, each group at its own time.
+
+    Processes that train together draw the same lanes for all and walk their share of each group.
+    """
+
+    def __init__(
+        self,
+        picked: Picked,
+        network: QuantileNetwork,
+        config: TrainConfig,
+        rng: np.random.Generator,
+        ranks: Ranks,
+    ) -> None:
+        self.picked = picked
+        self.config = config
+        self.rng = rng
+        self.ranks = ranks
+        self.size = max(1, config.lanes // config.groups)
+        self.share = ranks.share(self.size)
+        self.own = self.share.stop - self.share.start
+        self.lanes_GB = torch.zeros(config.groups, self.size, dtype=torch.int64)
+        self.first_G = np.zeros(config.groups, np.int64)
+        self.stats_NK = new_carried(config.groups * self.own, config.model)
+        device = ranks.device(config.device)
+        self.state = network.new_state(config.groups * self.own, device)
+
+    def begin(self) -> None:
+        """Send every group somewhere."""
+        for group in range(self.config.groups):
+            self._draw(group)
+
+    def _draw(self, group: int) -> None:
+        """Send a group to a random time, mostly with the statistics its series have there."""
+        picked, rng = self.picked, self.rng
+        drawn = rng.choice(picked.index_S.size, size=self.size, p=picked.weight_S)
+        self.lanes_GB[group] = torch.from_numpy(drawn)
+        latest = (picked.end - 1 - picked.every) // picked.every
+        at = int(rng.integers(0, max(latest, 0) + 1))
+        cold = torch.from_numpy(rng.random(self.size) < self.config.cold_share)
+        stats_BK = picked.grid_GSK[at, drawn[self.share]]
+        told_BX = stats_BK[:, CATEGORY:PRIOR].clone() if self.config.model.tells_static else None
+        stats_BK[cold[self.share]] = 0.0
+        if told_BX is not None:
+            unknown = rng.random((self.size, N_TOLD)) < self.config.unknown_share
+            stats_BK[:, CATEGORY:PRIOR] = told_BX
+            stats_BK[:, CATEGORY:PRIOR][torch.from_numpy(unknown)[self.share]] = 0.0
+        rows = slice(group * self.own, (group + 1) * self.own)
+        self.stats_NK[rows] = stats_BK
+        for part in self.state:
+            part[rows] = 0.0
+        self.first_G[group] = at * picked.every
+
+    def next_chunk(self) -> Chunk:
+        """The next chunk of every group; groups at the end of the data are drawn anew."""
+        picked = self.picked
+        for group in range(self.config.groups):
+            over = self.first_G[group] + picked.every >= picked.end
+            if over or self.rng.random() < self.config.reset_share:
+                self._draw(group)
+        lanes_GB = self.lanes_GB[:, self.share]
+        chunk = picked.chunk(
+            lanes_GB, self.stats_NK, self.first_G, length=picked.every, end=picked.end
+        )
+        self.first_G += picked.every
+        return chunk
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Where all lanes of all processes are, for `resume`; every process must ask."""
+        groups = self.config.groups
+        state = {f"state_{place}": part for place, part in enumerate(self.state)}
+        carried = {"statistics": self.stats_NK} | state
+        whole = {name: self.ranks.whole(part, groups) for name, part in carried.items()}
+        return whole | {"lanes": self.lanes_GB, "first": torch.from_numpy(self.first_G)}
+
+    def resume(self, saved: dict[str, Tensor]) -> None:
+        """Go on from where `tensors` stood, on whatever number of processes."""
+        groups = self.config.groups
+
+        def own(part_NX: Tensor) -> Tensor:
+            return part_NX.view(groups, -1, *part_NX.shape[1:])[:, self.share].flatten(0, 1)
+
+        self.lanes_GB.copy_(saved["lanes"])
+        self.first_G[:] = saved["first"].numpy()
+        self.stats_NK.copy_(own(saved["statistics"]))
+        for place, part in enumerate(self.state):
+            part.copy_(own(saved[f"state_{place}"]))
+
+
+def encode(
+    network: QuantileNetwork,
+    chunk: Chunk,
+    state: State,
+    device: torch.device,
+    *,
+    mixed: bool = False,
+) -> tuple[Tensor, State]:
+    """Encodings [N, L, D] of a chunk, and the state after it, detached; both float32.
+
+    `mixed` lets the encoder compute in bfloat16. The heads never do: sums over the horizon would
+    be rounded to three digits.
+    """
+    begun_N = chunk.started_NL[:, 0].to(device)
+    clean = tuple(part * begun_N.view(-1, *[1] * (part.dim() - 1)) for part in state)
+    with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+        ids_N3 = None if chunk.ids_N3 is None else chunk.ids_N3.to(device)
+        inputs_NLI = network.told(chunk.inputs_NLI.to(device), ids_N3)
+        encoded, after = network.forward(inputs_NLI, chunk.calendar_NLC.to(device), clean)
+    return encoded.float(), tuple(part.detach().float() for part in after)
+
+
+def origins_first(values: Tensor, *, groups: int) -> Tensor:
+    """[N, P, …] → [G · P, B, …]: the origins that share a calendar first.
+
+    >>> origins_first(torch.tensor([[0, 1], [10, 11]]), groups=1).tolist()
+    [[0, 10], [1, 11]]
+    """
+    split = values.view(groups, values.shape[0] // groups, *values.shape[1:])
+    return split.transpose(1, 2).flatten(0, 1)
+
+
+def loss_at(
+    *,
+    network: QuantileNetwork,
+    picked: Picked,
+    chunk: Chunk,
+    encoded_NLD: Tensor,
+    positions_P: NDArray[np.int64],
+    quantiles_Q: Tensor,
+    cumulative_weight: float,
+    target_weight: float = 0.0,
+    ranks: Ranks | None = None,
+) -> Tensor:
+    """Loss of the forecasts made at some buckets of a chunk; of units alone by default.
+
+    With `ranks` it is this process' part: the parts of all add up to the loss of their batch.
+    """
+    device = quantiles_Q.device
+    horizon, groups = network.config.horizon, len(chunk.first_G)
+    positions = torch.from_numpy(positions_P)
+    by_origin = partial(origins_first, groups=groups)
+    horizon_OHC = picked.horizon_calendar(chunk.first_G, positions_P).to(device)
+    encoded_OBD = by_origin(encoded_NLD[:, positions.to(device)])
+    ids_N3 = None if chunk.ids_N3 is None else chunk.ids_N3.to(device)
+    inputs_OBI = by_origin(network.told(chunk.inputs_NLI[:, positions].to(device), ids_N3))
+    reach_PH = positions[:, None] + torch.arange(horizon)
+    plans = None
+    if chunk.plans_NXP is not None:
+        price = chunk.price_NL[:, positions, None]
+        plans = by_origin(plan_features(chunk.plans_NXP[:, reach_PH], price)).to(device)
+    units, sums, *extras = network.heads(encoded_OBD, inputs_OBI, horizon_OHC, plans)
+    total = (ranks or Ranks()).sum
+
+    def learnt(of: Chunk | TargetAhead) -> dict[str, Tensor]:
+        scale = by_origin(of.scale_NL[:, positions]).to(device)
+        return {
+            "target": by_origin(of.ahead_NX[:, reach_PH]).to(device) / scale.unsqueeze(-1),
+            "known": by_origin(of.known_NX[:, reach_PH]).to(device),
+            "weight": by_origin(of.weight_NL[:, positions]).to(device),
+            "quantiles_Q": quantiles_Q,
+        }
+
+    loss = forecast_loss(
+        units=units, sums=sums, cumulative_weight=cumulative_weight, total=total, **learnt(chunk)
+    )
+    if target_weight:
+        for forecast, ahead in zip(extras, chunk.targets, strict=True):
+            part = target_loss(forecast=forecast, total=total, **learnt(ahead))
+            loss = loss + target_weight * part
+    return loss
+
+
+def validate(
+    network: QuantileNetwork, picked: Picked, config: TrainConfig, quantiles_Q: Tensor
+) -> float:
+    """Mean scaled loss behind `picked.end`, on a fixed set of series, after a warm-up before it."""
+    rng = np.random.default_rng(config.seed + 1)
+    size = min(picked.index_S.size, 128)
+    drawn = rng.choice(picked.index_S.size, size=size, replace=False, p=picked.weight_S)
+    device = quantiles_Q.device
+    buckets = picked.values_TSF.shape[0]
+    at = max(0, picked.end // picked.every - 2)
+    lanes_GB = torch.from_numpy(np.sort(drawn))[None]
+    stats_NK = picked.grid_GSK[at, lanes_GB[0]]
+    state = network.new_state(size, device)
+    loss, counted = 0.0, 0
+    with torch.no_grad():
+        for first in range(at * picked.every, buckets - 1, picked.every):
+            length = min(picked.every, buckets - 1 - first)
+            chunk = picked.chunk(lanes_GB, stats_NK, np.array([first]), length=length, end=buckets)
+            encoded, state = encode(network, chunk, state, device)
+            positions = np.arange(0, length, max(1, length // 16), dtype=np.int64)
+            positions = positions[first + positions >= picked.end - 1]
+            if positions.size:
+                part = loss_at(
+                    network=network,
+                    picked=picked,
+                    chunk=chunk,
+                    encoded_NLD=encoded,
+                    positions_P=positions,
+                    quantiles_Q=quantiles_Q,
+                    cumulative_weight=config.cumulative_weight,
+                )
+                loss += float(part) * positions.size
+                counted += positions.size
+    return loss / max(counted, 1)

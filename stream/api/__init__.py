@@ -1,0 +1,1 @@
+"""The HTTP API under `/v1`; it asks nothing but the read side."""

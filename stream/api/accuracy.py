@@ -1,0 +1,60 @@
+"""`GET /v1/accuracy`: what was forecast, against what came."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+
+from model.evaluation.score_sums import score_of
+from stream.api.problems import Problem
+from stream.api.schemas import Accuracy, AccuracyRow
+from stream.api.shared_reader import Gate
+from stream.state.keys import KEEP_DAYS
+
+router = APIRouter(tags=["accuracy"])
+
+
+@router.get("/v1/accuracy")
+def get_accuracy(
+    request: Request,
+    days: Annotated[
+        int, Query(ge=1, le=KEEP_DAYS, description="days of event time, the open one included")
+    ] = 7,
+    *,
+    steps: Annotated[bool, Query(description="a row for each horizon step as well")] = False,
+) -> Accuracy:
+    """Get WQL, bias and coverage of the forecasts that were sent, by model and volume class."""
+    gate: Gate = request.app.state.gate
+    with gate.reading() as reader:
+        info = reader.info()
+        if info is None:
+            raise Problem(404, "no-accuracy", "no worker has started yet")
+        found = reader.accuracy(days)
+        calibrated = reader.calibrated()
+    rows = []
+    for model_id, volume, sums_HK in found.models():
+        for step in (None, *(range(len(sums_HK)) if steps else ())):
+            score = score_of(sums_HK if step is None else sums_HK[step])
+            if score.labels:
+                rows.append(
+                    AccuracyRow(
+                        model_id=model_id,
+                        volume=volume,
+                        step=None if step is None else step + 1,
+                        labels=score.labels,
+                        wql=score.wql,
+                        naive_wql=score.naive_wql,
+                        wql_beside_naive=score.wql_beside_naive,
+                        bias=score.bias,
+                        coverage=score.coverage,
+                        interval_coverage=score.interval_coverage,
+                    )
+                )
+    return Accuracy(
+        from_ms=found.from_ms,
+        to_ms=found.to_ms,
+        bucket_ms=info.bucket_ms,
+        band=(info.quantiles[0], info.quantiles[-1]),
+        nominal_coverage=round(info.quantiles[-1] - info.quantiles[0], 6),
+        calibrated=calibrated,
+        rows=rows,
+    )

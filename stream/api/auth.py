@@ -1,0 +1,60 @@
+"""Who may ask: `Authorization: Bearer KEY`, compared in constant time.
+
+Without keys the API serves this machine only, and only requests addressed to it by a name of this
+machine, so that a web page elsewhere cannot have a browser ask for it.
+"""
+
+import hmac
+from collections.abc import Callable
+from typing import Annotated, Final
+
+from fastapi import Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from stream.api.problems import Problem
+from stream.errors import UsageError
+from stream.settings import ApiSettings
+
+LOCAL_HOSTS: Final = ("127.0.0.1", "localhost", "::1")
+
+_bearer = HTTPBearer(auto_error=False, description="One of api.keys")
+
+
+def require_keys_beyond_localhost(settings: ApiSettings) -> None:
+    """Raise UsageError where the API would be open to the network without a key.
+
+    >>> require_keys_beyond_localhost(ApiSettings(host="127.0.0.1"))
+    >>> require_keys_beyond_localhost(ApiSettings(host="0.0.0.0"))
+    Traceback (most recent call last):
+    stream.errors.UsageError: api.host is 0.0.0.0 and api.keys is empty: set SURGECAST_API__KEYS...
+    """
+    if settings.host not in LOCAL_HOSTS and not settings.keys:
+        raise UsageError(
+            f"api.host is {settings.host} and api.keys is empty: set SURGECAST_API__KEYS, for "
+            "example to '[\"a-long-random-key\"]', or listen on 127.0.0.1"
+        )
+
+
+def key_check(settings: ApiSettings) -> Callable[..., None]:
+    """Dependency that lets a request with one of the keys pass; any where there are none."""
+    keys = [key.get_secret_value().encode() for key in settings.keys]
+
+    def check(
+        request: Request,
+        given: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)] = None,
+    ) -> None:
+        if not keys:
+            if request.url.hostname not in LOCAL_HOSTS:
+                raise Problem(403, "wrong-host", "without api.keys only this machine is served")
+            return
+        sent = given.credentials.encode() if given else b""
+        # no early end: how long it takes must not tell which key is nearly right
+        if not sum(hmac.compare_digest(sent, key) for key in keys):
+            raise Problem(
+                401,
+                "wrong-key",
+                "send Authorization: Bearer KEY with one of api.keys",
+                {"WWW-Authenticate": "Bearer"},
+            )
+
+    return check

@@ -1,0 +1,252 @@
+"""`surgecast bench swap`: another model takes over in a worker that is busy.
+
+The store holds a made-up history of many series. A worker forecasts them with a first model while
+more events come in than it can count. Then a second model is handed over as a trainer does it, its
+states warm, and becomes champion. Measured: how long the hand-over takes, how long the worker then
+needs, how long it forecasts nothing while it switches, and how much less it counts meanwhile; with
+`cold` the worker warms the states up by itself. What is counted a second drifts by itself while a
+backlog is worked off, so the hand-over is stopped and let go on in turns, and the swap is held
+against what is counted before and after it. Weights are random: what they cost does not depend
+on what they say, and the check of a newcomer's forecasts holds two of their like against each
+other.
+"""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+from statistics import fmean, median
+from threading import Event
+from typing import Any, Final
+
+import torch
+from redis import Redis
+
+from model.inference.forecaster import NetworkForecaster
+from stream.bench.ingest import counted
+from stream.bench.report import Row
+from stream.bench.swap_load import HOUR_MS, Load, fill, halves, random_weights, send
+from stream.bench.workload import Workload, click_records, order_records
+from stream.errors import EmbeddedServiceFailed
+from stream.jobs.training.handover import hand_over
+from stream.jobs.training.role import NICENESS
+from stream.kafka.admin import create_topics
+from stream.ops.embedded import embedded_broker, embedded_store
+from stream.ops.supervisor import COMMAND
+from stream.processes.child import ServiceProcess
+from stream.registry.announcements import ModelRecord, announce
+from stream.registry.model_registry import Registry
+from stream.settings import Settings, child_environment
+from stream.state import keys
+from stream.state.keys import ROLLUPS, Tag
+from stream.topics import CLICKS, ORDERS
+
+_TIMEOUT_S: Final = 420.0
+_WINDOW_S: Final = 5.0
+_TURN_S: Final = 2.0
+#: No event counted for so long: all has been counted.
+_IDLE_S: Final = 3.0
+
+
+def bench_swap(
+    settings: Settings,
+    *,
+    series: int,
+    hours: int,
+    events: int,
+    cold: bool,
+    say: Callable[[str], None],
+) -> list[Row]:
+    """Swap models in one worker of `series` series with `hours` of history each.
+
+    Half of the events come in around the hand-over, half around the swap; all around it if `cold`.
+    """
+    with embedded_broker(settings) as broker, embedded_store(settings) as store:
+        kafka = {"bootstrap_servers": broker.bootstrap_servers, "session_timeout": 6_000}
+        deployed = settings.model_copy(
+            update={
+                "kafka": settings.kafka.model_copy(update=kafka),
+                "redis": settings.redis.model_copy(update={"url": store.url}),
+            }
+        )
+        create_topics(deployed)
+        client = Redis.from_url(store.url)
+        say(f"storing {hours} hours of {series:,} series")
+        fill(client, deployed, series=series, hours=hours)
+        work = Workload(events=events, skus=series, span_ms=HOUR_MS - 60_000)
+        load: Load = [
+            (CLICKS.name, list(click_records(work))),
+            (ORDERS.name, list(order_records(work))),
+        ]
+        registry = Registry(deployed.registry_path)
+        first, second = (registry.publish(random_weights(deployed, seed)) for seed in (1, 2))
+        registry.promote(first)
+        log = deployed.data_dir / "logs" / "worker.log"
+        with ServiceProcess.start(
+            "worker", [*COMMAND, "worker"], log_path=log, environment=child_environment(deployed)
+        ):
+            swap = _Swap(client, deployed, registry, say=say)
+            return swap.measure(load, models=(first, second), cold=cold)
+
+
+class _Swap:
+    """A worker, and the swap that is measured in it."""
+
+    def __init__(
+        self, client: Redis, settings: Settings, registry: Registry, say: Callable[[str], None]
+    ) -> None:
+        self._client = client
+        self._settings = settings
+        self._registry = registry
+        self._say = say
+
+    def measure(self, load: Load, *, models: tuple[str, str], cold: bool) -> list[Row]:
+        """The rows of one run."""
+        first, second = models
+        self._say("the first model warms up")
+        began_s = time.monotonic()
+        self._await(lambda: self._served_by(first), "the first model")
+        begun = Row("cold_start", round(time.monotonic() - began_s, 1), "s")
+        if cold:
+            return [begun, *self._swap(load, second)]
+        earlier, later = halves(load)
+        return [begun, *self._hand_over(earlier, second), *self._swap(later, second)]
+
+    def _hand_over(self, load: Load, model_id: str) -> list[Row]:
+        """Warm the states as a trainer does, in a process of its own."""
+        with ProcessPoolExecutor(
+            1, mp_context=get_context("spawn"), initializer=os.nice, initargs=(NICENESS,)
+        ) as trainer:
+            pid = trainer.submit(os.getpid).result()  # a trainer has long started
+            self._send(load)
+            self._say("the second model's states are warmed and handed over")
+            began_s = time.monotonic()
+            handing = trainer.submit(
+                _hand_over_states,
+                str(self._settings.redis.url),
+                self._settings.registry_path,
+                self._settings.states_path,
+                model_id,
+                self._settings.trainer.threads,
+            )
+            without, beside, stopped_s = self._in_turns(pid, handing.done)
+            handing.result()
+        seconds = time.monotonic() - began_s - stopped_s
+        return [Row("hand_over", round(seconds, 1), "s"), *_rates("hand_over", without, beside)]
+
+    def _in_turns(
+        self, pid: int, over: Callable[[], bool]
+    ) -> tuple[float | None, float | None, float]:
+        """Events counted a second while a process is stopped and while it runs, in turns.
+
+        Also for how many seconds it was stopped.
+        """
+        rates: dict[bool, list[float]] = {False: [], True: []}
+        stopped_s = 0.0
+        running = True
+        while not over():
+            began_s = time.monotonic()
+            try:
+                if not running:
+                    os.kill(pid, signal.SIGSTOP)
+                rate = self._rate(over, seconds=_TURN_S)
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            stopped_s += 0 if running else time.monotonic() - began_s
+            if rate is None:
+                break  # all has been counted, or it is over
+            rates[running].append(rate)
+            running = not running
+        return _median(rates[False]), _median(rates[True]), stopped_s
+
+    def _swap(self, load: Load, model_id: str) -> list[Row]:
+        """Let the model become champion and wait until it serves all partitions."""
+        self._send(load)
+        before = self._rate(lambda: False, seconds=_WINDOW_S)
+        self._say("the second model becomes champion")
+        self._registry.promote(model_id, note="bench")
+        now_ms = time.time_ns() // 1_000_000
+        announce(self._settings, ModelRecord("promote", model_id, "bench", now_ms))
+        began_s = time.monotonic()
+        with ThreadPoolExecutor(1) as aside:
+            served = Event()
+            counting = aside.submit(self._rate, served.is_set, seconds=_TIMEOUT_S)
+            self._await(lambda: self._served_by(model_id, some=True), "the second model")
+            turned_s = time.monotonic()
+            self._await(lambda: self._served_by(model_id), "the second model")
+            ended_s = time.monotonic()
+            served.set()
+            during = counting.result()
+        after = self._rate(lambda: False, seconds=_WINDOW_S)
+        around = [rate for rate in (before, after) if rate is not None]
+        return [
+            Row("warm_up", round(ended_s - began_s, 1), "s"),
+            Row("switch", round(ended_s - turned_s, 2), "s"),
+            *_rates("swap", _mean(around), during),
+        ]
+
+    def _send(self, load: Load) -> None:
+        self._say(f"sending {sum(len(records) for _, records in load):,} events")
+        asyncio.run(send(self._settings, load))
+
+    def _rate(self, over: Callable[[], bool], *, seconds: float) -> float | None:
+        """Events counted a second, for so long or until it is over; None if all was counted."""
+        partitions = self._settings.kafka.partitions
+        began = last = (time.monotonic(), counted(self._client, partitions))
+        looked_s = began[0]
+        while looked_s - began[0] < seconds and not over():
+            time.sleep(0.1)
+            looked_s = time.monotonic()
+            now = counted(self._client, partitions)
+            if now > last[1]:
+                last = (looked_s, now)
+            elif looked_s - last[0] > _IDLE_S:
+                break
+        if last[0] - began[0] < min(seconds, _TURN_S) / 2:
+            return None
+        return (last[1] - began[1]) / (last[0] - began[0])
+
+    def _served_by(self, model_id: str, *, some: bool = False) -> bool:
+        """Whether the forecasts of all partitions (or of one of them) are this model's."""
+        tags: list[Tag] = [*range(self._settings.kafka.partitions), ROLLUPS]
+        found: list[Any] = [self._client.hget(keys.of(tag, "forecast"), "model_id") for tag in tags]
+        mine = [name == model_id.encode() for name in found]
+        return any(mine) if some else all(mine)
+
+    def _await(self, done: Callable[[], bool], what: str) -> None:
+        began_s = time.monotonic()
+        while not done():
+            if time.monotonic() - began_s > _TIMEOUT_S:
+                raise EmbeddedServiceFailed(f"{what} did not serve within {_TIMEOUT_S:.0f} s")
+            time.sleep(0.02)
+
+
+def _hand_over_states(
+    url: str, registry_path: str, states_path: str, model_id: str, threads: int
+) -> None:
+    """In the trainer's process."""
+    torch.set_num_threads(threads)
+    network = Registry(registry_path).network(model_id)
+    forecaster = NetworkForecaster(network, model_id, threads=threads)
+    hand_over(Redis.from_url(url), states_path, forecaster)
+
+
+def _rates(what: str, without: float | None, beside: float | None) -> list[Row]:
+    if without is None or beside is None:
+        raise EmbeddedServiceFailed("all was counted before it could be measured; give more events")
+    fall = {"fall": round(1 - beside / without, 3)}
+    return [
+        Row(f"ingest_without_{what}", round(without), "events/s"),
+        Row(f"ingest_beside_{what}", round(beside), "events/s", fall),
+    ]
+
+
+def _median(rates: list[float]) -> float | None:
+    return median(rates) if rates else None
+
+
+def _mean(rates: list[float]) -> float | None:
+    return fmean(rates) if rates else None

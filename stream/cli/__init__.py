@@ -1,0 +1,5 @@
+"""The command line `surgecast`: one module a group of commands."""
+
+from stream.cli.entry import app, main
+
+__all__ = ["app", "main"]

@@ -1,0 +1,213 @@
+"""Commands that bring events in: `up`, `replay`, `simulate`, `backfill`."""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stream.cli.archive import backfill
+from stream.cli.context import settings_of
+from stream.cli.options import Catalog, Clicks, Json, Lines, Orders, Speed, Start
+from stream.processes.output import print_json
+from stream.processes.progress_lines import Step, report
+
+if TYPE_CHECKING:
+    from stream.ops.up import ReplaySource
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the command line."""
+    app.command()(up)
+    app.command()(replay)
+    app.command()(simulate)
+    app.command("sample-path")(sample_path)
+    app.command()(backfill)
+
+
+def up(
+    context: typer.Context,
+    *,
+    orders: Annotated[
+        str | None,
+        typer.Option("--replay", help="Order lines to replay, CSV or Parquet, or the word sample."),
+    ] = None,
+    clicks: Clicks = None,
+    catalog: Catalog = None,
+    speed: Speed = "3600",
+    start: Start = None,
+    until_end: Annotated[
+        bool, typer.Option("--until-end", help="Stop when the replay is through, with a summary.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Run everything on this machine: broker, store, worker, trainer, HTTP API, dashboard.
+
+    Without SURGECAST_KAFKA__BOOTSTRAP_SERVERS and SURGECAST_REDIS__URL it starts its own broker
+    and store. Ctrl-C stops all of it.
+
+    Example:  surgecast up --replay sample --speed 3600
+    """
+    from stream.errors import UsageError
+    from stream.ops.up import up as run_up
+    from stream.ops.up_view import View
+
+    settings = settings_of(context)
+    source = None
+    if orders is not None:
+        source = _replay_source(orders, clicks, catalog, speed, start)
+    elif until_end or clicks or catalog or start:
+        raise UsageError("--until-end, --clicks, --catalog and --start need --replay FILE")
+    run_up(settings, View(as_json=as_json), replay=source, until_end=until_end)
+
+
+def replay(
+    context: typer.Context,
+    *,
+    orders: Orders,
+    clicks: Clicks = None,
+    catalog: Catalog = None,
+    speed: Speed = "max",
+    start: Start = None,
+    end: Annotated[str | None, typer.Option(help="Replay what lies before this time.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="So many order lines.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where it was stopped.")] = False,
+    as_json: Json = False,
+    progress_lines: Lines = False,
+) -> None:
+    """Send a file's events to Kafka in event-time order, with a progress bar.
+
+    Example:  surgecast replay orders.parquet --clicks clicks.parquet --speed 600
+    """
+    from contextlib import nullcontext
+
+    from stream.jobs.files.job_source import (
+        default_start_ms,
+        open_source,
+        orders_path,
+        publish_labels,
+        speed_of,
+        time_ms,
+    )
+    from stream.jobs.replay.progress import ReplayProgress, shown_progress
+    from stream.jobs.replay.run import replay as run_replay
+    from stream.kafka.clients import bootstrap_servers
+    from stream.processes.signals import stop_signals
+
+    settings = settings_of(context)
+    bootstrap_servers(settings)
+    rate = speed_of(speed)
+    path = orders_path(orders)
+    source = open_source(settings, path, clicks=clicks, catalog=catalog)
+    publish_labels(settings, source.labels)
+
+    def show_line(at: ReplayProgress) -> None:
+        facts: dict[str, Any] = {"events_per_s": at.events_per_s, "event_time_ms": at.event_time_ms}
+        report(Step("replay", at.acked, at.total, facts))
+
+    shown = nullcontext(show_line) if progress_lines else shown_progress()
+    with stop_signals(), shown as show:
+        result = run_replay(
+            settings,
+            source.orders,
+            source.clicks,
+            source.catalog,
+            speed=rate,
+            start_ms=default_start_ms(path) if start is None else time_ms(start),
+            end_ms=None if end is None else time_ms(end),
+            limit=limit,
+            resume=resume,
+            progress=show,
+        )
+    sent = sum(result.events.values())
+    if progress_lines:
+        report(Step("replay", sent, sent, {"end_ms": result.heartbeat_ms}))
+    elif as_json:
+        print_json(
+            {
+                "events": result.events,
+                "seconds": round(result.seconds, 3),
+                "events_per_s": round(result.events_per_s, 1),
+                "first_event_ms": result.first_event_ms,
+                "last_event_ms": result.last_event_ms,
+                "complete": result.complete,
+            }
+        )
+    else:
+        counts = ", ".join(f"{count:,} {topic}" for topic, count in result.events.items())
+        typer.echo(f"sent {counts} in {result.seconds:.1f} s", file=sys.stderr)
+
+
+def simulate(
+    context: typer.Context,
+    *,
+    products: Annotated[int, typer.Option(min=1, help="Products of the shop.")] = 300,
+    orders_per_hour: Annotated[float, typer.Option(help="Order lines an hour, on average.")] = 600,
+    speed: Speed = "3600",
+    start: Annotated[str | None, typer.Option(help="When the shop opens. [28 days ago]")] = None,
+    hours: Annotated[int | None, typer.Option(min=1, help="End after so many hours.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed is the same shop.")] = 1,
+    truth: Annotated[
+        Path | None, typer.Option(help="Folder for the true demand. [<data_dir>/simulation]")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a synthetic shop into Kafka, its true demand written beside; Ctrl-C ends it.
+
+    It has seasons, promotions, launches, spikes, stock-outs and returns. At --speed it catches up
+    with now, then goes on in real time.
+
+    Example:  surgecast simulate --products 500 --orders-per-hour 2000 --speed 3600
+    """
+    from stream.jobs.files.job_source import speed_of, time_ms
+    from stream.jobs.replay.progress import shown_progress
+    from stream.jobs.simulate.run import simulate as run_simulation
+    from stream.kafka.clients import bootstrap_servers
+    from stream.processes.signals import stop_signals
+
+    settings = settings_of(context)
+    bootstrap_servers(settings)
+    with stop_signals(), shown_progress() as show:
+        done = run_simulation(
+            settings,
+            seed=seed,
+            products=products,
+            orders_per_hour=orders_per_hour,
+            speed=speed_of(speed),
+            start_ms=None if start is None else time_ms(start),
+            hours=hours,
+            truth=truth,
+            progress=show,
+        )
+    if as_json:
+        print_json({**asdict(done), "truth": str(done.truth)})
+    else:
+        said = f"{done.events:,} events of {done.hours:,} hours; the truth lies in {done.truth}"
+        typer.echo(said, err=True)
+
+
+def sample_path() -> None:
+    """Print where the shipped order lines lie.
+
+    Example:  surgecast replay $(surgecast sample-path) --speed max
+    """
+    from stream.jobs.files.sample import sample_orders
+
+    typer.echo(str(sample_orders()))
+
+
+def _replay_source(
+    orders: str, clicks: Path | None, catalog: Path | None, speed: str, start: str | None
+) -> "ReplaySource":
+    """What `up` replays, checked before anything is started."""
+    from stream.errors import UsageError
+    from stream.jobs.files.job_source import default_start_ms, orders_path, speed_of, time_ms
+    from stream.ops.up import ReplaySource
+
+    path = orders_path(orders)
+    for file in (clicks, catalog):
+        if file is not None and not file.is_file():
+            raise UsageError(f"{file}: no such file")
+    start_ms = default_start_ms(path) if start is None else time_ms(start)
+    return ReplaySource(path.resolve(), clicks, catalog, speed_of(speed), start_ms)

@@ -1,0 +1,222 @@
+"""Commands around the models that serve: `trainer`, `models`."""
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from stream.cli.context import settings_of
+from stream.cli.options import Catalog, Clicks, Json, Lines, Until
+from stream.errors import ServiceUnavailable, UsageError
+from stream.jobs.training.for_workers import train_on_events
+from stream.processes.output import print_json
+from stream.processes.progress_lines import Step, report
+from stream.settings import duration_text
+
+if TYPE_CHECKING:
+    from stream.settings import Settings
+
+
+models = typer.Typer(
+    help="The model registry.\n\nExample:  surgecast models list", no_args_is_help=True
+)
+
+ModelId = Annotated[str, typer.Argument(help="Model id, as `surgecast models list` shows it.")]
+Note = Annotated[str, typer.Option(help="Why; it is kept in the registry.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the command line."""
+    app.command()(trainer)
+    app.add_typer(models, name="models")
+
+
+def trainer(
+    context: typer.Context,
+    *,
+    orders: Annotated[
+        str | None,
+        typer.Argument(help="Order lines of a first model, CSV or Parquet, or the word sample."),
+    ] = None,
+    clicks: Clicks = None,
+    catalog: Catalog = None,
+    until: Until = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="Train one challenger now, and end.")
+    ] = False,
+    progress_lines: Lines = False,
+) -> None:
+    """Train challengers on the stored history, every trainer.every and when drift asks for one.
+
+    With a file, train and promote a first model if the registry has none, and end. Workers pick a
+    new champion up by themselves.
+
+    Example:  surgecast trainer
+    """
+    from stream.registry.model_registry import Registry
+
+    settings = settings_of(context)
+    if orders is None:
+        if clicks or catalog or until:
+            raise UsageError("--clicks, --catalog and --until need a file of order lines")
+        _serve_trainer(settings, once=once)
+        return
+    champion = Registry(settings.registry_path).champion()
+    if champion is not None:
+        if progress_lines:
+            report(Step("train", 100, 100, {"model": champion}))
+        else:
+            typer.echo(f"{champion} serves already", file=sys.stderr)
+        return
+    outcome = train_on_events(
+        settings, orders, clicks, catalog, until=until, progress_lines=progress_lines, promote=True
+    )
+    typer.echo(outcome.verdict, file=sys.stderr)
+    if not progress_lines:
+        typer.echo(outcome.model_id)
+
+
+def _serve_trainer(settings: "Settings", *, once: bool) -> None:
+    from stream.cli.context import with_store
+    from stream.jobs.training.role import run
+    from stream.telemetry import serve_metrics
+
+    settings = with_store(settings)
+    if settings.trainer.metrics_port is not None:
+        serve_metrics(settings.worker.metrics_host, settings.trainer.metrics_port)
+    result = run(settings, once=once)
+    if result is not None:
+        typer.echo(f"{result.model_id or 'no model'} {result.outcome}: {result.reason}")
+        if result.outcome in ("failed", "skipped"):
+            raise typer.Exit(1)
+
+
+@models.command("list")
+def list_models(context: typer.Context, as_json: Json = False) -> None:
+    """List the models, the newest data first; the champion serves.
+
+    Example:  surgecast models list
+    """
+    from stream.registry.model_registry import Registry, tenures
+
+    registry = Registry(settings_of(context).registry_path)
+    entries, audit = registry.list(), registry.audit()
+    notes = {str(line["model_id"]): line for line in audit if line.get("note")}
+    if as_json:
+        print_json(
+            {
+                "models": [
+                    {
+                        "model_id": entry.model_id,
+                        "champion": entry.is_champion,
+                        "architecture": entry.manifest.architecture,
+                        "parent": entry.manifest.parent,
+                        "span_ms": list(entry.manifest.span_ms),
+                        "metrics": entry.manifest.metrics,
+                        "note": notes.get(entry.model_id, {}).get("note", ""),
+                    }
+                    for entry in entries
+                ],
+                "tenures": [asdict(tenure) for tenure in tenures(audit)],
+            }
+        )
+        return
+    if not entries:
+        typer.echo("the registry is empty; surgecast train --history FILE fills it", err=True)
+        return
+    table = Table("model", "", "bucket", "horizon", "data until", "WQL", "the last word on it")
+    table.columns[0].no_wrap = True
+    for entry in entries:
+        manifest, line = entry.manifest, notes.get(entry.model_id)
+        table.add_row(
+            entry.model_id,
+            "champion" if entry.is_champion else "",
+            duration_text(manifest.bucket_ms),
+            str(manifest.horizon),
+            f"{datetime.fromtimestamp(manifest.span_ms[1] / 1_000, UTC):%Y-%m-%d}",
+            f"{manifest.metrics.get('wql', float('nan')):.3f}",
+            f"{line['action']}: {line['note']}" if line is not None else "",
+        )
+    Console().print(table)
+
+
+@models.command("show")
+def show_model(context: typer.Context, model_id: ModelId) -> None:
+    """Print a model's manifest and what has become of it, as JSON.
+
+    Example:  surgecast models show lstm-20110905-1a2b3c4d
+    """
+    from stream.registry.model_registry import Registry
+
+    registry = Registry(settings_of(context).registry_path)
+    manifest = json.loads(registry.manifest(model_id).to_json())
+    audit = [line for line in registry.audit() if line["model_id"] == model_id]
+    sys.stdout.write(json.dumps(manifest | {"audit": audit}, indent=2, sort_keys=True) + "\n")
+
+
+@models.command("promote")
+def promote_model(context: typer.Context, model_id: ModelId, note: Note = "by hand") -> None:
+    """Let a model serve; workers switch between two closes.
+
+    Example:  surgecast models promote lstm-20110905-1a2b3c4d
+    """
+    from stream.registry.model_registry import Registry
+
+    settings = settings_of(context)
+    Registry(settings.registry_path).promote(model_id, note=note)
+    _announce(settings, "promote", model_id, note)
+    typer.echo(f"{model_id} serves")
+
+
+@models.command("rollback")
+def roll_back(context: typer.Context, note: Note = "by hand") -> None:
+    """Let the model before the champion serve again.
+
+    Example:  surgecast models rollback --note "too high for garden"
+    """
+    from stream.registry.model_registry import Registry
+
+    settings = settings_of(context)
+    model_id = Registry(settings.registry_path).rollback(note=note)
+    _announce(settings, "rollback", model_id, note)
+    typer.echo(f"{model_id} serves")
+
+
+@models.command("retrain")
+def retrain(context: typer.Context, note: Note = "by hand") -> None:
+    """Ask the trainer for a challenger; it waits for trainer.cooldown.
+
+    Example:  surgecast models retrain --note "new assortment"
+    """
+    from stream.kafka.clients import bootstrap_servers
+
+    settings = settings_of(context)
+    bootstrap_servers(settings)
+    _announce(settings, "retrain", "", note)
+    typer.echo("asked for")
+
+
+def _announce(
+    settings: "Settings",
+    action: Literal["promote", "rollback", "retrain"],
+    model_id: str,
+    note: str,
+) -> None:
+    """Tell workers and trainer, where a broker is named; they look into the registry anyway."""
+    from stream.registry.announcements import ModelRecord, announce
+
+    if settings.kafka.bootstrap_servers is None:
+        return
+    try:
+        at_ms = time.time_ns() // 1_000_000
+        announce(settings, ModelRecord(action, model_id, note, at_ms))
+    except ServiceUnavailable as error:
+        if action == "retrain":
+            raise
+        typer.echo(f"surgecast: not announced ({error}); workers look by themselves", err=True)

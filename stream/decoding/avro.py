@@ -1,0 +1,181 @@
+"""Avro in Confluent's wire format to the same structs that JSON gives.
+
+A record is a zero byte, the writer schema's id (4 bytes, big-endian) and Avro binary. It is read
+with the writer's schema and matched to our shapes by field name, by the same rules as JSON: fields
+may come in any order, further ones are ignored, a nullable union is an optional field. Logical
+timestamps become ms. Schemas are got before a batch is decoded (`prepare`): decoding never waits. A
+registry that is away holds the input back, and no record is refused for it.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from io import BytesIO
+from typing import Any, Final, TypeVar
+
+import fastavro
+import msgspec
+import structlog
+from fastavro.schema import SchemaParseException, UnknownType
+
+from stream.decoding.refusals import schema_reason, withheld
+from stream.decoding.schema_registry import SchemaRegistry
+from stream.errors import ServiceUnavailable, UnreadableEvent
+
+S = TypeVar("S")
+Schema = Any
+
+log = structlog.get_logger(__name__)
+
+HEADER_BYTES: Final = 5
+#: How long an id that the registry does not know is not asked for again.
+FORGET_UNKNOWN_S: Final = 30.0
+RETRY_S: Final = 1.0
+#: Logical types whose plain value is what we want: whole milliseconds, text.
+_PLAIN: Final = {("long", "timestamp-millis"), ("string", "uuid")}
+#: Fields of any input record that are times.
+_TIMES: Final = ("ts", "launched_at", "start", "end")
+#: What fastavro raises for bytes that do not fit the schema.
+_BROKEN: Final = (
+    ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RecursionError, TypeError,
+    ValueError,
+)  # fmt: skip
+
+
+class AvroFormat:
+    """Avro records whose writer schemas `registry` knows; `clock_s` is a monotonic clock."""
+
+    def __init__(
+        self, registry: SchemaRegistry, *, clock_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._registry = registry
+        self._clock_s = clock_s
+        self._schemas: dict[int, Schema] = {}
+        self._unknown: dict[int, tuple[UnreadableEvent, float]] = {}
+
+    async def prepare(self, records: Iterable[Any]) -> None:
+        """Get the schemas of these records; waits while the registry does not answer."""
+        heads = {record.value[:HEADER_BYTES] for record in records if record.value is not None}
+        for head in heads:
+            if len(head) != HEADER_BYTES or head[0]:
+                continue
+            schema_id = int.from_bytes(head[1:])
+            if schema_id not in self._schemas and not self._surely_unknown(schema_id):
+                await self._get(schema_id)
+
+    def decoder(self, shape: type[S]) -> Callable[[bytes], S]:
+        """Decoder of structs of one shape; it raises UnreadableEvent."""
+        read, convert = self.read, msgspec.convert
+        times = tuple(name for name in _TIMES if name == "ts" or hasattr(shape, name))
+
+        def decode(value: bytes) -> S:
+            document = read(value, times)
+            try:
+                return convert(document, shape)
+            except msgspec.ValidationError as error:
+                raise UnreadableEvent(schema_reason(str(error)), str(error)) from None
+
+        return decode
+
+    def read(self, value: bytes, times: Sequence[str] = _TIMES) -> Any:
+        """The record as the writer wrote it, its `times` in ms. Raises UnreadableEvent."""
+        schema = self._schema(value)
+        payload = BytesIO(value)
+        payload.seek(HEADER_BYTES)
+        try:
+            document = fastavro.schemaless_reader(payload, schema, None)
+        except _BROKEN as error:
+            said = str(error) or type(error).__name__
+            raise UnreadableEvent("malformed_avro", f"does not fit its schema: {said}") from None
+        left = len(value) - payload.tell()
+        if left:
+            raise UnreadableEvent("malformed_avro", f"{left} bytes lie behind the record")
+        if isinstance(document, dict):
+            for name in times:
+                if isinstance(document.get(name), datetime):
+                    document[name] = _moment_ms(name, document[name])
+        return document
+
+    def legible(self, value: bytes | None) -> bytes | None:
+        """The record as JSON, if it can be read; else only its size and digest.
+
+        What looks like text is handed on: it may be a JSON record on the wrong topic.
+        """
+        if value is None or value[:1] == b"{":
+            return value
+        try:
+            return msgspec.json.encode(self.read(value), enc_hook=str)
+        except (UnreadableEvent, *_BROKEN):
+            return withheld(value)
+
+    def _schema(self, value: bytes) -> Schema:
+        if value[:1] == b"{":
+            raise UnreadableEvent("not_avro", "the record is JSON, and ingest.format is avro")
+        if len(value) < HEADER_BYTES or value[0]:
+            raise UnreadableEvent("malformed_avro", "no zero byte and schema id at its start")
+        schema_id = int.from_bytes(value[1:HEADER_BYTES])
+        schema = self._schemas.get(schema_id)
+        if schema is None:
+            fault = self._unknown.get(schema_id)
+            if fault is not None:
+                raise UnreadableEvent(fault[0].reason, fault[0].detail)
+            raise UnreadableEvent("unknown_schema", f"schema {schema_id} was never asked for")
+        return schema
+
+    def _surely_unknown(self, schema_id: int) -> bool:
+        found = self._unknown.get(schema_id)
+        return found is not None and self._clock_s() - found[1] < FORGET_UNKNOWN_S
+
+    async def _get(self, schema_id: int) -> None:
+        while True:
+            try:
+                schemas = await asyncio.to_thread(self._registry.fetch, schema_id)
+                self._schemas[schema_id] = parsed(schema_id, schemas)
+            except UnreadableEvent as error:
+                self._unknown[schema_id] = (error, self._clock_s())
+            except ServiceUnavailable as error:
+                log.warning("schema_waits", schema_id=schema_id, reason=str(error))
+                await asyncio.sleep(RETRY_S)
+                continue
+            return
+
+
+def parsed(schema_id: int, schemas: Sequence[Any]) -> Schema:
+    """The last of `schemas`, ready to read with. Raises UnreadableEvent (`unknown_schema`)."""
+    named: dict[str, Any] = {}
+    try:
+        for schema in schemas:
+            ready = fastavro.parse_schema(plain(schema), named_schemas=named)
+    except (SchemaParseException, UnknownType, *_BROKEN) as error:
+        raise UnreadableEvent(
+            "unknown_schema", f"schema {schema_id} cannot be used: {error}"
+        ) from None
+    return ready
+
+
+def plain(schema: Any) -> Any:
+    """The schema without the logical types whose plain value is what we want.
+
+    >>> plain({"type": "long", "logicalType": "timestamp-millis"})
+    {'type': 'long'}
+    """
+    if isinstance(schema, list):
+        return [plain(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kind = schema.get("type")
+    drop = isinstance(kind, str) and (kind, schema.get("logicalType")) in _PLAIN
+    return {
+        name: plain(part) if name in ("type", "fields", "items", "values") else part
+        for name, part in schema.items()
+        if not (drop and name == "logicalType")
+    }
+
+
+def _moment_ms(name: str, moment: datetime) -> int:
+    if moment.tzinfo is None:
+        raise UnreadableEvent(
+            "invalid_timestamp", f"{name} {moment} is local, without a UTC offset"
+        )
+    return round(moment.timestamp() * 1000)

@@ -1,1 +1,0 @@
-"""Routes of the HTTP API under `/v1`; `stream.feed.http` puts them together."""

@@ -1,0 +1,1 @@
+"""The partitions a worker owns: taking over, counting, flushing, roll-ups."""

@@ -1,0 +1,34 @@
+"""Thin Faust adapters: each hands the batches of one topic to the pipeline and decides nothing."""
+
+from collections.abc import Awaitable, Callable
+
+from faust.types import StreamT
+from mode import CrashingSupervisor
+
+from stream.errors import SurgecastError
+from stream.ingest.pipeline import CONSUMERS, Pipeline
+from stream.kafka.faust_app import SurgecastApp
+from stream.kafka.faust_transport import AsFetched
+from stream.kafka.record_batch import RecordBatch
+
+
+def attach(app: SurgecastApp, pipeline: Pipeline) -> None:
+    """Attach one agent a topic."""
+    for name, method in CONSUMERS.items():
+        _attach_one(app, name, method.__get__(pipeline))
+
+
+def _attach_one(
+    app: SurgecastApp, name: str, consume: Callable[[RecordBatch], Awaitable[None]]
+) -> None:
+    async def agent(batches: StreamT[RecordBatch]) -> None:
+        async for batch in batches:
+            try:
+                await consume(batch)
+            except SurgecastError as error:
+                await app.give_up(error)
+                raise
+
+    topic = app.topic(name, key_serializer="raw", value_serializer=AsFetched(), allow_empty=True)
+    # A batch that fails must not be skipped: the worker stops, and resumes at the stored offsets.
+    app.agent(topic, name=name, supervisor_strategy=CrashingSupervisor)(agent)

@@ -1,0 +1,1 @@
+"""Closed buckets in Parquet, and back."""

@@ -1,0 +1,218 @@
+"""`surgecast archive`: closed buckets out of the store into Parquet, before retention drops them.
+
+Reads what the workers stored as closed, partition by partition and day by day, and goes on where
+the last run ended. It archives what every partition *and* the roll-ups have closed, so an archive
+has one end. A run that is cut off leaves nothing half: it is done again, with the same result. It
+only reads the store, so it may run beside the workers, again and again.
+
+Axes: S = series slots, F = features.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from redis import Redis
+from redis.exceptions import RedisError
+
+from model.contract import FeatureSpec
+from stream.errors import IncompatibleState, ServiceUnavailable
+from stream.jobs.archive.files import DAY_MS, ArchiveFiles, Covered, Rows, Shape
+from stream.state import keys
+from stream.state.closed_buckets import closed_paths, closed_values
+from stream.state.keys import ROLLUPS, Tag
+
+_BLOCKS_A_TRIP: Final = 64
+_MARKS_KEPT: Final = 400
+#: Meta fields that say where a partition stands in its topics, and which topics these are.
+_MARK: Final = ("offset:", "newest_ms:", "topic_id:", "cluster")
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveReport:
+    """What a run added: blocks and rows, and through when the archive reaches (None: empty)."""
+
+    blocks: int = 0
+    rows: int = 0
+    through_ms: int | None = None
+    gaps: int = 0
+
+
+@dataclass(slots=True)
+class _Stored:
+    """A partition as the store has it now."""
+
+    meta: dict[str, str]
+    series: list[str]
+    categories: dict[str, str]
+    listings: dict[str, str]
+
+
+def archive(
+    client: "Redis", path: str, *, progress: Callable[[Tag, int], None] | None = None
+) -> ArchiveReport:
+    """Add to the archive at `path` what has closed since the last run.
+
+    `client` must not decode responses; `progress` is told of every partition and the day (ms) that
+    is done. Raises IncompatibleState where store and archive do not fit together,
+    ServiceUnavailable when one of them does not answer.
+    """
+    files = ArchiveFiles(path)
+    try:
+        shape = _shape(client, files)
+        if shape is None:
+            return ArchiveReport()
+        through = client.hget(keys.of(ROLLUPS, "meta"), "closed_through_ms")
+        if through is None:
+            return ArchiveReport()
+        end_ms = int(through)
+        blocks = rows = gaps = 0
+        for tag in (*range(shape.partitions), ROLLUPS):
+            job = _Partition(client, files, tag, shape.bucket_ms, progress)
+            job.run(end_ms)
+            blocks, rows, gaps = blocks + job.blocks, rows + job.rows, gaps + job.gaps
+    except RedisError as error:
+        raise ServiceUnavailable(f"the store failed while it was archived: {error}") from None
+    return ArchiveReport(blocks, rows, end_ms, gaps)
+
+
+def _shape(client: Any, files: ArchiveFiles) -> Shape | None:
+    """The common shape of store and archive, written where the archive is new."""
+    info = json.loads(client.get(keys.info()) or b"{}")
+    if not info:
+        return None
+    if info["spec_hash"] != FeatureSpec().hash:
+        raise IncompatibleState(
+            f"the store holds features {info['spec_hash']}, this build makes {FeatureSpec().hash}"
+        )
+    shape = Shape(info["bucket_ms"], info["partitions"], info.get("labels", {}))
+    known = files.shape()
+    if known is not None and (known.bucket_ms, known.partitions) != (
+        shape.bucket_ms,
+        shape.partitions,
+    ):
+        raise IncompatibleState(
+            f"archive {files.path} holds buckets of {known.bucket_ms} ms in {known.partitions} "
+            f"partitions, the store {shape.bucket_ms} ms in {shape.partitions}; "
+            "archive into another folder"
+        )
+    if known != shape:
+        files.describe(shape)
+    return shape
+
+
+class _Partition:
+    """One partition's way into the archive."""
+
+    def __init__(
+        self,
+        client: Any,
+        files: ArchiveFiles,
+        tag: Tag,
+        bucket_ms: int,
+        progress: Callable[[Tag, int], None] | None,
+    ) -> None:
+        self._client = client
+        self._files = files
+        self._tag = tag
+        self._bucket_ms = bucket_ms
+        self._progress = progress
+        self.blocks = self.rows = self.gaps = 0
+
+    def run(self, end_ms: int) -> None:
+        """Archive the buckets that end at or before `end_ms`."""
+        stored = self._stored()
+        first_ms = int(stored.meta.get("first_bucket_ms", end_ms))
+        covered = self._files.covered(self._tag) or Covered(first_ms, first_ms)
+        known, same_slots = covered.series, stored.series[: len(covered.series)] == covered.series
+        names = known + [name for name in stored.series if same_slots or name not in set(known)]
+        covered.series = stored.series if same_slots else names
+        covered.categories |= stored.categories
+        covered.listings |= stored.listings
+        start_ms = covered.through_ms
+        while start_ms < end_ms:
+            day_ms = start_ms // DAY_MS * DAY_MS
+            stop_ms = min(end_ms, day_ms + DAY_MS)
+            new, from_ms = self._read(stored.series, start_ms, stop_ms, same_slots, len(names))
+            if from_ms > start_ms:
+                self._note_gap(covered, start_ms, min(from_ms, stop_ms))
+            old = self._files.read(self._tag, day_ms).within(day_ms, start_ms)
+            self._files.write(self._tag, day_ms, old.followed_by(new), bucket_ms=self._bucket_ms)
+            self.blocks += len(new.blocks)
+            self.rows += len(new.start_R)
+            covered.through_ms = start_ms = stop_ms
+            self._files.cover(self._tag, covered)
+            if self._progress is not None:
+                self._progress(self._tag, day_ms)
+        mark = {name: text for name, text in stored.meta.items() if name.startswith(_MARK)}
+        if mark and mark not in covered.marks[-1:]:
+            covered.marks = [*covered.marks, mark][-_MARKS_KEPT:]
+        self._files.cover(self._tag, covered)
+
+    def _stored(self) -> _Stored:
+        with self._client.pipeline(transaction=True) as block:
+            block.hgetall(keys.of(self._tag, "meta"))
+            block.lrange(keys.of(self._tag, "series"), 0, -1)
+            block.hgetall(keys.of(self._tag, "categories"))
+            block.hgetall(keys.of(self._tag, "listings"))
+            meta, series, categories, listings = block.execute()
+        names = [name.decode() for name in series]
+        return _Stored(_text(meta), names, _text(categories), _text(listings))
+
+    def _read(
+        self, series: list[str], start_ms: int, stop_ms: int, same_slots: bool, slots: int
+    ) -> tuple[Rows, int]:
+        """Rows of ``[start_ms, stop_ms)``, and from when on the store still had the buckets."""
+        names = np.array(series, object)
+        parts = [Rows.none()]
+        from_ms = start_ms
+        starts = range(start_ms, stop_ms, self._bucket_ms)
+        for at in range(0, len(starts), _BLOCKS_A_TRIP):
+            chunk = starts[at : at + _BLOCKS_A_TRIP]
+            with self._client.pipeline(transaction=True) as block:
+                block.hget(keys.of(self._tag, "meta"), "first_bucket_ms")
+                for start in chunk:
+                    paths = closed_paths(start, len(series))
+                    block.mget([keys.of(self._tag, *path) for path in paths])
+                first, *blobs = block.execute()
+            # An absent block means silence only where retention has not passed over it. A partition
+            # that has its first event later than the others had nothing before.
+            kept_ms = int(first)
+            if kept_ms > chunk[0]:
+                from_ms = max(from_ms, kept_ms)
+            for start, stored in zip(chunk, blobs, strict=True):
+                values_SF = closed_values(stored)
+                if not len(values_SF) or start < kept_ms:
+                    continue
+                here = np.flatnonzero((values_SF != 0).any(axis=1))
+                length = len(values_SF) if same_slots else slots
+                parts.append(
+                    Rows(
+                        np.full(len(here), start, np.int64),
+                        names[here],
+                        values_SF[here],
+                        {start: length},
+                    )
+                )
+        rows = parts[0]
+        if len(parts) > 1:
+            rows = Rows(
+                np.concatenate([part.start_R for part in parts]),
+                np.concatenate([part.series_R for part in parts]),
+                np.concatenate([part.values_RF for part in parts]),
+                {start: n for part in parts for start, n in part.blocks.items()},
+            )
+        return rows, from_ms
+
+    def _note_gap(self, covered: Covered, start_ms: int, end_ms: int) -> None:
+        """Buckets that the store no longer had: not zero, but unknown."""
+        self.gaps += (end_ms - start_ms) // self._bucket_ms
+        if covered.gaps and covered.gaps[-1][1] == start_ms:
+            start_ms = covered.gaps.pop()[0]
+        covered.gaps.append((start_ms, end_ms))
+
+
+def _text(fields: dict[bytes, bytes]) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in fields.items()}

@@ -1,0 +1,223 @@
+"""The archive's files: closed buckets beyond the store's retention, as partitioned Parquet.
+
+Layout under a folder or any fsspec URL:
+
+    archive.json                               what it holds: bucket_ms, partitions, spec_hash …
+    _partitions/{tag}.json                     series by slot, catalog, coverage, marks
+    bucket_date=YYYY-MM-DD/part-{tag}.parquet  the buckets that start on that day, UTC
+
+A part holds a row for each series that has something in a bucket: series_id, bucket_start_ms,
+bucket_ms, the feature columns (float32), spec_hash. What it has no row for is zero. How many slots
+each stored block had stands in the file's metadata, so that a block comes back bit for bit. Every
+file is replaced whole; rows at or behind a partition's `through_ms` are of a run that did not end,
+and do not count.
+
+Axes: R = rows, S = series slots, F = features.
+"""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import uuid4
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from model.contract import FEATURE_NAMES, FeatureSpec
+from stream.errors import IncompatibleState, ServiceUnavailable, UsageError
+from stream.features.definitions import N_FEATURES
+from stream.state.keys import Tag
+
+VERSION: Final = 1
+DAY_MS: Final = 86_400_000
+_BLOCKS: Final = b"surgecast_blocks"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What an archive holds; a store of another shape is refused."""
+
+    bucket_ms: int
+    partitions: int
+    labels: Mapping[str, str] = field(default_factory=dict)
+    feature_names: Sequence[str] = tuple(FEATURE_NAMES)
+    spec_hash: str = FeatureSpec().hash
+    version: int = VERSION
+
+
+@dataclass(slots=True)
+class Covered:
+    """A partition's part of an archive: buckets ``[first_ms, through_ms)`` without `gaps`.
+
+    `marks` are positions of the partition in its topics, oldest first, each as the store's meta had
+    them when the archive was written (`stream/jobs/archive/restore.py` says what for).
+    `listings` are as the store keeps them.
+    """
+
+    first_ms: int
+    through_ms: int
+    series: list[str] = field(default_factory=list)
+    categories: dict[str, str] = field(default_factory=dict)
+    gaps: list[tuple[int, int]] = field(default_factory=list)
+    marks: list[dict[str, str]] = field(default_factory=list)
+    listings: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Rows:
+    """Rows of one part, sorted by bucket and slot; `blocks` has the slots of each stored block."""
+
+    start_R: NDArray[np.int64]
+    series_R: NDArray[np.object_]
+    values_RF: NDArray[np.float32]
+    blocks: dict[int, int]
+
+    @classmethod
+    def none(cls) -> "Rows":
+        """No row at all."""
+        return cls(
+            np.zeros(0, np.int64), np.zeros(0, object), np.zeros((0, N_FEATURES), np.float32), {}
+        )
+
+    def within(self, start_ms: int, end_ms: int) -> "Rows":
+        """The rows of the buckets that start in ``[start_ms, end_ms)``."""
+        kept = (self.start_R >= start_ms) & (self.start_R < end_ms)
+        blocks = {at: n for at, n in self.blocks.items() if start_ms <= at < end_ms}
+        return Rows(self.start_R[kept], self.series_R[kept], self.values_RF[kept], blocks)
+
+    def followed_by(self, other: "Rows") -> "Rows":
+        """These rows, then those."""
+        return Rows(
+            np.concatenate([self.start_R, other.start_R]),
+            np.concatenate([self.series_R, other.series_R]),
+            np.concatenate([self.values_RF, other.values_RF]),
+            self.blocks | other.blocks,
+        )
+
+
+class ArchiveFiles:
+    """Files of the archive at `path`. Its methods raise ServiceUnavailable when storage fails."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        filesystem, root = fsspec.core.url_to_fs(path)
+        self._fs: Any = filesystem
+        self._root: str = root.rstrip("/")
+        protocol = filesystem.protocol
+        self._local = "file" in ((protocol,) if isinstance(protocol, str) else protocol)
+
+    def shape(self) -> Shape | None:
+        """What the archive holds; None where there is none. Raises IncompatibleState."""
+        document = self._document("archive.json")
+        if document is None:
+            return None
+        if document.get("version") != VERSION or document.get("spec_hash") != FeatureSpec().hash:
+            raise IncompatibleState(
+                f"archive {self.path} has version {document.get('version')} and features "
+                f"{document.get('spec_hash')}; this build reads {VERSION} and {FeatureSpec().hash}"
+            )
+        return Shape(**document | {"feature_names": tuple(document["feature_names"])})
+
+    def required_shape(self) -> Shape:
+        """What the archive holds. Raises UsageError where there is none."""
+        shape = self.shape()
+        if shape is None:
+            raise UsageError(
+                f"{self.path} is no archive (no archive.json); surgecast archive fills one"
+            )
+        return shape
+
+    def describe(self, shape: Shape) -> None:
+        """Say what the archive holds."""
+        self._put("archive.json", json.dumps(asdict(shape)).encode())
+
+    def covered(self, tag: Tag) -> Covered | None:
+        """A partition's part; None where nothing of it is archived."""
+        document = self._document(f"_partitions/{tag}.json")
+        if document is None:
+            return None
+        return Covered(**document | {"gaps": [(low, high) for low, high in document["gaps"]]})
+
+    def cover(self, tag: Tag, covered: Covered) -> None:
+        """Make what was written of a partition count."""
+        document = asdict(covered)
+        if not covered.listings:
+            del document["listings"]
+        self._put(f"_partitions/{tag}.json", json.dumps(document).encode())
+
+    def read(self, tag: Tag, day_ms: int) -> Rows:
+        """A partition's rows of a day; none where it has no part."""
+        try:
+            payload = self._fs.cat_file(self._part(tag, day_ms))
+        except FileNotFoundError:
+            return Rows.none()
+        except OSError as error:
+            raise ServiceUnavailable(f"archive {self.path}: {error}") from None
+        table = pq.ParquetFile(io.BytesIO(payload)).read()
+        blocks = json.loads((table.schema.metadata or {}).get(_BLOCKS, b"{}"))
+        columns = [table[name].to_numpy() for name in FEATURE_NAMES]
+        return Rows(
+            table["bucket_start_ms"].to_numpy().astype(np.int64),
+            table["series_id"].to_numpy(zero_copy_only=False),
+            np.stack(columns, axis=1).astype(np.float32, copy=False),
+            {int(start): int(n) for start, n in blocks.items()},
+        )
+
+    def write(self, tag: Tag, day_ms: int, rows: Rows, *, bucket_ms: int) -> None:
+        """Replace a partition's part of a day; a part without any block is not written."""
+        if not rows.blocks:
+            return
+        n = len(rows.start_R)
+        columns: dict[str, Any] = {
+            "series_id": pa.array(rows.series_R, pa.string()),
+            "bucket_start_ms": pa.array(rows.start_R, pa.int64()),
+            "bucket_ms": pa.array(np.full(n, bucket_ms), pa.int64()),
+        }
+        for place, name in enumerate(FEATURE_NAMES):
+            columns[name] = pa.array(np.ascontiguousarray(rows.values_RF[:, place]), pa.float32())
+        columns["spec_hash"] = pa.array([FeatureSpec().hash] * n, pa.string())
+        blocks = json.dumps(rows.blocks).encode()
+        table = pa.table(columns).replace_schema_metadata({_BLOCKS: blocks})
+        payload = io.BytesIO()
+        pq.write_table(table, payload, compression="zstd")
+        self._put(self._part(tag, day_ms)[len(self._root) + 1 :], payload.getvalue())
+
+    def _part(self, tag: Tag, day_ms: int) -> str:
+        date = f"{datetime.fromtimestamp(day_ms / 1000, UTC):%Y-%m-%d}"
+        return f"{self._root}/bucket_date={date}/part-{tag}.parquet"
+
+    def _document(self, name: str) -> dict[str, Any] | None:
+        try:
+            return dict(json.loads(self._fs.cat_file(f"{self._root}/{name}")))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise IncompatibleState(f"{self.path}/{name} is damaged: {error}") from None
+        except OSError as error:
+            raise ServiceUnavailable(f"archive {self.path}: {error}") from None
+
+    def _put(self, name: str, payload: bytes) -> None:
+        """Replace a file whole: on a local disk by renaming, elsewhere as the storage does."""
+        target = f"{self._root}/{name}"
+        try:
+            if not self._local:
+                self._fs.pipe_file(target, payload)
+                return
+            self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+            aside = f"{target.rpartition('/')[0]}/.{uuid4().hex}"
+            self._fs.pipe_file(aside, payload)
+            self._fs.mv(aside, target)
+        except OSError as error:
+            raise ServiceUnavailable(f"archive {self.path} cannot be written: {error}") from error
+
+
+def is_archive(path: str) -> bool:
+    """Whether an archive lies at `path`."""
+    filesystem, root = fsspec.core.url_to_fs(path)
+    return bool(filesystem.exists(f"{root.rstrip('/')}/archive.json"))

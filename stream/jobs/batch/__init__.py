@@ -1,0 +1,1 @@
+"""Train, forecast and backtest on a file, without broker or store."""

@@ -1,0 +1,260 @@
+"""The batch path: train, forecast and evaluate on a file, without broker or store.
+
+Library functions behind `surgecast train|forecast|backtest --history FILE`. They print with rich on
+the console given and leave their results in files. A history too short for a network is forecast by
+the seasonal naive, and that is said.
+
+Axes: O = origins, S = series, H = horizon, Q = quantiles.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import polars as pl
+from rich.console import Console
+
+from model.config import ModelConfig, TrainConfig
+from model.errors import HistoryTooShort, ModelError
+from model.evaluation.backtest import Backtest, backtest, backtest_target, last_origins
+from model.inference.forecaster import Forecaster, NetworkForecaster
+from model.training.dataset import History
+from model.training.ranks import Ranks
+from stream.errors import UsageError
+from stream.jobs.batch.forecasters import carried, champion_of, importance_of, naive_for
+from stream.jobs.batch.output import (
+    SURGECAST,
+    backtest_table,
+    forecast_table,
+    importance_table,
+    plot_backtest,
+    plot_forecast,
+    print_importances,
+    print_scores,
+    print_target,
+    write_table,
+)
+from stream.jobs.batch.plots import plot_importances
+from stream.jobs.batch.sales_files import CleaningReport, for_learning, load_sales
+from stream.jobs.files.plan_files import with_plans
+from stream.jobs.training.offline import Keep, TrainingOutcome, device_name, publish, train_with_bar
+from stream.registry.model_registry import Registry
+from stream.settings import ModelSettings, duration_text
+
+
+@dataclass(frozen=True, slots=True)
+class BacktestOutcome:
+    """Result of `run_backtest`: forecasts next to actual demand, and what was cleaned."""
+
+    result: Backtest
+    report: CleaningReport
+
+
+def batch_config(
+    history: History,
+    settings: ModelSettings,
+    *,
+    horizon: int,
+    seed: int = 7,
+    max_seconds: float | None = None,
+) -> TrainConfig:
+    """Training configuration for a file: few series get a small network and fewer updates."""
+    few = len(history.series) < 20
+    model = ModelConfig(
+        horizon=horizon,
+        bucket_ms=history.bucket_ms,
+        quantiles=settings.quantiles,
+        architecture=settings.architecture,
+        inputs_off=settings.inputs_off,
+        static=settings.static,
+        prior=settings.prior and not few,
+        plans=history.plans is not None,
+        targets=settings.targets,
+        hidden=32 if few else 64,
+        layers=1 if few else 2,
+        rank=16 if few else 48,
+    )
+    config = TrainConfig(
+        model=model, seed=seed, max_seconds=max_seconds, device=device_name(settings)
+    )
+    return replace(config, lanes=16, updates=400) if few else config
+
+
+def run_train(
+    history_file: Path,
+    settings: ModelSettings,
+    registry: Registry,
+    *,
+    horizon: int | None = None,
+    bucket_ms: int | None = None,
+    max_seconds: float | None = None,
+    seed: int = 7,
+    promote: bool = False,
+    plans: Path | None = None,
+    console: Console | None = None,
+    keep: Keep | None = None,
+) -> TrainingOutcome:
+    """Train on a sales or order file and put the model into the registry.
+
+    `plans` is a file of plans, as `stream/jobs/files/plan_files.py` reads it. With `keep` it can go
+    on after it was killed. Raises UsageError for a file that cannot be used or is too short.
+    """
+    console = console or Console(stderr=True, quiet=not Ranks.current().first)
+    history, report = load_sales(history_file, bucket_ms=bucket_ms)
+    horizon = horizon or settings.horizon
+    history = with_plans(history, plans, horizon=horizon)
+    learnt, report = for_learning(history, report)
+    _print_report(console, report)
+    config = batch_config(
+        history,
+        settings,
+        horizon=horizon,
+        seed=seed,
+        max_seconds=max_seconds,
+    )
+    trained = train_with_bar(learnt, config, console=console, keep=keep)
+    model_id = publish(trained, registry, promote=promote)
+    return TrainingOutcome(model_id, promote, trained.metrics, trained.span_ms)
+
+
+def run_forecast(
+    history_file: Path,
+    settings: ModelSettings,
+    *,
+    horizon: int,
+    bucket_ms: int | None = None,
+    out: Path | None = None,
+    plot: Path | None = None,
+    registry: Registry | None = None,
+    max_seconds: float | None = None,
+    seed: int = 7,
+    plans: Path | None = None,
+    console: Console | None = None,
+) -> pl.DataFrame:
+    """Forecast the buckets behind a file; the champion of `registry` serves if it fits.
+
+    Returns and writes to `out` (CSV or Parquet): series_id, step, target_start_ms, target_start,
+    one column a quantile of units, and `cumulative_q…` of their running sum. Raises UsageError.
+    """
+    console = console or Console(stderr=True)
+    history, report = load_sales(history_file, bucket_ms=bucket_ms)
+    history = with_plans(history, plans, horizon=horizon)
+    learnt, report = for_learning(history, report)
+    _print_report(console, report)
+    forecaster = champion_of(registry, history, horizon, console) or _trained(
+        learnt, history, settings, horizon, max_seconds=max_seconds, seed=seed, console=console
+    )
+    forecast = carried(forecaster, history)
+    table = forecast_table(history.series, forecast, horizon)
+    if out is not None:
+        write_table(table, out)
+    if plot is not None:
+        plot_forecast(plot, history, forecast, horizon, title=f"{history_file.name}: forecast")
+    console.print(
+        f"{len(history.series):,} series × {horizon} buckets of {duration_text(history.bucket_ms)} "
+        f"forecast by {forecast.model_id}"
+    )
+    return table
+
+
+def run_backtest(
+    history_file: Path,
+    settings: ModelSettings,
+    *,
+    horizon: int,
+    origins: int | Sequence[int] = 4,
+    bucket_ms: int | None = None,
+    out: Path | None = None,
+    plot: Path | None = None,
+    importance: Path | None = None,
+    max_seconds: float | None = None,
+    seed: int = 7,
+    plans: Path | None = None,
+    console: Console | None = None,
+) -> BacktestOutcome:
+    """Evaluate on rolling origins next to the baselines.
+
+    `origins` is how many of the last ones, or the starts (ms) of the first buckets forecast. The
+    network is trained once, on what lies before the first origin, and carried forward. Writes the
+    long table of the contract to `out` (Parquet). With `importance`, a CSV or Parquet file, writes
+    what each input of the network is worth into it, and a PNG of the same name beside it. Raises
+    UsageError.
+    """
+    console = console or Console(stderr=True)
+    history, report = load_sales(history_file, bucket_ms=bucket_ms)
+    history = with_plans(history, plans, horizon=horizon)
+    try:
+        if isinstance(origins, int):
+            starts = last_origins(history, horizon=horizon, count=origins)
+        else:
+            starts = sorted(origins)
+        before = _before(history, starts[0])
+        learnt, report = for_learning(before, report)
+        _print_report(console, report)
+        naive = naive_for(history, horizon, settings)
+        forecasters: dict[str, Forecaster] = {
+            SURGECAST: _trained(
+                learnt, before, settings, horizon,
+                max_seconds=max_seconds, seed=seed, console=console,
+            ),
+            naive.model_id: naive,
+        }  # fmt: skip
+        result = backtest(history, forecasters, starts)
+        further = {
+            target: backtest_target(history, result, target, {naive.model_id: naive})
+            for target in settings.targets
+            if result.extras
+        }
+        worth = None
+        if importance is not None:
+            worth = importance_of(history, forecasters[SURGECAST], starts, console)
+    except ModelError as error:
+        raise UsageError(f"{history_file}: {error}") from error
+    print_scores(console, result)
+    for target, scored in further.items():
+        print_target(console, target, scored)
+    if out is not None:
+        write_table(backtest_table(result), out)
+    if plot is not None:
+        plot_backtest(plot, history, result, title=f"{history_file.name}: rolling origins")
+    if importance is not None and worth is not None:
+        print_importances(console, worth)
+        write_table(importance_table(worth), importance)
+        title = f"{history_file.name}: rise of WQL when an input is permuted"
+        plot_importances(importance.with_suffix(".png"), worth, title=title)
+    return BacktestOutcome(result, report)
+
+
+def _trained(
+    learnt: History,
+    history: History,
+    settings: ModelSettings,
+    horizon: int,
+    *,
+    max_seconds: float | None,
+    seed: int,
+    console: Console,
+) -> Forecaster:
+    """A network trained on `learnt`; the seasonal naive where that is too short."""
+    config = batch_config(history, settings, horizon=horizon, seed=seed, max_seconds=max_seconds)
+    try:
+        trained = train_with_bar(learnt, config, console=console)
+    except UsageError as error:
+        if not isinstance(error.__cause__, HistoryTooShort):
+            raise
+        console.print(f"{error}; the seasonal naive forecasts instead")
+        return naive_for(history, horizon, settings)
+    return NetworkForecaster(trained.network, SURGECAST)
+
+
+def _before(history: History, end_ms: int) -> History:
+    """The history before a bucket. Raises HistoryTooShort where nothing is."""
+    buckets = (end_ms - history.start_ms) // history.bucket_ms
+    if buckets < 1:
+        raise HistoryTooShort("the first origin lies before the history")
+    return replace(history, values_TSF=history.values_TSF[:buckets])
+
+
+def _print_report(console: Console, report: CleaningReport) -> None:
+    for line in report.lines():
+        console.print(line)

@@ -1,1 +1,0 @@
-"""The measurements of the README, reproducible: `surgecast bench ingest|latency|inference`."""

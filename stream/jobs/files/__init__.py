@@ -1,0 +1,1 @@
+"""Files given to a job: orders, clicks, catalogue, plans, the shipped sample."""

@@ -1,0 +1,1 @@
+"""Closed buckets computed from files, as the live path would have stored them."""

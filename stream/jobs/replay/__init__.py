@@ -1,0 +1,1 @@
+"""Files into Kafka, in event-time order."""

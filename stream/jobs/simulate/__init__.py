@@ -1,0 +1,1 @@
+"""A made-up shop into Kafka, its true demand beside it."""

@@ -1,0 +1,112 @@
+"""Stock of a made-up shop: it serves what it has, orders when it runs low, takes things back.
+
+Deliveries come after the supplier's lead time, one in five of them late: that is how products sell
+out. Axes: S = products, K = order lines of one hour in order of time.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.jobs.simulate.demand import DAY_MS, MEAN_QUANTITY, Assortment
+
+Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+_REORDER_BELOW: Final = 0.6
+_LATE: Final = 0.2
+_RETURNED: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """Units that come back, at the price they were sold at."""
+
+    at_ms: int
+    product: int
+    quantity: int
+    price: float
+
+
+class Stock:
+    """Units on hand and on order of every product."""
+
+    def __init__(self, rng: np.random.Generator, assortment: Assortment) -> None:
+        self._skus = assortment.skus
+        self.lead_days_S = rng.integers(2, 15, len(self._skus))
+        daily_S = assortment.rate_S * MEAN_QUANTITY * 24
+        self._target_S = np.ceil(daily_S * (self.lead_days_S + 7) + 3).astype(np.int64)
+        self.on_hand_S = self._target_S.copy()
+        self._on_order_S = np.zeros(len(self._skus), np.int64)
+        self._deliveries: list[tuple[int, int, int]] = []
+        self._returns: list[Return] = []
+        self._told_SX = np.full((len(self._skus), 2), -1, np.int64)
+
+    def receive(self, hour_ms: int) -> None:
+        """Put what has been delivered by the hour on the shelf."""
+        later = []
+        for delivery in self._deliveries:
+            due_ms, product, units = delivery
+            if due_ms > hour_ms:
+                later.append(delivery)
+            else:
+                self.on_hand_S[product] += units
+                self._on_order_S[product] -= units
+        self._deliveries = later
+
+    def serve(self, product_K: Ints, quantity_K: Ints) -> Flags:
+        """Which lines the stock can serve whole, first come first served; takes them from it."""
+        left = self.on_hand_S.tolist()
+        served = []
+        for product, quantity in zip(product_K.tolist(), quantity_K.tolist(), strict=True):
+            enough = left[product] >= quantity
+            left[product] -= quantity * enough
+            served.append(enough)
+        self.on_hand_S = np.array(left, np.int64)
+        return np.array(served, np.bool_)
+
+    def reorder(self, rng: np.random.Generator, hour_ms: int) -> None:
+        """Order up to the target what stock and orders cover too little."""
+        low_S = self.on_hand_S + self._on_order_S < self._target_S * _REORDER_BELOW
+        for product in np.flatnonzero(low_S).tolist():
+            have = self.on_hand_S[product] + self._on_order_S[product]
+            units = int(self._target_S[product] - have)
+            days = int(self.lead_days_S[product])
+            if rng.random() < _LATE:
+                days += int(rng.integers(3, 15))
+            self._on_order_S[product] += units
+            self._deliveries.append((hour_ms + days * DAY_MS, product, units))
+
+    def plan_returns(
+        self, rng: np.random.Generator, ts_K: Ints, product_K: Ints, quantity_K: Ints,
+        price_K: NDArray[np.float64],
+    ) -> None:  # fmt: skip
+        """Some of the lines sold will come back within ten days."""
+        for row in np.flatnonzero(rng.random(len(ts_K)) < _RETURNED).tolist():
+            at_ms = int(ts_K[row]) + int(rng.uniform(1, 10) * DAY_MS)
+            back = Return(at_ms, int(product_K[row]), int(quantity_K[row]), float(price_K[row]))
+            self._returns.append(back)
+
+    def returned(self, before_ms: int) -> list[Return]:
+        """What comes back before a time, oldest first; it is not sold again."""
+        due = sorted((r for r in self._returns if r.at_ms < before_ms), key=lambda r: r.at_ms)
+        self._returns = [r for r in self._returns if r.at_ms >= before_ms]
+        return due
+
+    def news(self, at_ms: int) -> list[dict[str, Any]]:
+        """Inventory records of the products whose stock or orders have changed since last told."""
+        now_SX = np.stack([self.on_hand_S, self._on_order_S], axis=1)
+        changed = np.flatnonzero((now_SX != self._told_SX).any(axis=1)).tolist()
+        self._told_SX = now_SX
+        return [
+            {
+                "sku": self._skus[product],
+                "ts": at_ms,
+                "on_hand": int(self.on_hand_S[product]),
+                "on_order": int(self._on_order_S[product]),
+                "lead_time_days": int(self.lead_days_S[product]),
+            }
+            for product in changed
+        ]

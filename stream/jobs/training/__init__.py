@@ -1,0 +1,1 @@
+"""Models trained, compared, published and handed over."""

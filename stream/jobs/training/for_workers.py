@@ -1,0 +1,122 @@
+"""A model for the workers, trained on files or on an archive."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stream.processes.progress_lines import Step, report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from model.training.train import TrainProgress
+    from stream.jobs.training.offline import Keep, TrainingOutcome
+    from stream.settings import Settings
+
+
+#: Series of the training history besides the roll-ups: those with most units.
+TRAINING_SERIES = 400
+
+
+#: What lies further back is left out: a year holds every season once.
+TRAINING_SPAN_MS = 365 * 86_400_000
+
+
+def train_on_events(
+    settings: "Settings",
+    orders: str,
+    clicks: Path | None,
+    catalog: Path | None,
+    *,
+    until: str | None,
+    promote: bool,
+    progress_lines: bool = False,
+    max_seconds: float | None = None,
+    seed: int = 7,
+    keep: "Keep | None" = None,
+    plans: Path | None = None,
+) -> "TrainingOutcome":
+    """Train a model for the workers: their buckets, horizon and features, roll-ups too.
+
+    Raises UsageError for files that cannot be used.
+    """
+    from stream.jobs.files.job_source import open_source, time_ms
+    from stream.jobs.files.plan_files import with_plans
+    from stream.jobs.history.from_files import build_history
+    from stream.jobs.training.offline import DEMO_SECONDS, train_from_history
+    from stream.registry.model_registry import Registry
+
+    bucket_ms = settings.window.bucket
+    end_ms = None if until is None else time_ms(until) // bucket_ms * bucket_ms
+    source = open_source(settings, orders, clicks=clicks, catalog=catalog)
+    sparse = build_history(
+        source.orders, source.clicks, source.catalog, bucket_ms=bucket_ms, end_ms=end_ms
+    )
+    start_ms = max(sparse.start_ms, sparse.end_ms - TRAINING_SPAN_MS)
+    history = with_plans(
+        sparse.for_training(TRAINING_SERIES, start_ms=start_ms),
+        plans,
+        horizon=settings.model.horizon,
+        categories=sparse.categories,
+    )
+    model = settings.model
+    return train_from_history(
+        history,
+        model if plans is None else model.model_copy(update={"plans": True}),
+        Registry(settings.registry_path),
+        promote=promote,
+        max_seconds=DEMO_SECONDS if progress_lines else max_seconds,
+        seed=seed,
+        progress=_line_reporter() if progress_lines else None,
+        keep=keep,
+    )
+
+
+def train_on_archive(
+    settings: "Settings",
+    path: str,
+    *,
+    until: str | None,
+    promote: bool,
+    max_seconds: float | None = None,
+    seed: int = 7,
+    keep: "Keep | None" = None,
+) -> "TrainingOutcome":
+    """Train a model for the workers on an archive: the roll-ups and the largest series.
+
+    Raises UsageError where it cannot be used, or is of other buckets than the workers'.
+    """
+    from stream.errors import UsageError
+    from stream.jobs.archive.history import read_archive
+    from stream.jobs.files.job_source import time_ms
+    from stream.jobs.training.offline import train_from_history
+    from stream.registry.model_registry import Registry
+    from stream.settings import duration_text
+
+    history = read_archive(
+        path,
+        end_ms=None if until is None else time_ms(until),
+        largest=TRAINING_SERIES,
+        max_span_ms=TRAINING_SPAN_MS,
+    )
+    if history.bucket_ms != settings.window.bucket:
+        raise UsageError(
+            f"archive {path} holds buckets of {duration_text(history.bucket_ms)}; window.bucket "
+            f"is {duration_text(settings.window.bucket)}"
+        )
+    return train_from_history(
+        history,
+        settings.model,
+        Registry(settings.registry_path),
+        promote=promote,
+        max_seconds=max_seconds,
+        seed=seed,
+        keep=keep,
+    )
+
+
+def _line_reporter() -> "Callable[[TrainProgress], None]":
+    def show(at: "TrainProgress") -> None:
+        facts: dict[str, Any] = {"loss": at.loss, "validation": at.validation_loss}
+        report(Step("train", round(100 * at.share), 100, facts))
+
+    return show

@@ -1,0 +1,79 @@
+"""What a trainer hands over with a model: the states of all partitions, warm.
+
+Weeks of stored history are stepped once, in the trainer, at low priority and before the model
+becomes champion. A worker that takes the model into service then loads its states and steps them
+over the few buckets that have closed since.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import structlog
+from redis import Redis
+
+from model.errors import HistoryTooShort, IncompatibleCheckpoint
+from model.inference.forecaster import NetworkForecaster
+from stream.errors import ServiceUnavailable
+from stream.serving.carried_states import ServedModel
+from stream.serving.state_snapshots import Snapshots
+from stream.serving.static_features import static_reader
+from stream.serving.stored_plans import StoredPlans
+from stream.state import keys
+from stream.state.history import StoredHistory, read_history
+from stream.state.keys import ROLLUPS, Tag
+from stream.state.redis import store_answers
+
+log = structlog.get_logger(__name__)
+
+
+def hand_over(client: Redis, states_path: str, forecaster: NetworkForecaster) -> None:
+    """Keep the states of all partitions for this model, each up to its newest closed bucket.
+
+    They are a cache: where the store is away or of other buckets, workers warm up by themselves,
+    and the reason is logged.
+    """
+    began_s = time.monotonic()
+    snapshots = Snapshots(client, states_path)
+    try:
+        with store_answers():
+            found: Any = client.get(keys.info())
+            partitions = int(json.loads(found or b"{}").get("partitions", 0))
+            store = _Store(client, partitions, bucket_ms=forecaster.bucket_ms)
+            tags: list[Tag] = [*range(partitions), ROLLUPS]
+            handed = sum(store.warm(tag, forecaster, snapshots) for tag in tags)
+    except (ServiceUnavailable, HistoryTooShort, IncompatibleCheckpoint) as error:
+        log.warning("states_not_handed_over", model_id=forecaster.model_id, reason=str(error))
+        return
+    finally:
+        snapshots.close()
+    seconds = round(time.monotonic() - began_s, 1)
+    log.info("states_handed_over", model_id=forecaster.model_id, partitions=handed, seconds=seconds)
+
+
+class _Store:
+    """What the states of a partition are made from."""
+
+    def __init__(self, client: Redis, partitions: int, *, bucket_ms: int) -> None:
+        self._client = client
+        self._bucket_ms = bucket_ms
+        self._static = static_reader(client)
+        self._plans = StoredPlans(client, partitions, bucket_ms=bucket_ms)
+
+    def warm(self, tag: Tag, forecaster: NetworkForecaster, snapshots: Snapshots) -> bool:
+        """Carry a model's states to before the newest bucket of a partition, and keep them."""
+        model = ServedModel(forecaster)
+        approached = model.approach(
+            tag, None, self._history,
+            static=self._static, plans=self._plans, snapshots=snapshots,
+        )  # fmt: skip
+        if approached is None:
+            return False
+        carried = approached.carried
+        return snapshots.save(tag, forecaster, carried.states, carried.through_ms)
+
+    def _history(self, tag: Tag, from_ms: int | None, to_ms: int | None) -> Iterator[StoredHistory]:
+        yield from read_history(
+            self._client, tag, bucket_ms=self._bucket_ms, from_ms=from_ms, to_ms=to_ms
+        )

@@ -1,0 +1,1 @@
+"""In and out of Kafka: the Faust app and its batches, admin and producer clients."""

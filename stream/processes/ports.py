@@ -1,0 +1,46 @@
+"""TCP ports of this machine: which are free, and who listens."""
+
+import socket
+
+from stream.errors import UsageError
+
+_HOST = "127.0.0.1"
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def require_free_port(host: str, port: int, *, what: str, setting: str) -> None:
+    """Raise UsageError, naming `setting`, when `port` cannot be listened on. Port 0 always can."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UsageError(
+                f"{what} cannot listen on {host}:{port} ({reason}); set {setting} to a free port, "
+                "or to 0 for any"
+            ) from None
+
+
+def listens(host: str, port: int) -> bool:
+    """Whether something accepts connections there."""
+    try:
+        socket.create_connection((host, port), timeout=0.5).close()
+    except OSError:
+        return False
+    return True
+
+
+def reachable_host(host: str) -> str:
+    """The address to visit a server that listens on `host`.
+
+    >>> reachable_host("0.0.0.0"), reachable_host("10.0.0.7")
+    ('127.0.0.1', '10.0.0.7')
+    """
+    return "127.0.0.1" if host in ("0.0.0.0", "::", "") else host  # noqa: S104 - compared, not bound

@@ -1,0 +1,74 @@
+"""Live accuracy out of the store: what was forecast against what came, by day, model and step.
+
+The workers leave sums (`stream/scoring/live_scoring.py`); here they are added up over partitions
+and days.
+
+Axes: V = volume classes, H = horizon steps, K = sums.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from redis.exceptions import RedisError
+
+from model.config import DAY_MS
+from model.evaluation.score_sums import N_SUMS, ROLLUP, VOLUMES, Score, score_of
+from stream.errors import ServiceUnavailable
+from stream.state import keys
+from stream.state.keys import Tag
+
+Sums = NDArray[np.float64]
+
+#: What all series but the roll-ups are called together.
+ALL: Final = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class LiveAccuracy:
+    """Sums [V, H, K] by model, of the buckets in `[from_ms, to_ms)`; whole days of event time."""
+
+    from_ms: int = 0
+    to_ms: int = 0
+    sums: Mapping[str, Sums] = field(default_factory=dict)
+
+    def models(self) -> Iterator[tuple[str, str, Sums]]:
+        """Model, volume class and sums [H, K]; `all` is every series but the roll-ups."""
+        for model_id, sums_VHK in sorted(self.sums.items()):
+            yield model_id, ALL, sums_VHK[:ROLLUP].sum(axis=0)
+            for place, volume in enumerate(VOLUMES):
+                yield model_id, volume, sums_VHK[place]
+
+    def overall(self) -> Score:
+        """Metrics of all models, steps and series, roll-ups left out."""
+        return score_of(sum((sums[:ROLLUP] for sums in self.sums.values()), np.zeros(N_SUMS)))
+
+
+def read_accuracy(
+    redis: Any, tags: Sequence[Tag], *, horizon: int, through_ms: int, days: int
+) -> LiveAccuracy:
+    """Scores of the last `days` days up to that of `through_ms`; one round trip.
+
+    Raises ServiceUnavailable when the store does not answer.
+    """
+    last = (through_ms - 1) // DAY_MS * DAY_MS
+    first = last - (days - 1) * DAY_MS
+    pipe = redis.pipeline(transaction=False)
+    for tag in tags:
+        for day in range(first, last + 1, DAY_MS):
+            pipe.hgetall(keys.of(tag, "scores", day))
+    try:
+        answers = pipe.execute()
+    except RedisError as error:
+        raise ServiceUnavailable(f"the store does not answer: {error}") from error
+    shape = (len(VOLUMES), horizon, N_SUMS)
+    sums: dict[str, Sums] = {}
+    for fields in answers:
+        for name, payload in fields.items():
+            if len(payload) == 8 * int(np.prod(shape)):
+                part_VHK = np.frombuffer(payload, "<f8").reshape(shape)
+                model_id = name.decode()
+                sums[model_id] = sums[model_id] + part_VHK if model_id in sums else part_VHK
+    return LiveAccuracy(first, last + DAY_MS, sums)

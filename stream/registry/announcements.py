@@ -1,0 +1,145 @@
+"""The control topic `models`: who became champion, and that a new model is wanted.
+
+The registry is the truth; a record only says "look there now", so one that is lost costs the time
+until the next look. Every worker and the trainer read all of it, without a consumer group. A record
+is JSON: `{"action": "promote"|"rollback"|"retrain", "model_id", "reason", "at_ms"}`.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final, Literal
+
+import msgspec
+import structlog
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError as AioKafkaError
+from kafka import KafkaConsumer, KafkaProducer
+from kafka.errors import KafkaError
+from kafka.structs import TopicPartition as Place
+
+from stream.errors import ServiceUnavailable
+from stream.kafka.clients import client_config
+from stream.settings import Settings
+from stream.topics import MODELS
+
+log = structlog.get_logger(__name__)
+
+_RETRY_S: Final = 10.0
+_TIMEOUT_S: Final = 10.0
+
+
+class ModelRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One record of the topic. `model_id` is empty where `action` is retrain.
+
+    >>> ModelRecord.decode(ModelRecord("retrain", reason="drift", at_ms=5).encode()).reason
+    'drift'
+    """
+
+    action: Literal["promote", "rollback", "retrain"]
+    model_id: str = ""
+    reason: str = ""
+    at_ms: int = 0
+
+    def encode(self) -> bytes:
+        """The record as JSON."""
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def decode(cls, value: bytes | None) -> "ModelRecord | None":
+        """Read a record; None for one that is none of ours.
+
+        >>> ModelRecord.decode(b"{}") is None
+        True
+        """
+        try:
+            return msgspec.json.decode(value or b"", type=cls)
+        except (msgspec.DecodeError, msgspec.ValidationError):
+            return None
+
+
+def announce(settings: Settings, record: ModelRecord) -> None:
+    """Send a record and wait until the broker has it. Raises ServiceUnavailable."""
+    try:
+        producer = KafkaProducer(**client_config(settings), retries=3)
+    except (KafkaError, OSError) as error:
+        raise ServiceUnavailable(f"topic {MODELS.name}: {error}") from None
+    try:
+        producer.send(MODELS.name, record.encode(), key=record.action.encode()).get(_TIMEOUT_S)
+    except KafkaError as error:
+        raise ServiceUnavailable(f"topic {MODELS.name}: {error}") from None
+    finally:
+        producer.close(timeout=_TIMEOUT_S)
+
+
+async def listen(client: dict[str, Any], told: Callable[[ModelRecord], None]) -> None:
+    """Tell of every new record until cancelled; connects again by itself.
+
+    `client` holds aiokafka's connection arguments. A topic that is missing is looked for again now
+    and then: whoever listens must do without as well.
+    """
+    while True:
+        consumer = AIOKafkaConsumer(**client, enable_auto_commit=False, auto_offset_reset="latest")
+        try:
+            await consumer.start()
+            # Asking for a topic would create it, where the broker does that.
+            if MODELS.name in await consumer.topics():
+                consumer.subscribe([MODELS.name])
+                async for record in consumer:
+                    found = ModelRecord.decode(record.value)
+                    if found is not None:
+                        told(found)
+        except (AioKafkaError, OSError) as error:
+            log.debug("control_topic_waits", reason=repr(error))
+        finally:
+            with suppress(AioKafkaError, OSError):
+                await consumer.stop()
+        await asyncio.sleep(_RETRY_S)
+
+
+class Requests:
+    """Retrain requests, read now and then by a process that is busy otherwise."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._consumer: Any = None
+
+    def newest(self, *, wait_ms: int) -> ModelRecord | None:
+        """The newest request not seen yet; waits for at most `wait_ms`.
+
+        The first call reads what the topic still holds. Raises ServiceUnavailable.
+        """
+        try:
+            if self._consumer is None:
+                self._consumer = self._connected()
+            found = [
+                request
+                for records in self._consumer.poll(timeout_ms=wait_ms).values()
+                for record in records
+                if (request := ModelRecord.decode(record.value)) is not None
+                and request.action == "retrain"
+            ]
+        except (KafkaError, OSError) as error:
+            self.close()
+            raise ServiceUnavailable(f"topic {MODELS.name}: {error!r}") from None
+        return max(found, key=lambda request: request.at_ms, default=None)
+
+    def close(self) -> None:
+        """Disconnect."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            with suppress(KafkaError, OSError):
+                consumer.close()
+
+    def _connected(self) -> Any:
+        consumer = KafkaConsumer(
+            **client_config(self._settings), enable_auto_commit=False, group_id=None
+        )
+        numbers = consumer.partitions_for_topic(MODELS.name)
+        if not numbers:
+            consumer.close()
+            raise OSError("there is no such topic; surgecast topics create makes it")
+        places = [Place(MODELS.name, number) for number in numbers]
+        consumer.assign(places)
+        consumer.seek_to_beginning(*places)
+        return consumer

@@ -1,0 +1,174 @@
+"""Order documents and order lines under any key, to order lines under their SKU.
+
+The pure part of the router (`stream/router/service.py`). A document carries `lines[]`; each of them
+becomes a record of the topic `orders` with the id ``{event_id}:{place in lines}``, counted from 0.
+A record without `lines` is an order line already and is handed on as it came. Because the ids
+depend on the document alone, whatever is sent twice is counted once.
+
+What cannot be routed is refused: a document as a whole where its head cannot be read, one line
+where the line cannot. Whether a line can be *counted* is for the ingest to say.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from stream.decoding.fields import timestamp_ms
+from stream.decoding.formats import Format, JsonFormat
+from stream.decoding.input_decoder import admissible
+from stream.decoding.refusals import Refused, refusal, unreadable
+from stream.errors import UnreadableEvent
+
+
+class Line(msgspec.Struct, gc=False):
+    """One line of an order document."""
+
+    sku: str
+    quantity: int
+    unit_price: float
+    location: str | None = None
+    currency: Any = None
+
+
+class _Head(msgspec.Struct, gc=False, omit_defaults=True):
+    """What lines inherit from their document."""
+
+    event_id: str
+    ts: int | str
+    order_id: Any = None
+    customer_id: Any = None
+    location: str | None = None
+    currency: Any = None
+
+
+class Document(_Head, omit_defaults=True):
+    """An order document, or (without `lines`) an order line that names its SKU."""
+
+    lines: list[Line] | None = None
+    sku: str | None = None
+
+
+class _LooseDocument(_Head, omit_defaults=True):
+    """The same with lines nobody has looked at: to find which of them is at fault."""
+
+    lines: list[Any] | None = None
+    sku: str | None = None
+
+
+class OrderLine(msgspec.Struct, gc=False, omit_defaults=True):
+    """A record of the topic `orders`."""
+
+    event_id: str
+    ts: int | str
+    sku: str
+    quantity: int
+    unit_price: float
+    order_id: Any = None
+    customer_id: Any = None
+    location: str | None = None
+    currency: Any = None
+
+
+@dataclass(slots=True)
+class Routed:
+    """What became of one record: its place in the batch, event time, lines by SKU, and faults.
+
+    `time_ms` is None where no event time could be read.
+    """
+
+    position: int
+    time_ms: int | None = None
+    lines: list[tuple[str, bytes]] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+
+
+class DocumentReader:
+    """Reads the records of the source; values longer than `max_bytes` are refused.
+
+    >>> line = b'{"sku": "A", "quantity": 1, "unit_price": 2}'
+    >>> value = b'{"event_id": "7", "ts": 5, "lines": [' + line + b"]}"
+    >>> [routed] = DocumentReader().read([value])
+    >>> routed.lines[0][0], msgspec.json.decode(routed.lines[0][1])["event_id"]
+    ('A', '7:0')
+    """
+
+    def __init__(self, source: Format | None = None, *, max_bytes: int = 900_000) -> None:
+        source = source or JsonFormat()
+        self._decode: Callable[[bytes], Document] = source.decoder(Document)
+        self._decode_loose: Callable[[bytes], _LooseDocument] = source.decoder(_LooseDocument)
+        self._decode_line: Callable[[bytes], OrderLine] = source.decoder(OrderLine)
+        self._as_is = isinstance(source, JsonFormat)
+        self._max_bytes = max_bytes
+        self._encode = msgspec.json.Encoder().encode
+
+    def read(self, values: Sequence[bytes | None]) -> list[Routed]:
+        """What becomes of each record, in their order."""
+        return [self._one(position, value) for position, value in enumerate(values)]
+
+    def _one(self, position: int, value: bytes | None) -> Routed:
+        routed = Routed(position)
+        try:
+            value = admissible(value, max_bytes=self._max_bytes)
+            try:
+                document = self._decode(value)
+            except (msgspec.ValidationError, UnreadableEvent):
+                self._with_faults(routed, value)
+            else:
+                self._explode(routed, document, value)
+        except (msgspec.MsgspecError, UnicodeDecodeError, UnreadableEvent) as error:
+            routed.refused.append(refusal(position, error))
+        return routed
+
+    def _explode(self, routed: Routed, document: Document, value: bytes) -> None:
+        routed.time_ms = timestamp_ms(document.ts)
+        if document.lines is None:
+            if document.sku is None:
+                raise UnreadableEvent("missing_field", "neither `lines` nor `sku`")
+            as_is = value if self._as_is else self._encode(self._decode_line(value))
+            routed.lines.append((document.sku, as_is))
+            return
+        if not document.event_id:
+            raise UnreadableEvent("missing_event_id", "event_id is empty")
+        if not document.lines:
+            raise UnreadableEvent("no_lines", "`lines` is empty")
+        routed.lines += self._lines(document, enumerate(document.lines))
+
+    def _lines(
+        self, head: _Head, lines: "enumerate[Line] | list[tuple[int, Line]]"
+    ) -> Iterator[tuple[str, bytes]]:
+        encode = self._encode
+        event_id, ts, order_id, customer_id = (
+            head.event_id, head.ts, head.order_id, head.customer_id,
+        )  # fmt: skip
+        for place, line in lines:
+            yield line.sku, encode(
+                OrderLine(
+                    f"{event_id}:{place}", ts, line.sku, line.quantity, line.unit_price,
+                    order_id, customer_id,
+                    head.location if line.location is None else line.location,
+                    head.currency if line.currency is None else line.currency,
+                )
+            )  # fmt: skip
+
+    def _with_faults(self, routed: Routed, value: bytes) -> None:
+        """A document of which something is wrong: its good lines, and each bad one with its place.
+
+        Raises what says what is wrong with it as a whole.
+        """
+        document = self._decode_loose(value)
+        routed.time_ms = timestamp_ms(document.ts)
+        good: list[tuple[int, Line]] = []
+        for place, raw in enumerate(document.lines or ()):
+            try:
+                good.append((place, msgspec.convert(raw, Line)))
+            except msgspec.ValidationError as error:
+                fault = unreadable(error)
+                detail = f"lines[{place}]: {fault.detail}"
+                routed.refused.append(Refused(routed.position, fault.reason, detail))
+        if not routed.refused:  # what is wrong lies elsewhere
+            self._decode(value)
+        if not document.event_id:
+            raise UnreadableEvent("missing_event_id", "event_id is empty")
+        routed.lines += self._lines(document, good)

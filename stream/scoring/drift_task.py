@@ -1,0 +1,112 @@
+"""The drift watch's input and output: a day's scores from the store, alerts to their topic.
+
+Runs in the worker that owns the roll-ups. A day is judged when the roll-ups have closed the first
+bucket of the next one: then every partition has closed the day. What is carried is stored after the
+alerts are sent; after a crash the same alerts are sent again.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import redis.asyncio as aioredis
+import structlog
+from numpy.typing import NDArray
+
+from model.config import DAY_MS
+from model.evaluation.score_sums import N_SUMS, VOLUMES
+from stream.errors import ServiceUnavailable
+from stream.kafka.producer import KafkaSink
+from stream.scoring.drift_watch import DriftWatch, decode, encode
+from stream.settings import DriftSettings
+from stream.state import keys
+from stream.state.keys import ROLLUPS, Tag
+from stream.state.redis import store_answers
+from stream.topics import ALERTS
+
+log = structlog.get_logger(__name__)
+
+#: Asks for a new model, with the reason.
+OnDrift = Callable[[str], Awaitable[None]]
+
+
+class DriftTask:
+    """`through_ms` tells through when the roll-ups have closed; None where another owns them."""
+
+    def __init__(
+        self,
+        settings: DriftSettings,
+        client: aioredis.Redis,
+        sink: KafkaSink,
+        *,
+        partitions: int,
+        bucket_ms: int,
+        horizon: int,
+        through_ms: Callable[[], int | None],
+        on_drift: OnDrift,
+    ) -> None:
+        self._settings = settings
+        self._client = client
+        self._sink = sink
+        self._tags: Sequence[Tag] = (*range(partitions), ROLLUPS)
+        self._bucket_ms = bucket_ms
+        self._shape = (len(VOLUMES), horizon, N_SUMS)
+        self._through_ms = through_ms
+        self._on_drift = on_drift
+        self._watch: DriftWatch | None = None
+
+    async def run(self, *, every_s: float) -> None:
+        """Look until cancelled; a service that is away is waited for."""
+        while True:
+            try:
+                await self.look()
+            except ServiceUnavailable as error:
+                self._watch = None  # what the store has is where it goes on
+                log.debug("drift_waits", reason=str(error))
+            await asyncio.sleep(every_s)
+
+    async def look(self) -> None:
+        """Judge the days that are over."""
+        through_ms = self._through_ms()
+        if through_ms is None or not self._settings.enabled:
+            self._watch = None
+            return
+        if self._watch is None:
+            with store_answers():
+                payload: Any = await self._client.get(keys.drift())
+            state = decode(payload)
+            self._watch = DriftWatch(self._settings, state)
+        state = self._watch.state
+        if state.through_ms is None:
+            state.through_ms = through_ms // DAY_MS * DAY_MS
+        while state.through_ms + DAY_MS + self._bucket_ms <= through_ms:
+            await self._judge(self._watch, state.through_ms)
+
+    async def _judge(self, watch: DriftWatch, day_ms: int) -> None:
+        alerts, retrain = watch.day(day_ms, await self._scores(day_ms))
+        for alert in alerts:
+            log.warning("drift", state=alert["state"], reason=alert["message"])
+        encoded = [(alert["series_id"], msgspec.json.encode(alert)) for alert in alerts]
+        if encoded:
+            await self._sink.send(ALERTS.name, encoded)
+        if retrain is not None:
+            await self._on_drift(retrain)
+        with store_answers():
+            await self._client.set(keys.drift(), encode(watch.state))
+
+    async def _scores(self, day_ms: int) -> dict[str, NDArray[np.float64]]:
+        scores: dict[str, NDArray[np.float64]] = {}
+        size = 8 * int(np.prod(self._shape))
+        with store_answers():
+            async with self._client.pipeline(transaction=False) as pipe:
+                for tag in self._tags:
+                    pipe.hgetall(keys.of(tag, "scores", day_ms))
+                answers = await pipe.execute()
+        for fields in answers:
+            for name, payload in fields.items():
+                if len(payload) == size:
+                    sums_VHK = np.frombuffer(payload, "<f8").reshape(self._shape)
+                    scores[name.decode()] = scores.get(name.decode(), 0.0) + sums_VHK
+        return scores

@@ -1,0 +1,42 @@
+"""How scoring reads a deployment's store: one round trip a question, from the serving thread."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import redis
+from numpy.typing import NDArray
+
+from stream.state import keys
+from stream.state.history import read_blocks
+from stream.state.keys import Tag
+from stream.state.port import Path
+from stream.state.redis import store_answers
+
+
+class StoreReads:
+    """`live_scoring.Reads` on Redis; `client` blocks and must not decode responses."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client: Any = client  # its stubs mix the answers of both clients
+
+    def blobs(self, tag: Tag, paths: Sequence[Path]) -> list[bytes | None]:
+        """Blobs in one round trip; None where absent."""
+        if not paths:
+            return []
+        with store_answers():
+            return list(self._client.mget([keys.of(tag, *path) for path in paths]))
+
+    def hash(self, tag: Tag, path: Path) -> dict[bytes, bytes]:
+        """A whole hash."""
+        with store_answers():
+            return dict(self._client.hgetall(keys.of(tag, *path)))
+
+    def closed(self, tag: Tag, starts: Sequence[int]) -> tuple[int, NDArray[np.float32]]:
+        """The first bucket that is kept, and the closed buckets [T, slots, F] that start then."""
+        with store_answers():
+            pipe = self._client.pipeline(transaction=True)
+            pipe.hget(keys.of(tag, "meta"), "first_bucket_ms")
+            pipe.llen(keys.of(tag, "series"))
+            first, n_series = pipe.execute()
+            return int(first or 0), read_blocks(self._client, tag, starts, n_series=n_series)

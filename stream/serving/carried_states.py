@@ -1,0 +1,161 @@
+"""A model and the states of the partitions it has read: carried bucket by bucket, or caught up.
+
+States are a cache of what the store implies: those of a partition that is new to a model are loaded
+as they were last kept and stepped over what has closed since, or warmed up from all of the stored
+history, in portions.
+
+Axes: T = buckets, S = series, F = features.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from model.contract import QuantileForecast
+from model.inference.forecaster import Forecaster, NetworkForecaster
+from model.inference.network_states import NetworkStates
+from model.inputs.plans import Plans
+from stream.serving.plan_blocks import PlanReader, no_plans
+from stream.serving.state_snapshots import Snapshots
+from stream.serving.static_features import StaticReader
+from stream.state.history import StoredHistory
+from stream.state.keys import Tag
+
+log = structlog.get_logger(__name__)
+
+Floats = NDArray[np.float32]
+
+#: Stored history of a partition in portions: (tag, from_ms or None, to_ms or None).
+HistoryReader = Callable[[Tag, int | None, int | None], Iterator[StoredHistory]]
+
+#: Closed buckets between two times that states are kept.
+KEEP_EVERY: Final = 24
+
+
+@dataclass(slots=True)
+class Carried:
+    """States of one partition, valid through (exclusive) `through_ms`.
+
+    `plans` are those of the bucket to be stepped over next, and of the horizon behind it.
+    """
+
+    states: Any
+    through_ms: int
+    #: Through when they were when they were last kept; None = never.
+    kept_ms: int | None = None
+    plans: Plans | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Approached:
+    """A partition's states before its newest closed bucket, and the values [S, F] of that.
+
+    The states are those that were read on, whoever drops the partition's meanwhile.
+    """
+
+    carried: Carried
+    last_SF: Floats
+
+
+@dataclass(slots=True)
+class ServedModel:
+    """A forecaster with its states. `trained_through_ms` is None where it needed no training."""
+
+    forecaster: Forecaster
+    trained_through_ms: int | None = None
+    carried: dict[Tag, Carried] = field(default_factory=dict)
+
+    @property
+    def model_id(self) -> str:
+        """Id of the model."""
+        return self.forecaster.model_id
+
+    @property
+    def reads_plans(self) -> bool:
+        """Whether the forecaster makes any use of plans."""
+        return isinstance(self.forecaster, NetworkForecaster) and self.forecaster.config.plans
+
+    def approach(
+        self,
+        tag: Tag,
+        through_ms: int | None,
+        history: HistoryReader,
+        *,
+        static: StaticReader | None = None,
+        snapshots: Snapshots | None = None,
+        plans: PlanReader = no_plans,
+        between: Callable[[], None] = lambda: None,
+    ) -> Approached | None:
+        """Carry a partition's states over all but the last closed bucket.
+
+        States it has none of are loaded or made. None when no bucket is new to them, or there is no
+        series. `static` says what is known of the series, where the model makes something of it,
+        `plans` what was planned, and is. `between` is called before each portion; what is carried
+        before reading breaks off stays carried.
+        """
+        width = self.forecaster.bucket_ms
+        carried = self.carried.get(tag) or self._begin(tag, through_ms, snapshots)
+        if carried is not None and through_ms is not None and carried.through_ms >= through_ms:
+            return None
+        from_ms = None if carried is None else carried.through_ms
+        for portion in history(tag, from_ms, through_ms):
+            between()
+            if not portion.series:
+                return None
+            if carried is None or portion.start_ms != carried.through_ms:
+                # nothing known, or so old that the store has lost what follows it
+                states = self.forecaster.new_states(len(portion.series))
+                carried = Carried(states, portion.start_ms)
+            self.carried[tag] = carried
+            if static is not None and _wants_static(carried.states):
+                carried.states.tell(static(tag, portion.series))
+                static = None  # the same for all portions
+            known_TSF = portion.values_TSF[:-1] if portion.whole else portion.values_TSF
+            known = None
+            if self.reads_plans:
+                buckets = len(portion.values_TSF) + self.forecaster.horizon
+                known = plans(tag, portion.series, portion.start_ms, buckets)
+            self.forecaster.warm_up(carried.states, known_TSF, portion.start_ms, known)
+            carried.through_ms += len(known_TSF) * width
+            if portion.whole:
+                last = len(known_TSF)
+                carried.plans = (
+                    None
+                    if known is None
+                    else known.between(last, last + 1 + self.forecaster.horizon)
+                )
+                return Approached(carried, portion.values_TSF[-1])
+        return None
+
+    def step(self, approached: Approached) -> QuantileForecast:
+        """Step a partition over the bucket that `approach` stopped before, and forecast."""
+        carried, last_SF = approached.carried, approached.last_SF
+        forecast = self.forecaster.step(carried.states, last_SF, carried.through_ms, carried.plans)
+        carried.through_ms = forecast.origin_ms
+        return forecast
+
+    def keep(self, tag: Tag, carried: Carried, snapshots: Snapshots) -> None:
+        """Keep the states now and then; what follows them is stepped again after a restart."""
+        age_ms = carried.through_ms - (carried.kept_ms or 0)
+        if age_ms < KEEP_EVERY * self.forecaster.bucket_ms:
+            return
+        if snapshots.save(tag, self.forecaster, carried.states, carried.through_ms):
+            carried.kept_ms = carried.through_ms
+
+    def _begin(
+        self, tag: Tag, before_ms: int | None, snapshots: Snapshots | None
+    ) -> Carried | None:
+        """The states kept of a partition, where they are of a time before `before_ms`."""
+        kept = snapshots.load(tag, self.forecaster) if snapshots else None
+        if kept is None or (before_ms is not None and kept.through_ms >= before_ms):
+            return None
+        log.info("states_loaded", partition=tag, through_ms=kept.through_ms)
+        return Carried(kept.states, kept.through_ms, kept_ms=kept.through_ms)
+
+
+def _wants_static(states: Any) -> bool:
+    return isinstance(states, NetworkStates) and states.tells_static

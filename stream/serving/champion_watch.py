@@ -1,0 +1,274 @@
+"""Brings the registry's champion into service, while the model before it serves.
+
+Looks when a record on the control topic says that something has changed, and now and then anyway:
+a file and an object store alike can only be polled. A new champion is loaded aside, all its states
+are warmed up by a thread that rests most of the time, it forecasts the newest close beside the
+model that serves, and only then may it take over. Whatever goes wrong on the way keeps the model
+that serves; the reason is logged once, kept in the registry's audit and shown with the statistics.
+A champion that failed is tried again, ever more seldom.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+import torch
+
+from model.contract import QuantileForecast
+from model.errors import ModelError
+from model.evaluation.sanity_check import fault_of
+from model.inference.forecaster import Forecaster, NetworkForecaster
+from stream.errors import ChampionRefused, ServiceUnavailable, SurgecastError
+from stream.registry.model_registry import Registry
+from stream.serving.model_server import Candidate, Serving
+from stream.settings import ModelSettings
+from stream.state.keys import Tag
+from stream.telemetry import SWAPS, WARM_UP
+
+log = structlog.get_logger(__name__)
+
+#: How much longer the preparation rests than it works, while another network serves. Rests and not
+#: a low priority: a thread that is pushed aside holding the interpreter's lock halts the ingest.
+_REST: Final = 2.0
+_FIRST_RETRY_S: Final = 30.0
+_LAST_RETRY_S: Final = 600.0
+#: Closes that may come in while a candidate catches up with the newest one.
+_CATCH_UPS: Final = 8
+#: Buckets that two forecasts' origins may be apart to be held against each other.
+_COMPARABLE: Final = 2
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """The last attempt to bring a champion in."""
+
+    model_id: str
+    retry_at_s: float
+    wait_s: float = _FIRST_RETRY_S
+    fault: str = ""
+
+
+class ChampionWatch:
+    """Brings the registry's champion into `serving`.
+
+    `tags` names the partitions to warm up, `served` reads what is served of one now.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        serving: Serving,
+        settings: ModelSettings,
+        *,
+        bucket_ms: int,
+        tags: Callable[[], list[Tag]],
+        served: Callable[[Tag], QuantileForecast | None],
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._registry = registry
+        self._serving = serving
+        self._settings = settings
+        self._bucket_ms = bucket_ms
+        self._tags = tags
+        self._served = served
+        self._clock_s = clock_s
+        self._last: _Attempt | None = None
+        self._registry_fault = ""
+        self._thread = ThreadPoolExecutor(1, "champion")
+        self._changed = asyncio.Event()
+        self._told = threading.Event()
+        self._leaving = False
+        #: The model that is being prepared and the share of its states that is warm.
+        self.preparing: tuple[str, float] | None = None
+
+    async def run(self, *, every_s: float) -> None:
+        """Look until cancelled: when told to by `look_now`, and every so often."""
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                self._changed.clear()
+                await loop.run_in_executor(self._thread, self.look)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(every_s):  # wait_for may swallow a cancellation
+                        await self._changed.wait()
+        finally:
+            self._leaving = True  # a warm-up breaks off; what it meets is nobody's fault
+
+    def look_now(self) -> None:
+        """Something has changed; called on the event loop."""
+        self._told.set()
+        self._changed.set()
+
+    @property
+    def problem(self) -> str:
+        """Why the registry's champion does not serve; empty while it does."""
+        refused = self._last.fault if self._last is not None else ""
+        return self._serving.problem or refused or self._registry_fault
+
+    def look(self) -> None:
+        """Prepare the champion if it is not the model that serves, or is about to."""
+        try:
+            champion = self._registry.champion()
+            self._registry_fault = ""
+        except (ModelError, OSError) as error:
+            fault = f"the registry does not say who serves: {error}"
+            if fault != self._registry_fault:
+                log.warning("registry_unreadable", reason=str(error))
+            self._registry_fault = fault
+            return
+        serving = self._serving
+        if champion is None or champion == serving.awaited_id:
+            return
+        if serving.awaited_id is not None:
+            serving.offer(None)  # it was overtaken while it waited
+        last = self._last
+        if champion == serving.model_id:
+            if last is not None and self._clock_s() > last.retry_at_s + _LAST_RETRY_S:
+                self._last = None  # it has served well for a while
+            return
+        if last is not None and last.model_id == champion:
+            if self._clock_s() < last.retry_at_s:
+                return
+            attempt = _Attempt(champion, 0.0, min(2 * last.wait_s, _LAST_RETRY_S), last.fault)
+        else:
+            attempt = _Attempt(champion, 0.0)
+        self._last = attempt
+        self._attempt(attempt)
+        attempt.retry_at_s = self._clock_s() + attempt.wait_s
+
+    def _attempt(self, attempt: _Attempt) -> None:
+        try:
+            self._serving.offer(self._prepare(attempt))
+            attempt.fault = ""
+        except _Overtaken:
+            self._last = None
+            log.info("champion_overtaken", model_id=attempt.model_id)
+        except ServiceUnavailable as error:
+            self._last = None  # nothing is wrong with it; the store will answer again
+            log.warning("champion_waits", model_id=attempt.model_id, reason=str(error))
+        except (ModelError, SurgecastError, OSError, RuntimeError, MemoryError) as error:
+            if self._leaving:
+                return
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            fault = f"{attempt.model_id} is refused: {lines[0]}"
+            if fault != attempt.fault:
+                log.warning("champion_refused", model_id=attempt.model_id, reason=lines[0])
+                SWAPS.labels("refused").inc()
+                with suppress(OSError):
+                    self._registry.refuse(attempt.model_id, note=f"by a worker: {lines[0]}")
+            attempt.fault = fault
+        finally:
+            self.preparing = None
+
+    def _prepare(self, attempt: _Attempt) -> Candidate:
+        """A candidate whose states are warm and whose first forecasts are sane."""
+        model_id = attempt.model_id
+        began_s = self._clock_s()
+        self.preparing = (model_id, 0.0)
+        self._told.clear()
+        serving = self._serving
+        trained_through_ms = self._registry.manifest(model_id).span_ms[1]
+        if serving.too_old(trained_through_ms):
+            raise ChampionRefused("it is too old for the events of now (model.max_age)")
+        known = serving.remembered(model_id)
+        device = self._settings.device
+        if device == "auto" and attempt.wait_s > _FIRST_RETRY_S:
+            device = "cpu"  # the GPU has failed it before
+        fresh = known or self._registry.load(model_id, device)
+        if fresh.bucket_ms != self._bucket_ms:
+            raise ChampionRefused(f"it is made for buckets of {fresh.bucket_ms} ms")
+        candidate = serving.candidate(fresh, trained_through_ms)
+        candidate.model.forecaster = fresh
+        tags = self._tags()
+        with _own_stream(fresh):
+            for number, tag in enumerate(tags):
+                self._warm(candidate, tag)
+                self.preparing = (model_id, (number + 1) / len(tags))
+        seconds = self._clock_s() - began_s
+        WARM_UP.set(seconds)
+        log.info("model_ready", model_id=model_id, partitions=len(tags), seconds=round(seconds, 1))
+        return candidate
+
+    def _warm(self, candidate: Candidate, tag: Tag) -> None:
+        """Carry a partition's states to its newest close and look at what they forecast there."""
+        model, serving = candidate.model, self._serving
+        pace = _Pace(0.0 if serving.on_fallback else _REST)
+
+        def between() -> None:
+            pace.rest()
+            if self._leaving:
+                raise _Overtaken
+            if self._told.is_set():
+                self._told.clear()
+                if self._registry.champion() != model.model_id:
+                    raise _Overtaken
+
+        snapshots = serving.snapshots
+        for _ in range(_CATCH_UPS):
+            approached = model.approach(
+                tag, None, serving.history,
+                static=serving.static, snapshots=snapshots, plans=serving.plans, between=between,
+            )  # fmt: skip
+            if approached is None and tag in candidate.forecasts:
+                return
+            if approached is None:
+                # nothing has closed since the states of before: they cannot forecast once more
+                model.carried.pop(tag, None)
+                approached = model.approach(
+                    tag,
+                    None,
+                    serving.history,
+                    static=serving.static,
+                    plans=serving.plans,
+                    between=between,
+                )
+            if approached is None:
+                return
+            pace.rest()
+            forecast = model.step(approached)
+            pace.rest()
+            served = self._served(tag)
+            pace.rest()
+            apart_ms = 0 if served is None else served.origin_ms - forecast.origin_ms
+            comparable = abs(apart_ms) <= _COMPARABLE * self._bucket_ms
+            fault = fault_of(
+                forecast, served if comparable else None, may_be_less=serving.on_fallback
+            )
+            if fault is not None:
+                raise ChampionRefused(fault)
+            candidate.forecasts[tag] = forecast
+            if apart_ms <= 0:
+                return
+
+
+class _Pace:
+    """Rests `share` times as long as the calling thread has worked since."""
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._since_s = time.monotonic()
+
+    def rest(self) -> None:
+        time.sleep(self._share * (time.monotonic() - self._since_s))
+        self._since_s = time.monotonic()
+
+
+class _Overtaken(Exception):
+    """Another model has become champion while this one was prepared, or the worker leaves."""
+
+
+@contextmanager
+def _own_stream(forecaster: Forecaster) -> Iterator[None]:
+    """Beside the steps of the model that serves, where a GPU makes them."""
+    if not isinstance(forecaster, NetworkForecaster) or forecaster.device.type != "cuda":
+        yield
+        return
+    with torch.cuda.stream(torch.cuda.Stream(forecaster.device)):  # type: ignore[no-untyped-call]  # torch
+        yield
+    torch.cuda.synchronize(forecaster.device)  # another stream goes on with the states

@@ -1,0 +1,106 @@
+"""What a model is told of a series beside its history: what the catalog says, and its location.
+
+The catalog speaks of SKUs; the location is part of the series' id. A roll-up is told
+what it is the sum of: `category:bags` its category, `location:Berlin` its location.
+
+Axes: S = series, X = static columns.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import redis
+from numpy.typing import NDArray
+
+from model.inputs.static_features import N_STATIC, launch_day, row_of
+from stream.decoding.catalog import Listing
+from stream.state import keys
+from stream.state.keys import Tag
+from stream.state.redis import store_answers
+from stream.topics import CATALOG
+
+Floats = NDArray[np.float32]
+
+#: What is known [S, X] of some series of a partition.
+StaticReader = Callable[[Tag, Sequence[str]], Floats]
+_NO_LISTINGS: Final[Mapping[str, Listing]] = {}
+#: What is known of no series.
+NOTHING_S0 = np.zeros((0, N_STATIC), np.float32)
+
+
+def static_of(
+    series: Sequence[str],
+    categories: Mapping[str, str],
+    listings: Mapping[str, Listing] = _NO_LISTINGS,
+) -> Floats:
+    """What is known [S, X] of series, by what the catalog says of SKUs; zero where nothing is.
+
+    >>> known = static_of(["A@Berlin", "category:bags", "location:Berlin", "B"], {"A": "bags"})
+    >>> (known[0, :2] == (known[1, 0], known[2, 1])).tolist(), known[3].tolist()
+    ([True, True], [0.0, 0.0, 0.0, 0.0, 0.0])
+    """
+    category_S, location_S = [], []
+    static_SX = np.zeros((len(series), N_STATIC), np.float32)
+    row_of_name: dict[tuple[str, str | None], int] = {}
+
+    def row(kind: str, name: str | None) -> int:
+        found = row_of_name.get((kind, name))
+        if found is None:
+            found = row_of_name[kind, name] = row_of(kind, name)
+        return found
+
+    for slot, name in enumerate(series):
+        head, _, rest = name.partition(":")
+        if rest and head in ("category", "location"):
+            category, location = (rest, None) if head == "category" else (None, rest)
+        else:
+            sku, _, location = name.partition("@")
+            category = categories.get(sku)
+            listing = listings.get(sku)
+            if listing is not None:
+                brand, price, day = row("brand", listing.brand), listing.price, listing.launched_ms
+                static_SX[slot, 2:] = brand, price or 0.0, launch_day(day)
+        category_S.append(row("category", category))
+        location_S.append(row("location", location))
+    static_SX[:, 0], static_SX[:, 1] = category_S, location_S
+    return static_SX
+
+
+def stored_categories(client: redis.Redis, tag: Tag) -> dict[str, str]:
+    """Category of each SKU of a partition that the catalog has named one for."""
+    found: Any = client.hgetall(keys.of(tag, "categories"))
+    return {sku.decode(): name.decode() for sku, name in found.items()}
+
+
+def stored_listings(client: redis.Redis, tag: Tag) -> dict[str, Listing]:
+    """What else the catalog says of each SKU of a partition that it says anything of."""
+    found: Any = client.hgetall(keys.of(tag, "listings"))
+    return {sku.decode(): Listing.read(stored) for sku, stored in found.items()}
+
+
+def static_reader(client: redis.Redis) -> StaticReader:
+    """Reads what is known of a partition's series, by the catalog as the store has it now.
+
+    A look costs a short field: the catalog is read for new series, and again when the partition's
+    topic of it was read on.
+    """
+    known: dict[Tag, tuple[bytes | None, list[str], Floats]] = {}
+
+    def read(tag: Tag, series: Sequence[str]) -> Floats:
+        with store_answers():
+            found: Any = client.hget(keys.of(tag, "meta"), f"offset:{CATALOG.name}")
+            offset, names, static_SX = known.get(tag, (None, [], NOTHING_S0))
+            if offset != found or names != series[: len(names)]:
+                names, static_SX = [], NOTHING_S0
+            if len(names) < len(series):
+                more_SX = static_of(
+                    series[len(names) :],
+                    stored_categories(client, tag),
+                    stored_listings(client, tag),
+                )
+                static_SX = np.concatenate((static_SX, more_SX))
+            known[tag] = found, list(series), static_SX
+            return static_SX[: len(series)]
+
+    return read

@@ -1,0 +1,58 @@
+"""The settings of what is reached over a network: broker, store, and where we listen ourselves."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+
+from stream.settings.durations import DurationMs, Section
+
+
+class KafkaSettings(Section):
+    """Where the broker is, and how topics are laid out."""
+
+    bootstrap_servers: str | None = None
+    group: str = "surgecast"
+    partitions: int = Field(4, ge=1, le=1024)
+    replication: int = Field(1, ge=1)
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    username: str | None = None
+    password: SecretStr | None = None
+    ssl_cafile: Path | None = None
+    session_timeout: DurationMs = 10_000
+
+
+class RedisSettings(Section):
+    """Where the store is. The password may stand in the URL or apart from it."""
+
+    url: str | None = None
+    password: SecretStr | None = None
+
+
+class WorkerSettings(Section):
+    """Where a worker serves its Prometheus counters; nowhere when unset."""
+
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = Field(None, ge=0, le=65_535)
+
+
+class ServerSettings(Section):
+    """Where a server of ours listens; port 0 picks a free one."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(0, ge=0, le=65_535)
+
+
+class DashboardSettings(ServerSettings):
+    """The live page. `origins` are further hosts, such as a proxy's, whose pages may connect."""
+
+    port: int = Field(5006, ge=0, le=65_535)
+    origins: tuple[str, ...] = ()
+
+
+class ApiSettings(ServerSettings):
+    """The HTTP API and its keys."""
+
+    port: int = Field(8000, ge=0, le=65_535)
+    keys: tuple[SecretStr, ...] = ()

@@ -1,0 +1,138 @@
+"""The read side in Redis: newest forecasts, one-step-ahead bands, worker statistics.
+
+Written before anything goes to Kafka, because readers must not wait for encoding. These are caches
+of what the stored features imply; they carry no fence and can be rebuilt at any time. Every method
+raises ServiceUnavailable when the store does not answer.
+"""
+
+import json
+from typing import Any, cast
+
+import redis.asyncio as aioredis
+
+from model.config import TARGETS
+from model.contract import QuantileForecast
+from stream.state import keys
+from stream.state.forecasts import (
+    BAND_BYTES,
+    pack_bands,
+    pack_forecast,
+    pack_target,
+    row_bytes,
+    target_row_bytes,
+)
+from stream.state.keys import Tag
+from stream.state.pages import cut, paths
+from stream.state.port import Path, ReadBlock
+from stream.state.redis import store_answers
+
+STATS_EXPIRE_S = 10
+#: How long a worker keeps what was forecast one step ahead: as far back as charts go.
+AHEAD_RETENTION_MS = 7 * 86_400_000
+#: Buckets behind retention whose bands are deleted at least once: origins may come in leaps.
+_LOOK_BACK = 512
+
+
+class ReadSide:
+    """Writer of the read side; `client` must not decode responses."""
+
+    def __init__(self, client: aioredis.Redis, *, ahead_retention_ms: int) -> None:
+        self._client = client
+        self._ahead_retention_ms = ahead_retention_ms
+        self._kept_from_ms: dict[Tag, int] = {}
+        self._targets: dict[Tag, frozenset[str]] = {}
+
+    async def info(self, info: dict[str, Any]) -> None:
+        """Say what this deployment looks like; labels of an earlier writer are kept."""
+        with store_answers():
+            old = json.loads(await self._client.get(keys.info()) or b"{}")
+            merged = {"labels": old.get("labels", {}), **info}
+            await self._client.set(keys.info(), json.dumps(merged))
+
+    async def forecast(
+        self,
+        tag: Tag,
+        forecast: QuantileForecast,
+        *,
+        calibrated: bool,
+        watermark_ms: int,
+        emitted_ms: int,
+        block: ReadBlock | None = None,
+    ) -> None:
+        """Replace the newest forecast of a partition, in one block with what else is to change."""
+        header: dict[Any, Any] = {
+            "origin_ms": forecast.origin_ms,
+            "model_id": forecast.model_id,
+            "watermark_ms": watermark_ms,
+            "emitted_ms": emitted_ms,
+            "calibrated": int(calibrated),
+            "series": len(forecast.units_SHQ),
+            "horizon": forecast.units_SHQ.shape[1],
+        }
+        if forecast.extras:
+            header["targets"] = ",".join(forecast.extras)
+        with store_answers():
+            await self._replace(tag, header, forecast, block or ReadBlock())
+
+    async def ahead(self, tag: Tag, forecast: QuantileForecast, *, origin_ms: int) -> None:
+        """Keep what was forecast one step ahead of an earlier origin."""
+        with store_answers():
+            await self._client.mset(_bands(tag, forecast, origin_ms))
+
+    async def _replace(
+        self, tag: Tag, header: dict[Any, Any], forecast: QuantileForecast, more: ReadBlock
+    ) -> None:
+        size, horizon, n_quantiles = forecast.units_SHQ.shape
+        pages = _pages(
+            tag, ("forecast", "rows"), pack_forecast(forecast), row_bytes(horizon, n_quantiles)
+        ) | _bands(tag, forecast, forecast.origin_ms)
+        target_row = target_row_bytes(horizon, n_quantiles)
+        for target, block_SHQ in forecast.extras.items():
+            pages |= _pages(tag, ("forecast", target), pack_target(block_SHQ), target_row)
+        # an earlier owner may have left any
+        gone = self._targets.get(tag, frozenset(TARGETS)) - forecast.extras.keys()
+        expired = [
+            path for target in gone for path in paths(("forecast", target), size, target_row)
+        ]
+        expired += [
+            path
+            for start_ms in self._expired(tag, forecast)
+            for path in paths(("ahead", start_ms), size, BAND_BYTES)
+        ]
+        async with self._client.pipeline(transaction=True) as block:
+            block.hset(keys.of(tag, "forecast"), mapping=header)
+            if gone and not forecast.extras:
+                block.hdel(keys.of(tag, "forecast"), "targets")
+            block.mset(pages)
+            block.delete(*(keys.of(tag, *path) for path in expired))
+            for path, payload in more.puts.items():
+                block.set(keys.of(tag, *path), payload)
+            for path, fields in more.fields.items():
+                block.hset(keys.of(tag, *path), mapping=cast("dict[Any, Any]", fields))
+            for path in more.deletes:
+                block.delete(keys.of(tag, *path))
+            await block.execute()
+        self._targets[tag] = frozenset(forecast.extras)
+
+    def _expired(self, tag: Tag, forecast: QuantileForecast) -> range:
+        """Starts of the bands that retention has passed over since this was asked last."""
+        kept_from_ms = forecast.origin_ms - self._ahead_retention_ms + forecast.bucket_ms
+        default_ms = kept_from_ms - _LOOK_BACK * forecast.bucket_ms
+        since_ms = max(self._kept_from_ms.get(tag, default_ms), default_ms)
+        self._kept_from_ms[tag] = kept_from_ms
+        return range(
+            min(since_ms, kept_from_ms - forecast.bucket_ms), kept_from_ms, forecast.bucket_ms
+        )
+
+    async def stats(self, worker_id: str, stats: dict[str, Any]) -> None:
+        """Publish one worker's counters; they expire when the worker is gone."""
+        with store_answers():
+            await self._client.set(keys.stats(worker_id), json.dumps(stats), ex=STATS_EXPIRE_S)
+
+
+def _pages(tag: Tag, path: Path, block: bytes, row: int) -> dict[Any, Any]:
+    return {keys.of(tag, *page): rows for page, rows in cut(path, block, row).items()}
+
+
+def _bands(tag: Tag, forecast: QuantileForecast, origin_ms: int) -> dict[Any, Any]:
+    return _pages(tag, ("ahead", origin_ms), pack_bands(forecast), BAND_BYTES)

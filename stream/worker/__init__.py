@@ -1,0 +1,1 @@
+"""The worker role: the composition root of the main path."""

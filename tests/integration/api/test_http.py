@@ -1,0 +1,339 @@
+"""The HTTP API over a seeded store, by a real server and a plain client."""
+
+import json
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import uvicorn
+from redis import Redis
+
+from stream.api.server import create_app, serve_api
+from stream.errors import UsageError
+from stream.features.definitions import N_FEATURES, STOCK, STOCKOUT_SHARE
+from stream.features.packed_block import pack_block, unpack_into
+from stream.processes.ports import free_port
+from stream.readside.reader import Reader
+from stream.settings import ApiSettings, load_settings
+from stream.state import keys
+from tests.support.seeding import DAY_MS, HOUR_MS, Shop, stocked
+
+pytestmark = pytest.mark.integration
+
+KEY = "a-key-for-tests"
+
+
+class Api:
+    """A running API."""
+
+    def __init__(self, redis: Any, settings: ApiSettings) -> None:
+        self.url = f"http://127.0.0.1:{free_port()}"
+        config = uvicorn.Config(
+            create_app(redis, settings),
+            port=int(self.url.rpartition(":")[2]),
+            log_config=None,
+            timeout_graceful_shutdown=1,
+        )
+        self.server = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.server.run)
+
+    def __enter__(self) -> "Api":
+        self.thread.start()
+        while not self.server.started:
+            time.sleep(0.01)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.should_exit = True
+        self.thread.join(timeout=10)
+
+    def open(self, path: str, body: Any = None, key: str | None = KEY, **headers: str) -> Any:
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        data = None if body is None else json.dumps(body).encode()
+        if data:
+            headers["Content-Type"] = "application/json"
+        request = urllib.request.Request(self.url + path, data=data, headers=headers)
+        return urllib.request.urlopen(request, timeout=10)
+
+    def get(self, path: str, body: Any = None, key: str | None = KEY, **headers: str) -> Any:
+        with self.open(path, body, key, **headers) as answer:
+            return json.loads(answer.read())
+
+    def problem(self, path: str, body: Any = None, key: str | None = KEY, **headers: str) -> Any:
+        """The problem details of an answer that must be an error."""
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            self.get(path, body, key, **headers)
+        with caught.value as error:
+            assert error.headers["Content-Type"] == "application/problem+json"
+            problem = json.loads(error.read())
+            assert problem["status"] == error.code
+        assert set(problem) == {"type", "title", "status", "detail", "instance"}
+        return problem
+
+
+@pytest.fixture
+def shop(redis_client: Redis) -> Shop:
+    return stocked(redis_client, days=9, n_series=12, partitions=2)
+
+
+@pytest.fixture
+def api(shop: Shop) -> Iterator[Api]:
+    settings = load_settings(api={"keys": [KEY]}).api
+    with Api(shop.redis, settings) as api:
+        yield api
+
+
+def quoted(series_id: str) -> str:
+    return urllib.parse.quote(series_id, safe="")
+
+
+def test_a_forecast_is_what_the_store_holds(api: Api, shop: Shop) -> None:
+    """Units and sums are the stored ones, for a SKU and for a roll-up."""
+    reader = Reader(shop.redis)
+    reader.refresh()
+    for series_id in (shop.names[3], "total", "category:Garden"):
+        stored = reader.forecast(series_id)
+        answer = api.get(f"/v1/forecasts/{quoted(series_id)}")
+
+        assert stored is not None
+        assert answer["units"] == stored.units_HQ.tolist()
+        assert answer["cumulative_units"] == stored.cumulative_HQ.tolist()
+        assert answer["origin_ms"] == shop.closed_through_ms
+        assert (answer["stale"], answer["nowcast"]) == (False, None)
+        assert 0 <= answer["age_ms"] < 60_000
+
+
+def test_a_forecast_is_cut_as_asked(api: Api) -> None:
+    """The first buckets, some quantiles; what it does not have is refused with what it has."""
+    whole = api.get("/v1/forecasts/total")
+    cut = api.get("/v1/forecasts/total?horizon=3&quantiles=0.9,0.1")
+
+    assert cut["quantiles"] == [0.1, 0.9]
+    assert cut["units"] == [[row[0], row[8]] for row in whole["units"][:3]]
+    assert "0.5" in api.problem("/v1/forecasts/total?quantiles=0.55")["detail"]
+    assert api.problem("/v1/forecasts/total?horizon=25")["status"] == 422
+    assert api.problem("/v1/forecasts/total?horizon=0")["type"].endswith(":invalid-request")
+
+
+def test_a_batch_answers_for_each_or_names_it_missing(api: Api, shop: Shop) -> None:
+    """In the order asked for, each once; more than 1,000 are refused."""
+    asked = [shop.names[5], "nobody", "total", shop.names[5]]
+    answer = api.get("/v1/forecasts:batch", {"series_ids": asked, "horizon": 2})
+
+    assert [f["series_id"] for f in answer["forecasts"]] == [shop.names[5], "total"]
+    assert {len(f["units"]) for f in answer["forecasts"]} == {2}
+    assert answer["missing"] == ["nobody"]
+    too_many = {"series_ids": [str(n) for n in range(1_001)]}
+    assert api.problem("/v1/forecasts:batch", too_many)["status"] == 422
+
+
+def test_pages_of_the_list_cover_every_series_once(api: Api, shop: Shop) -> None:
+    """Following the cursor gives each series once, in either order."""
+    for sort in ("id", "-units"):
+        seen: list[str] = []
+        path = f"/v1/series?limit=5&sort={sort}"
+        cursor = ""
+        while True:
+            page = api.get(f"{path}&cursor={cursor}" if cursor else path)
+            seen += [item["series_id"] for item in page["series"]]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                break
+        assert sorted(seen) == sorted([*shop.names, *shop.rollups])
+
+
+def test_the_list_is_filtered(api: Api, shop: Shop) -> None:
+    """By level, category and part of the id."""
+    skus = api.get("/v1/series?level=sku&limit=1000")["series"]
+    assert sorted(item["series_id"] for item in skus) == sorted(shop.names)
+    category = skus[0]["category"]
+    members = api.get(f"/v1/series?category={category}&level=sku&limit=1000")["series"]
+    expected = [item["series_id"] for item in skus if item["category"] == category]
+    assert [item["series_id"] for item in members] == expected
+    assert api.get("/v1/series?q=GARD")["series"][0]["series_id"] == "category:Garden"
+    assert api.problem("/v1/series?cursor=%21")["type"] == "urn:surgecast:problem:invalid-cursor"
+
+
+def test_history_takes_both_ways_to_write_a_time(api: Api, shop: Shop) -> None:
+    """Milliseconds and RFC 3339 name the same buckets; without a range it is the last week."""
+    by_ms = api.get(f"/v1/history/total?from={shop.start_ms}&to={shop.start_ms + 3 * HOUR_MS}")
+    text = urllib.parse.urlencode({"from": "2011-11-01T00:00:00Z", "to": "2011-11-01T04:00+01:00"})
+
+    assert len(by_ms["buckets"]) == 3
+    assert api.get(f"/v1/history/total?{text}")["buckets"] == by_ms["buckets"]
+    assert len(api.get("/v1/history/total")["buckets"]) == 7 * 24
+    assert api.problem("/v1/history/total?from=yesterday")["type"].endswith(":invalid-time")
+    assert "offset" in api.problem("/v1/history/total?from=2011-11-01T00:00:00")["detail"]
+
+
+def test_features_are_sums_of_the_history(api: Api, shop: Shop) -> None:
+    """Every window is the sum of its closed buckets; the open bucket is apart."""
+    features = api.get(f"/v1/features/{shop.names[1]}")
+    end = features["as_of_ms"]
+    for window, span in (
+        ("1h", HOUR_MS),
+        ("24h", DAY_MS),
+        ("7d", 7 * DAY_MS),
+        ("28d", 28 * DAY_MS),
+    ):
+        buckets = api.get(f"/v1/history/{shop.names[1]}?from={end - span}&to={end}")["buckets"]
+        for name, value in features["windows"][window].items():
+            assert value == pytest.approx(sum(b["values"][name] for b in buckets), rel=1e-6)
+    assert features["open"][0]["bucket_start_ms"] == end
+    assert features["trend"]["units_24h"] == features["windows"]["24h"]["units"]
+
+
+def test_the_stock_is_told_where_it_is_known(api: Api, shop: Shop) -> None:
+    """By the newest closed bucket, with the share of 24 h; nothing is made up for the others."""
+    name, other = shop.names[1], shop.names[2]
+    place = Reader(shop.redis)
+    place.refresh()
+    tag, slot = place.find(name) or (0, 0)
+    end = api.get(f"/v1/features/{name}")["as_of_ms"]
+    for start, stock, share in ((end - 2 * HOUR_MS, 1, 1.0), (end - HOUR_MS, 9, 0.2)):
+        stored: Any = shop.redis.get(keys.of(tag, "closed", start)) or b""
+        values_SF = np.zeros((shop.n_series, N_FEATURES), np.float32)
+        unpack_into(values_SF, stored)
+        values_SF[slot, [STOCK, STOCKOUT_SHARE]] = stock, share
+        shop.redis.set(keys.of(tag, "closed", start), pack_block(values_SF))
+
+    told = api.get(f"/v1/features/{name}")
+    assert told["stock"] == {"on_hand": 8, "stockout_share_24h": pytest.approx(0.6)}
+    assert told["units_winsorised"] <= 1e6
+    assert api.get(f"/v1/features/{other}")["stock"] is None
+    buckets = api.get(f"/v1/history/{name}?from={end - 2 * HOUR_MS}&to={end}")["buckets"]
+    assert [bucket["values"]["on_hand"] for bucket in buckets] == [0, 8]
+    buckets = api.get(f"/v1/history/{other}?from={end - HOUR_MS}&to={end}")["buckets"]
+    assert "on_hand" not in buckets[0]["values"]
+
+
+def test_a_series_nobody_has_seen_is_a_404(api: Api) -> None:
+    """The same problem on every route about one series."""
+    for path in ("forecasts", "history", "features"):
+        assert api.problem(f"/v1/{path}/nobody")["type"] == "urn:surgecast:problem:unknown-series"
+    assert api.problem("/v1/stream?series=nobody")["status"] == 404
+    assert api.problem("/v1/nothing-here")["status"] == 404
+
+
+def test_without_the_key_nothing_is_told(api: Api) -> None:
+    """Only health is open; a wrong key is as good as none."""
+    for path in ("/v1/series", "/v1/forecasts/total", "/v1/stream?series=total", "/metrics"):
+        assert api.problem(path, key=None)["status"] == 401
+        assert api.problem(path, key="wrong")["type"] == "urn:surgecast:problem:wrong-key"
+    assert api.get("/healthz", key=None) == {"status": "ok"}
+
+
+def test_without_keys_only_this_machine_is_served(shop: Shop) -> None:
+    """A foreign Host header, as DNS rebinding sends, is refused; another address needs keys."""
+    with Api(shop.redis, ApiSettings()) as api:
+        assert api.get("/v1/forecasts/total", key=None)["series_id"] == "total"
+        assert api.problem("/v1/series", key=None, Host="evil.example")["status"] == 403
+    with pytest.raises(UsageError, match="SURGECAST_API__KEYS"):
+        serve_api(load_settings(api={"host": "0.0.0.0"}))
+
+
+def test_ready_only_with_a_worker(api: Api, shop: Shop) -> None:
+    """Without a worker answers still come, and say that they are stale."""
+    shop.flush()
+    assert api.get("/readyz", key=None)["status"] == "ready"
+
+    shop.redis.delete(keys.stats("seeded"))
+    time.sleep(0.2)  # twice as long as an answer is kept
+
+    assert api.problem("/readyz", key=None)["type"] == "urn:surgecast:problem:no-worker"
+    assert api.get("/v1/forecasts/total")["units"]
+
+
+def test_metrics_are_the_workers(api: Api, shop: Shop) -> None:
+    """Prometheus finds the verdict counters and the watermark."""
+    shop.flush()
+    time.sleep(0.2)  # twice as long as an answer is kept
+    with api.open("/metrics") as answer:
+        text = answer.read().decode()
+
+    assert 'surgecast_events_total{topic="orders",verdict="duplicate"} 41.0' in text
+    assert "surgecast_watermark_seconds 1.32" in text
+
+
+def test_accuracy_adds_up_what_the_workers_left(api: Api, shop: Shop) -> None:
+    """Partitions are pooled; `all` leaves roll-ups out; steps are told when asked for."""
+    shop.write_scores(loss=0.25, naive=0.4, covered=0.79)
+
+    answer = api.get("/v1/accuracy?days=2")
+
+    assert (answer["to_ms"] - answer["from_ms"], answer["nominal_coverage"]) == (2 * DAY_MS, 0.8)
+    assert not answer["calibrated"]
+    rows = {(row["volume"], row["step"]): row for row in answer["rows"]}
+    assert list(rows) == [("all", None), ("high", None)]
+    assert rows["all", None] == rows["high", None] | {"volume": "all"}
+    row = rows["high", None]
+    assert row["model_id"] == shop.model_id
+    assert row["labels"] == 10 * shop.horizon * shop.partitions
+    expected = {"wql": 0.25, "naive_wql": 0.4, "wql_beside_naive": 0.25, "bias": -0.1}
+    assert {name: row[name] for name in expected} == pytest.approx(expected)
+    assert row["coverage"] == pytest.approx(0.79)
+    steps = api.get("/v1/accuracy?days=2&steps=true")["rows"]
+    assert [row["step"] for row in steps if row["volume"] == "high"] == [
+        None,
+        *range(1, shop.horizon + 1),
+    ]
+    with api.open("/metrics") as metrics:
+        text = metrics.read().decode()
+    assert f'surgecast_wql{{model_id="{shop.model_id}",volume="high"}} 0.25' in text
+
+
+def test_accuracy_before_any_forecast_has_come_due(api: Api) -> None:
+    assert api.get("/v1/accuracy")["rows"] == []
+
+
+def test_a_listener_hears_of_what_changes(api: Api, shop: Shop) -> None:
+    """First what is, then each newer bucket and forecast; its end is noticed."""
+    with api.open(f"/v1/stream?series=total,{shop.names[0]}") as answer:
+        kinds = [_event(answer)[0] for _ in range(4)]
+        assert sorted(kinds) == ["bucket", "bucket", "forecast", "forecast"]
+
+        shop.close()
+        heard: dict[tuple[str, str], Any] = {}
+        while ("total", "forecast") not in heard or ("total", "bucket") not in heard:
+            kind, body = _event(answer)
+            heard[body["series_id"], kind] = body
+
+    assert heard["total", "forecast"]["origin_ms"] == shop.closed_through_ms
+    assert heard["total", "bucket"]["bucket_start_ms"] == shop.closed_through_ms
+    listeners = api.server.config.app.state.listeners  # type: ignore[union-attr]  # ours
+    deadline = time.monotonic() + 5
+    while listeners and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not listeners
+
+
+def _event(answer: Any) -> tuple[str, Any]:
+    kind, data = answer.readline().decode(), answer.readline().decode()
+    answer.readline()
+    return kind.removeprefix("event: ").strip(), json.loads(data.removeprefix("data: "))
+
+
+def test_a_store_that_is_away_is_a_503() -> None:
+    """Retriable, in problem details, with the reason."""
+    with Redis(port=1, socket_connect_timeout=0.2) as nobody, Api(nobody, ApiSettings()) as api:
+        problem = api.problem("/v1/series", key=None)
+
+    assert (problem["status"], problem["type"]) == (503, "urn:surgecast:problem:store-unavailable")
+
+
+def test_the_reference_needs_no_other_site(api: Api) -> None:
+    """`/docs` names every route and loads nothing."""
+    with api.open("/docs", key=None) as answer:
+        page = answer.read().decode()
+    paths = api.get("/openapi.json", key=None)["paths"]
+
+    assert all(path in page for path in paths)
+    assert "<script" not in page
+    assert "https://" not in page

@@ -1,0 +1,112 @@
+"""The server: who may connect, what it serves, how it starts and stops."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from stream.errors import ServiceUnavailable, UsageError
+from stream.processes.ports import free_port
+from stream.settings import Settings, child_environment, load_settings
+from tests.support.seeding import stocked
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[3]
+RUN = "from stream.settings import load_settings; from dashboards.serve import serve; "
+RUN += "serve(load_settings())"
+
+
+def settings_for(url: str, port: int) -> Settings:
+    return load_settings(redis={"url": url}, dashboard={"port": port})
+
+
+def fetch(url: str, **headers: str) -> str:
+    request = urllib.request.Request(url, headers=headers)
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return str(answer.read().decode())
+
+
+@pytest.fixture
+def server(valkey_url: str, redis_client: Redis) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A dashboard in a process of its own, and its port."""
+    stocked(redis_client, days=1, n_series=4, partitions=1)
+    port = free_port()
+    environment = child_environment(settings_for(valkey_url, port)) | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-c", RUN], env=environment, cwd=ROOT)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            fetch(f"http://127.0.0.1:{port}/live/static/page.css")
+            break
+        except OSError:
+            time.sleep(0.1)
+    yield process, port
+    if process.poll() is None:
+        process.kill()
+    process.wait(timeout=10)
+
+
+def handshake(port: int, origin: str) -> int:
+    """Status of a websocket handshake from a page of that origin."""
+    token = re.search(r'"token":"([^"]+)"', fetch(f"http://127.0.0.1:{port}/live"))
+    assert token is not None
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(
+            f"GET /live/ws HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
+            f"Connection: Upgrade\r\nOrigin: {origin}\r\nSec-WebSocket-Version: 13\r\n"
+            f"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n"
+            f"Sec-WebSocket-Protocol: bokeh, {token[1]}\r\n\r\n".encode()
+        )
+        return int(connection.recv(1_000).split()[1])
+
+
+def test_the_server_keeps_to_itself(server: tuple[subprocess.Popen[bytes], int]) -> None:
+    """Own pages connect, foreign ones do not; sessions are signed; SIGTERM ends it in order."""
+    process, port = server
+    page = fetch(f"http://127.0.0.1:{port}/live")
+
+    # everything is served from here
+    assert not re.findall(r"(?:src|href)=[\"'](?:https?:)?//", page)
+    assert "Bokeh" in fetch(f"http://127.0.0.1:{port}/live/static/page.js")
+    assert handshake(port, f"http://127.0.0.1:{port}") == 101
+    assert handshake(port, "http://elsewhere.example") == 403
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        fetch(f"http://127.0.0.1:{port}/live?bokeh-session-id=chosen-by-the-caller")
+
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=10) == 0
+
+
+def test_a_taken_port_is_named_with_a_way_out(valkey_url: str) -> None:
+    """One line: which port, and which setting changes it."""
+    from dashboards.serve import serve
+
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(UsageError, match=f":{port} .*SURGECAST_DASHBOARD__PORT") as caught:
+            serve(settings_for(valkey_url, port))
+
+    assert "\n" not in str(caught.value)
+
+
+def test_without_a_store_it_says_which_setting_names_one() -> None:
+    """No URL, no guess."""
+    from dashboards.serve import serve
+
+    if "SURGECAST_REDIS__URL" in os.environ:
+        pytest.fail("the test environment must not name a store")
+    with pytest.raises(ServiceUnavailable, match="SURGECAST_REDIS__URL"):
+        serve(Settings())

@@ -1,0 +1,398 @@
+"""A training from the stored history: what it learns from, decides and leaves behind."""
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from redis import Redis
+
+from model.errors import HistoryTooShort
+from model.inference.forecaster import NetworkForecaster
+from model.inputs.static_features import ROWS, row_of
+from model.networks.quantile_network import QuantileNetwork
+from model.training.train import Trained
+from stream.errors import ServiceUnavailable
+from stream.jobs.archive.export import archive
+from stream.jobs.training import handover
+from stream.jobs.training.handover import hand_over
+from stream.jobs.training.offline import train_config
+from stream.jobs.training.stored_history import stored_history
+from stream.jobs.training.trainer import Trainer, TrainingResult
+from stream.registry import files as registry_files
+from stream.registry.announcements import ModelRecord
+from stream.registry.model_registry import Registry
+from stream.serving.model_server import Serving
+from stream.serving.state_snapshots import Snapshots
+from stream.serving.static_features import static_reader
+from stream.settings import Settings
+from stream.state import keys
+from stream.state.history import StoredHistory, load_history, read_history
+from tests.support.seeding import CATEGORIES, HOUR_MS, QUANTILES, Shop, stocked
+
+DAY_MS = 24 * HOUR_MS
+
+
+class Deployment:
+    """A shop's store, a registry and a trainer whose clock stands still."""
+
+    def __init__(self, redis: Redis, folder: Path) -> None:
+        self.redis = redis
+        self.folder = folder
+        self.shop: Shop = stocked(redis, days=10, n_series=20, partitions=2, horizon=6)
+        self.registry = Registry(str(folder))
+        self.told: list[ModelRecord] = []
+        self.now_ms = 1_000_000_000
+        self.settings = Settings(
+            model={"horizon": 6, "quantiles": QUANTILES, "registry": str(folder)},
+            trainer={"max_time": "3s", "series": 12, "origins": 4},
+        )
+
+    def trainer(self, **changes: Any) -> Trainer:
+        """The trainer, with other settings."""
+        section = self.settings.trainer.model_copy(update=changes)
+        settings = self.settings.model_copy(update={"trainer": section})
+        return Trainer(
+            settings,
+            self.registry,
+            history=lambda: stored_history(self.redis, largest=12, max_span_ms=365 * DAY_MS),
+            hand_over=lambda model: hand_over(self.redis, self.settings.states_path, model),
+            announce=self.told.append,
+            now_ms=lambda: self.now_ms,
+        )
+
+    def told_of_series(self) -> None:
+        """Networks from now on read the category of each series."""
+        model = self.settings.model.model_copy(update={"static": 4})
+        self.settings = self.settings.model_copy(update={"model": model})
+
+    def bad_champion(self) -> str:
+        """A champion of the deployed shape that has learnt nothing, on no data of the shop's."""
+        torch.manual_seed(1)
+        config = train_config(self.settings.model, bucket_ms=HOUR_MS)
+        network = QuantileNetwork(config.model)
+        with torch.no_grad():
+            network.heads.write.bias.add_(1.0)
+        span_ms = (self.shop.start_ms - DAY_MS, self.shop.start_ms)
+        return self.registry.publish(Trained(network, config, span_ms), promote=True)
+
+
+@pytest.fixture
+def deployment(redis_client: Redis, tmp_path: Path) -> Deployment:
+    return Deployment(redis_client, tmp_path / "registry")
+
+
+def test_a_better_challenger_is_promoted_announced_and_explained(deployment: Deployment) -> None:
+    """It starts from the champion's weights, and none of the origins was in what it learnt."""
+    before = deployment.bad_champion()
+    result = deployment.trainer().once("asked for: drift")
+
+    assert result.outcome == "promoted", result.reason
+    champion = deployment.registry.champion()
+    assert champion == result.model_id != before
+    manifest = deployment.registry.manifest(str(champion))
+    assert manifest.parent == before
+    assert manifest.span_ms[1] == deployment.shop.closed_through_ms - 4 * 6 * HOUR_MS
+    assert manifest.metrics["wql"] < manifest.metrics["wql_champion"]
+    assert [(record.action, record.model_id) for record in deployment.told] == [
+        ("promote", champion)
+    ]
+    last = deployment.registry.audit()[-1]
+    assert last["note"].startswith("better beyond noise: WQL ")
+    assert last["note"].endswith("(asked for: drift)")
+
+
+def test_a_model_is_promoted_with_warm_states_of_every_partition(deployment: Deployment) -> None:
+    """A worker that loads them forecasts as one that has read all history, from one bucket."""
+    deployment.told_of_series()
+    deployment.bad_champion()
+    result = deployment.trainer().once("due")
+    assert result.outcome == "promoted", result.reason
+    model_id = str(result.model_id)
+
+    read: list[int] = []
+
+    def history(tag: keys.Tag, from_ms: int | None, to_ms: int | None) -> Iterator[StoredHistory]:
+        span: dict[str, Any] = {"bucket_ms": HOUR_MS, "from_ms": from_ms, "to_ms": to_ms}
+        for portion in read_history(deployment.redis, tag, **span):
+            read.append(len(portion.values_TSF))
+            yield portion
+
+    through_ms = deployment.shop.closed_through_ms
+    model = NetworkForecaster(deployment.registry.network(model_id), model_id)
+    kept = Snapshots(deployment.redis, deployment.settings.states_path)
+    tags: tuple[keys.Tag, ...] = (0, 1, keys.ROLLUPS)
+    static = static_reader(deployment.redis)
+    warm = Serving(model, history, static=static, snapshots=kept)
+    made = {tag: warm.advance(tag, through_ms) for tag in tags}
+    assert read == [1, 1, 1]
+    cold = Serving(model, history, static=static)
+    for tag in tags:
+        one, other = made[tag], cold.advance(tag, through_ms)
+        assert one is not None
+        assert other is not None
+        np.testing.assert_allclose(one.units_SHQ, other.units_SHQ, rtol=1e-5)
+
+
+def test_a_store_that_is_away_for_the_states_hinders_no_promotion(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers warm up by themselves then."""
+    before = deployment.bad_champion()
+
+    def away(*_: Any, **__: Any) -> None:
+        raise ServiceUnavailable("the store did not answer")
+
+    monkeypatch.setattr(handover, "read_history", away)
+    result = deployment.trainer().once("due")
+
+    assert result.outcome == "promoted", result.reason
+    assert deployment.registry.champion() == result.model_id != before
+    assert not deployment.redis.exists(keys.of(0, "kept"))
+
+
+def test_a_challenger_learns_the_categories_of_the_catalog(deployment: Deployment) -> None:
+    """`model.static`: embeddings and a prior, of the categories of its series and of roll-ups."""
+    deployment.told_of_series()
+    result = deployment.trainer().once("due")
+
+    network = deployment.registry.network(str(result.model_id))
+    assert network.config.static == 4
+    assert network.config.prior
+    assert network.embedding is not None
+    assert network.prior is not None
+    met = {row_of("category", name) for name in CATEGORIES}
+    assert set(network.embedding.met[:ROWS].nonzero().flatten().tolist()) == met | {0}
+    assert network.prior.worth_days > 0
+
+
+def test_after_a_drift_the_champion_learns_from_the_newest_buckets_alone(
+    deployment: Deployment,
+) -> None:
+    """At the full rate: in all of the history the few new days would hardly count."""
+    deployment.bad_champion()
+    held_back_ms = 4 * 6 * HOUR_MS
+    trainer = deployment.trainer(drift_span=5 * DAY_MS)
+    due, drifted = (
+        deployment.registry.manifest(str(result.model_id))
+        for result in (trainer.once("due"), trainer.once("asked for: drift", drifted=True))
+    )
+
+    end_ms = deployment.shop.closed_through_ms - held_back_ms
+    assert due.span_ms == (deployment.shop.start_ms, end_ms)
+    assert drifted.span_ms == (end_ms - 5 * DAY_MS, end_ms)
+    assert drifted.training["learning_rate"] > 2 * due.training["learning_rate"]
+
+
+def test_a_challenger_that_cannot_be_compared_is_stored_and_not_promoted(
+    deployment: Deployment,
+) -> None:
+    """The champion has learnt from all there is: no origin is unseen."""
+    before = deployment.bad_champion()
+    end_ms = deployment.shop.closed_through_ms
+    torch.manual_seed(2)
+    config = train_config(deployment.settings.model, bucket_ms=HOUR_MS)
+    fresh = Trained(QuantileNetwork(config.model), config, (end_ms - DAY_MS, end_ms))
+    champion = deployment.registry.publish(fresh, promote=True)
+    result = deployment.trainer().once("due")
+
+    assert result.outcome == "refused"
+    assert "only 0 origins" in result.reason
+    assert deployment.registry.champion() == champion != before
+    assert deployment.told == []
+    assert deployment.registry.audit()[-1]["action"] == "refuse"
+    assert str(result.model_id) in {entry.model_id for entry in deployment.registry.list()}
+
+
+def test_a_damaged_champion_is_replaced_by_a_first_model(deployment: Deployment) -> None:
+    """Nothing can be held against it: the seasonal naive is the yardstick, and it has no parent."""
+    model_id = deployment.bad_champion()
+    (deployment.folder / "models" / model_id / "weights.safetensors").write_bytes(b"x")
+    result = deployment.trainer().once("due")
+
+    assert result.outcome in ("promoted", "refused")
+    assert "seasonal naive" in result.reason
+    assert deployment.registry.manifest(str(result.model_id)).parent is None
+
+
+def test_a_damaged_pointer_is_replaced_and_who_served_is_known_by_the_audit(
+    deployment: Deployment,
+) -> None:
+    """The challenger is held against the model that serves, and the file can be read again."""
+    model_id = deployment.bad_champion()
+    (deployment.folder / "champion.json").write_text("{")
+    result = deployment.trainer().once("due")
+
+    assert result.outcome == "promoted", result.reason
+    assert deployment.registry.manifest(str(result.model_id)).parent == model_id
+    assert deployment.registry.champion() == result.model_id
+    assert deployment.registry.rollback() == model_id
+
+
+def test_a_full_disk_is_a_failed_training_and_the_champion_serves_on(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = deployment.bad_champion()
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(registry_files, "_write_through", full)
+        result = deployment.trainer(max_time=1_000).once("due")
+
+    assert result.outcome == "failed"
+    assert "No space left" in result.reason
+    assert deployment.registry.champion() == before
+    assert len(deployment.registry.list()) == 1
+
+
+def test_too_little_history_and_a_store_that_is_away_are_no_crash(
+    redis_client: Redis, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis_client.flushdb()
+    assert deployment.trainer().once("due").outcome == "skipped"
+
+    def away() -> None:
+        raise ServiceUnavailable("the store did not answer")
+
+    trainer = deployment.trainer()
+    monkeypatch.setattr(trainer, "_history", away)
+    result = trainer.once("due")
+    assert (result.outcome, result.reason) == ("failed", "the store did not answer")
+
+
+# -- when it trains -------------------------------------------------------------------------------
+
+
+class Stopped(Exception):
+    """Ends the trainer's loop."""
+
+
+def trainings(
+    deployment: Deployment, *, hours: int, requests: dict[int, ModelRecord], **settings: Any
+) -> list[tuple[int, str]]:
+    """Hour and cause of each training while so many hours go by."""
+    trainer = deployment.trainer(**settings)
+    began_ms = deployment.now_ms
+    made: list[tuple[int, str]] = []
+    hour = 0
+
+    def once(why: str, *, drifted: bool = False) -> TrainingResult:
+        assert drifted == why.startswith("asked for")
+        made.append((hour, why))
+        return TrainingResult("refused", "", "m")
+
+    def newest(_: int) -> ModelRecord | None:
+        nonlocal hour
+        hour += 1
+        deployment.now_ms = began_ms + hour * HOUR_MS
+        if hour > hours:
+            raise Stopped
+        return requests.get(hour)
+
+    trainer.once = once  # type: ignore[method-assign]  # it would train
+    with pytest.raises(Stopped):
+        trainer.run(newest)
+    return made
+
+
+def asked(deployment: Deployment, hour: int) -> ModelRecord:
+    """A request for a training at this hour."""
+    return ModelRecord("retrain", "", "drift", deployment.now_ms + hour * HOUR_MS)
+
+
+def test_it_trains_periodically_and_when_asked_but_not_within_the_cool_down(
+    deployment: Deployment,
+) -> None:
+    requests = {hour: asked(deployment, hour) for hour in (5, 6, 7)}
+    made = trainings(
+        deployment, hours=40, requests=requests, every=24 * HOUR_MS, cooldown=3 * HOUR_MS
+    )
+
+    assert made == [
+        (1, "due"),
+        (5, "asked for: drift"),
+        (8, "asked for: drift"),
+        (32, "due"),
+    ]
+
+
+def test_a_request_older_than_the_last_training_is_answered(deployment: Deployment) -> None:
+    """What the topic still holds of before a restart asks for nothing."""
+    requests = {3: replace_time(asked(deployment, 3), deployment.now_ms - 1)}
+    made = trainings(deployment, hours=10, requests=requests, every=24 * HOUR_MS, cooldown=0)
+
+    assert made == [(1, "due")]
+
+
+def replace_time(record: ModelRecord, at_ms: int) -> ModelRecord:
+    return ModelRecord(record.action, record.model_id, record.reason, at_ms)
+
+
+def test_a_restart_goes_on_with_the_period(deployment: Deployment) -> None:
+    """The registry remembers when the last one was."""
+    deployment.bad_champion()
+    deployment.now_ms = int(deployment.registry.audit()[0]["at_ms"])
+    made = trainings(deployment, hours=30, requests={}, every=24 * HOUR_MS, cooldown=0)
+
+    assert made == [(24, "due")]
+
+
+# -- the history ----------------------------------------------------------------------------------
+
+
+def test_the_history_holds_the_largest_series_and_all_roll_ups_as_stored(
+    redis_client: Redis, deployment: Deployment
+) -> None:
+    history = stored_history(redis_client, largest=5, max_span_ms=365 * DAY_MS)
+
+    parts = [load_history(redis_client, tag, bucket_ms=HOUR_MS) for tag in (0, 1, keys.ROLLUPS)]
+    stored = {
+        name: part.values_TSF[:, slot]
+        for part in parts
+        if part is not None
+        for slot, name in enumerate(part.series)
+    }
+    units = {name: values_TF[:, 0].sum() for name, values_TF in stored.items()}
+    plain = [name for name in units if name != "total" and ":" not in name]
+    largest = sorted(plain, key=lambda name: -units[name])[:5]
+    assert set(history.series) == {*largest, *deployment.shop.rollups}
+    assert history.series[5:] == deployment.shop.rollups
+    assert history.end_ms == deployment.shop.closed_through_ms
+    for slot, name in enumerate(history.series):
+        np.testing.assert_array_equal(history.values_TSF[:, slot], stored[name])
+
+
+def test_what_the_store_no_longer_keeps_comes_from_the_archive(
+    redis_client: Redis, deployment: Deployment, tmp_path: Path
+) -> None:
+    """The same block as before the store dropped its first days."""
+    whole = stored_history(redis_client, largest=5, max_span_ms=365 * DAY_MS)
+    archive(redis_client, str(tmp_path / "archive"))
+    later_ms = deployment.shop.start_ms + 4 * DAY_MS
+    for tag in (0, 1, keys.ROLLUPS):
+        redis_client.hset(keys.of(tag, "meta"), "first_bucket_ms", later_ms)
+    short = stored_history(redis_client, largest=5, max_span_ms=365 * DAY_MS)
+    joined = stored_history(
+        redis_client, largest=5, max_span_ms=365 * DAY_MS, archive=str(tmp_path / "archive")
+    )
+
+    assert short.start_ms == later_ms
+    assert joined.start_ms == whole.start_ms
+    places = [whole.series.index(name) for name in joined.series if name in whole.series]
+    known = [slot for slot, name in enumerate(joined.series) if name in whole.series]
+    np.testing.assert_array_equal(joined.values_TSF[:, known], whole.values_TSF[:, places])
+    nowhere = stored_history(
+        redis_client, largest=5, max_span_ms=365 * DAY_MS, archive=str(tmp_path / "nowhere")
+    )
+    assert nowhere.start_ms == later_ms, "an archive that cannot be used is left out"
+
+
+def test_an_empty_store_is_too_short(redis_client: Redis) -> None:
+    with pytest.raises(HistoryTooShort):
+        stored_history(redis_client, largest=5, max_span_ms=DAY_MS)

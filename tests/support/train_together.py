@@ -1,0 +1,32 @@
+"""What each process of the distributed training test runs, under torchrun or alone."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from model.training.ranks import joined
+from model.training.train import TrainProgress, train
+from tests.support.model_cases import history_of, real_hours, small_training
+
+
+def main(folder: Path) -> None:
+    """Train without dropout, whose masks differ by process; leave weights and losses behind."""
+    config = small_training(lanes=8, precision="float32")
+    config = replace(config, model=replace(config.model, dropout=0.0))
+    losses: list[float] = []
+
+    def note(at: TrainProgress) -> None:
+        losses.append(at.loss)
+
+    with joined("cpu") as ranks:
+        trained = train(history_of(real_hours(days=14, series=10)), config, note)
+        save_file(trained.network.state_dict(), folder / f"{ranks.size}-{ranks.rank}.safetensors")
+        told = {"losses": losses, "metrics": trained.metrics}
+        (folder / f"{ranks.size}-{ranks.rank}.json").write_text(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,38 @@
+"""A bench has a deployment of its own."""
+
+from pathlib import Path
+
+import pytest
+
+from stream.bench.isolated import apart
+from stream.settings import Settings
+
+
+def test_nothing_of_the_deployment_is_touched_and_nothing_is_left(tmp_path: Path) -> None:
+    """Whatever registry and scores the deployment has, those of the bench are others."""
+    theirs = tmp_path / "registry"
+    settings = Settings.model_validate(
+        {"data_dir": tmp_path, "model": {"registry": str(theirs)}, "accuracy": {"path": "s3://a"}}
+    )
+    with apart(settings) as own, apart(settings) as another:
+        assert own.data_dir.is_dir()
+        assert own.data_dir != another.data_dir
+        assert own.registry_path == str(own.data_dir / "registry")
+        assert own.accuracy.path is None
+        assert own.model.horizon == settings.model.horizon
+        (own.data_dir / "log").write_text("what a broker leaves")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_after_a_failure_the_logs_stay(tmp_path: Path) -> None:
+    """Who looks for the fault needs them."""
+    with pytest.raises(RuntimeError), apart(Settings(data_dir=tmp_path)) as own:
+        raise RuntimeError
+    assert own.data_dir.is_dir()
+
+
+def test_after_ctrl_c_nothing_is_left(tmp_path: Path) -> None:
+    """Nobody looks for a fault then."""
+    with pytest.raises(KeyboardInterrupt), apart(Settings(data_dir=tmp_path)):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []

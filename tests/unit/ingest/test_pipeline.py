@@ -1,0 +1,341 @@
+"""The laws of ownership, stores that fail and inputs that run ahead, without services."""
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+from faust.types import TP
+
+from stream.errors import IncompatibleState, ServiceUnavailable
+from stream.ingest import assignment, flushing
+from stream.ingest.pipeline import Pipeline
+from stream.kafka.broker_identity import Identity, Places
+from stream.kafka.producer import KafkaSink
+from stream.privacy import Pseudonyms
+from stream.serving.output_loop import ClosedBuckets, Output
+from stream.settings import Settings
+from stream.state.keys import Tag
+from stream.state.memory import MemoryStore
+from stream.state.port import StateStore, WritePlan
+from tests.support.batches import batch, click, order
+
+HOUR = 3_600_000
+ORDERS, CLICKS = TP("orders", 0), TP("clicks", 0)
+NOW_MS = 2**41
+NOWHERE = Places()
+
+
+class NoOutput:
+    """Takes closed buckets and does nothing."""
+
+    def put(self, closed: ClosedBuckets) -> None: ...
+
+    def forget(self, tag: Tag) -> None: ...
+
+    async def wait_for_room(self) -> None: ...
+
+
+class NoSink:
+    """Takes dead letters and does nothing."""
+
+    async def send(self, topic: str, records: Any) -> int:
+        return len(list(records))
+
+
+class Worker:
+    """A pipeline alone, with settable news of the broker and a count of the rejoins it wanted."""
+
+    def __init__(
+        self,
+        store: StateStore,
+        places: Places = NOWHERE,
+        *,
+        adopt: bool = False,
+        idle_timeout: str = "0ms",
+    ) -> None:
+        self.lag: dict[TP, int] = {}
+        self.answered_ms = 0
+        self.rejoins = 0
+        self.places = places
+        self.pipeline = Pipeline(
+            Settings(
+                kafka={"partitions": 1, "session_timeout": "1ms"},
+                window={"idle_timeout": idle_timeout, "allowed_lateness": "0ms", "dedup": "30d"},
+            ),
+            store,
+            cast(KafkaSink, NoSink()),
+            cast(Output, NoOutput()),
+            Pseudonyms(b"key"),
+            clock_ms=lambda: NOW_MS,
+            lag=lambda tp: self.lag.get(tp, 0),
+            answered=lambda _: self.answered_ms,
+            ask=self._ask,
+            adopt=adopt,
+            rejoin=self._rejoin,
+        )
+
+    async def _ask(self, assigned: set[TP]) -> Places:
+        return self.places
+
+    def _rejoin(self) -> None:
+        self.rejoins += 1
+
+    async def join(self) -> dict[TP, int]:
+        """Be assigned partition 0."""
+        return dict(await self.pipeline.resume_offsets({ORDERS, CLICKS}, 1))
+
+    async def tick(self) -> None:
+        """One turn of the flush loop."""
+        self.pipeline._tick()
+        await self.pipeline.flush()
+
+
+async def counted(store: StateStore) -> int:
+    """Orders counted, as stored."""
+    return int((await store.meta(0)).get("count:orders:counted", "0"))
+
+
+async def test_an_owner_that_is_fenced_while_assigned_takes_its_partition_over_again() -> None:
+    """A passing intruder must not leave a partition to nobody: the group is asked once more."""
+    store = MemoryStore()
+    worker = Worker(store)
+    await worker.join()
+    await worker.pipeline.on_orders(batch("orders", [order("1", 10)]))
+    await worker.tick()
+    await store.acquire(0)
+    await worker.pipeline.on_orders(batch("orders", [order("2", 20)], offset=1))
+    await worker.tick()
+    assert 0 not in worker.pipeline.owned
+
+    await worker.tick()
+    await asyncio.sleep(0.01)
+    await worker.tick()
+    assert worker.rejoins == 1
+    assert await worker.join() == {ORDERS: 1}
+    await worker.pipeline.on_orders(batch("orders", [order("2", 20)], offset=1))
+    await worker.tick()
+    assert await counted(store) == 2
+    await asyncio.sleep(0.01)
+    await worker.tick()
+    assert worker.rejoins == 1
+
+
+async def test_an_owner_that_lost_only_the_roll_ups_claims_them_again() -> None:
+    """Fenced out of the roll-ups alone, nobody would close them any more."""
+    store = MemoryStore()
+    worker = Worker(store)
+    await worker.join()
+    await store.acquire("r")
+    await worker.pipeline.on_orders(batch("orders", [order("1", 10), order("2", 5 * HOUR)]))
+    for _ in range(3):
+        await worker.tick()
+        await asyncio.sleep(0.01)
+    assert worker.rejoins >= 1
+    await worker.join()
+    await worker.tick()
+    assert (await store.meta("r"))["closed_through_ms"] == str(5 * HOUR)
+
+
+class LostAnswers(MemoryStore):
+    """Applies every plan, and says of every second that the store did not answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    async def apply(self, tag: Tag, token: int, plan: WritePlan) -> None:
+        await super().apply(tag, token, plan)
+        self.calls += 1
+        if self.calls % 2:
+            raise ServiceUnavailable("the answer was lost")
+
+
+async def test_a_flush_whose_answer_was_lost_is_not_stored_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Lists would grow twice, and every later series would find another's slot."""
+    monkeypatch.setattr(flushing, "RETRY_S", 0)
+    store = LostAnswers()
+    worker = Worker(store)
+    await worker.join()
+    for place, sku in enumerate("ABC"):
+        line = order(sku, (1 + 3 * place) * HOUR, sku=sku)
+        await worker.pipeline.on_orders(batch("orders", [line], offset=place))
+        await worker.tick()
+
+    assert await store.items(0, ("series",)) == ["A", "B", "C"]
+    assert await store.items("r", ("series",)) == ["total"]
+    assert await counted(store) == 3
+
+
+async def test_a_store_that_is_away_holds_a_take_over_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rebalance while the store is away waits for it, and then goes on where it was."""
+    monkeypatch.setattr(assignment, "RETRY_S", 0)
+
+    class Absent(MemoryStore):
+        calls = 0
+
+        async def meta(self, tag: Tag) -> dict[str, str]:
+            self.calls += 1
+            if self.calls < 4:
+                raise ServiceUnavailable("away")
+            return await super().meta(tag)
+
+    worker = Worker(Absent())
+    await worker.join()
+    assert list(worker.pipeline.owned) == [0]
+
+
+async def test_a_store_that_hangs_bounds_what_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an answer to a flush the input stops after a while, and goes on when it comes."""
+    monkeypatch.setattr(flushing, "MAX_UNSTORED", 3)
+    answers = asyncio.Event()
+
+    class Hanging(MemoryStore):
+        async def apply(self, tag: Tag, token: int, plan: WritePlan) -> None:
+            await answers.wait()
+            await super().apply(tag, token, plan)
+
+    store = Hanging()
+    worker = Worker(store)
+    await worker.join()
+
+    async def feed() -> None:
+        for n in range(20):
+            await worker.pipeline.on_orders(batch("orders", [order(str(n), n)], offset=n))
+
+    under_way = asyncio.create_task(worker.tick())
+    feeding = asyncio.create_task(feed())
+    await asyncio.sleep(0.05)
+    assert worker.pipeline.owned[0].partition.positions["orders"] == 4
+    answers.set()
+    while not feeding.done():
+        await worker.tick()
+        await asyncio.sleep(0)
+    await under_way
+    await worker.tick()
+    assert await counted(store) == 20
+
+
+async def test_an_input_far_ahead_of_the_other_waits_and_nothing_of_it_is_lost() -> None:
+    """A year of orders beside slow clicks: open buckets stay bounded, the result is the same."""
+    store = MemoryStore()
+    worker = Worker(store)
+    worker.lag[CLICKS] = 1
+    await worker.join()
+    await worker.pipeline.on_clicks(batch("clicks", [click("c", HOUR)]))
+    most = 0
+    for day in range(365):
+        lines = [order(f"{day}-{h}", (24 * day + h) * HOUR + 1) for h in range(24)]
+        await worker.pipeline.on_orders(batch("orders", lines, offset=24 * day))
+        most = max(most, len(worker.pipeline.owned[0].partition.open))
+    assert most <= 200 + 24
+    assert worker.pipeline.held == {ORDERS}
+
+    for n, day in enumerate(range(0, 370, 5), start=1):
+        seen = click(f"c{n}", 24 * day * HOUR + 2 * HOUR)
+        await worker.pipeline.on_clicks(batch("clicks", [seen], offset=n))
+        most = max(most, len(worker.pipeline.owned[0].partition.open))
+        await worker.tick()
+    assert most <= 200 + 24
+    assert worker.pipeline.held == frozenset()
+    assert await counted(store) == 365 * 24
+
+
+async def test_a_heartbeat_that_waits_for_records_lets_them_through() -> None:
+    """Orders are not held while a promise about them would move the watermark past the clicks."""
+    worker = Worker(MemoryStore())
+    worker.lag[CLICKS] = 1
+    await worker.join()
+    await worker.pipeline.on_clicks(batch("clicks", [click("c", HOUR)]))
+    end = b'{"event_time_ms": %d, "offsets": {"orders": 4000}}' % (4000 * HOUR)
+    await worker.pipeline.on_heartbeats(batch("heartbeats", [end]))
+    for n in range(40):
+        lines = [order(f"{n}-{i}", (100 * n + i) * HOUR) for i in range(100)]
+        await worker.pipeline.on_orders(batch("orders", lines, offset=100 * n))
+    assert worker.pipeline.held == frozenset()
+    assert worker.pipeline.owned[0].partition.closed_through_ms == 4000 * HOUR
+
+
+async def test_a_promise_that_still_waits_survives_a_crash_and_a_rebalance() -> None:
+    """Its offset is not stored as read before it has taken effect."""
+    store = MemoryStore()
+    worker = Worker(store)
+    worker.lag[CLICKS] = 1
+    await worker.join()
+    end = b'{"event_time_ms": %d, "offsets": {"orders": 2}}' % (9 * HOUR)
+    await worker.pipeline.on_heartbeats(batch("heartbeats", [end]))
+    await worker.pipeline.on_orders(batch("orders", [order("1", HOUR)]))
+    await worker.tick()
+    assert (await store.meta(0))["offset:heartbeats"] == "0"
+
+    await worker.join()
+    await worker.pipeline.on_orders(batch("orders", [order("2", HOUR)], offset=1))
+    await worker.tick()
+    stored = await store.meta(0)
+    assert stored["offset:heartbeats"] == "1"
+    assert stored["closed_through_ms"] == str(9 * HOUR)
+
+
+FIRST = Places(Identity("one", {"orders": "id-1"}), {ORDERS: 0, CLICKS: 0}, {ORDERS: 9, CLICKS: 9})
+
+
+@pytest.mark.parametrize(
+    ("places", "words"),
+    [
+        (Places(Identity("two", {"orders": "id-1"})), "but the broker is of cluster two"),
+        (Places(Identity("one", {"orders": "id-2"})), "but the broker has topic id id-2"),
+        (Places(Identity("one"), {}, {ORDERS: 1}), "but the topic ends at offset 1"),
+        (Places(Identity("one"), {ORDERS: 7}), "5 were deleted before they were counted"),
+    ],
+)  # fmt: skip
+async def test_offsets_that_do_not_fit_are_refused_until_they_are_given_up(
+    places: Places, words: str
+) -> None:
+    """Never a silent jump: an error that says why, and adopting keeps what was counted."""
+    store = MemoryStore()
+    worker = Worker(store, FIRST)
+    assert await worker.join() == {ORDERS: 0, CLICKS: 0}
+    await worker.pipeline.on_orders(batch("orders", [order("1", 1), order("2", 2)]))
+    await worker.tick()
+
+    fence = (await store.meta(0))["fence"]
+    with pytest.raises(IncompatibleState, match=words):
+        await Worker(store, places).join()
+    assert (await store.meta(0))["fence"] == fence, "a worker that is refused fences nobody"
+
+    adopting = Worker(store, places, adopt=True)
+    resumed = await adopting.join()
+    assert resumed.get(ORDERS, 0) == places.earliest.get(ORDERS, 0)
+    await adopting.tick()
+    assert await counted(store) == 2
+    await Worker(store, places).join()
+
+
+async def test_an_input_is_not_silent_while_the_broker_is_away() -> None:
+    """Its producers may be cut off as well: their events are on time when they come."""
+    worker = Worker(MemoryStore(), idle_timeout="2s")
+    await worker.pipeline.resume_offsets({TP("orders", p) for p in (0, 1)}, 1)
+    for offset in range(30):  # clicks are silent, orders are not
+        for partition in (0, 1):
+            line = order(str(offset), HOUR + offset)
+            await worker.pipeline.on_orders(
+                batch("orders", [line], offset=offset, partition=partition)
+            )
+        worker.answered_ms += 100
+        await worker.tick()
+
+    await worker.tick()
+    worker.answered_ms += 20_000  # it was away; one partition's events are sent first
+    ahead = batch("orders", [order("30", 5 * HOUR)], offset=30, partition=1)
+    await worker.pipeline.on_orders(ahead)
+    await worker.tick()
+    await worker.pipeline.on_orders(batch("orders", [order("30", 2 * HOUR)], offset=30))
+    await worker.tick()
+    counts = worker.pipeline.owned[0].partition.counts
+    assert (counts["orders", "counted"], counts["orders", "late"]) == (31, 0)
+
+    for _ in range(30):  # now there is nothing to come
+        worker.answered_ms += 100
+        await worker.tick()
+    assert worker.pipeline.owned[0].partition.closed_through_ms == 2 * HOUR

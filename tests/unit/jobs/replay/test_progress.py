@@ -1,0 +1,52 @@
+"""Progress shows as a bar on a terminal, as lines elsewhere, as a whole JSON file for others."""
+
+import io
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from stream.jobs.replay.progress import ReplayProgress, shown_progress, written_progress
+
+HALF = ReplayProgress(
+    sent=60, acked=50, total=100, events_per_s=12_345.6, event_time_ms=1_322_727_960_000, seconds=2
+)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_without_a_terminal_there_is_a_plain_line_every_few_seconds_and_at_the_end() -> None:
+    stream = io.StringIO()
+    with shown_progress(stream) as show:
+        show(HALF)
+        show(replace(HALF, acked=51))
+        show(replace(HALF, acked=100, done=True))
+
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 2, "the second came too soon"
+    assert "50%" in lines[0]
+    assert "12,346/s" in lines[0]
+    assert "2011-12-01 08:26" in lines[0]
+    assert "100%" in lines[1]
+    assert "\x1b" not in stream.getvalue(), "no colours in a log"
+
+
+def test_a_terminal_gets_a_bar_with_rate_and_event_time() -> None:
+    stream = Terminal()
+    with shown_progress(stream) as show:
+        show(HALF)
+
+    assert "12,346 events/s" in stream.getvalue()
+    assert "2011-12-01 08:26" in stream.getvalue()
+
+
+def test_the_file_holds_the_newest_progress(tmp_path: Path) -> None:
+    path = tmp_path / "new folder" / "progress.json"
+    with written_progress(path) as show:
+        show(HALF)
+        show(replace(HALF, acked=60))
+
+    assert json.loads(path.read_text()) == asdict(replace(HALF, acked=60))
+    assert [entry.name for entry in path.parent.iterdir()] == ["progress.json"]

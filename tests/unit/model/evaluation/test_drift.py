@@ -1,0 +1,112 @@
+"""What a drift test must and must not do, on days made up with a seed."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from model.evaluation.drift import ClassDrift, PageHinkley
+from model.evaluation.score_sums import N_SUMS, SUMS
+
+
+def days(
+    n: int, *, loss: float = 0.3, pit: float = 0.5, seed: int = 0
+) -> list[NDArray[np.float64]]:
+    """Sums of so many days around a relative loss and a PIT."""
+    rng = np.random.default_rng(seed)
+    listed = []
+    for _ in range(n):
+        sums_K = np.zeros(N_SUMS)
+        actual = rng.uniform(800, 1_200)
+        values = {
+            "labels": 500, "weight": 500, "actual": actual,
+            "loss": actual * loss / 2 * rng.uniform(0.9, 1.1),
+            "pit": 500 * (pit + rng.normal(0, 0.01)),
+        }  # fmt: skip
+        for name, value in values.items():
+            sums_K[SUMS.index(name)] = value
+        listed.append(sums_K)
+    return listed
+
+
+def alarms(drift: ClassDrift, given: list[NDArray[np.float64]], signal: str) -> list[bool]:
+    return [drift.update(sums_K)[signal].alarm for sums_K in given]
+
+
+def test_two_hundred_ordinary_days_raise_no_alarm() -> None:
+    drift = ClassDrift(8.0, 14)
+    for sums_K in days(200):
+        assert not any(reading.alarm for reading in drift.update(sums_K).values())
+
+
+@pytest.mark.parametrize(
+    ("signal", "change"), [("loss", {"loss": 0.5}), ("pit", {"pit": 0.6}), ("pit", {"pit": 0.4})]
+)
+def test_a_lasting_change_is_found_within_a_week(signal: str, change: dict[str, float]) -> None:
+    drift = ClassDrift(8.0, 14)
+    alarms(drift, days(40), signal)
+
+    found = alarms(drift, days(7, seed=1, **change), signal)
+
+    assert any(found)
+    assert found[0] is False  # one strange day is no drift
+
+
+def test_what_is_strange_hardly_moves_what_is_usual() -> None:
+    """Days after the warm-up little is known; the drift itself must not pass for the usual."""
+    drift = ClassDrift(8.0, 5)
+    alarms(drift, days(8), "loss")
+
+    assert alarms(drift, days(3, seed=1, loss=0.9), "loss") == [False, False, True]
+
+
+def test_forecasts_that_become_better_are_no_drift() -> None:
+    drift = ClassDrift(8.0, 14)
+    alarms(drift, days(40), "loss")
+
+    assert not any(alarms(drift, days(20, loss=0.15, seed=1), "loss"))
+
+
+def test_an_alarm_ends_when_the_scores_are_as_before() -> None:
+    drift = ClassDrift(8.0, 14)
+    alarms(drift, days(40), "loss")
+    alarms(drift, days(7, loss=0.6, seed=1), "loss")
+
+    found = alarms(drift, days(6, seed=2), "loss")
+
+    assert found[0]
+    assert not found[-1]
+
+
+def test_what_lasts_four_weeks_is_how_things_are() -> None:
+    drift = ClassDrift(8.0, 14)
+    alarms(drift, days(40), "loss")
+
+    found = alarms(drift, days(90, loss=0.6, seed=1), "loss")
+
+    assert any(found[:7])
+    assert not any(found[40:])
+
+
+def test_a_restored_watch_goes_on_exactly_there() -> None:
+    drift = ClassDrift(8.0, 14)
+    alarms(drift, days(30), "pit")
+
+    twin = ClassDrift.from_state(drift.state())
+
+    for sums_K in days(20, pit=0.58, seed=3):
+        assert twin.update(sums_K) == drift.update(sums_K)
+
+
+def test_a_day_without_demand_changes_nothing() -> None:
+    drift = ClassDrift(8.0, 14)
+    alarms(drift, days(20), "loss")
+    before = drift.state()
+
+    assert drift.update(np.zeros(N_SUMS)) == {}
+    assert drift.state() == before
+
+
+def test_nothing_is_raised_before_enough_days_are_known() -> None:
+    test = PageHinkley(threshold=1.0, warm_up=14)
+
+    assert not any(test.update(value) for value in np.linspace(1, 50, 14))

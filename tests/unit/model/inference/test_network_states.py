@@ -1,0 +1,95 @@
+"""A snapshot of states is as good as never having stopped, and a foreign one is refused."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load, save
+
+from model.contract import QuantileForecast
+from model.errors import CorruptCheckpoint, IncompatibleCheckpoint
+from model.inference.forecaster import NetworkForecaster
+from model.inference.network_states import NetworkStates
+from tests.support.model_cases import ARCHITECTURES, HOUR_MS, START_MS, real_hours, untrained
+
+
+def _read(forecaster: NetworkForecaster, buckets: int = 60) -> NetworkStates:
+    states = forecaster.new_states(4)
+    forecaster.warm_up(states, real_hours(days=3, series=9)[:buckets], START_MS)
+    return states
+
+
+def _next(forecaster: NetworkForecaster, states: NetworkStates) -> QuantileForecast:
+    return forecaster.step(states, real_hours(days=3, series=9)[60], START_MS + 60 * HOUR_MS)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_restore_then_step_is_the_step_without_it_bit_for_bit(architecture: str) -> None:
+    forecaster = untrained(architecture=architecture, yearly=architecture == "lstm")
+    states = _read(forecaster)
+    snapshot = states.snapshot(forecaster.model_id)
+
+    expected = _next(forecaster, states)
+    restored = forecaster.restore(snapshot)
+    assert restored.last_ms == START_MS + 59 * HOUR_MS
+    made = _next(forecaster, restored)
+
+    assert restored.size == 9
+    assert expected.origin_ms == made.origin_ms
+    np.testing.assert_array_equal(made.units_SHQ, expected.units_SHQ)
+    np.testing.assert_array_equal(made.cumulative_SHQ, expected.cumulative_SHQ)
+    assert restored.snapshot("x") == states.snapshot("x")
+
+
+def test_restored_states_take_new_series() -> None:
+    forecaster = untrained()
+    restored = forecaster.restore(_read(forecaster).snapshot(forecaster.model_id))
+
+    forecast = forecaster.step(restored, real_hours(days=3, series=20)[60], START_MS + 60 * HOUR_MS)
+
+    assert forecast.units_SHQ.shape[0] == 20
+
+
+def test_a_snapshot_of_no_series_is_one() -> None:
+    forecaster = untrained()
+    states = forecaster.new_states(8)
+
+    restored = forecaster.restore(states.snapshot(forecaster.model_id))
+
+    assert restored.size == 0
+    assert restored.last_ms is None
+
+
+def test_a_snapshot_of_another_model_is_refused() -> None:
+    forecaster = untrained()
+    snapshot = _read(forecaster).snapshot("another")
+
+    with pytest.raises(IncompatibleCheckpoint, match="another"):
+        forecaster.restore(snapshot)
+
+
+def test_a_snapshot_of_other_shapes_is_refused() -> None:
+    forecaster = untrained()
+    other = untrained(hidden=8)
+    snapshot = _read(other).snapshot(forecaster.model_id)
+
+    with pytest.raises(IncompatibleCheckpoint, match="does not fit"):
+        forecaster.restore(snapshot)
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign", "no header", "nan"])
+def test_a_damaged_snapshot_is_refused(damage: str) -> None:
+    forecaster = untrained()
+    states = _read(forecaster)
+    if damage == "nan":
+        with torch.inference_mode():
+            states.state[0][2, 3] = float("nan")
+    snapshot = states.snapshot(forecaster.model_id)
+    payload = {
+        "cut": snapshot[:-9],
+        "foreign": b"no safetensors at all",
+        "no header": save(load(snapshot)),
+        "nan": snapshot,
+    }[damage]
+
+    with pytest.raises(CorruptCheckpoint):
+        forecaster.restore(payload)

@@ -1,0 +1,106 @@
+"""Documents become lines with stable ids; what cannot be routed says which line and why."""
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from stream.decoding.events import OrderDecoder
+from stream.router.documents import DocumentReader, Routed
+from tests.support.batches import batch, order
+
+NOW_MS = 1_700_000_000_000
+
+
+def line(sku: str = "A", quantity: Any = 1, price: Any = 2.0, **more: Any) -> dict[str, Any]:
+    return {"sku": sku, "quantity": quantity, "unit_price": price} | more
+
+
+def document(*lines: Any, **more: Any) -> bytes:
+    head = {"event_id": "e", "ts": NOW_MS, "order_id": 7, "customer_id": "c", "lines": list(lines)}
+    return json.dumps(head | more).encode()
+
+
+def read(value: bytes | None) -> Routed:
+    [routed] = DocumentReader(max_bytes=100_000).read([value])
+    return routed
+
+
+def test_each_line_is_an_order_line_under_its_sku_with_an_id_of_its_own() -> None:
+    """The ingest reads what comes out, and finds what the document said."""
+    routed = read(
+        document(line("A", 3), line("B", -1, location="Bonn"), line("A"), location="Kiel")
+    )
+    columns = OrderDecoder().columns(
+        batch("orders", [v for _, v in routed.lines], keys=[k.encode() for k, _ in routed.lines]),
+        latest_ms=NOW_MS,
+    )
+
+    assert not columns.refused
+    assert routed.time_ms == NOW_MS
+    assert [json.loads(value)["event_id"] for _, value in routed.lines] == ["e:0", "e:1", "e:2"]
+    assert list(columns.series_N) == ["A@Kiel", "B@Bonn", "A@Kiel"]
+    assert columns.quantity_N.tolist() == [3, -1, 1]
+    assert {json.loads(value)["customer_id"] for _, value in routed.lines} == {"c"}
+
+
+def test_the_same_document_gives_the_same_bytes() -> None:
+    """Sent again after a crash, its lines are duplicates of the first."""
+    value = document(line("A"), line("B"))
+
+    assert read(value).lines == read(value).lines
+
+
+def test_a_line_under_another_key_is_handed_on_as_it_came() -> None:
+    value = json.dumps(order("x", "2023-11-14T22:13:20Z", colour="red")).encode()
+    routed = read(value)
+
+    assert routed.lines == [("A", value)]
+    assert routed.time_ms == NOW_MS
+
+
+def test_a_bad_line_is_refused_with_its_place_and_its_neighbours_go_on() -> None:
+    """Ids count bad lines too: corrected and sent again, the good ones are duplicates."""
+    missing = {"sku": "C", "unit_price": 1}
+    routed = read(document(line("A"), line("B", "two"), missing, 5, line("D")))
+
+    assert [(one.reason, one.detail.partition(":")[0]) for one in routed.refused] == [
+        ("wrong_type", "lines[1]"), ("missing_field", "lines[2]"), ("wrong_type", "lines[3]"),
+    ]  # fmt: skip
+    assert [json.loads(value)["event_id"] for _, value in routed.lines] == ["e:0", "e:4"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "value"),
+    [
+        ("null_value", None),
+        ("malformed_json", b""),
+        ("malformed_json", document(line())[:-5]),
+        ("malformed_json", b"\xff"),
+        ("wrong_type", b"[1]"),
+        ("wrong_type", document(line(), event_id=5)),
+        ("wrong_type", document(line(), lines="A")),
+        ("missing_field", b'{"ts": 1, "lines": []}'),
+        ("missing_field", b'{"ts": 1, "event_id": "e"}'),
+        ("missing_event_id", document(line(), event_id="")),
+        ("missing_event_id", document(line(), 5, event_id="")),
+        ("no_lines", document()),
+        ("invalid_timestamp", document(line(), ts="yesterday")),
+        ("invalid_timestamp", document(line(), 5, ts="yesterday")),
+        ("too_large", b'{"x": "' + b"y" * 100_000 + b'"}'),
+    ],
+)
+def test_a_bad_document_is_refused_as_a_whole(reason: str, value: bytes | None) -> None:
+    routed = read(value)
+
+    assert routed.lines == []
+    assert reason in [one.reason for one in routed.refused]
+    assert all(one.detail for one in routed.refused)
+
+
+def test_prices_keep_their_value() -> None:
+    """A price is the same number on the other side, to the last bit."""
+    for price in (0.1, 1e-7, 12_345.67, 0.0):
+        [(_, value)] = read(document(line(price=price))).lines
+        assert json.loads(value, parse_float=Decimal)["unit_price"] == Decimal(str(price))

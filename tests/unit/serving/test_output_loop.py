@@ -1,0 +1,145 @@
+"""The laws of the output loop: a partition that moves away is served and published no more."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from model.contract import FEATURE_NAMES, QuantileForecast
+from stream.kafka.producer import KafkaSink
+from stream.partition.state import Closed
+from stream.serving.model_server import Serving
+from stream.serving.output_loop import ClosedBuckets, Output
+from stream.sinks.readside_writer import ReadSide
+from stream.state.keys import Tag
+
+HOUR = 3_600_000
+MOMENTS = ("take_over", "advance", "forecast")
+
+
+class Recorder:
+    """Serving, sink and read side in one: notes what is written, and lets a test step in."""
+
+    def __init__(self) -> None:
+        self.step_in: dict[str, Any] = {}
+        self.topics: list[str] = []
+        self.forgotten: list[Tag] = []
+        self.model_id = "none"
+        self.forecasts = True
+
+    def _moment(self, name: str) -> None:
+        if name in self.step_in:
+            self.step_in.pop(name)()
+
+    def forget(self, tag: Tag) -> None:
+        self.forgotten.append(tag)
+
+    def take_over(self) -> bool:
+        self._moment("take_over")
+        return False
+
+    def advance(self, tag: Tag, through_ms: int) -> QuantileForecast | None:
+        self._moment("advance")
+        if not self.forecasts:
+            return None
+        block = np.zeros((1, 2, 1), np.float32)
+        return QuantileForecast(
+            origin_ms=through_ms, bucket_ms=HOUR, quantiles=(0.5,), units_SHQ=block,
+            cumulative_SHQ=block, model_id="m",
+        )  # fmt: skip
+
+    async def forecast(self, tag: Tag, forecast: QuantileForecast, **more: Any) -> None:
+        self._moment("forecast")
+
+    async def send(self, topic: str, records: Any) -> int:
+        self.topics.append(topic)
+        return len(list(records))
+
+
+@contextmanager
+def running(recorder: Recorder) -> Iterator[Output]:
+    """An output loop on the recorder."""
+    output = Output(
+        cast(Serving, recorder), cast(KafkaSink, recorder), cast(ReadSide, recorder),
+        bucket_ms=HOUR, publish_every_ms=0, clock_ms=lambda: 0,
+    )  # fmt: skip
+    task = asyncio.create_task(output.run())
+    yield output
+    assert not task.done(), "the loop goes on whatever moved away"
+    task.cancel()
+
+
+def bucket(tag: Tag) -> ClosedBuckets:
+    """One closed bucket of one series."""
+    closed = Closed(0, np.ones((1, len(FEATURE_NAMES)), np.float32), {})
+    return ClosedBuckets(tag, ["A"], [closed], HOUR)
+
+
+async def until_idle(output: Output) -> None:
+    """Wait until all is published."""
+    await asyncio.sleep(0.05)
+    while not output.idle:  # noqa: ASYNC110 - nothing tells of it
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+async def test_a_partition_may_move_away_at_any_moment(moment: str) -> None:
+    """It leaves no forecast behind, nothing breaks, and the next one is served."""
+    recorder = Recorder()
+    with running(recorder) as output:
+        recorder.step_in[moment] = lambda: output.forget(0)
+        output.put(bucket(0))
+        await until_idle(output)
+        assert "forecasts" not in recorder.topics
+        assert recorder.forgotten
+
+        output.put(bucket(1))
+        await until_idle(output)
+        assert recorder.topics.count("forecasts") == 1
+
+
+async def test_what_waits_of_a_partition_that_moved_away_is_not_published() -> None:
+    """The next owner publishes it, from what the store has as not published."""
+    recorder = Recorder()
+    with running(recorder) as output:
+        output.put(bucket(0))
+        output.forget(0)
+        await until_idle(output)
+        assert recorder.topics in ([], ["features"])  # an empty send at most
+        assert output.forecasts == 0
+
+
+async def test_states_read_on_while_a_partition_moves_away_are_dropped() -> None:
+    """Also where nothing was new to forecast from: a later owner may have gone on meanwhile."""
+    recorder = Recorder()
+    with running(recorder) as output:
+
+        def moved() -> None:
+            output.forget(0)
+            recorder.forgotten.clear()
+
+        recorder.step_in["advance"] = moved
+        recorder.forecasts = False
+        output.put(bucket(0))
+        await until_idle(output)
+        assert recorder.forgotten == [0]
+
+
+async def test_an_order_to_stop_that_comes_with_a_close_is_obeyed() -> None:
+    """The loop ends at once, though what it waited for has come in the same turn."""
+    recorder = Recorder()
+    output = Output(
+        cast(Serving, recorder), cast(KafkaSink, recorder), cast(ReadSide, recorder),
+        bucket_ms=HOUR, publish_every_ms=0, clock_ms=lambda: 0,
+    )  # fmt: skip
+    task = asyncio.create_task(output.run())
+    await asyncio.sleep(0.01)  # it waits for a close
+    output.put(bucket(0))
+    await asyncio.sleep(0)
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=5)
+    task.cancel()
+    assert done

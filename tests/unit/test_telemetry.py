@@ -1,0 +1,76 @@
+"""Logs are one JSON object a line where no person watches, and never on stdout."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from stream.telemetry import configure_logging
+
+
+@pytest.fixture(autouse=True)
+def logging_restored() -> Iterator[None]:
+    """Leave the process's logging as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    levels = {name: logging.getLogger(name).level for name in ("kafka", "faust", "mode")}
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name, before in levels.items():
+        logging.getLogger(name).setLevel(before)
+    structlog.reset_defaults()
+
+
+def test_a_record_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
+    """Event, level, logger, time and fields are keys; stdout stays for answers."""
+    out = io.StringIO()
+    configure_logging("info", stream=out)
+    structlog.get_logger("stream.ingest.pipeline").warning("partition_lost", partition=3)
+    line = json.loads(out.getvalue())
+
+    assert line["event"] == "partition_lost"
+    assert (line["level"], line["logger"], line["partition"]) == (
+        "warning",
+        "stream.ingest.pipeline",
+        3,
+    )
+    assert line["timestamp"].endswith("Z")
+    assert capsys.readouterr().out == ""
+
+
+def test_an_exception_is_part_of_its_line() -> None:
+    """A traceback does not break the one-object-a-line rule."""
+    out = io.StringIO()
+    configure_logging("info", stream=out)
+    try:
+        raise ValueError("broken")
+    except ValueError:
+        logging.getLogger("somewhere").exception("it failed")
+    line = json.loads(out.getvalue())
+
+    assert "ValueError: broken" in line["exception"]
+
+
+def test_libraries_are_quiet_and_the_level_holds() -> None:
+    """Below the level nothing is written, nor what a library says in passing."""
+    out = io.StringIO()
+    configure_logging("info", stream=out)
+    structlog.get_logger("stream.worker.service").debug("detail")
+    logging.getLogger("kafka.client").warning("reconnecting")
+
+    assert out.getvalue() == ""
+
+
+def test_a_terminal_gets_readable_lines() -> None:
+    """Pretty output is no JSON, and holds the event and its fields."""
+    out = io.StringIO()
+    configure_logging("info", stream=out, pretty=True)
+    structlog.get_logger("stream.worker.service").info("model_swapped", model_id="lstm-1")
+
+    assert "model_swapped" in out.getvalue()
+    assert "lstm-1" in out.getvalue()
+    assert not out.getvalue().startswith("{")
