@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from model.baselines.seasonal_naive import SeasonalNaiveForecaster
+from model.durations import HOUR_MS
 from model.evaluation.score_sums import N_SUMS, VOLUMES, Score, score_of
 from model.inference.forecaster import Forecaster
 from stream.jobs.files.event_files import read_catalog, read_orders
@@ -30,12 +31,11 @@ from stream.jobs.history.from_files import build_history
 from stream.jobs.history.sparse_history import SparseHistory
 from stream.kafka.producer import partition_of
 from stream.registry.model_registry import Registry
-from stream.scoring.live_scoring import Accuracy
+from stream.scoring.live_scoring import LiveScoring
 from stream.settings import CalibrationSettings
 from stream.state.keys import ROLLUPS, Tag
 from stream.state.port import Path, ReadBlock
 
-HOUR_MS = 3_600_000
 WARM_UP = 28 * 24
 N_PARTITIONS = 4
 
@@ -44,7 +44,7 @@ Floats = NDArray[np.float32]
 
 @dataclass
 class ArrayReads:
-    """`stream.scoring.live_scoring.Reads` on blocks in memory; `write` is the read side's part."""
+    """`ScoringReads` on blocks in memory; `write` does what the read side does."""
 
     start_ms: int
     bucket_ms: int
@@ -88,13 +88,13 @@ def replayed(
     last: int,
 ) -> Iterator[tuple[int, NDArray[np.float64]]]:
     """Place of each bucket from `first` to `last`, and its sums [V, H, K], as a worker's."""
-    accuracy = Accuracy(settings, reads)
+    accuracy = LiveScoring(settings, reads)
     values_TSF, bucket_ms = reads.values_TSF, reads.bucket_ms
     states = forecaster.new_states(values_TSF.shape[1])
     forecaster.warm_up(states, values_TSF[: first - 1], reads.start_ms)
     for at in range(first - 1, last):
         forecast = forecaster.step(states, values_TSF[at], reads.start_ms + at * bucket_ms)
-        settled = accuracy.settle(tag, forecast)
+        settled = accuracy.score_and_correct(tag, forecast)
         reads.write(settled.block)
         shape = (len(VOLUMES), forecast.units_SHQ.shape[1], N_SUMS)
         yield at, sum((one.sums_VHK for one in settled.scored), np.zeros(shape))

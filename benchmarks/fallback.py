@@ -21,11 +21,11 @@ import polars as pl
 from model.baselines.exponential_smoothing import SmoothingForecaster
 from model.baselines.seasonal import SeasonalForecaster
 from model.baselines.seasonal_naive import SeasonalNaiveForecaster
-from model.config import DAY_MS, DECILES
+from model.config import DECILES
 from model.contract import FEATURE_NAMES
+from model.durations import DAY_MS, HOUR_MS
 from model.evaluation.metrics import pit_coverage, wql
 
-HOUR_MS: Final = 3_600_000
 SKUS, BEST, GROUPS, EVERY = 1_000, 300, 20, 7
 BUSY: Final = range(9, 16)
 

@@ -19,9 +19,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from benchmarks.accuracy.tasks import DAY_MS, at, read_lines
+from benchmarks.accuracy.tasks import at, read_lines
 from model.config import DECILES, ModelConfig, TrainConfig
 from model.contract import FEATURE_NAMES
+from model.durations import DAY_MS
 from model.evaluation.metrics import pit_coverage, wql
 from model.inference.forecaster import NetworkForecaster
 from model.inputs.static_features import static_row

@@ -22,13 +22,13 @@ from benchmarks.accuracy.problem import Problem
 from benchmarks.accuracy.tasks import daily, read_lines
 from model.baselines.seasonal_naive import SeasonalNaiveForecaster
 from model.config import TARGETS, ModelConfig, Target
+from model.durations import HOUR_MS
 from model.evaluation.backtest import backtest, backtest_target, score
 from model.inference.forecaster import NetworkForecaster
 from model.networks.quantile_network import QuantileNetwork
 from model.training.train import train
 from stream.bench.inference import closed_bucket
 
-HOUR_MS: Final = 3_600_000
 SERIES: Final = 100_000
 STEPS: Final = 22
 

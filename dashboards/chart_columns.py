@@ -10,8 +10,9 @@ from typing import Any, Final
 import numpy as np
 
 from dashboards import text
-from dashboards.snapshot import DAY_MS, SeriesView
+from dashboards.snapshot import SeriesView
 from dashboards.summary import trailing_conversion
+from model.durations import DAY_MS
 from stream.features.definitions import ORDERS, REVENUE, UNITS, VIEWS
 from stream.readside.series_answers import SeriesForecast
 

@@ -26,10 +26,12 @@ from dashboards.panels.kpis import Kpis
 from dashboards.panels.movers import MoversList
 from dashboards.panels.status import Status
 from dashboards.panels.traffic import TrafficChart
-from dashboards.snapshot import DAY_MS, Snapshot
+from dashboards.snapshot import Snapshot
+from model.durations import DAY_MS
 from stream.clock import wall_clock_ms
+from stream.series_ids import TOTAL
 
-DEFAULT_SERIES: Final = "total"
+DEFAULT_SERIES: Final = TOTAL
 _SPANS: Final = (("24 h", DAY_MS), ("3 days", 3 * DAY_MS), ("7 days", None))
 _WIDGETS_CSS: Final = Path(__file__).parent / "live" / "static" / "widgets.css"
 

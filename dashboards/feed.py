@@ -19,6 +19,7 @@ from stream.errors import SurgecastError
 from stream.readside.live_accuracy import LiveAccuracy
 from stream.readside.movers import Mover
 from stream.readside.reader import Reader
+from stream.series_ids import TOTAL
 
 EVERY_S: Final = 0.25
 _MOVERS_EVERY_S: Final = 1.0
@@ -173,7 +174,7 @@ class Feed:
             views=self._shown,
             movers=self._movers,
             names=self._names,
-            rollups=tuple(sorted(reader.rollups(), key=lambda name: (name != "total", name))),
+            rollups=tuple(sorted(reader.rollups(), key=lambda name: (name != TOTAL, name))),
             categories=reader.categories(),
             n_series=reader.n_series,
             speed=self._speed(stats.watermark_ms),

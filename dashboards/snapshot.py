@@ -10,13 +10,13 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from model.durations import DAY_MS
 from stream.readside.deployment import Deployment
 from stream.readside.live_accuracy import LiveAccuracy
 from stream.readside.movers import Mover
-from stream.readside.series_answers import Age, Floats, OpenBucket, SeriesForecast
-from stream.readside.worker_stats import Stats
+from stream.readside.series_answers import Age, Floats, OpenSums, SeriesForecast
+from stream.readside.worker_stats import DeploymentStats
 
-DAY_MS: Final = 86_400_000
 _MOST_BUCKETS: Final = 12_000
 _MOST_DRAWN: Final = 2_016
 
@@ -30,7 +30,7 @@ class SeriesView(NamedTuple):
     values_TF: Floats
     ahead_T3: Floats
     closed_through_ms: int
-    opened: tuple[OpenBucket, ...]
+    opened: tuple[OpenSums, ...]
     forecast: SeriesForecast | None
     age: Age
 
@@ -41,7 +41,7 @@ class Snapshot:
 
     at_ms: int = 0
     info: Deployment | None = None
-    stats: Stats = field(default_factory=Stats)
+    stats: DeploymentStats = field(default_factory=DeploymentStats)
     views: Mapping[str, SeriesView] = field(default_factory=dict)
     movers: tuple[Mover, ...] | None = None
     names: tuple[str, ...] = ()

@@ -4,17 +4,15 @@ Axes: T = closed buckets, F = features in the order of `model.contract.FEATURE_N
 """
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dashboards.snapshot import SeriesView
+from model.durations import DAY_MS, HOUR_MS
 from stream.features.definitions import ORDERS, PURCHASES, REVENUE, UNITS, VIEWS
 from stream.features.derived import share
-from stream.readside.trailing_sums import DAY_MS, mean_day, trailing_sums
-
-_HOUR_MS: Final = 3_600_000
+from stream.readside.trailing_sums import mean_day, trailing_sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,7 @@ def orders_per_minute(view: SeriesView, *, bucket_ms: int, now_ms: int | None) -
 
     `now_ms` is the newest event time; None leaves the open bucket out.
     """
-    span_ms = max(_HOUR_MS, bucket_ms)
+    span_ms = max(HOUR_MS, bucket_ms)
     recent = view.start_T >= view.closed_through_ms - span_ms
     closed_ms = int(recent.sum()) * bucket_ms
     orders = float(view.values_TF[recent, ORDERS].sum(dtype=np.float64))

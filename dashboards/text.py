@@ -3,6 +3,9 @@
 import math
 from datetime import UTC, datetime
 
+from model.durations import DAY_MS, HOUR_MS
+from stream.series_ids import TOTAL, is_rollup, rollup_name
+
 MISSING = "–"
 
 
@@ -117,10 +120,10 @@ def bucket_name(bucket_ms: int) -> str:
     >>> bucket_name(3_600_000), bucket_name(900_000), bucket_name(86_400_000)
     ('hour', '15 minutes', 'day')
     """
-    names = {60_000: "minute", 3_600_000: "hour", 86_400_000: "day"}
+    names = {60_000: "minute", HOUR_MS: "hour", DAY_MS: "day"}
     if bucket_ms in names:
         return names[bucket_ms]
-    if bucket_ms % 3_600_000 == 0:
+    if bucket_ms % HOUR_MS == 0:
         return f"{bucket_ms // 3_600_000} hours"
     return f"{bucket_ms // 60_000} minutes"
 
@@ -131,8 +134,7 @@ def series_title(series_id: str) -> str:
     >>> series_title("total"), series_title("category:garden"), series_title("85123A")
     ('All products', 'Garden', '85123A')
     """
-    if series_id == "total":
+    if series_id == TOTAL:
         return "All products"
-    kind, _, name = series_id.partition(":")
-    rolled_up = kind in {"category", "location"} and name
-    return name[0].upper() + name[1:] if rolled_up else series_id
+    name = rollup_name(series_id) if is_rollup(series_id) else ""
+    return name[0].upper() + name[1:] if name else series_id

@@ -3,11 +3,12 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
+from model.durations import DAY_MS
+
 Architecture = Literal["lstm", "gru", "transformer"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Target = Literal["revenue", "visitors"]
 
-DAY_MS = 86_400_000
 #: Share of a bucket without stock from which on its sales are no measure of demand.
 CENSORED_SHARE = 0.5
 #: What a network can forecast beside units.
@@ -79,7 +80,7 @@ class ModelConfig:
         return max(1, DAY_MS // self.bucket_ms)
 
     @property
-    def tells_static(self) -> bool:
+    def uses_static(self) -> bool:
         """Whether anything is made of category, location, brand or list price."""
         return self.static > 0 or self.prior
 

@@ -7,7 +7,7 @@ have the same number of partitions, so one worker owns a SKU's orders, clicks an
 from dataclasses import dataclass
 from typing import Literal
 
-DAY_MS = 86_400_000
+from model.durations import DAY_MS
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.accuracy.tasks import Task
+from model.durations import HOUR_MS
 from model.history import History
-from model.inputs.calendar import HOUR_MS, calendar_features
+from model.inputs.calendar import calendar_features
 
 Floats = NDArray[np.float32]
 T = TypeVar("T")

@@ -30,10 +30,10 @@ import torch
 from model.baselines.seasonal_naive import SeasonalNaiveForecaster
 from model.config import ModelConfig, TrainConfig
 from model.contract import FEATURE_NAMES
+from model.durations import DAY_MS
 from model.evaluation.backtest import backtest
 from model.evaluation.metrics import wql
 from model.inference.forecaster import NetworkForecaster
-from model.inputs.calendar import DAY_MS
 from model.inputs.plans import N_PLANS, PROMOTION, Plans
 from model.training.dataset import History
 from model.training.train import train

@@ -14,11 +14,9 @@ import numpy as np
 import polars as pl
 
 from model.contract import FEATURE_NAMES
+from model.durations import DAY_MS, HOUR_MS
 from model.inputs.static_features import static_row
 from model.training.dataset import History
-
-DAY_MS = 86_400_000
-HOUR_MS = 3_600_000
 
 
 def at(day: str) -> int:

@@ -12,7 +12,7 @@ from dashboards import summary, text
 from dashboards.snapshot import SeriesView, Snapshot
 from dashboards.source_sync import empty, sync
 from stream.features.definitions import REVENUE, UNITS, VIEWS
-from stream.readside.worker_stats import Stats
+from stream.readside.worker_stats import DeploymentStats
 
 Row = tuple[str, str, str, str]
 
@@ -158,7 +158,7 @@ def _wql(snapshot: Snapshot) -> Row:
     return ("wql", value, note, "up" if better else "down")
 
 
-def _served_by(stats: Stats, model: str) -> tuple[str, str]:
+def _served_by(stats: DeploymentStats, model: str) -> tuple[str, str]:
     """Note and tone of the model: what is wrong with the champion, what comes, what it is."""
     if stats.model_problems:
         return stats.model_problems[0], "down"

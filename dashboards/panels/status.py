@@ -12,6 +12,7 @@ from dashboards.panels.kpis import Row, as_columns
 from dashboards.snapshot import SeriesView, Snapshot
 from dashboards.source_sync import empty, sync
 from stream.readside.series_answers import STALE_AFTER_MS
+from stream.series_ids import TOTAL
 
 
 class Status:
@@ -49,7 +50,7 @@ def _title(snapshot: Snapshot, series_id: str, view: SeriesView | None) -> Row:
     kind = "category" if series_id.startswith("category:") else ""
     if view is not None and view.category:
         kind = view.category
-    if series_id == "total" and snapshot.n_series:
+    if series_id == TOTAL and snapshot.n_series:
         kind = f"{snapshot.n_series:,} series"
     return ("title", text.series_title(series_id), kind, "")
 

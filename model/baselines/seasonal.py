@@ -14,8 +14,9 @@ from typing import Final, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from model.config import DAY_MS, DECILES
+from model.config import DECILES
 from model.contract import FEATURE_NAMES, QuantileForecast
+from model.durations import DAY_MS
 from model.errors import InvalidValues
 from model.inference.forecaster import States, missing_buckets, require_demand
 from model.inputs.plans import Plans

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.config import DAY_MS, Target
+from model.config import Target
+from model.durations import DAY_MS
 from model.errors import HistoryTooShort
 from model.evaluation.metrics import (
     UndefinedMetric,

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.durations import DAY_MS
 from model.errors import HistoryTooShort
 from model.evaluation.metrics import wql
 from model.inputs.calendar import N_CALENDAR, calendar_features, horizon_calendar
@@ -160,7 +161,7 @@ class _Read:
 
         The plans ahead are those of the history, or those given.
         """
-        config, ahead_ms = self.config, calendar_days * 86_400_000
+        config, ahead_ms = self.config, calendar_days * DAY_MS
         bucket_ms, begin_ms = config.bucket_ms, self.history.start_ms + ahead_ms
         starts = begin_ms + bucket_ms * (self.first + np.arange(len(inputs_TSI), dtype=np.int64))
         calendar_TC = torch.from_numpy(

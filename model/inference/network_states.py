@@ -63,9 +63,9 @@ class NetworkStates:
         self.size = max(self.size, size)
 
     @property
-    def tells_static(self) -> bool:
+    def uses_static(self) -> bool:
         """Whether the network makes anything of what `tell` says."""
-        return self._network.config.tells_static
+        return self._network.config.uses_static
 
     def tell(self, static_SX: NDArray[np.float32]) -> None:
         """Take what is known of the first series [S, X], as `model.static.static_row` gives it.
@@ -74,7 +74,7 @@ class NetworkStates:
         network that makes nothing of it. Raises InvalidValues.
         """
         require_static(static_SX, len(static_SX))
-        if self.tells_static:
+        if self.uses_static:
             with torch.inference_mode():
                 self.grow(len(static_SX))
                 self.launch_day_S = static_SX[:, LAUNCH]

@@ -13,8 +13,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-HOUR_MS: Final = 3_600_000
-DAY_MS: Final = 86_400_000
+from model.durations import DAY_MS, HOUR_MS
+
 _YEAR_DAYS: Final = 365.2425
 _HOURS, _WEEKDAYS, _YEAR_HARMONICS, _REST = 24, 7, 3, 9
 N_CALENDAR: Final = _HOURS + 2 + _WEEKDAYS + 2 * _YEAR_HARMONICS + _REST

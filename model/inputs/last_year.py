@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from model.config import ModelConfig
+from model.durations import WEEK_MS
 from model.inputs.carried_statistics import AGE, N_STATISTICS, SLOW, scale_of
 
-WEEK_MS: Final = 7 * 86_400_000
 YEAR_WEEKS: Final = 52
 #: Weeks kept: a year, the four weeks before it and the one now filling.
 RING: Final = 58

@@ -67,7 +67,7 @@ def places_of(names: tuple[str, ...], config: ModelConfig) -> list[int]:
 def carried_width(config: ModelConfig) -> int:
     """Carried numbers a series: statistics, the ring of weeks and what is static where used."""
     ring = RING if config.yearly else 0
-    return at.N_STATISTICS + ring + (N_CARRIED if config.tells_static else 0)
+    return at.N_STATISTICS + ring + (N_CARRIED if config.uses_static else 0)
 
 
 def new_carried(size: int, config: ModelConfig, device: torch.device | str = "cpu") -> Tensor:

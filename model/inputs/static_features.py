@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.config import ModelConfig
+from model.durations import DAY_MS
 from model.errors import InvalidValues
 
 #: Rows of an embedding table; row 0 is that of what is not known.
@@ -74,7 +75,7 @@ def launch_day(launched_ms: int | None) -> float:
     >>> launch_day(129_600_000), launch_day(None)
     (1.5, 0.0)
     """
-    return (launched_ms or 0) / 86_400_000
+    return (launched_ms or 0) / DAY_MS
 
 
 def require_static(static_SX: NDArray[np.float32], size: int) -> None:
@@ -93,7 +94,7 @@ def require_static(static_SX: NDArray[np.float32], size: int) -> None:
 
 def tell(stats_SK: Tensor, static_SX: Tensor, config: ModelConfig) -> None:
     """Write what is known of series into their carried statistics, in place."""
-    if config.tells_static:
+    if config.uses_static:
         stats_SK[:, CATEGORY:PRIOR] = static_SX[:, :N_TOLD].to(stats_SK)
 
 

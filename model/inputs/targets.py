@@ -74,6 +74,6 @@ def scales_of(stats_SK: Tensor, config: ModelConfig) -> tuple[Tensor, ...]:
 def _price_of(stats_SK: Tensor, config: ModelConfig) -> Tensor:
     """Mean price paid [S]; where nothing was sold yet the list price, 1 where there is none."""
     paid_S = stats_SK[:, at.PRICE]
-    listed_S = stats_SK[:, LIST_PRICE] if config.tells_static else torch.zeros_like(paid_S)
+    listed_S = stats_SK[:, LIST_PRICE] if config.uses_static else torch.zeros_like(paid_S)
     listed_S = torch.where(listed_S > 0, listed_S, 1.0)
     return torch.where(paid_S > 0, paid_S, listed_S)

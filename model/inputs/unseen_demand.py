@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.config import ModelConfig
+from model.durations import DAY_MS
 from model.inputs import carried_statistics as at
 from model.inputs.newcomer_prior import TRUNCATED_DAYS, YOUNG_DAYS, poisson
 from model.inputs.static_features import CATEGORY, LAUNCH, LIST_PRICE, ROWS
@@ -28,7 +29,6 @@ from model.inputs.static_features import CATEGORY, LAUNCH, LIST_PRICE, ROWS
 Floats = NDArray[np.float32]
 Reals = NDArray[np.float64]
 
-_DAY_MS: Final = 86_400_000
 #: Days after a launch at which products that are still unseen are looked at, and before their first
 #: event where the launch is not known: nobody knows when it will come.
 _AFTER: Final = (0, 1, 2, 4, 7, 14, 28)
@@ -80,7 +80,7 @@ class UnseenDemand(nn.Module):
         `launch_day_S` are the launches in days since 1970, 0 = not known, of the first series.
         """
         launch_S = launch_day_S.astype(np.float64)
-        age_S = origin_ms / _DAY_MS - launch_S
+        age_S = origin_ms / DAY_MS - launch_S
         rows = np.flatnonzero((launch_S > 0) & (age_S < YOUNG_DAYS))
         if not rows.size or not self.fitted.item():
             return
@@ -189,7 +189,7 @@ def _moments(
     buckets, per_day = len(values_TSF), int(config.buckets_per_day)
     active_TS = (values_TSF[:, :, at.UNITS] > 0) | (values_TSF[:, :, at.VIEWS] > 0)
     first_S = np.where(active_TS.any(axis=0), active_TS.argmax(axis=0), buckets)
-    launch_S = np.round((static_SX[:, LAUNCH] * _DAY_MS - start_ms) / config.bucket_ms)
+    launch_S = np.round((static_SX[:, LAUNCH] * DAY_MS - start_ms) / config.bucket_ms)
     latest = buckets - _LEAST_AHEAD_DAYS * per_day
     earliest = min(TRUNCATED_DAYS * per_day, buckets // 3)
     rows = []

@@ -31,7 +31,7 @@ FORMAT_VERSION: Final = 1
 def input_hash(config: ModelConfig) -> str:
     """Sixteen hex digits that change with the inputs, statistics or calendar of the network."""
     names = [*input_names(config), *STATISTICS, str(N_CALENDAR)]
-    if config.tells_static:
+    if config.uses_static:
         names += [*STATIC_NAMES[:N_TOLD], str(config.static), str(ROWS)]
     return sha256("\0".join(names).encode()).hexdigest()[:16]
 

@@ -64,7 +64,7 @@ class Walk:
         at = int(rng.integers(0, max(latest, 0) + 1))
         cold = torch.from_numpy(rng.random(self.size) < self.config.cold_share)
         stats_BK = picked.grid_GSK[at, drawn[self.share]]
-        told_BX = stats_BK[:, CATEGORY:PRIOR].clone() if self.config.model.tells_static else None
+        told_BX = stats_BK[:, CATEGORY:PRIOR].clone() if self.config.model.uses_static else None
         stats_BK[cold[self.share]] = 0.0
         if told_BX is not None:
             unknown = rng.random((self.size, N_TOLD)) < self.config.unknown_share

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request
 from model.evaluation.score_sums import score_of
 from stream.api.problems import Problem
 from stream.api.schemas import Accuracy, AccuracyRow
-from stream.api.shared_reader import Gate
+from stream.api.shared_reader import SharedReader
 from stream.state.keys import KEEP_DAYS
 
 router = APIRouter(tags=["accuracy"])
@@ -23,7 +23,7 @@ def get_accuracy(
     steps: Annotated[bool, Query(description="a row for each horizon step as well")] = False,
 ) -> Accuracy:
     """Get WQL, bias and coverage of the forecasts that were sent, by model and volume class."""
-    gate: Gate = request.app.state.gate
+    gate: SharedReader = request.app.state.gate
     with gate.reading() as reader:
         info = reader.info()
         if info is None:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request
 
 from stream.api.problems import Problem, no_forecast, unknown_series
 from stream.api.schemas import BatchRequest, Forecast, ForecastBatch
-from stream.api.shared_reader import Gate, age_fields
+from stream.api.shared_reader import SharedReader, age_fields
 from stream.readside.series_answers import SeriesForecast
 from stream.series_ids import split_series
 
@@ -75,7 +75,7 @@ def get_forecast(
     quantiles: Annotated[str | None, Query(description="some of them, like 0.1,0.5,0.9")] = None,
 ) -> Forecast:
     """Get the newest forecast of a series."""
-    gate: Gate = request.app.state.gate
+    gate: SharedReader = request.app.state.gate
     with gate.reading() as reader:
         if reader.find(series_id) is None:
             raise unknown_series(series_id)
@@ -88,7 +88,7 @@ def get_forecast(
 @router.post("/v1/forecasts:batch", response_model_exclude_unset=True)
 def get_forecasts(request: Request, body: BatchRequest) -> ForecastBatch:
     """Get the newest forecasts of up to 1,000 series."""
-    gate: Gate = request.app.state.gate
+    gate: SharedReader = request.app.state.gate
     wanted = list(dict.fromkeys(body.series_ids))
     with gate.reading() as reader:
         live = reader.live(wanted)

@@ -13,11 +13,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from model.evaluation.score_sums import score_of
 from stream.api.problems import Problem
-from stream.api.shared_reader import Gate
+from stream.api.shared_reader import SharedReader
 from stream.clock import wall_clock_ms
 from stream.readside.live_accuracy import LiveAccuracy
 from stream.readside.series_answers import STALE_AFTER_MS
-from stream.readside.worker_stats import Stats
+from stream.readside.worker_stats import DeploymentStats
 
 _ACCURACY_DAYS: Final = 7
 
@@ -34,7 +34,7 @@ def healthz() -> dict[str, str]:
 @open_router.get("/readyz")
 def readyz(request: Request) -> dict[str, str | int]:
     """Say whether answers are fresh: the store answers and a worker reports."""
-    gate: Gate = request.app.state.gate
+    gate: SharedReader = request.app.state.gate
     with gate.reading() as reader:
         stats = reader.stats()
     if stats.at_ms is None or wall_clock_ms() - stats.at_ms > STALE_AFTER_MS:
@@ -45,7 +45,7 @@ def readyz(request: Request) -> dict[str, str | int]:
 @router.get("/metrics")
 def metrics(request: Request) -> Response:
     """Counters and gauges of all workers, as Prometheus reads them."""
-    gate: Gate = request.app.state.gate
+    gate: SharedReader = request.app.state.gate
     with gate.reading() as reader:
         stats, n_series = reader.stats(), reader.n_series
         accuracy = reader.accuracy(_ACCURACY_DAYS)
@@ -85,7 +85,7 @@ class _AccuracyFamilies:
 class _Families:
     """The metrics of one moment."""
 
-    def __init__(self, stats: Stats, n_series: int, n_listeners: int) -> None:
+    def __init__(self, stats: DeploymentStats, n_series: int, n_listeners: int) -> None:
         self._stats = stats
         self._gauges: dict[str, tuple[str, float | None]] = {
             "surgecast_workers": ("Workers that report.", len(stats.workers)),

@@ -7,9 +7,10 @@ import numpy as np
 from fastapi import APIRouter, Query, Request
 from numpy.typing import NDArray
 
+from model.durations import DAY_MS, HOUR_MS
 from stream.api.problems import Problem, unknown_series
 from stream.api.schemas import Bucket, Features, History, Rates, StockNow, Trend
-from stream.api.shared_reader import Gate, age_fields
+from stream.api.shared_reader import SharedReader, age_fields
 from stream.features.definitions import CARTS, RETURNS, STOCK, STOCKOUT_SHARE, UNITS, VIEWS
 from stream.features.derived import (
     conversion,
@@ -20,13 +21,13 @@ from stream.features.derived import (
     share,
     units_winsorised,
 )
-from stream.readside.series_answers import Floats, OpenBucket
-from stream.readside.trailing_sums import BASE_DAYS, DAY_MS, mean_day, trailing_sums
+from stream.readside.series_answers import Floats, OpenSums
+from stream.readside.trailing_sums import BASE_DAYS, mean_day, trailing_sums
 
 router = APIRouter(tags=["history"])
 
 _MOST_BUCKETS: Final = 10_000
-_WINDOWS: Final = {"1h": 3_600_000, "24h": DAY_MS, "7d": 7 * DAY_MS, "28d": 28 * DAY_MS}
+_WINDOWS: Final = {"1h": HOUR_MS, "24h": DAY_MS, "7d": 7 * DAY_MS, "28d": 28 * DAY_MS}
 #: Sums of some span, float64 [F].
 Sums = NDArray[np.float64]
 _TIME: Final = "milliseconds since the epoch, or RFC 3339"
@@ -57,7 +58,7 @@ def get_history(
     to: Annotated[str | None, Query(description=_TIME)] = None,
 ) -> History:
     """Get closed buckets; without a range, those of the last seven days of event time."""
-    gate: Gate = request.app.state.gate
+    gate: SharedReader = request.app.state.gate
     with gate.reading() as reader:
         info, progress = reader.info(), reader.progress(series_id)
         if reader.find(series_id) is None or info is None:
@@ -86,7 +87,7 @@ def get_history(
 @router.get("/v1/features/{series_id:path}")
 def get_features(request: Request, series_id: str) -> Features:
     """Get rolling sums over 1 h, 24 h, 7 d and 28 d of event time, rates, trend and stock."""
-    gate: Gate = request.app.state.gate
+    gate: SharedReader = request.app.state.gate
     with gate.reading() as reader:
         info = reader.info()
         if reader.find(series_id) is None or info is None:
@@ -176,5 +177,5 @@ def stock_now(day_TF: Floats) -> StockNow | None:
     )
 
 
-def _open(bucket: OpenBucket) -> Bucket:
+def _open(bucket: OpenSums) -> Bucket:
     return Bucket(bucket_start_ms=bucket.start_ms, values=named_sums(bucket.values_F))

@@ -16,7 +16,7 @@ from fastapi.responses import StreamingResponse
 
 from stream.api.forecasts import body_of
 from stream.api.problems import Problem, unknown_series
-from stream.api.shared_reader import Gate, age_fields
+from stream.api.shared_reader import SharedReader, age_fields
 from stream.errors import ServiceUnavailable
 from stream.features.derived import named_sums
 from stream.readside.reader import Live
@@ -35,7 +35,7 @@ async def stream_series(
     series: Annotated[list[str], Query(description="repeat it, or separate ids by commas")],
 ) -> StreamingResponse:
     """Follow up to 100 series."""
-    gate: Gate = request.app.state.gate
+    gate: SharedReader = request.app.state.gate
     listeners: set[object] = request.app.state.listeners
     names = list(dict.fromkeys(name for part in series for name in part.split(",") if name))
     if not 1 <= len(names) <= _MOST_SERIES:
@@ -50,19 +50,23 @@ async def stream_series(
     )
 
 
-def _require_known(gate: Gate, names: list[str]) -> None:
+def _require_known(gate: SharedReader, names: list[str]) -> None:
     with gate.reading() as reader:
         for name in names:
             if reader.find(name) is None:
                 raise unknown_series(name)
 
 
-def _look(gate: Gate, names: list[str]) -> tuple[dict[str, Live], dict[str, dict[str, Any]]]:
+def _look(
+    gate: SharedReader, names: list[str]
+) -> tuple[dict[str, Live], dict[str, dict[str, Any]]]:
     with gate.reading() as reader:
         return reader.live(names), {name: age_fields(reader.age(name)) for name in names}
 
 
-async def _events(gate: Gate, names: list[str], listeners: set[object]) -> AsyncIterator[str]:
+async def _events(
+    gate: SharedReader, names: list[str], listeners: set[object]
+) -> AsyncIterator[str]:
     me = object()
     listeners.add(me)
     told: dict[tuple[str, str], Any] = {}

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-Level = Literal["sku", "category", "location", "total"]
+from stream.series_ids import Level
 
 
 class Aged(BaseModel):

@@ -8,24 +8,12 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request
 
 from stream.api.problems import Problem
-from stream.api.schemas import Level, SeriesItem, SeriesPage
-from stream.api.shared_reader import Gate, age_fields
+from stream.api.schemas import SeriesItem, SeriesPage
+from stream.api.shared_reader import SharedReader, age_fields
 from stream.readside.reader import Reader
-from stream.series_ids import split_series
+from stream.series_ids import Level, level_of, split_series
 
 router = APIRouter(tags=["series"])
-
-
-def level_of(series_id: str) -> Level:
-    """What a series is a roll-up of.
-
-    >>> level_of("total"), level_of("category:Toys"), level_of("85123A@DE")
-    ('total', 'category', 'sku')
-    """
-    if series_id == "total":
-        return "total"
-    kind = series_id.partition(":")[0]
-    return "category" if kind == "category" else "location" if kind == "location" else "sku"
 
 
 def cursor_after(series_id: str) -> str:
@@ -60,7 +48,7 @@ def list_series(
     cursor: str | None = None,
 ) -> SeriesPage:
     """List series, a page at a time."""
-    gate: Gate = request.app.state.gate
+    gate: SharedReader = request.app.state.gate
     with gate.reading() as reader:
         names = _ordered(reader, sort)
         wanted = (q or "").casefold()

@@ -17,7 +17,7 @@ from stream.api import history as past
 from stream.api.auth import key_check, require_keys_beyond_localhost
 from stream.api.docs_page import reference_page
 from stream.api.problems import MEDIA_TYPE, ProblemDetails, install
-from stream.api.shared_reader import Gate
+from stream.api.shared_reader import SharedReader
 from stream.processes.ports import free_port, require_free_port
 from stream.readside.reader import connect
 from stream.settings import ApiSettings, Settings
@@ -40,7 +40,7 @@ def create_app(redis: Any, settings: ApiSettings) -> FastAPI:
             for code, meaning in (("4XX", "The request's fault"), ("5XX", "Ours; try again"))
         },
     )
-    app.state.gate = Gate(redis)
+    app.state.gate = SharedReader(redis)
     app.state.listeners = set()
     install(app)
     keyed = [Depends(key_check(settings))]

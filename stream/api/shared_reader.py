@@ -12,7 +12,7 @@ from stream.readside.series_answers import Age
 _FRESH_S: Final = 0.1
 
 
-class Gate:
+class SharedReader:
     """Hands the reader to one request at a time, refreshed at most ten times a second."""
 
     def __init__(self, redis: Any) -> None:

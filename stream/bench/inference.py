@@ -20,6 +20,7 @@ import torch
 
 from model.config import ModelConfig
 from model.contract import FEATURE_NAMES
+from model.durations import HOUR_MS
 from model.inference.forecaster import Floats, NetworkForecaster
 from model.inputs.calendar import N_CALENDAR
 from model.inputs.series_inputs import input_names
@@ -27,7 +28,6 @@ from model.networks.quantile_network import QuantileNetwork
 from stream.bench.report import Row
 from stream.settings import ModelSettings
 
-_HOUR_MS = 3_600_000
 _STEPS = 15
 _REREAD_SERIES = 8_192
 
@@ -38,7 +38,7 @@ def bench_inference(
     """Seconds of a step of `series` series; `context` is how many buckets `reread` reads."""
     config = ModelConfig(
         horizon=settings.horizon,
-        bucket_ms=_HOUR_MS,
+        bucket_ms=HOUR_MS,
         quantiles=settings.quantiles,
         architecture=settings.architecture,
         targets=settings.targets,
@@ -88,7 +88,7 @@ def _carried(forecaster: NetworkForecaster, series: int) -> Row:
     forecast = None
     for step in range(_STEPS + 3):
         began = time.perf_counter()
-        forecast = forecaster.step(states, buckets[step % 2], step * _HOUR_MS)
+        forecast = forecaster.step(states, buckets[step % 2], step * HOUR_MS)
         seconds.append(time.perf_counter() - began)
     assert forecast is not None
     blocks = (forecast.units_SHQ, forecast.cumulative_SHQ, *forecast.extras.values())
@@ -109,7 +109,7 @@ def _reread(forecaster: NetworkForecaster, series: int, context: int) -> float:
     began = time.perf_counter()
     states = forecaster.new_states(series)
     forecaster.warm_up(states, history_TSF[:-1], 0)
-    forecaster.step(states, history_TSF[-1], (context - 1) * _HOUR_MS)
+    forecaster.step(states, history_TSF[-1], (context - 1) * HOUR_MS)
     return time.perf_counter() - began
 
 

@@ -11,7 +11,7 @@ from stream.settings import Settings
 
 
 @contextmanager
-def apart(settings: Settings) -> Iterator[Settings]:
+def isolated_settings(settings: Settings) -> Iterator[Settings]:
     """The settings with a new folder for broker, models and logs, removed when all went well.
 
     Apache Kafka keeps its log and a worker the states of its models: what an earlier run, or the

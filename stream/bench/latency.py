@@ -16,13 +16,15 @@ import numpy as np
 import redis.asyncio as aioredis
 from aiokafka import AIOKafkaProducer
 
+from model.durations import HOUR_MS
 from stream.bench.report import Row
+from stream.clock import wall_clock_ms
 from stream.errors import EmbeddedServiceFailed
 from stream.features.definitions import VIEWS
 from stream.features.packed_block import ROW_BYTES
 from stream.kafka.admin import create_topics
 from stream.kafka.clients import kafka_client
-from stream.kafka.producer import partition_of
+from stream.kafka.partitioner import partition_of
 from stream.ops.embedded import embedded_broker, embedded_store
 from stream.processes.child import ServiceProcess
 from stream.settings import Settings, child_environment
@@ -106,7 +108,7 @@ async def _measure(settings: Settings, rate: int, seconds: float) -> tuple[list[
 
 async def _click(producer: AIOKafkaProducer, sku: str, event_id: str, visitor: str) -> None:
     value = {
-        "event_id": event_id, "ts": time.time_ns() // 1_000_000, "sku": sku, "action": "view",
+        "event_id": event_id, "ts": wall_clock_ms(), "sku": sku, "action": "view",
         "visitor_id": visitor,
     }  # fmt: skip
     await producer.send(CLICKS.name, key=sku.encode(), value=json.dumps(value).encode())
@@ -123,7 +125,7 @@ async def _watch(client: aioredis.Redis, partitions: int, seen_at: list[float]) 
             names = await client.lrange(keys.of(number, "series"), 0, -1)
             slot = names.index(PROBE.encode()) if PROBE.encode() in names else None
             continue
-        start = time.time_ns() // 1_000_000 // 3_600_000 * 3_600_000
+        start = wall_clock_ms() // HOUR_MS * HOUR_MS
         at = slot * ROW_BYTES + VIEWS * 8
         blob: Any = await client.getrange(keys.of(number, "open", start), at, at + 7)
         if len(blob) == 8:

@@ -27,7 +27,7 @@ from stream.ingest.rollups import Rollups
 from stream.ops.embedded import embedded_store
 from stream.readside.reader import Reader
 from stream.serving.carried_states import KEEP_EVERY
-from stream.serving.model_server import Serving
+from stream.serving.model_server import ModelServer
 from stream.serving.state_snapshots import Snapshots
 from stream.settings import Settings
 from stream.state.history import StoredHistory, read_history
@@ -137,13 +137,13 @@ def _recovery(
         snapshots.close()
         restored_s = _timed(lambda: asyncio.run(_restore(url, settings, load)))
         loaded = Snapshots(client, folder)
-        serving = Serving(forecaster, reading.history, snapshots=loaded)
+        serving = ModelServer(forecaster, reading.history, snapshots=loaded)
         reading.waited_s = 0.0
         served_s = _timed(lambda: [serving.advance(tag, load.end_ms) for tag in tags])
         waited_s = reading.waited_s
         loaded.close()
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    cold = Serving(forecaster, reading.history)
+    cold = ModelServer(forecaster, reading.history)
     cold_s = _timed(lambda: cold.advance(0, load.end_ms))
     return [
         Row("recovery", round(restored_s + served_s, 2), "s", {"rss_peak_mb": peak_mb}),

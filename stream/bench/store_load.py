@@ -17,9 +17,10 @@ import redis
 import redis.asyncio as aioredis
 from numpy.typing import NDArray
 
+from model.durations import DAY_MS
 from model.inference.forecaster import Forecaster
 from stream.decoding.columns import ClickColumns, OrderColumns
-from stream.decoding.inventory import ReadingColumns
+from stream.decoding.inventory import InventoryColumns
 from stream.features.definitions import (
     CARTS,
     MONEY_TICKS,
@@ -33,14 +34,14 @@ from stream.features.definitions import (
 )
 from stream.ingest.rollups import Rollups
 from stream.jobs.backfill import write_info
-from stream.kafka.producer import partition_of
+from stream.kafka.partitioner import partition_of
 from stream.partition.open_bucket import OpenBucket
 from stream.partition.partition import Partition
 from stream.privacy import Pseudonyms
-from stream.scoring.live_scoring import Accuracy
+from stream.scoring.live_scoring import LiveScoring
 from stream.scoring.store_reads import StoreReads
 from stream.settings import Settings
-from stream.sinks.readside_writer import AHEAD_RETENTION_MS, ReadSide
+from stream.sinks.readside_writer import AHEAD_RETENTION_MS, ReadSideWriter
 from stream.state.history import load_history
 from stream.state.keys import ROLLUPS, Tag
 from stream.state.redis import RedisStore
@@ -49,7 +50,7 @@ Ints = NDArray[np.int64]
 #: Told how many blocks of all are written.
 Show = Callable[[int, int], None]
 
-START_MS = 1_700_000_000_000 // 86_400_000 * 86_400_000
+START_MS = 1_700_000_000_000 // DAY_MS * DAY_MS
 CATEGORIES = 50
 #: Different hours drawn a partition; they repeat, the store does not compress.
 _HOURS = 24
@@ -114,12 +115,12 @@ class Shop:
         sums_SF[:, PURCHASES] = orders_S
         sums_SF[:, VISITORS] = rng.binomial(clicks_S, 0.7)
 
-    def readings(self) -> ReadingColumns:
+    def readings(self) -> InventoryColumns:
         """Columns of one reading of the stock for every series, at the very start."""
         n = len(self.names)
         told_N, untold_N = self.rng.integers(0, 500, n), np.full(n, -1)
         times_N = np.full(n, START_MS)
-        return ReadingColumns(np.arange(n), times_N, self.names, told_N, told_N, untold_N, [])
+        return InventoryColumns(np.arange(n), times_N, self.names, told_N, told_N, untold_N, [])
 
     def events(self, n_orders: int, n_clicks: int) -> tuple[OrderColumns, ClickColumns]:
         """Columns of the open bucket's events, in order of event time."""
@@ -154,7 +155,7 @@ async def _fill_partition(store: RedisStore, load: StoreLoad, shop: Shop, partit
         partition.open[start_ms] = buckets[t % len(buckets)]
         partition.close_through(start_ms + load.bucket_ms)
         if (t + 1) % _A_FLUSH == 0 or t + 1 == load.buckets:
-            plan, _ = partition.take_plan()
+            plan, _ = partition.take_write()
             await store.apply(partition.number, token, plan)
         written()
     n_events = load.events_per_s * load.bucket_ms / 2_000 * shop.share_S.sum()
@@ -162,7 +163,7 @@ async def _fill_partition(store: RedisStore, load: StoreLoad, shop: Shop, partit
     orders, clicks = shop.events(n_orders, int(n_events) - n_orders)
     partition.count_orders(orders)
     partition.count_clicks(clicks, Pseudonyms(b"bench"))
-    plan, _ = partition.take_plan()
+    plan, _ = partition.take_write()
     await store.apply(partition.number, token, plan)
 
 
@@ -194,9 +195,9 @@ async def _forecast(
 
     These are bands, samples that wait for their buckets, levels and scores.
     """
-    accuracy = Accuracy(settings.calibration, StoreReads(blocking))
+    accuracy = LiveScoring(settings.calibration, StoreReads(blocking))
     client = aioredis.Redis.from_url(url)
-    read_side = ReadSide(client, ahead_retention_ms=AHEAD_RETENTION_MS)
+    read_side = ReadSideWriter(client, ahead_retention_ms=AHEAD_RETENTION_MS)
     tags: list[Tag] = [*range(load.partitions), ROLLUPS]
     for tag in tags:
         last_ms = load.end_ms - load.bucket_ms
@@ -209,7 +210,7 @@ async def _forecast(
             await read_side.ahead(tag, forecast, origin_ms=load.end_ms - back * load.bucket_ms)
         for back in reversed(range(min(forecaster.horizon, load.buckets))):
             origin_ms = load.end_ms - back * load.bucket_ms
-            settled = accuracy.settle(tag, replace(forecast, origin_ms=origin_ms))
+            settled = accuracy.score_and_correct(tag, replace(forecast, origin_ms=origin_ms))
             await read_side.forecast(
                 tag, settled.forecast, calibrated=settled.calibrated,
                 watermark_ms=origin_ms, emitted_ms=origin_ms, block=settled.block,

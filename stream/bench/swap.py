@@ -25,11 +25,13 @@ from typing import Any, Final
 import torch
 from redis import Redis
 
+from model.durations import HOUR_MS
 from model.inference.forecaster import NetworkForecaster
 from stream.bench.ingest import counted
 from stream.bench.report import Row
-from stream.bench.swap_load import HOUR_MS, Load, fill, halves, random_weights, send
+from stream.bench.swap_load import Load, fill, halves, random_weights, send
 from stream.bench.workload import Workload, click_records, order_records
+from stream.clock import wall_clock_ms
 from stream.errors import EmbeddedServiceFailed
 from stream.jobs.training.handover import hand_over
 from stream.jobs.training.role import NICENESS
@@ -168,7 +170,7 @@ class _Swap:
         before = self._rate(lambda: False, seconds=_WINDOW_S)
         self._say("the second model becomes champion")
         self._registry.promote(model_id, note="bench")
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = wall_clock_ms()
         announce(self._settings, ModelRecord("promote", model_id, "bench", now_ms))
         began_s = time.monotonic()
         with ThreadPoolExecutor(1) as aside:

@@ -9,18 +9,20 @@ from redis import Redis
 
 from model.config import ModelConfig, TrainConfig
 from model.contract import FEATURE_NAMES, FeatureSpec
+from model.durations import HOUR_MS
 from model.networks.quantile_network import QuantileNetwork
 from model.training.train import Trained
 from stream.bench.workload import START_MS
 from stream.features.definitions import N_FEATURES
 from stream.kafka.clients import kafka_client
-from stream.kafka.producer import KafkaSink, partition_of
+from stream.kafka.partitioner import partition_of
+from stream.kafka.producer import BatchProducer
+from stream.series_ids import TOTAL
 from stream.settings import Settings
 from stream.state import keys
 from stream.state.closed_buckets import closed_pages
 from stream.state.keys import ROLLUPS, Tag
 
-HOUR_MS: Final = 3_600_000
 _CHUNK: Final = 50_000
 _SOLD_SHARE: Final = 0.05
 
@@ -35,7 +37,7 @@ def fill(client: Redis, settings: Settings, *, series: int, hours: int) -> None:
     for number in range(series):
         name = f"SKU{number:05d}"
         by_tag[partition_of(name.encode(), settings.kafka.partitions)].append(name)
-    by_tag[ROLLUPS] = ["total"]
+    by_tag[ROLLUPS] = [TOTAL]
     for tag, names in by_tag.items():
         client.rpush(keys.of(tag, "series"), *names)
         for back in range(hours, 0, -1):
@@ -85,7 +87,7 @@ def halves(load: Load) -> tuple[Load, Load]:
 
 async def send(settings: Settings, load: Load) -> None:
     """Send a load, topic by topic."""
-    sink = KafkaSink(kafka_client(settings))
+    sink = BatchProducer(kafka_client(settings))
     await sink.start()
     for topic, records in load:
         for first in range(0, len(records), _CHUNK):

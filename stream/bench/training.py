@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from model.config import ModelConfig, Precision, TrainConfig
+from model.durations import HOUR_MS
 from model.training.dataset import History
 from model.training.train import TrainProgress, train
 from stream.bench.inference import closed_bucket
 from stream.bench.report import Row
 from stream.settings import ModelSettings
 
-_HOUR_MS = 3_600_000
 _WARM_UPDATES = 3
 _PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 
@@ -32,10 +32,10 @@ def bench_training(
 ) -> list[Row]:
     """A row a precision; `lanes` series walk side by side, `updates` are timed."""
     values_TSF = np.stack([closed_bucket(400, seed=seed) for seed in range(28 * 24)])
-    history = History(values_TSF, 0, _HOUR_MS, [str(slot) for slot in range(400)])
+    history = History(values_TSF, 0, HOUR_MS, [str(slot) for slot in range(400)])
     model = ModelConfig(
         horizon=settings.horizon,
-        bucket_ms=_HOUR_MS,
+        bucket_ms=HOUR_MS,
         quantiles=settings.quantiles,
         architecture=settings.architecture,
     )

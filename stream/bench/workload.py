@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from stream.kafka.producer import KafkaSink
+from model.durations import HOUR_MS
+from stream.kafka.producer import BatchProducer
 from stream.topics import CLICKS, ORDERS
 
-START_MS = 1_700_000_000_000 // 3_600_000 * 3_600_000
+START_MS = 1_700_000_000_000 // HOUR_MS * HOUR_MS
 _ACTIONS = ("view", "view", "view", "view", "view", "view", "view", "cart", "remove", "purchase")
 _CHUNK = 50_000
 
@@ -25,7 +26,7 @@ class Workload:
 
     events: int = 2_000_000
     skus: int = 20_000
-    span_ms: int = 2 * 3_600_000
+    span_ms: int = 2 * HOUR_MS
     seed: int = 0
 
     @property
@@ -90,7 +91,7 @@ def click_records(load: Workload) -> Iterator[tuple[str, bytes]]:
 
 
 async def _send(client: dict[str, Any], load: Workload, *, batched: bool) -> None:
-    sink = KafkaSink(client) if batched else KafkaSink(client, max_batch_bytes=1)
+    sink = BatchProducer(client) if batched else BatchProducer(client, max_batch_bytes=1)
     await sink.start()
     for topic, records in ((ORDERS, order_records(load)), (CLICKS, click_records(load))):
         chunk: list[tuple[str, bytes]] = []

@@ -51,16 +51,16 @@ def ingest(
     Example:  surgecast bench ingest --json
     """
     from stream.bench.ingest import bench_ingest
-    from stream.bench.isolated import apart
+    from stream.bench.isolated import isolated_settings
 
-    with apart(settings_of(context)) as settings:
+    with isolated_settings(settings_of(context)) as settings:
         rows = bench_ingest(
             settings,
             events=events,
             rounds=rounds,
             peers=peers if peers.is_dir() else None,
             peer_seconds=peer_seconds,
-            say=_say,
+            say=_report_progress,
         )
     _print("ingest", rows, as_json=as_json)
 
@@ -77,11 +77,11 @@ def latency(
 
     Example:  surgecast bench latency --rate 20000
     """
-    from stream.bench.isolated import apart
+    from stream.bench.isolated import isolated_settings
     from stream.bench.latency import bench_latency
 
-    with apart(settings_of(context)) as settings:
-        rows = bench_latency(settings, rate=rate, seconds=seconds, say=_say)
+    with isolated_settings(settings_of(context)) as settings:
+        rows = bench_latency(settings, rate=rate, seconds=seconds, say=_report_progress)
     _print("latency", rows, as_json=as_json)
 
 
@@ -108,7 +108,11 @@ def inference(
         flags["targets"] = [name for name in targets.split(",") if name]
     settings = settings_of(context, **({"model": flags} if flags else {}))
     rows = bench_inference(
-        settings.model, device=_device(settings), series=series, context=history, say=_say
+        settings.model,
+        device=_device(settings),
+        series=series,
+        context=history,
+        say=_report_progress,
     )
     _print("inference", rows, as_json=as_json)
 
@@ -131,7 +135,7 @@ def training(
     flags = {} if device is None else {"device": device}
     settings = settings_of(context, **({"model": flags} if flags else {}))
     rows = bench_training(
-        settings.model, device=_device(settings), lanes=lanes, updates=updates, say=_say
+        settings.model, device=_device(settings), lanes=lanes, updates=updates, say=_report_progress
     )
     _print("training", rows, as_json=as_json)
 
@@ -161,7 +165,9 @@ def store(
 
     settings = settings_of(context, kafka={"partitions": partitions})
     with _filling() as show:
-        rows = bench_store(settings, series=series, buckets=buckets, say=_say, show=show)
+        rows = bench_store(
+            settings, series=series, buckets=buckets, say=_report_progress, show=show
+        )
     _print("store", rows, as_json=as_json)
 
 
@@ -190,15 +196,17 @@ def swap(
 
     Example:  surgecast bench swap --series 100000 --hours 168
     """
-    from stream.bench.isolated import apart
+    from stream.bench.isolated import isolated_settings
     from stream.bench.swap import bench_swap
 
-    with apart(settings_of(context)) as settings:
-        rows = bench_swap(settings, series=series, hours=hours, events=events, cold=cold, say=_say)
+    with isolated_settings(settings_of(context)) as settings:
+        rows = bench_swap(
+            settings, series=series, hours=hours, events=events, cold=cold, say=_report_progress
+        )
     _print("swap", rows, as_json=as_json)
 
 
-def _say(text: str) -> None:
+def _report_progress(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 

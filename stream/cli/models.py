@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,6 +12,7 @@ from rich.table import Table
 
 from stream.cli.context import settings_of
 from stream.cli.options import Catalog, Clicks, Json, Lines, Until
+from stream.clock import wall_clock_ms
 from stream.errors import ServiceUnavailable, UsageError
 from stream.jobs.training.for_workers import train_on_events
 from stream.processes.output import print_json
@@ -214,7 +214,7 @@ def _announce(
     if settings.kafka.bootstrap_servers is None:
         return
     try:
-        at_ms = time.time_ns() // 1_000_000
+        at_ms = wall_clock_ms()
         announce(settings, ModelRecord(action, model_id, note, at_ms))
     except ServiceUnavailable as error:
         if action == "retrain":

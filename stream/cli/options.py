@@ -8,7 +8,7 @@ import typer
 Clicks = Annotated[Path | None, typer.Option(help="Clicks of the same time, CSV or Parquet.")]
 
 
-Catalog = Annotated[Path | None, typer.Option(help="Catalogue (sku, category, …), CSV or Parquet.")]
+Catalog = Annotated[Path | None, typer.Option(help="Catalog (sku, category, …), CSV or Parquet.")]
 
 
 Speed = Annotated[str, typer.Option(help="Event-time seconds a second, or max.")]

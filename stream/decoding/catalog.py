@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from model.durations import DAY_MS
 from stream.decoding.fields import MAX_LINE_VALUE, MAX_NAME, series_id, timestamp_ms
 from stream.decoding.input_decoder import InputDecoder, require_key, require_same
 from stream.decoding.refusals import UNREADABLE, Refused, refusal
@@ -19,7 +20,7 @@ from stream.errors import UnreadableEvent
 from stream.kafka.record_batch import RecordBatch
 
 #: How far ahead a product may be announced.
-MAX_AHEAD_MS: Final = 2 * 366 * 86_400_000
+MAX_AHEAD_MS: Final = 2 * 366 * DAY_MS
 
 
 class Listing(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.errors import UnreadableEvent
+from stream.series_ids import AT, is_rollup, join_series
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -22,7 +23,6 @@ MAX_QUANTITY: Final = 10**9
 MAX_LINE_VALUE: Final = 10**10
 #: No SKU, location, category or brand is longer.
 MAX_NAME: Final = 200
-_RESERVED: Final = ("category:", "location:")
 
 
 def timestamp_ms(value: int | str, *, name: str = "ts") -> int:
@@ -59,13 +59,13 @@ def series_id(sku: str, location: str | None) -> str:
         raise UnreadableEvent(
             "invalid_sku", f"sku {sku[:60]!r} is empty, too long or not printable"
         )
-    if "@" in sku or sku == "total" or sku.startswith(_RESERVED):
+    if AT in sku or is_rollup(sku):
         raise UnreadableEvent("invalid_sku", f"sku {sku[:60]!r} is reserved for series names")
     if location is None:
         return sku
-    if not location or len(location) > MAX_NAME or not location.isprintable() or "@" in location:
+    if not location or len(location) > MAX_NAME or not location.isprintable() or AT in location:
         raise UnreadableEvent("invalid_location", f"location {location[:60]!r} cannot be used")
-    return f"{sku}@{location}"
+    return join_series(sku, location)
 
 
 def floats(numbers: Sequence[int]) -> Floats:

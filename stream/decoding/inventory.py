@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from model.durations import DAY_MS
 from stream.decoding.fields import event_time_ms
 from stream.decoding.input_decoder import InputDecoder
 from stream.decoding.refusals import UNREADABLE, Refused, refusal
-from stream.decoding.schemas import Reading
+from stream.decoding.schemas import StockReading
 from stream.errors import UnreadableEvent
 from stream.kafka.record_batch import RecordBatch
 
@@ -25,17 +26,16 @@ Ints = NDArray[np.int64]
 #: More units than this on hand or on order, or days of lead time, are a mistake.
 MAX_UNITS = 10**9
 MAX_LEAD_DAYS = 3_660
-DAY_MS = 86_400_000
 #: What a reading does not tell.
-UNTOLD = -1
+UNKNOWN = -1
 
 
 @dataclass(slots=True)
-class ReadingColumns:
+class InventoryColumns:
     """Readings of a batch as columns, and the refused ones.
 
     `position_N` is each reading's place in the batch; units on hand and on order, lead time in ms,
-    the latter two `UNTOLD` where the reading does not say. `tombstones` had no value.
+    the latter two `UNKNOWN` where the reading does not say. `tombstones` had no value.
     """
 
     position_N: Ints
@@ -51,12 +51,12 @@ class ReadingColumns:
         return len(self.series_N)
 
 
-class ReadingDecoder(InputDecoder[Reading]):
+class InventoryDecoder(InputDecoder[StockReading]):
     """Decoder of the `inventory` topic; a key it has verified costs a lookup from then on."""
 
-    shape = Reading
+    shape = StockReading
 
-    def columns(self, batch: RecordBatch, *, latest_ms: int) -> ReadingColumns:
+    def columns(self, batch: RecordBatch, *, latest_ms: int) -> InventoryColumns:
         """Decode a batch; `latest_ms` is the newest event time that can be true."""
         rows: list[tuple[int, int, int, int, int]] = []
         names: list[str] = []
@@ -75,11 +75,11 @@ class ReadingDecoder(InputDecoder[Reading]):
             except UNREADABLE as error:
                 refused.append(refusal(position, error))
         columns = np.array(rows, np.int64).reshape(-1, 5).T
-        return ReadingColumns(
+        return InventoryColumns(
             columns[0], columns[1], names, columns[2], columns[3], columns[4], refused, tombstones
         )
 
-    def _series(self, key: bytes | None, reading: Reading) -> str:
+    def _series(self, key: bytes | None, reading: StockReading) -> str:
         triple = (key, reading.sku, reading.location)
         name = self._known.get(triple)
         if name is None:
@@ -87,16 +87,16 @@ class ReadingDecoder(InputDecoder[Reading]):
         return name
 
 
-def _amounts(reading: Reading) -> tuple[int, int, int]:
+def _amounts(reading: StockReading) -> tuple[int, int, int]:
     """Units on hand and on order, and the lead time in ms.
 
-    >>> _amounts(Reading("A", 0, on_hand=3, lead_time_days=1.5))
+    >>> _amounts(StockReading("A", 0, on_hand=3, lead_time_days=1.5))
     (3, -1, 129600000)
     """
-    on_order = UNTOLD
+    on_order = UNKNOWN
     if reading.on_order is not None:
         on_order = _units("on_order", reading.on_order)
-    lead_time = UNTOLD
+    lead_time = UNKNOWN
     if reading.lead_time_days is not None:
         days = reading.lead_time_days
         if not (math.isfinite(days) and 0 <= days <= MAX_LEAD_DAYS):

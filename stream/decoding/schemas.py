@@ -41,7 +41,7 @@ class CatalogEntry(msgspec.Struct, gc=False):
     launched_at: int | str | None = None
 
 
-class Reading(msgspec.Struct, gc=False):
+class StockReading(msgspec.Struct, gc=False):
     """What was in stock of a SKU, at a location, at a moment."""
 
     sku: str

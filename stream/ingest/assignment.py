@@ -15,13 +15,13 @@ import structlog
 from faust.types import TP
 
 from stream.errors import ServiceUnavailable
-from stream.ingest.owned_partition import Owned
+from stream.ingest.owned_partition import OwnedPartition
 from stream.ingest.restore import restore, stored_closes
 from stream.ingest.rollups import Rollups
-from stream.kafka.broker_identity import Identity, Mismatch, Places, mismatches, refuse
+from stream.kafka.broker_identity import BrokerOffsets, Identity, Mismatch, mismatches, refuse
 from stream.partition.partition import Partition
 from stream.partition.state import Closed
-from stream.serving.output_loop import ClosedBuckets, Output
+from stream.serving.output_loop import ClosedBuckets, OutputLoop
 from stream.settings import Settings
 from stream.state.keys import ROLLUPS
 from stream.state.port import StateStore
@@ -31,12 +31,12 @@ log = structlog.get_logger(__name__)
 RETRY_S = 0.5
 
 #: Asks the broker who it is, and for the offsets of topic partitions.
-Ask = Callable[[set[TP]], Awaitable[Places]]
+Ask = Callable[[set[TP]], Awaitable[BrokerOffsets]]
 
 
-async def told_nothing(assigned: set[TP]) -> Places:
+async def unknown_broker(assigned: set[TP]) -> BrokerOffsets:
     """The answer of a broker that is not asked."""
-    return Places()
+    return BrokerOffsets()
 
 
 class Assignment:
@@ -50,9 +50,9 @@ class Assignment:
         self,
         settings: Settings,
         store: StateStore,
-        output: Output,
+        output: OutputLoop,
         *,
-        ask: Ask = told_nothing,
+        ask: Ask = unknown_broker,
         adopt: bool = False,
         rejoin: Callable[[], None] = lambda: None,
     ) -> None:
@@ -68,7 +68,7 @@ class Assignment:
         self._resuming = 0
         self._disowned_since_s: float | None = None
         self._flushing = asyncio.Lock()
-        self.owned: dict[int, Owned] = {}
+        self.owned: dict[int, OwnedPartition] = {}
         self.rollups = Rollups(
             store,
             settings.kafka.partitions,
@@ -113,7 +113,7 @@ class Assignment:
             for number in sorted(numbers):
                 topics = {tp.topic for tp in assigned if tp.partition == number}
                 mine = [mismatch for mismatch in adopted if mismatch.tp.partition == number]
-                await self._take_over(number, topics, places, mine)
+                await self._acquire(number, topics, places, mine)
             self._taken_over()
         log.info("partitions_assigned", partitions=sorted(numbers), generation=generation)
         return {
@@ -126,15 +126,15 @@ class Assignment:
         """Raise IncompatibleState when the broker is not the one the owned partitions are of."""
         for number, owned in self.owned.items():
             offsets = {f"offset:{topic}": str(at) for topic, at in owned.stored.items()}
-            refuse(mismatches(number, offsets | owned.partition.identity, Places(identity)))
+            refuse(mismatches(number, offsets | owned.partition.identity, BrokerOffsets(identity)))
 
     def flushed_offset(self, tp: TP) -> int | None:
         """Next offset after all that is safely stored, or None."""
         owned = self.owned.get(tp.partition)
         return None if owned is None else owned.stored.get(tp.topic)
 
-    async def _take_over(
-        self, number: int, topics: set[str], places: Places, adopted: list[Mismatch]
+    async def _acquire(
+        self, number: int, topics: set[str], places: BrokerOffsets, adopted: list[Mismatch]
     ) -> None:
         owned = self.owned.get(number)
         if owned is not None:
@@ -162,7 +162,7 @@ class Assignment:
         partition.changed = True
         if number == 0:
             self._hand_on_rollups(await self.rollups.acquire())
-        owned = Owned(partition, token, dict(partition.positions))
+        owned = OwnedPartition(partition, token, dict(partition.positions))
         closed = await self._unpublished(partition)
         self.owned[number] = owned
         if partition.closed_through_ms is not None:
@@ -206,7 +206,7 @@ class Assignment:
             log.warning("partitions_claimed_again", partitions=sorted(self._assigned))
             self._rejoin()
 
-    def _hand_on(self, owned: Owned, closed: list[Closed]) -> None:
+    def _hand_on(self, owned: OwnedPartition, closed: list[Closed]) -> None:
         partition = owned.partition
 
         def emitted(through_ms: int) -> None:

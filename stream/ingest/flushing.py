@@ -11,10 +11,10 @@ from collections.abc import Callable
 import structlog
 
 from stream.errors import FencedOut, ServiceUnavailable
-from stream.ingest.assignment import RETRY_S, Ask, Assignment, told_nothing
-from stream.ingest.owned_partition import Pending
-from stream.kafka.producer import KafkaSink
-from stream.serving.output_loop import Output
+from stream.ingest.assignment import RETRY_S, Ask, Assignment, unknown_broker
+from stream.ingest.owned_partition import PendingWrite
+from stream.kafka.producer import BatchProducer
+from stream.serving.output_loop import OutputLoop
 from stream.settings import Settings
 from stream.state.port import StateStore
 from stream.topics import DEAD_LETTER, HEARTBEATS
@@ -32,10 +32,10 @@ class Flushing(Assignment):
         self,
         settings: Settings,
         store: StateStore,
-        sink: KafkaSink,
-        output: Output,
+        sink: BatchProducer,
+        output: OutputLoop,
         *,
-        ask: Ask = told_nothing,
+        ask: Ask = unknown_broker,
         adopt: bool = False,
         rejoin: Callable[[], None] = lambda: None,
     ) -> None:
@@ -89,13 +89,13 @@ class Flushing(Assignment):
     async def _flush_one(self, number: int) -> None:
         owned = self.owned[number]
         if owned.pending is None:
-            plan, closed = owned.partition.take_plan()
+            plan, closed = owned.partition.take_write()
             if not plan:
                 return
             safe = owned.safe_positions
             if owned.heartbeats:
                 plan.meta[f"offset:{HEARTBEATS.name}"] = str(safe[HEARTBEATS.name])
-            owned.pending = Pending(plan, closed, safe)
+            owned.pending = PendingWrite(plan, closed, safe)
         if owned.letters:
             letters, owned.letters = owned.letters, []
             try:

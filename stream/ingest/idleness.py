@@ -16,26 +16,26 @@ from faust.types import TP
 Lag = Callable[[TP], int | None]
 
 #: When the broker last answered for a topic partition, in ms of any clock; None when it never did.
-Answered = Callable[[TP], int | None]
+LastAnswer = Callable[[TP], int | None]
 
 #: At most this part of the timeout passes between two answers: it takes so many to be idle.
 MIN_ANSWERS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
+class InputStatus:
     """What the consumer knows of its inputs, and after what silence one of them is idle."""
 
     lag: Lag
-    answered: Answered
+    answered: LastAnswer
     idle_timeout_ms: int
 
 
 @dataclass(slots=True)
-class Silence:
+class IdleTimer:
     """Silence of one input, added up from answer to answer.
 
-    >>> silence = Silence()
+    >>> silence = IdleTimer()
     >>> [silence.after(answered_ms, 2_000) for answered_ms in (100, 200, 300, 9_000)]
     [0, 100, 200, 700]
     >>> silence.end()

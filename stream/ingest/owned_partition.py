@@ -12,19 +12,19 @@ from faust.types import TP
 
 from stream.decoding.schemas import Heartbeat
 from stream.errors import LostRecords
-from stream.ingest.idleness import Inputs, Silence
+from stream.ingest.idleness import IdleTimer, InputStatus
 from stream.kafka.record_batch import RecordBatch
 from stream.partition.partition import Judged, Partition
 from stream.partition.state import INPUTS, Closed
-from stream.state.port import WritePlan
+from stream.state.port import StateWrite
 from stream.topics import HEARTBEATS, INVENTORY
 
 
 @dataclass(slots=True)
-class Pending:
+class PendingWrite:
     """A plan on its way to the store, and what becomes true once it is there."""
 
-    plan: WritePlan
+    plan: StateWrite
     closed: list[Closed]
     positions: dict[str, int]
 
@@ -37,7 +37,7 @@ MAX_OPEN = 200
 
 
 @dataclass(slots=True)
-class Owned:
+class OwnedPartition:
     """A partition taken over with `token`; `stored` holds the offsets that are safe."""
 
     partition: Partition
@@ -45,10 +45,10 @@ class Owned:
     stored: dict[str, int]
     #: Promises that wait for their offsets to be read, with the offset of each.
     heartbeats: list[tuple[int, Heartbeat]] = field(default_factory=list)
-    silences: dict[str, Silence] = field(
-        default_factory=lambda: {topic: Silence() for topic in INPUTS}
+    idle_timers: dict[str, IdleTimer] = field(
+        default_factory=lambda: {topic: IdleTimer() for topic in INPUTS}
     )
-    pending: Pending | None = None
+    pending: PendingWrite | None = None
     letters: list[tuple[str, bytes]] = field(default_factory=list)
     #: Batches of inputs that run ahead in event time, by topic, until the others have caught up.
     parked: dict[str, deque[tuple[RecordBatch, Count]]] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class Owned:
             batch.records = [record for record in batch.records if record.offset >= position]
         return batch
 
-    def ahead(self, topic: str, inputs: Inputs) -> bool:
+    def ahead(self, topic: str, inputs: InputStatus) -> bool:
         """Whether an input has opened so many buckets beyond the watermark that it has to wait.
 
         Not while a heartbeat waits for its records: that would raise the watermark itself.
@@ -94,7 +94,7 @@ class Owned:
             reached = min(partition.open)
         return mine - reached > MAX_OPEN * partition.window.bucket
 
-    def idle(self, inputs: Inputs) -> frozenset[str]:
+    def idle(self, inputs: InputStatus) -> frozenset[str]:
         """Inputs that have been silent for long enough and are read to their end.
 
         A shop that tells nothing of its stock does not wait for it: `inventory` is idle from the
@@ -105,7 +105,7 @@ class Owned:
         idle = set()
         for topic in INPUTS:
             tp = TP(topic, number)
-            silent_ms = self.silences[topic].after(inputs.answered(tp), timeout_ms)
+            silent_ms = self.idle_timers[topic].after(inputs.answered(tp), timeout_ms)
             unheard = topic == INVENTORY.name and marks[topic].newest_ms is None
             if (silent_ms >= timeout_ms or unheard) and inputs.lag(tp) == 0:
                 idle.add(topic)
@@ -122,7 +122,7 @@ class Owned:
         if watermark is not None:
             partition.close_through(watermark, cause_ms=cause_ms)
 
-    def closes_due(self, inputs: Inputs) -> bool:
+    def closes_due(self, inputs: InputStatus) -> bool:
         """Whether a bucket has ended by the watermark that is not closed, stored and handed on."""
         partition = self.partition
         mark = partition.watermark_ms(self.idle(inputs))
@@ -143,14 +143,14 @@ class Owned:
         return all(positions.get(topic, 0) >= offset for topic, offset in heartbeat.offsets.items())
 
 
-def advance_all(partitions: Sequence[Owned], inputs: Inputs, *, now_ms: int) -> None:
+def advance_all(partitions: Sequence[OwnedPartition], inputs: InputStatus, *, now_ms: int) -> None:
     """Advance what only time can: idle inputs, and partitions that are silent altogether.
 
     A silent partition follows the slowest of those that are not. Where all are silent, only those
     that never had an event follow the one that is furthest.
     """
     active: list[int] = []
-    silent: list[Owned] = []
+    silent: list[OwnedPartition] = []
     for owned in partitions:
         idle = owned.idle(inputs)
         owned.advance(idle, cause_ms=now_ms)

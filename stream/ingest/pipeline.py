@@ -20,19 +20,19 @@ from faust.types import TP
 from stream.decoding.catalog import CatalogDecoder
 from stream.decoding.events import ClickDecoder, OrderDecoder, decode_heartbeat
 from stream.decoding.formats import open_format
-from stream.decoding.inventory import ReadingDecoder
+from stream.decoding.inventory import InventoryDecoder
 from stream.decoding.plans import PlanDecoder
 from stream.decoding.refusals import UNREADABLE, Refused, refusal
 from stream.errors import UnreadableEvent
-from stream.ingest.assignment import Ask, told_nothing
+from stream.ingest.assignment import Ask, unknown_broker
 from stream.ingest.flushing import Flushing
-from stream.ingest.idleness import Answered, Inputs, Lag
-from stream.ingest.owned_partition import Count, Owned, advance_all
-from stream.kafka.producer import KafkaSink
+from stream.ingest.idleness import InputStatus, Lag, LastAnswer
+from stream.ingest.owned_partition import Count, OwnedPartition, advance_all
+from stream.kafka.producer import BatchProducer
 from stream.kafka.record_batch import RecordBatch
 from stream.partition.partition import Judged, Partition
 from stream.privacy import Pseudonyms
-from stream.serving.output_loop import Output
+from stream.serving.output_loop import OutputLoop
 from stream.settings import Settings
 from stream.sinks.topic_records import dead_letter
 from stream.state.port import StateStore
@@ -53,21 +53,21 @@ class Pipeline(Flushing):
         self,
         settings: Settings,
         store: StateStore,
-        sink: KafkaSink,
-        output: Output,
+        sink: BatchProducer,
+        output: OutputLoop,
         people: Pseudonyms,
         *,
         clock_ms: Callable[[], int],
         lag: Lag,
-        answered: Answered,
-        ask: Ask = told_nothing,
+        answered: LastAnswer,
+        ask: Ask = unknown_broker,
         adopt: bool = False,
         rejoin: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(settings, store, sink, output, ask=ask, adopt=adopt, rejoin=rejoin)
         self._people = people
         self._clock_ms = clock_ms
-        self._inputs = Inputs(lag, answered, settings.window.idle_timeout)
+        self._inputs = InputStatus(lag, answered, settings.window.idle_timeout)
         #: Topic partitions that are not to be fetched: they run ahead of the other inputs.
         self.held: frozenset[TP] = frozenset()
         ingest = settings.ingest
@@ -79,7 +79,7 @@ class Pipeline(Flushing):
         }
         self._orders = OrderDecoder(**limits)
         self._clicks = ClickDecoder(**limits)
-        self._readings = ReadingDecoder(**limits)
+        self._readings = InventoryDecoder(**limits)
         self._plans = PlanDecoder(**limits)
         self._catalog = CatalogDecoder(source=self._format, max_value_bytes=ingest.max_value_bytes)
         self.events_in = 0
@@ -167,7 +167,7 @@ class Pipeline(Flushing):
         self._catch_up(owned)
         self._hold()
 
-    def _catch_up(self, owned: Owned) -> None:
+    def _catch_up(self, owned: OwnedPartition) -> None:
         """Count what waits, as far as no input runs ahead."""
         moved = True
         while moved:
@@ -192,7 +192,7 @@ class Pipeline(Flushing):
             log.debug("inputs_held", topics=sorted({tp.topic for tp in held}))
             self.held = held
 
-    def _count(self, owned: Owned, batch: RecordBatch, count: Count) -> None:
+    def _count(self, owned: OwnedPartition, batch: RecordBatch, count: Count) -> None:
         fresh = owned.fresh(batch)
         if fresh is None:
             return
@@ -204,10 +204,10 @@ class Pipeline(Flushing):
         self._note_unstored(len(fresh))
         owned.partition.moved_to(fresh.topic, fresh.next_offset)
         fresh.release()
-        owned.silences[fresh.topic].end()
+        owned.idle_timers[fresh.topic].end()
         owned.advance(owned.idle(self._inputs), cause_ms=fresh.newest_timestamp_ms)
 
-    async def _mine(self, batch: RecordBatch) -> tuple[Owned, RecordBatch] | None:
+    async def _mine(self, batch: RecordBatch) -> tuple[OwnedPartition, RecordBatch] | None:
         """The owner of a batch and its records not counted yet; None when nothing is to be done.
 
         Waits until store and output take more.
@@ -217,7 +217,7 @@ class Pipeline(Flushing):
         fresh = None if owned is None else owned.fresh(batch)
         return None if owned is None or fresh is None else (owned, fresh)
 
-    def _refuse(self, owned: Owned, batch: RecordBatch, refused: list[Refused]) -> None:
+    def _refuse(self, owned: OwnedPartition, batch: RecordBatch, refused: list[Refused]) -> None:
         now = self._clock_ms()
         for one in refused:
             record = batch.records[one.position]

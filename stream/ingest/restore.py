@@ -1,4 +1,4 @@
-"""A partition as the store has it: the way back from `Partition.take_plan`."""
+"""A partition as the store has it: the way back from `Partition.take_write`."""
 
 import json
 

@@ -12,11 +12,11 @@ import numpy as np
 
 from stream.features.definitions import N_SUMS, closed_block
 from stream.ingest.restore import stored_closes
-from stream.partition.series_index import Series
+from stream.partition.series_index import SeriesIndex
 from stream.partition.state import Closed
 from stream.state.closed_buckets import closed_pages, closed_paths, unpack_partial
 from stream.state.keys import ROLLUPS
-from stream.state.port import Path, StateStore, WritePlan
+from stream.state.port import Path, StateStore, StateWrite
 
 #: Buckets closed in one go.
 MAX_BUCKETS = 1_000
@@ -26,7 +26,7 @@ MAX_BUCKETS = 1_000
 class _Pending:
     """A close on its way to the store, and what becomes true once it is there."""
 
-    plan: WritePlan
+    plan: StateWrite
     closed: list[Closed]
     first_ms: int
     through_ms: int
@@ -44,7 +44,7 @@ class Rollups:
         self._bucket_ms = bucket_ms
         self._retention_ms = retention_ms
         self._token: int | None = None
-        self._series = Series()
+        self._series = SeriesIndex()
         self._saved = 0
         self._first_ms: int | None = None
         #: Oldest bucket that may lie in the store, kept or not.
@@ -63,7 +63,7 @@ class Rollups:
         self._pending = None
         self._token = await self._store.acquire(ROLLUPS)
         meta = await self._store.meta(ROLLUPS)
-        self._series = Series()
+        self._series = SeriesIndex()
         self._series.slots(await self._store.items(ROLLUPS, ("series",)))
         self._saved = len(self._series)
         self._first_ms = self._oldest_ms = _time(meta, "first_bucket_ms")
@@ -152,8 +152,8 @@ class Rollups:
             closed.append(Closed(start, closed_block(sums_SF), {}))
         return closed
 
-    def _plan(self, closed: list[Closed], *, first_ms: int, through_ms: int) -> WritePlan:
-        plan = WritePlan(
+    def _plan(self, closed: list[Closed], *, first_ms: int, through_ms: int) -> StateWrite:
+        plan = StateWrite(
             meta={
                 "first_bucket_ms": str(first_ms),
                 "closed_through_ms": str(through_ms),

@@ -10,7 +10,6 @@ Axes: R = rows of a history, S = series slots, F = features.
 """
 
 import json
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -23,12 +22,13 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from model.contract import FEATURE_NAMES, FeatureSpec
+from stream.clock import wall_clock_ms
 from stream.errors import IncompatibleState, ServiceUnavailable, UsageError
 from stream.features.definitions import N_SUMS, closed_block
 from stream.jobs.history.from_files import build_history
 from stream.jobs.history.sparse_history import SparseHistory
-from stream.jobs.replay.timeline import partition_of
-from stream.partition.series_index import Series
+from stream.kafka.partitioner import partition_of
+from stream.partition.series_index import SeriesIndex
 from stream.settings import Settings
 from stream.state import keys
 from stream.state.closed_buckets import closed_pages, pack_partial, unpack_partial
@@ -139,7 +139,7 @@ def write_info(client: Any, settings: Settings, partitions: int, labels: Mapping
     """Say what the store holds, as a worker does when it starts."""
     old = json.loads(client.get(keys.info()) or b"{}")
     info = {
-        "started_ms": time.time_ns() // 1_000_000,
+        "started_ms": wall_clock_ms(),
         **old,
         "labels": {**old.get("labels", {}), **labels},
         "bucket_ms": settings.window.bucket,
@@ -156,7 +156,7 @@ def _part(history: SparseHistory, number: int, numbers: Mapping[str, int]) -> _P
     """Partition `number` of a history: its series in order of first appearance."""
     slots = [slot for slot, sku in enumerate(history.skus) if numbers[sku] == number]
     categories = {sku: name for sku, name in history.categories.items() if numbers[sku] == number}
-    series = Series()
+    series = SeriesIndex()
     for sku, name in categories.items():
         series.categorise(sku, name)
     series.slots([history.series[slot] for slot in slots])
@@ -184,7 +184,7 @@ def _buckets(history: SparseHistory, slots: list[int]) -> Iterator[tuple[int, In
 
 def _rollups(parts: list[_Part]) -> _Part:
     """Add up the partitions' partial sums, as `stream.ingest.rollups` does."""
-    series = Series()
+    series = SeriesIndex()
     rollups = _Part(ROLLUPS, series.ids, {}, {}, {}, {})
     for start_ms in sorted({start for part in parts for start in part.partial}):
         by_name: dict[str, Ints] = {}

@@ -44,7 +44,7 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class BrokerOffsets:
     """The broker's identity, and earliest and end offset of each topic partition asked for."""
 
     identity: Identity = Identity()
@@ -73,11 +73,11 @@ def read_identity(settings: Settings, topics: Iterable[str]) -> Identity:
     return Identity(cluster or None, ids)
 
 
-def mismatches(number: int, meta: Mapping[str, str], places: Places) -> list[Mismatch]:
+def mismatches(number: int, meta: Mapping[str, str], places: BrokerOffsets) -> list[Mismatch]:
     """Stored offsets of partition `number` that cannot be continued on this broker.
 
     >>> stored = {"offset:orders": "7", "topic_id:orders": "old"}
-    >>> [m.reason for m in mismatches(0, stored, Places(Identity("c", {"orders": "new"})))]
+    >>> [m.reason for m in mismatches(0, stored, BrokerOffsets(Identity("c", {"orders": "new"})))]
     ['offset 7 is stored for topic id old, but the broker has topic id new: it was recreated']
     """
     found = []
@@ -90,7 +90,7 @@ def mismatches(number: int, meta: Mapping[str, str], places: Places) -> list[Mis
     return found
 
 
-def _reason(tp: TP, offset: int, meta: Mapping[str, str], places: Places) -> str | None:
+def _reason(tp: TP, offset: int, meta: Mapping[str, str], places: BrokerOffsets) -> str | None:
     identity = places.identity
     cluster, topic_id = meta.get("cluster"), meta.get(f"topic_id:{tp.topic}")
     if cluster and identity.cluster and cluster != identity.cluster:

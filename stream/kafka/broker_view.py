@@ -5,19 +5,19 @@ The broker itself is asked for the identity, in a thread; all else is known to t
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable
 from typing import cast
 
 from faust.types import TP
 
-from stream.kafka.broker_identity import Identity, Places, read_identity
+from stream.clock import wall_clock_ms
+from stream.kafka.broker_identity import BrokerOffsets, Identity, read_identity
 from stream.kafka.faust_app import SurgecastApp
 from stream.kafka.faust_transport import BatchConsumer
 from stream.settings import Settings
 
 
-class Broker:
+class BrokerView:
     """The broker as an app sees it.
 
     `reached` tells the next offset to be counted of a topic partition, None for one that is not
@@ -40,11 +40,11 @@ class Broker:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(None, read_identity, self._settings, list(topics))
 
-    async def places(self, assigned: set[TP]) -> Places:
+    async def places(self, assigned: set[TP]) -> BrokerOffsets:
         """Identity and offsets of the topic partitions assigned. Raises ServiceUnavailable."""
         identity = await self.identity(sorted({tp.topic for tp in assigned}))
         earliest, end = await self._consumer.places(assigned)
-        return Places(identity, earliest, end)
+        return BrokerOffsets(identity, earliest, end)
 
     def rejoin(self) -> None:
         """Make the consumer group assign partitions once more."""
@@ -52,7 +52,7 @@ class Broker:
 
     def lag(self, tp: TP) -> int | None:
         """Records of a topic partition that are not counted yet; None when not known."""
-        heard = self._consumer.heard(tp)
+        heard = self._consumer.last_answer(tp)
         if heard is None:
             return 0
         reached = self._reached(tp)
@@ -66,5 +66,5 @@ class Broker:
         Of one that is not ours nothing will come, and that is known at any time: its topic may be
         missing, or have fewer partitions.
         """
-        heard = self._consumer.heard(tp)
-        return time.time_ns() // 1_000_000 if heard is None else heard.at_ms
+        heard = self._consumer.last_answer(tp)
+        return wall_clock_ms() if heard is None else heard.at_ms

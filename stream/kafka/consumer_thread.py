@@ -20,7 +20,7 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from faust.types import TP
 
 from stream.errors import ServiceUnavailable
-from stream.kafka.record_batch import RecordBatch, hand_over
+from stream.kafka.record_batch import RecordBatch, yield_whole_batches
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +43,7 @@ class OffsetAuthority(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class BrokerAnswer:
     """The broker's last answer for a topic partition: its end offset, and when, in wall clock."""
 
     end: int | None = None
@@ -103,7 +103,7 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
             while True:
                 for tp, result in fetcher._records.items():
                     if isinstance(result, FetchResult):
-                        hand_over(tp, result)
+                        yield_whole_batches(tp, result)
                 drained = await fetcher.fetched_records(active_partitions, timeout=0)
                 remaining = deadline - time.monotonic()
                 if drained or remaining <= 0:
@@ -136,7 +136,7 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         self.tp_last_committed_at.update(dict.fromkeys(offsets, time.monotonic()))
         return True
 
-    def heard(self, tp: TP) -> Heard | None:
+    def last_answer(self, tp: TP) -> BrokerAnswer | None:
         """What the broker last said of a topic partition; None when it is not ours.
 
         May be called from another thread: it reads one assignment, whatever comes meanwhile.
@@ -144,9 +144,9 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         subscription = self._ensure_consumer()._subscription.subscription
         assignment = None if subscription is None else subscription.assignment
         if assignment is None:
-            return Heard()
+            return BrokerAnswer()
         state = assignment.state_value(tp)
-        return None if state is None else Heard(state.highwater, state.timestamp)
+        return None if state is None else BrokerAnswer(state.highwater, state.timestamp)
 
     def rejoin(self) -> None:
         """Make the group assign partitions once more; may be called from another thread."""

@@ -18,7 +18,7 @@ from stream.errors import SurgecastError
 from stream.kafka.clients import _ssl_context, broker_address
 from stream.kafka.consumer_thread import OffsetAuthority
 from stream.kafka.faust_transport import BatchTransport
-from stream.processes.stack_report import tasks_at, threads_at
+from stream.processes.stack_report import task_stacks, thread_stacks
 from stream.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -74,8 +74,8 @@ def _end(loop: asyncio.AbstractEventLoop) -> None:
         log.warning(
             "stop_forced",
             reason=f"not stopped within {STOP_S:.0f} s; broker or store may be away",
-            tasks=tasks_at(loop),
-            threads=threads_at(),
+            tasks=task_stacks(loop),
+            threads=thread_stacks(),
         )
     finally:  # whatever becomes of the words
         os._exit(1)

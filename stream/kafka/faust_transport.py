@@ -21,7 +21,12 @@ from faust.transport.drivers.aiokafka import Consumer, Producer, Transport
 from faust.types import TP, ConsumerMessage
 
 from stream.errors import ServiceUnavailable, SurgecastError
-from stream.kafka.consumer_thread import BatchConsumerThread, Heard, OffsetAuthority, explained
+from stream.kafka.consumer_thread import (
+    BatchConsumerThread,
+    BrokerAnswer,
+    OffsetAuthority,
+    explained,
+)
 from stream.kafka.record_batch import RecordBatch
 
 log = structlog.get_logger(__name__)
@@ -110,9 +115,9 @@ class BatchConsumer(Consumer):
             {TP(tp.topic, tp.partition): offset for tp, offset in end.items()},
         )
 
-    def heard(self, tp: TP) -> Heard | None:
+    def last_answer(self, tp: TP) -> BrokerAnswer | None:
         """What the broker last said of a topic partition; None when it is not ours."""
-        return cast(BatchConsumerThread, self._thread).heard(tp)
+        return cast(BatchConsumerThread, self._thread).last_answer(tp)
 
     def rejoin(self) -> None:
         """Make the group assign partitions once more."""

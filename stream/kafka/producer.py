@@ -14,10 +14,10 @@ from typing import Any, Final
 from aiokafka import AIOKafkaProducer
 from aiokafka.codec import lz4_encode
 from aiokafka.errors import KafkaError
-from aiokafka.partitioner import murmur2
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from stream.errors import ServiceUnavailable
+from stream.kafka.partitioner import partition_of
 
 MAX_BATCH_BYTES = 900_000
 
@@ -29,16 +29,7 @@ sys.modules[DefaultRecordBatchBuilder.__module__].lz4_encode = partial(  # type:
 )
 
 
-def partition_of(key: bytes, n_partitions: int) -> int:
-    """Kafka's default partition of a key.
-
-    >>> partition_of(b"85123A", 1)
-    0
-    """
-    return int(murmur2(key) & 0x7FFFFFFF) % n_partitions
-
-
-class KafkaSink:
+class BatchProducer:
     """A producer of the output topics; `client` holds aiokafka's connection arguments."""
 
     def __init__(self, client: dict[str, Any], *, max_batch_bytes: int = MAX_BATCH_BYTES) -> None:

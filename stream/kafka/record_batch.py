@@ -98,7 +98,7 @@ class RecordBatch:
         return len(self.records)
 
 
-def hand_over(tp: TopicPartition, result: FetchResult) -> None:
+def yield_whole_batches(tp: TopicPartition, result: FetchResult) -> None:
     """Make a fetch result yield whole batches; done once, before its first record is taken."""
     source = result._partition_records
     if source is not None and not hasattr(source, "_whole"):

@@ -39,7 +39,7 @@ class ReplaySource:
     """What to replay. `start_ms` is the first instant sent; history lies before it (None: none).
 
     `speed` is event-time seconds per second, None for as fast as it goes. The shipped orders bring
-    their catalogue and synthetic clicks where none are named.
+    their catalog and synthetic clicks where none are named.
     """
 
     orders: Path

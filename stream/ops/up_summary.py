@@ -6,7 +6,7 @@ from typing import Any
 from stream.errors import ServiceUnavailable
 from stream.processes.progress_lines import Step
 from stream.readside.reader import Reader, connect
-from stream.readside.worker_stats import Stats
+from stream.readside.worker_stats import DeploymentStats
 from stream.settings import Settings
 
 #: Reports in a row without lag before a run counts as drained: one may fall between two fetches.
@@ -44,11 +44,11 @@ class Watcher:
     def __init__(self, settings: Settings) -> None:
         self._redis = connect(settings.redis)
         self._reader = Reader(self._redis)
-        self._stats = Stats()
+        self._stats = DeploymentStats()
         self._quiet = 0
         self._seen_ms: int | None = None
 
-    def refresh(self) -> Stats:
+    def refresh(self) -> DeploymentStats:
         """The newest counters; those before them when the store did not answer."""
         try:
             self._reader.refresh()

@@ -20,7 +20,7 @@ from stream.ops.up_summary import Summary
 from stream.processes.output import print_json
 from stream.processes.ports import reachable_host
 from stream.processes.progress_lines import Step
-from stream.readside.worker_stats import Stats
+from stream.readside.worker_stats import DeploymentStats
 from stream.settings import Settings
 
 _LINE_EVERY_S = 10.0
@@ -42,7 +42,7 @@ class View:
         )
         self._tasks: dict[str, TaskID] = {}
         self._steps: dict[str, Step] = {}
-        self._stats: Stats | None = None
+        self._stats: DeploymentStats | None = None
         self._status = Text()
         self._live: Live | None = None
         self._line_s = 0.0
@@ -101,7 +101,7 @@ class View:
             )
         self._line()
 
-    def live(self, stats: Stats) -> None:
+    def live(self, stats: DeploymentStats) -> None:
         """Show the workers' counters."""
         self._stats = stats
         self._status.plain = stats_text(stats)
@@ -136,10 +136,10 @@ class View:
             self.note(", ".join(parts))
 
 
-def stats_text(stats: Stats) -> str:
+def stats_text(stats: DeploymentStats) -> str:
     """The workers' counters in a line.
 
-    >>> stats_text(Stats())
+    >>> stats_text(DeploymentStats())
     'no worker has reported yet'
     """
     if not stats.workers:

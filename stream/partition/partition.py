@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from stream.decoding.catalog import NOT_LISTED, Listing
 from stream.decoding.columns import ClickColumns, Columns, OrderColumns
-from stream.decoding.inventory import ReadingColumns
+from stream.decoding.inventory import InventoryColumns
 from stream.decoding.refusals import Refused
 from stream.features.definitions import N_SUMS, closed_block
 from stream.partition.open_bucket import OpenBucket
@@ -61,7 +61,7 @@ class Partition(PartitionState):
             bucket.add_visitors(slots[told], people.numbers(people_N))
         return judged
 
-    def take_readings(self, columns: ReadingColumns) -> Judged:
+    def take_readings(self, columns: InventoryColumns) -> Judged:
         """Judge readings of the stock; each takes effect in its bucket, or the first still open.
 
         That one is told by the newest reading less the allowed lateness, and by what has closed.
@@ -215,7 +215,7 @@ class Partition(PartitionState):
         self.counts[topic, "rejected"] += len(judged.refused) - n_late
 
     def _refuse(
-        self, judged: Judged, columns: Columns | ReadingColumns,
+        self, judged: Judged, columns: Columns | InventoryColumns,
         which_N: Mask, reason: str, words: str,
     ) -> None:  # fmt: skip
         newest = max(

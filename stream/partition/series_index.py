@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.features.definitions import N_SUMS
+from stream.series_ids import TOTAL, category_id, location_id, split_sku
 
 Ints = NDArray[np.int64]
 
@@ -17,10 +18,10 @@ Ints = NDArray[np.int64]
 _NONE = -1
 
 
-class Series:
+class SeriesIndex:
     """Slots of a partition's series, in order of appearance.
 
-    >>> series = Series()
+    >>> series = SeriesIndex()
     >>> series.slots(["A", "B@Berlin", "A"]).tolist()
     [0, 1, 0]
     >>> series.categorise("A", "Bags")
@@ -60,7 +61,7 @@ class Series:
         """Put a SKU into a category, from the next closed bucket on."""
         self.category_of[sku] = category
         for slot in self._slots_of.get(sku, ()):
-            self._category[slot] = self._group(f"category:{category}")
+            self._category[slot] = self._group(category_id(category))
 
     def rollups(self, sums_SF: Ints) -> dict[str, list[int]]:
         """Partial sums by roll-up, leaving out those without any event; [F] each."""
@@ -70,20 +71,20 @@ class Series:
         by_group = np.zeros((len(self._groups) + 1, N_SUMS), np.int64)
         for groups in (self._category, self._location):
             np.add.at(by_group, np.array(groups[: len(sums_SF)], np.int64), sums_SF)
-        result = {"total": total_F.tolist()}
+        result = {TOTAL: total_F.tolist()}
         for name, group in self._groups.items():
             if by_group[group].any():
                 result[name] = by_group[group].tolist()
         return result
 
     def _append(self, name: str) -> None:
-        sku, _, location = name.partition("@")
+        sku, location = split_sku(name)
         slot = self._slots[name] = len(self.ids)
         self.ids.append(name)
         self._slots_of.setdefault(sku, []).append(slot)
         category = self.category_of.get(sku)
-        self._category.append(_NONE if category is None else self._group(f"category:{category}"))
-        self._location.append(self._group(f"location:{location}") if location else _NONE)
+        self._category.append(_NONE if category is None else self._group(category_id(category)))
+        self._location.append(self._group(location_id(location)) if location else _NONE)
 
     def _group(self, name: str) -> int:
         return self._groups.setdefault(name, len(self._groups))

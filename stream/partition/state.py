@@ -1,7 +1,7 @@
 """What a partition holds, and what of it a flush stores. No I/O.
 
 The series registry, the open buckets, the watermarks and the deduplication window of one partition
-number across all input topics. A `WritePlan` says what has changed since the last one, so that a
+number across all input topics. A `StateWrite` says what has changed since the last one, so that a
 successor can go on exactly here. What changes them is in `stream/partition/partition.py`.
 """
 
@@ -18,12 +18,12 @@ from stream.decoding.catalog import Listing
 from stream.partition.dedup import DedupWindow
 from stream.partition.open_bucket import OpenBucket
 from stream.partition.plan_table import PlanTable
-from stream.partition.series_index import Series
-from stream.partition.stock_levels import Stock
+from stream.partition.series_index import SeriesIndex
+from stream.partition.stock_levels import StockLevels
 from stream.partition.watermark import Watermark
 from stream.settings import WindowSettings
 from stream.state.closed_buckets import closed_pages, closed_paths, pack_partial
-from stream.state.port import WritePlan
+from stream.state.port import StateWrite
 from stream.topics import CLICKS, EVENT_INPUTS, ORDERS
 
 #: Topics whose records carry event time, and those whose events have an id and count once.
@@ -48,10 +48,10 @@ class PartitionState:
         self.number = number
         self.window = window
         self.retention_ms = retention_ms
-        self.series = Series()
+        self.series = SeriesIndex()
         self.watermarks = {name: Watermark(window.allowed_lateness) for name in INPUTS}
         self.dedup = {name: DedupWindow(window.dedup) for name in DEDUPED}
-        self.stock = Stock(window.bucket)
+        self.stock = StockLevels(window.bucket)
         self.plans = PlanTable()
         self.open: dict[int, OpenBucket] = {}
         self.positions: dict[str, int] = {}
@@ -79,12 +79,12 @@ class PartitionState:
         self.positions[topic] = next_offset
         self.changed = True
 
-    def take_plan(self) -> tuple[WritePlan, list[Closed]]:
+    def take_write(self) -> tuple[StateWrite, list[Closed]]:
         """All that changed since the last plan, and the buckets whose closing it stores.
 
         The caller stores the plan or gives the partition up: it is not made twice.
         """
-        plan = WritePlan()
+        plan = StateWrite()
         new = self.series.ids[self.saved_series :]
         if new:
             plan.pushes.append((("series",), list(new)))
@@ -117,7 +117,7 @@ class PartitionState:
         self.changed = False
         return plan, closed
 
-    def _plan_closed(self, plan: WritePlan, buckets: list[Closed]) -> None:
+    def _plan_closed(self, plan: StateWrite, buckets: list[Closed]) -> None:
         if not buckets or self.first_bucket_ms is None or self.closed_through_ms is None:
             return
         self.plans.drop_before(self.first_bucket_ms)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.features.packed_block import stock_columns
-from stream.state.port import WritePlan
+from stream.state.port import StateWrite
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -32,10 +32,10 @@ _LEVEL_BYTES: Final = 8 * LEVEL_WIDTH
 _GROW_BY: Final = 64
 
 
-class Stock:
+class StockLevels:
     """Levels and open readings of a partition with buckets of `width_ms`.
 
-    >>> stock = Stock(60)
+    >>> stock = StockLevels(60)
     >>> readings = np.array([[0, 70, 5, -1, -1], [0, 100, 0, -1, -1]])
     >>> stock.take(readings, open_from_N=np.array([60, 60])).tolist()
     [False, False]
@@ -129,7 +129,7 @@ class Stock:
         stock_S = levels[:n_slots, 1]
         return stock_columns(stock_S, without_S[:n_slots], width_ms=self._width_ms)
 
-    def plan(self, plan: WritePlan) -> None:
+    def plan(self, plan: StateWrite) -> None:
         """Add to a plan what has changed since the last."""
         for start, parts in self._unsaved.items():
             plan.appends.append((("readings", start), _bytes(np.concatenate(parts))))

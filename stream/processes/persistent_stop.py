@@ -15,7 +15,7 @@ from mode import Service
 AGAIN_S: Final = 1.0
 
 
-class InsistentService(Service):
+class PersistentStopService(Service):
     """As mode's service, but an order to stop that a task has lost is repeated."""
 
     async def _stop_futures(self) -> None:

@@ -15,17 +15,17 @@ from typing import Any
 DEPTH = 4
 
 
-def tasks_at(loop: asyncio.AbstractEventLoop) -> list[str]:
+def task_stacks(loop: asyncio.AbstractEventLoop) -> list[str]:
     """Unfinished tasks of a loop, each as `name: file:line function < its caller < …`."""
     tasks = sorted(asyncio.all_tasks(loop), key=lambda task: task.get_name())
-    return [f"{task.get_name()}: {_said(_awaits(task.get_coro()))}" for task in tasks]
+    return [f"{task.get_name()}: {_described(_awaits(task.get_coro()))}" for task in tasks]
 
 
-def threads_at() -> list[str]:
+def thread_stacks() -> list[str]:
     """The other threads of this process, in the same form."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     return [
-        f"{names.get(number, number)}: {_said(_calls(frame))}"
+        f"{names.get(number, number)}: {_described(_calls(frame))}"
         for number, frame in sorted(sys._current_frames().items())
         if number != threading.get_ident()
     ]
@@ -49,7 +49,7 @@ def _calls(frame: FrameType | None) -> list[FrameType]:
     return frames[::-1]
 
 
-def _said(frames: Iterator[FrameType] | list[FrameType]) -> str:
+def _described(frames: Iterator[FrameType] | list[FrameType]) -> str:
     return " < ".join(
         f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_name}"
         for frame in list(frames)[-DEPTH:][::-1]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from redis.exceptions import RedisError
 
-from model.config import DAY_MS
+from model.durations import DAY_MS
 from model.evaluation.score_sums import N_SUMS, ROLLUP, VOLUMES, Score, score_of
 from stream.errors import ServiceUnavailable
 from stream.state import keys

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from redis.exceptions import RedisError
 
+from model.durations import DAY_MS
 from stream.errors import ServiceUnavailable
 from stream.features.definitions import UNITS
 from stream.readside.overview import Overview
@@ -21,7 +22,6 @@ from stream.state import keys
 from stream.state.closed_buckets import closed_paths, closed_sums
 from stream.state.keys import ROLLUPS, Tag
 
-DAY_MS: Final = 86_400_000
 BASE_DAYS: Final = 7
 _BLOCKS_AT_ONCE: Final = 24
 
@@ -121,8 +121,8 @@ class Movers:
 
     def catch_up(self, seen: Overview) -> None:
         """Read the blocks closed since the last call. Raises ServiceUnavailable."""
-        if seen.catalogue is not self._catalogue:  # another deployment: nothing kept holds
-            self._catalogue = seen.catalogue
+        if seen.catalog is not self._catalogue:  # another deployment: nothing kept holds
+            self._catalogue = seen.catalog
             self._parts, self._names, self._base_days = {}, {}, {}
         for tag in seen.tags():
             progress = seen.progress.get(tag)
@@ -131,7 +131,7 @@ class Movers:
             part = self._parts.setdefault(tag, SlidingUnits())
             end_ms = progress.closed_through_ms
             oldest_ms = max(end_ms - (BASE_DAYS + 1) * DAY_MS, part.end_ms or 0)
-            self._names[tag] = seen.catalogue.named(tag)
+            self._names[tag] = seen.catalog.named(tag)
             starts = list(progress.closed_starts(oldest_ms, end_ms, bucket_ms=seen.info.bucket_ms))
             for at in range(0, len(starts), _BLOCKS_AT_ONCE):
                 self._read(tag, part, starts[at : at + _BLOCKS_AT_ONCE], seen.info.bucket_ms)

@@ -13,8 +13,8 @@ from stream.clock import wall_clock_ms
 from stream.errors import ServiceUnavailable
 from stream.readside.deployment import Deployment, Progress
 from stream.readside.series_answers import Age
-from stream.readside.series_catalog import Catalogue
-from stream.readside.worker_stats import Stats, merge_stats
+from stream.readside.series_catalog import SeriesCatalog
+from stream.readside.worker_stats import DeploymentStats, merge_stats
 from stream.state import keys
 from stream.state.keys import ROLLUPS, Tag
 
@@ -32,9 +32,9 @@ class Overview:
         self._worker_keys: list[bytes] = []
         self._looked_ms: int | None = None
         self.info: Deployment | None = None
-        self.stats = Stats()
+        self.stats = DeploymentStats()
         self.progress: dict[Tag, Progress] = {}
-        self.catalogue = Catalogue()
+        self.catalog = SeriesCatalog()
 
     def tags(self) -> list[Tag]:
         """Tags of the input partitions and of the roll-ups; none before a worker has started."""
@@ -71,7 +71,7 @@ class Overview:
         self._reported_ms.update(self.stats.reported_ms)
         if not self.stats.workers:
             self._looked_ms = None
-        self.catalogue.extend(self._redis, dict(zip(tags, answers[1::2], strict=True)))
+        self.catalog.extend(self._redis, dict(zip(tags, answers[1::2], strict=True)))
         return True
 
     def _look_for_workers(self) -> None:
@@ -87,11 +87,11 @@ class Overview:
         self._text = text
         self._reported_ms = {}
         self.progress = {}
-        self.catalogue = Catalogue()
+        self.catalog = SeriesCatalog()
 
     def age(self, series_id: str) -> Age:
         """Time since the worker of a series last reported; a roll-up is as old as its oldest."""
-        place = self.catalogue.find(series_id)
+        place = self.catalog.find(series_id)
         now_ms = self._now_ms()
         if place is None or self.info is None:
             return Age.since(None, now_ms=now_ms)

@@ -25,14 +25,15 @@ from stream.readside.overview import Overview
 from stream.readside.series_answers import (
     Age,
     Floats,
-    History,
-    OpenBucket,
+    OpenSums,
     SeriesForecast,
+    SeriesHistory,
     open_row,
     open_values,
     parse_forecast,
 )
-from stream.readside.worker_stats import Stats
+from stream.readside.worker_stats import DeploymentStats
+from stream.series_ids import split_sku
 from stream.settings import RedisSettings
 from stream.state import keys
 from stream.state.forecasts import (
@@ -49,7 +50,7 @@ _READ_ROWS: Final = files("stream.state").joinpath("lua/read_rows.lua").read_tex
 _MAX_OPEN: Final = 64
 _TRIES: Final = 3
 
-Live = tuple[list[OpenBucket], SeriesForecast | None]
+Live = tuple[list[OpenSums], SeriesForecast | None]
 
 
 def connect(settings: RedisSettings) -> "Redis":
@@ -85,7 +86,7 @@ class Reader:
         """The deployment's shape; None before the first worker has started."""
         return self._seen.info
 
-    def stats(self) -> Stats:
+    def stats(self) -> DeploymentStats:
         """Counters of the living workers together."""
         return self._seen.stats
 
@@ -96,28 +97,28 @@ class Reader:
 
     def find(self, series_id: str) -> tuple[Tag, int] | None:
         """Tag and slot of a series; None when it is not known."""
-        return self._seen.catalogue.find(series_id)
+        return self._seen.catalog.find(series_id)
 
     def series(self) -> list[tuple[str, Tag, int]]:
         """Every series as (series_id, tag, slot): roll-ups first, then in order of appearance."""
-        return self._seen.catalogue.listed()
+        return self._seen.catalog.listed()
 
     @property
     def n_series(self) -> int:
         """How many series there are, roll-ups included."""
-        return len(self._seen.catalogue)
+        return len(self._seen.catalog)
 
     def rollups(self) -> list[str]:
         """Series ids of the roll-ups: `total`, `category:*`."""
-        return self._seen.catalogue.named(ROLLUPS)
+        return self._seen.catalog.named(ROLLUPS)
 
     def categories(self) -> Mapping[str, str]:
         """Category of each SKU that has one."""
-        return self._seen.catalogue.categories
+        return self._seen.catalog.categories
 
     def category_of(self, series_id: str) -> str | None:
         """Category of the series' SKU; None for a roll-up or when none is known."""
-        return self.categories().get(series_id.split("@", 1)[0])
+        return self.categories().get(split_sku(series_id)[0])
 
     def age(self, series_id: str) -> Age:
         """How old every answer about a series is."""
@@ -135,11 +136,11 @@ class Reader:
         """Series ids by units of the last eight days, as of the last `movers`; most first."""
         return self._movers.by_volume()
 
-    def history(self, series_id: str, from_ms: int, to_ms: int) -> History:
+    def history(self, series_id: str, from_ms: int, to_ms: int) -> SeriesHistory:
         """Closed buckets that start in `[from_ms, to_ms)`; one round trip."""
         start_T, home = self._grid(series_id, from_ms, to_ms)
         rows = self._rows(home, "closed", start_T, PACKED_BYTES, absent=b"\0")
-        return History(series_id, start_T, unpack_block(rows), self.age(series_id))
+        return SeriesHistory(series_id, start_T, unpack_block(rows), self.age(series_id))
 
     def ahead(self, series_id: str, from_ms: int, to_ms: int) -> Floats:
         """Quantiles 0.1, 0.5, 0.9 forecast one step ahead, float32 [T, 3], of `history`'s buckets.
@@ -171,7 +172,7 @@ class Reader:
         flags = [flag for flag in self._answer(pipe.execute) if flag is not None]
         return bool(flags) and all(flag == b"1" for flag in flags)
 
-    def open_bucket(self, series_id: str) -> list[OpenBucket]:
+    def open_bucket(self, series_id: str) -> list[OpenSums]:
         """Buckets not closed yet, oldest first: usually one, two while late events are awaited."""
         return self.live([series_id])[series_id][0]
 
@@ -208,7 +209,7 @@ class Reader:
         answers: dict[str, Live] = {}
         for (series_id, _), (row, *more) in zip(slots, rows, strict=True):
             further, sums = more[: len(targets)], more[len(targets) :]
-            opened = [OpenBucket(s, open_row(at)) for s, at in zip(starts, sums, strict=True)]
+            opened = [OpenSums(s, open_row(at)) for s, at in zip(starts, sums, strict=True)]
             answers[series_id] = (
                 self._open_rollup(series_id) if tag == ROLLUPS else opened,
                 parse_forecast(
@@ -258,10 +259,10 @@ class Reader:
         newest_ms = max(progress.newest_ms, progress.closed_through_ms)
         return list(range(progress.closed_through_ms, newest_ms + 1, info.bucket_ms)[:_MAX_OPEN])
 
-    def _open_rollup(self, series_id: str) -> list[OpenBucket]:
+    def _open_rollup(self, series_id: str) -> list[OpenSums]:
         progress = self._seen.progress.get(ROLLUPS)
         return [
-            OpenBucket(start, open_values(sums[series_id]))
+            OpenSums(start, open_values(sums[series_id]))
             for start, sums in sorted(self.stats().open_rollups.items())
             if series_id in sums and (progress is None or start >= progress.closed_through_ms)
         ]

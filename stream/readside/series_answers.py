@@ -48,7 +48,7 @@ class Age:
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class SeriesHistory:
     """Closed buckets of a series, oldest first; a bucket nobody bought in is a row of zeros."""
 
     series_id: str
@@ -58,7 +58,7 @@ class History:
 
 
 @dataclass(frozen=True, slots=True)
-class OpenBucket:
+class OpenSums:
     """Sums so far of a bucket that is not closed yet; money in units of the currency."""
 
     start_ms: int

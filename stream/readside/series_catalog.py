@@ -7,7 +7,7 @@ from stream.state import keys
 from stream.state.keys import ROLLUPS, Tag
 
 
-class Catalogue:
+class SeriesCatalog:
     """Series by id. Slots are given out in order and never move, so only new ones are read."""
 
     def __init__(self) -> None:

@@ -8,9 +8,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from model.durations import DAY_MS
 from stream.readside.series_answers import Floats
 
-DAY_MS: Final = 86_400_000
 BASE_DAYS: Final = 7
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
-class Stats:
+class DeploymentStats:
     """Counters of all living workers together; empty when none reports.
 
     Latencies are those of the slowest worker, the watermark that of the furthest behind.
@@ -38,7 +38,7 @@ class Stats:
         return sum(counts.get(verdict, 0) for counts in self.events.values())
 
 
-def merge_stats(reports: Iterable[Mapping[str, Any]]) -> Stats:
+def merge_stats(reports: Iterable[Mapping[str, Any]]) -> DeploymentStats:
     """Add up the workers' reports.
 
     >>> one = {"worker": "a", "at_ms": 5, "partitions": [0], "watermark_ms": 90, "events_per_s": 2,
@@ -50,7 +50,7 @@ def merge_stats(reports: Iterable[Mapping[str, Any]]) -> Stats:
     """
     listed = list(reports)
     if not listed:
-        return Stats()
+        return DeploymentStats()
     events: dict[str, dict[str, int]] = {}
     reported: dict[int, int] = {}
     rollups: dict[int, dict[str, NDArray[np.int64]]] = {}
@@ -66,7 +66,7 @@ def merge_stats(reports: Iterable[Mapping[str, Any]]) -> Stats:
             for name, row in sums.items():
                 row_F = np.asarray(row, np.int64)
                 by_name[name] = by_name[name] + row_F if name in by_name else row_F
-    return Stats(
+    return DeploymentStats(
         workers=tuple(sorted(str(report["worker"]) for report in listed)),
         at_ms=max(int(report["at_ms"]) for report in listed),
         reported_ms=reported,

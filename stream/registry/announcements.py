@@ -97,7 +97,7 @@ async def listen(client: dict[str, Any], told: Callable[[ModelRecord], None]) ->
         await asyncio.sleep(_RETRY_S)
 
 
-class Requests:
+class RetrainRequests:
     """Retrain requests, read now and then by a process that is busy otherwise."""
 
     def __init__(self, settings: Settings) -> None:

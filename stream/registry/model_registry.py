@@ -7,7 +7,6 @@ without a manifest does not exist.
 """
 
 import json
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +19,7 @@ from model.inference.forecaster import NetworkForecaster
 from model.networks.quantile_network import QuantileNetwork
 from model.training.checkpoint import Manifest, dump, restore
 from model.training.train import Trained
+from stream.clock import wall_clock_ms
 from stream.registry.files import RegistryFiles
 
 _CHAMPION: Final = "champion.json"
@@ -222,14 +222,14 @@ class Registry:
         pointer = {
             "model_id": model_id,
             "previous": [*previous],
-            "since_ms": _now_ms(),
+            "since_ms": wall_clock_ms(),
             "note": note,
         }
         self._files.replace(_CHAMPION, json.dumps(pointer).encode())
         self._note(action, model_id, note=note, before=before)
 
     def _note(self, action: str, model_id: str, *, note: str, before: str | None = None) -> None:
-        line = {"at_ms": _now_ms(), "action": action, "model_id": model_id, "note": note}
+        line = {"at_ms": wall_clock_ms(), "action": action, "model_id": model_id, "note": note}
         if before is not None:
             line["before"] = before
         self._files.append(_AUDIT, json.dumps(line).encode())
@@ -249,10 +249,6 @@ def tenures(audit: Iterable[Mapping[str, Any]]) -> list[Tenure]:
         Tenure(str(line["model_id"]), int(line["at_ms"]), end, str(line.get("note", "")))
         for line, end in zip(changes, ends, strict=True)
     ]
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _code_version() -> str:

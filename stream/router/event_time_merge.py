@@ -13,10 +13,10 @@ P = TypeVar("P", bound=Hashable)
 T = TypeVar("T")
 
 
-class Alignment(Generic[P, T]):
+class EventTimeMerge(Generic[P, T]):
     """Items by partition, in log order, each with the newest event time up to it.
 
-    >>> held: Alignment[str, str] = Alignment()
+    >>> held: EventTimeMerge[str, str] = EventTimeMerge()
     >>> held.add("a", [(1, "a1"), (9, "a9")])
     >>> held.add("b", [(2, "b2"), (4, "b4")])
     >>> held.release({"a", "b"}, at_end=set())

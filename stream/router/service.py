@@ -20,13 +20,14 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
+from stream.clock import wall_clock_ms
 from stream.decoding.formats import Format, JsonFormat, open_format
 from stream.errors import ServiceUnavailable, UsageError
 from stream.kafka.clients import kafka_client
-from stream.kafka.producer import KafkaSink
+from stream.kafka.producer import BatchProducer
 from stream.privacy import Pseudonyms
 from stream.router.documents import DocumentReader, Routed
-from stream.router.event_time_merge import Alignment
+from stream.router.event_time_merge import EventTimeMerge
 from stream.settings import Settings
 from stream.sinks.topic_records import dead_letter
 from stream.state.connect import pseudonyms, redis_options
@@ -53,7 +54,7 @@ class Router:
         self,
         settings: Settings,
         consumer: Any,
-        sink: KafkaSink,
+        sink: BatchProducer,
         source: Format,
         people: Pseudonyms,
         *,
@@ -68,7 +69,7 @@ class Router:
         self._people = people
         self._clock_ms = clock_ms
         self._reader = DocumentReader(source)
-        self._held: Alignment[TopicPartition, Item] = Alignment()
+        self._held: EventTimeMerge[TopicPartition, Item] = EventTimeMerge()
         self._moved_s = time.monotonic()
 
     async def run(self) -> None:
@@ -180,7 +181,7 @@ class Router:
 class _Forgetting(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types
     """Drops what is held of partitions that another router reads from now on."""
 
-    def __init__(self, held: Alignment[TopicPartition, Item]) -> None:
+    def __init__(self, held: EventTimeMerge[TopicPartition, Item]) -> None:
         self._held = held
 
     async def on_partitions_revoked(self, revoked: Any) -> None:
@@ -213,12 +214,12 @@ async def _run(settings: Settings) -> None:
         fetch_max_wait_ms=100,
         isolation_level="read_committed",
     )
-    sink = KafkaSink(kafka_client(settings))
+    sink = BatchProducer(kafka_client(settings))
     try:
         await sink.start()
         await _started(consumer)
         route = Router(
-            settings, consumer, sink, source, _people(settings), clock_ms=_now_ms
+            settings, consumer, sink, source, _people(settings), clock_ms=wall_clock_ms
         )  # fmt: skip
         task = asyncio.ensure_future(route.run())
         loop = asyncio.get_running_loop()
@@ -247,7 +248,3 @@ def _people(settings: Settings) -> Pseudonyms:
     url, options = redis_options(settings)
     with redis.Redis.from_url(url, **options) as client:
         return pseudonyms(settings, client)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -16,7 +16,7 @@ from model.evaluation.calibration import Calibrator
 from model.evaluation.pit import pit_bounds, reading_weights
 from model.evaluation.score_sums import VOLUMES, score_labels
 from stream.features.definitions import STOCK, STOCKOUT_SHARE, UNITS
-from stream.scoring.pending_forecasts import Sent
+from stream.scoring.pending_forecasts import ForecastSample
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -24,7 +24,7 @@ Sums = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Label:
+class Outcome:
     """What came in a bucket: units by slot, zero for slots beyond.
 
     `naive[k]` are the units k + 1 seasons before (None: not known), `season` is in buckets. Slots
@@ -37,7 +37,7 @@ class Label:
     censored_S: NDArray[np.bool_] | None = None
 
     @classmethod
-    def of(cls, values_SF: Floats, naive: Sequence[Floats | None], season: int) -> "Label":
+    def of(cls, values_SF: Floats, naive: Sequence[Floats | None], season: int) -> "Outcome":
         """The label of a closed bucket; buckets without stock for half of the time are censored."""
         short_S = (values_SF[:, STOCK] > 0) & (values_SF[:, STOCKOUT_SHARE] >= CENSORED_SHARE)
         return cls(values_SF[:, UNITS], naive, season, short_S if short_S.any() else None)
@@ -67,22 +67,22 @@ def _picked(values_S: Floats, slot_N: NDArray[np.int32]) -> Floats:
 
 
 @dataclass(slots=True)
-class Waiting:
+class PendingForecast:
     """A forecast that waits, and the units [N] of its buckets so far; NaN once one was censored."""
 
-    sent: Sent
+    sent: ForecastSample
     so_far_N: Floats = field(init=False)
 
     def __post_init__(self) -> None:
         self.so_far_N = np.zeros(len(self.sent.slot_N), np.float32)
 
-    def add(self, label: Label) -> None:
+    def add(self, label: Outcome) -> None:
         """Take note of the units of the next bucket."""
         self.so_far_N = self.so_far_N + label.units(self.sent.slot_N)
 
 
 @dataclass(slots=True)
-class Family:
+class CalibrationLevels:
     """Levels of the models of one kind; a group of `units` is 2 · volume class + busy.
 
     `model_id` is the one that serves. Only its forecasts move the levels.
@@ -100,7 +100,7 @@ class Family:
         self.model_id = model_id
 
     @classmethod
-    def new(cls, *, horizon: int, quantiles: Sequence[float], rate: float) -> "Family":
+    def new(cls, *, horizon: int, quantiles: Sequence[float], rate: float) -> "CalibrationLevels":
         """Nominal levels for every group."""
         volumes = len(VOLUMES)
         return cls(
@@ -109,8 +109,13 @@ class Family:
         )
 
 
-def mature(
-    waiting: Sequence[Waiting], family: Family, start_ms: int, label: Label, *, bucket_ms: int
+def score_bucket(
+    waiting: Sequence[PendingForecast],
+    family: CalibrationLevels,
+    start_ms: int,
+    label: Outcome,
+    *,
+    bucket_ms: int,
 ) -> Sums:
     """Score the bucket at `start_ms` for forecasts of one model, and move the family's levels.
 
@@ -122,7 +127,7 @@ def mature(
     for one in waiting:
         one.add(label)
 
-    def joined(of: Callable[[Sent, int], NDArray[Any]]) -> NDArray[Any]:
+    def joined(of: Callable[[ForecastSample, int], NDArray[Any]]) -> NDArray[Any]:
         parts = [of(one.sent, step) for one, step in zip(waiting, steps, strict=True)]
         return np.concatenate(parts)
 
@@ -169,11 +174,11 @@ def mature(
     )
 
 
-def _groups(sent: Sent, step: int) -> Ints:
+def _groups(sent: ForecastSample, step: int) -> Ints:
     return 2 * sent.volume_N.astype(np.int64) + sent.busy_NH[:, step]
 
 
-def _published(sent: Sent, step: int, quantiles: Sequence[float]) -> Floats:
+def _published(sent: ForecastSample, step: int, quantiles: Sequence[float]) -> Floats:
     """What was published [N, Q] of a step."""
     weights_GQK = reading_weights(sent.levels[0][:, step], quantiles)
     read_NQ = np.einsum("nqk,nk->nq", weights_GQK[_groups(sent, step)], sent.units.at(step))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from model.contract import QuantileForecast
 from model.evaluation.calibration import Calibrator
 from model.evaluation.score_sums import N_SUMS, VOLUMES
-from stream.scoring.bucket_scoring import Family, Waiting
+from stream.scoring.bucket_scoring import CalibrationLevels, PendingForecast
 
 VERSION: Final = 3
 
@@ -22,7 +22,7 @@ Sums = NDArray[np.float64]
 
 
 @dataclass(slots=True)
-class Life:
+class CalibrationState:
     """Levels, forecasts that wait and sums; every bucket before `through_ms` has been scored.
 
     `families` is by kind of model: an LSTM's levels say nothing about the seasonal naive's.
@@ -30,12 +30,12 @@ class Life:
     """
 
     through_ms: int
-    families: dict[str, Family] = field(default_factory=dict)
-    waiting: dict[int, Waiting] = field(default_factory=dict)
+    families: dict[str, CalibrationLevels] = field(default_factory=dict)
+    waiting: dict[int, PendingForecast] = field(default_factory=dict)
     scores: dict[tuple[int, str], Sums] = field(default_factory=dict)
 
 
-def encode(life: Life, forecast: QuantileForecast) -> bytes:
+def encode(life: CalibrationState, forecast: QuantileForecast) -> bytes:
     """Levels and places of a partition's life; what waits lies under keys of its own."""
     return msgspec.msgpack.encode(
         {
@@ -54,7 +54,7 @@ def encode(life: Life, forecast: QuantileForecast) -> bytes:
 
 def decode(
     payload: bytes, forecast: QuantileForecast, *, rate: float
-) -> tuple[Life, list[int]] | None:
+) -> tuple[CalibrationState, list[int]] | None:
     """The life in the bytes, and the origins that wait; None where it is of another shape."""
     document = msgspec.msgpack.decode(payload)
     horizon = forecast.units_SHQ.shape[1]
@@ -64,9 +64,9 @@ def decode(
         or tuple(document["quantiles"]) != tuple(forecast.quantiles)
     ):
         return None
-    life = Life(through_ms=document["through_ms"])
+    life = CalibrationState(through_ms=document["through_ms"])
     for name, (model_id, *parts) in document["families"].items():
-        family = Family.new(horizon=horizon, quantiles=forecast.quantiles, rate=rate)
+        family = CalibrationLevels.new(horizon=horizon, quantiles=forecast.quantiles, rate=rate)
         _into(family.units, *parts[:3])
         _into(family.cumulative, *parts[3:])
         family.model_id = model_id

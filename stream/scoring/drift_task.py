@@ -15,10 +15,10 @@ import redis.asyncio as aioredis
 import structlog
 from numpy.typing import NDArray
 
-from model.config import DAY_MS
+from model.durations import DAY_MS
 from model.evaluation.score_sums import N_SUMS, VOLUMES
 from stream.errors import ServiceUnavailable
-from stream.kafka.producer import KafkaSink
+from stream.kafka.producer import BatchProducer
 from stream.scoring.drift_watch import DriftWatch, decode, encode
 from stream.settings import DriftSettings
 from stream.state import keys
@@ -39,7 +39,7 @@ class DriftTask:
         self,
         settings: DriftSettings,
         client: aioredis.Redis,
-        sink: KafkaSink,
+        sink: BatchProducer,
         *,
         partitions: int,
         bucket_ms: int,

@@ -19,16 +19,16 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from model.config import DAY_MS
+from model.durations import DAY_MS
 from model.evaluation.drift import ClassDrift, Reading
 from model.evaluation.score_sums import N_SUMS, SUMS, VOLUMES
 from stream.scoring.model_family import family_of
+from stream.series_ids import TOTAL
 from stream.settings import DriftSettings
 
 VERSION: Final = 2
 _WEIGHT: Final = SUMS.index("weight")
 #: Drift is said of the whole deployment; its roll-up stands for it.
-SERIES: Final = "total"
 _MEANING: Final = {
     "loss": "forecasts have become worse",
     "pit": "demand lies elsewhere than forecast",
@@ -140,7 +140,7 @@ def _alert(
     what = "WQL" if incident.signal == "loss" else "mean PIT"
     return {
         "alert_id": incident.alert_id,
-        "series_id": SERIES,
+        "series_id": TOTAL,
         "kind": "drift",
         "severity": "warning" if state == "open" else "info",
         "state": state,

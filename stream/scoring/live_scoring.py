@@ -19,13 +19,13 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from model.config import DAY_MS
 from model.contract import QuantileForecast
+from model.durations import DAY_MS
 from model.evaluation.calibration import busy, read_at, volume_class
 from model.evaluation.score_sums import ROLLUP
 from stream.features.definitions import UNITS
-from stream.scoring.bucket_scoring import Family, Label, Waiting, mature
-from stream.scoring.calibration_state import Life, decode, decode_scores, encode
+from stream.scoring.bucket_scoring import CalibrationLevels, Outcome, PendingForecast, score_bucket
+from stream.scoring.calibration_state import CalibrationState, decode, decode_scores, encode
 from stream.scoring.model_family import family_of
 from stream.scoring.pending_forecasts import Levels, pack, sampled, unpack
 from stream.settings import CalibrationSettings
@@ -40,7 +40,7 @@ Floats = NDArray[np.float32]
 Sums = NDArray[np.float64]
 
 
-class Reads(Protocol):
+class ScoringReads(Protocol):
     """How the store is read; each raises ServiceUnavailable when it does not answer."""
 
     def blobs(self, tag: Tag, paths: Sequence[Path]) -> list[bytes | None]:
@@ -54,7 +54,7 @@ class Reads(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class BucketScore:
     """Sums [V, H, K] of one closed bucket and the forecasts one model had made of it."""
 
     tag: Tag
@@ -64,28 +64,28 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class ScoredForecast:
     """A forecast as it is published, and what is to be written with it."""
 
     forecast: QuantileForecast
     calibrated: bool = False
     block: ReadBlock = field(default_factory=ReadBlock)
-    scored: list[Scored] = field(default_factory=list)
+    scored: list[BucketScore] = field(default_factory=list)
 
 
-class Accuracy:
+class LiveScoring:
     """Live accuracy and calibration of all partitions of a worker; called from one thread."""
 
-    def __init__(self, settings: CalibrationSettings, reads: Reads) -> None:
+    def __init__(self, settings: CalibrationSettings, reads: ScoringReads) -> None:
         self._settings = settings
         self._reads = reads
-        self._lives: dict[Tag, Life] = {}
+        self._lives: dict[Tag, CalibrationState] = {}
 
     def forget(self, tag: Tag) -> None:
         """Drop what is carried of a partition that moved away."""
         self._lives.pop(tag, None)
 
-    def settle(self, tag: Tag, forecast: QuantileForecast) -> Settled:
+    def score_and_correct(self, tag: Tag, forecast: QuantileForecast) -> ScoredForecast:
         """Score what has closed before the forecast's origin, then correct the forecast.
 
         Raises ServiceUnavailable when the store does not answer; nothing has changed then.
@@ -95,31 +95,31 @@ class Accuracy:
             life = self._load(tag, forecast)
         starts = _due(life, forecast)
         labels = self._labels(tag, starts, forecast)
-        scored: list[Scored] = []
+        scored: list[BucketScore] = []
         for start, label in zip(starts, labels, strict=True):
             scored += _score(tag, life, start, label, bucket_ms=forecast.bucket_ms)
         life.through_ms = forecast.origin_ms
         corrected, levels, calibrated = self._correct(tag, life, forecast)
         kept = sampled(forecast, _volumes(tag, forecast), levels, most=self._settings.sample)
-        life.waiting[kept.origin_ms] = Waiting(kept)
+        life.waiting[kept.origin_ms] = PendingForecast(kept)
         self._lives[tag] = life
         block = _changed(life, forecast, days={one.bucket_start_ms for one in scored})
-        return Settled(corrected, calibrated, block, scored)
+        return ScoredForecast(corrected, calibrated, block, scored)
 
-    def _load(self, tag: Tag, forecast: QuantileForecast) -> Life:
+    def _load(self, tag: Tag, forecast: QuantileForecast) -> CalibrationState:
         """What the partition's last owner left; nothing where it has left nothing that fits."""
         [payload] = self._reads.blobs(tag, [("calibration",)])
         stored = None if payload is None else decode(payload, forecast, rate=self._settings.rate)
         if stored is None:
             if payload is not None:
                 log.warning("calibration_starts_anew", partition=tag, reason="another shape")
-            return Life(through_ms=forecast.origin_ms)
+            return CalibrationState(through_ms=forecast.origin_ms)
         life, origins = stored
         blobs = self._reads.blobs(tag, [("sent", origin) for origin in origins])
         for blob in blobs:
             sent = unpack(blob) if blob else None
             if sent is not None and sent.origin_ms < forecast.origin_ms:
-                life.waiting[sent.origin_ms] = Waiting(sent)
+                life.waiting[sent.origin_ms] = PendingForecast(sent)
         day = life.through_ms // DAY_MS * DAY_MS
         life.scores = decode_scores(day, self._reads.hash(tag, ("scores", day)), forecast)
         first = min(life.waiting, default=life.through_ms)
@@ -130,7 +130,7 @@ class Accuracy:
                     waiting.add(label)
         return life
 
-    def _labels(self, tag: Tag, starts: Sequence[int], forecast: QuantileForecast) -> list[Label]:
+    def _labels(self, tag: Tag, starts: Sequence[int], forecast: QuantileForecast) -> list[Outcome]:
         """What came in the buckets that start then, and what the seasonal naive had said."""
         if not starts:
             return []
@@ -146,16 +146,16 @@ class Accuracy:
             before = [start - lag * season * bucket_ms for lag in lags]
             return [values[then][:, UNITS] if then >= first_ms else None for then in before]
 
-        return [Label.of(values[start], naive(start), season) for start in starts]
+        return [Outcome.of(values[start], naive(start), season) for start in starts]
 
     def _correct(
-        self, tag: Tag, life: Life, forecast: QuantileForecast
+        self, tag: Tag, life: CalibrationState, forecast: QuantileForecast
     ) -> tuple[QuantileForecast, Levels, bool]:
         """The forecast as it is published, at which levels, and whether enough was learned."""
         horizon, quantiles = forecast.units_SHQ.shape[1], forecast.quantiles
         family = life.families.setdefault(
             family_of(forecast.model_id),
-            Family.new(horizon=horizon, quantiles=quantiles, rate=self._settings.rate),
+            CalibrationLevels.new(horizon=horizon, quantiles=quantiles, rate=self._settings.rate),
         )
         family.serve(forecast.model_id)
         units, cumulative = family.units.published_GHQ, family.cumulative.published_GHQ
@@ -179,7 +179,7 @@ def _volumes(tag: Tag, forecast: QuantileForecast) -> NDArray[np.uint8]:
     return np.full(len(volume_S), ROLLUP, np.uint8) if tag == ROLLUPS else volume_S
 
 
-def _due(life: Life, forecast: QuantileForecast) -> list[int]:
+def _due(life: CalibrationState, forecast: QuantileForecast) -> list[int]:
     """Buckets that have closed and that a forecast waits for."""
     if not life.waiting:
         return []
@@ -188,23 +188,25 @@ def _due(life: Life, forecast: QuantileForecast) -> list[int]:
     return list(range(life.through_ms, end_ms, forecast.bucket_ms))
 
 
-def _score(tag: Tag, life: Life, start: int, label: Label, *, bucket_ms: int) -> list[Scored]:
+def _score(
+    tag: Tag, life: CalibrationState, start: int, label: Outcome, *, bucket_ms: int
+) -> list[BucketScore]:
     """Score one closed bucket, model by model."""
-    by_model: dict[str, list[Waiting]] = {}
+    by_model: dict[str, list[PendingForecast]] = {}
     for origin, waiting in life.waiting.items():
         if 0 <= start - origin < waiting.sent.busy_NH.shape[1] * bucket_ms:
             by_model.setdefault(waiting.sent.model_id, []).append(waiting)
     scored = []
     for model_id, waiting_of in by_model.items():
         family = life.families[family_of(model_id)]
-        sums_VHK = mature(waiting_of, family, start, label, bucket_ms=bucket_ms)
-        scored.append(Scored(tag, start, model_id, sums_VHK))
+        sums_VHK = score_bucket(waiting_of, family, start, label, bucket_ms=bucket_ms)
+        scored.append(BucketScore(tag, start, model_id, sums_VHK))
         day = start // DAY_MS * DAY_MS, model_id
         life.scores[day] = life.scores[day] + sums_VHK if day in life.scores else sums_VHK
     return scored
 
 
-def _changed(life: Life, forecast: QuantileForecast, *, days: set[int]) -> ReadBlock:
+def _changed(life: CalibrationState, forecast: QuantileForecast, *, days: set[int]) -> ReadBlock:
     """What is to be written; what no bucket can be scored against any more is dropped."""
     origin_ms = forecast.origin_ms
     reach_ms = forecast.units_SHQ.shape[1] * forecast.bucket_ms

@@ -27,17 +27,17 @@ Levels = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class PackedQuantiles:
     """Quantiles [N, H, Q] in 16 bits a number, as a share of the largest of each row."""
 
     shares_NHQ: NDArray[np.uint16]
     top_N: NDArray[np.float32]
 
     @classmethod
-    def of(cls, values_NHQ: NDArray[np.float32]) -> "Rows":
+    def of(cls, values_NHQ: NDArray[np.float32]) -> "PackedQuantiles":
         """Round quantiles to 1/65,535 of the largest in their row; zeros stay zeros.
 
-        >>> Rows.of(np.array([[[0.0, 3.0, 9.0]]], np.float32)).at(0)
+        >>> PackedQuantiles.of(np.array([[[0.0, 3.0, 9.0]]], np.float32)).at(0)
         array([[0., 3., 9.]], dtype=float32)
         """
         top_N = values_NHQ.max(axis=(1, 2))
@@ -53,7 +53,7 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class ForecastSample:
     """One forecast of a partition that was sent, cut down to the sample."""
 
     origin_ms: int
@@ -62,14 +62,14 @@ class Sent:
     volume_N: NDArray[np.uint8]
     weight_N: NDArray[np.float32]
     busy_NH: NDArray[np.bool_]
-    units: Rows
-    cumulative: Rows
+    units: PackedQuantiles
+    cumulative: PackedQuantiles
     levels: Levels
 
 
 def sampled(
     forecast: QuantileForecast, volume_S: NDArray[np.uint8], levels: Levels, *, most: int
-) -> Sent:
+) -> ForecastSample:
     """What is kept of a forecast as the model made it: up to `most` series a volume class.
 
     Which ones depends on their slots alone, so a series that is in stays in.
@@ -85,20 +85,20 @@ def sampled(
         weights.append(np.full(len(slot_X), n / max(len(slot_X), 1), np.float32))
     slot_N = np.concatenate(slots) if slots else np.zeros(0, np.int64)
     units_NHQ = forecast.units_SHQ[slot_N]
-    return Sent(
+    return ForecastSample(
         origin_ms=forecast.origin_ms,
         model_id=forecast.model_id,
         slot_N=slot_N.astype(np.int32),
         volume_N=volume_S[slot_N],
         weight_N=np.concatenate(weights) if weights else np.zeros(0, np.float32),
         busy_NH=busy(units_NHQ),
-        units=Rows.of(units_NHQ),
-        cumulative=Rows.of(forecast.cumulative_SHQ[slot_N]),
+        units=PackedQuantiles.of(units_NHQ),
+        cumulative=PackedQuantiles.of(forecast.cumulative_SHQ[slot_N]),
         levels=levels,
     )
 
 
-def pack(sent: Sent) -> bytes:
+def pack(sent: ForecastSample) -> bytes:
     """Bytes of a forecast that waits; `unpack` is the inverse."""
     n, horizon, q = sent.units.shares_NHQ.shape
     arrays: Sequence[NDArray[Any]] = (
@@ -117,7 +117,7 @@ def pack(sent: Sent) -> bytes:
     return zstandard.compress(msgspec.msgpack.encode(document), 1)
 
 
-def unpack(payload: bytes) -> Sent | None:
+def unpack(payload: bytes) -> ForecastSample | None:
     """The forecast in the bytes; None for those of another version."""
     document = msgspec.msgpack.decode(zstandard.decompress(payload))
     if document.get("version") != VERSION:
@@ -133,14 +133,14 @@ def unpack(payload: bytes) -> Sent | None:
         np.frombuffer(part, dtype).reshape(shape)
         for part, (dtype, shape) in zip(document["arrays"], shapes, strict=True)
     )
-    return Sent(
+    return ForecastSample(
         origin_ms=document["origin_ms"],
         model_id=document["model_id"],
         slot_N=slot,
         volume_N=volume,
         weight_N=weight,
         busy_NH=active,
-        units=Rows(units, units_top),
-        cumulative=Rows(sums, sums_top),
+        units=PackedQuantiles(units, units_top),
+        cumulative=PackedQuantiles(sums, sums_top),
         levels=(levels[0], levels[1]),
     )

@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import structlog
 
-from model.config import DAY_MS
+from model.durations import DAY_MS
 from model.evaluation.score_sums import SUMS, VOLUMES
-from stream.scoring.live_scoring import Scored
+from stream.scoring.live_scoring import BucketScore
 from stream.telemetry import SCORED
 
 log = structlog.get_logger(__name__)
@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 MOST_WAITING: Final = 20_000
 
 
-def count_scores(scored: Sequence[Scored]) -> None:
+def count_scores(scored: Sequence[BucketScore]) -> None:
     """Add the sums of closed buckets to the worker's counters."""
     for one in scored:
         for volume, step in np.argwhere(one.sums_VHK[:, :, 0] > 0).tolist():
@@ -45,9 +45,9 @@ class ScoreFiles:
     def __init__(self, path: str) -> None:
         self._path = path
         self._lock = Lock()
-        self._waiting: list[Scored] = []
+        self._waiting: list[BucketScore] = []
 
-    def add(self, scored: Sequence[Scored]) -> None:
+    def add(self, scored: Sequence[BucketScore]) -> None:
         """Take scores; they are written by the next `flush`."""
         with self._lock:
             self._waiting = [*self._waiting, *scored][-MOST_WAITING:]
@@ -56,7 +56,7 @@ class ScoreFiles:
         """Write what waits, one file a day; what fails is logged and tried again."""
         with self._lock:
             waiting, self._waiting = self._waiting, []
-        days: dict[int, list[Scored]] = {}
+        days: dict[int, list[BucketScore]] = {}
         for one in waiting:
             days.setdefault(one.bucket_start_ms // DAY_MS * DAY_MS, []).append(one)
         for day_ms, scored in days.items():
@@ -66,7 +66,7 @@ class ScoreFiles:
                 log.warning("scores_wait", reason=str(error), buckets=len(scored))
                 self.add(scored)
 
-    def _write(self, day_ms: int, scored: Sequence[Scored]) -> None:
+    def _write(self, day_ms: int, scored: Sequence[BucketScore]) -> None:
         filesystem, root = fsspec.core.url_to_fs(self._path)
         payload = io.BytesIO()
         pq.write_table(_table(scored), payload, compression="zstd")
@@ -76,7 +76,7 @@ class ScoreFiles:
         filesystem.pipe_file(f"{folder}/scores-{uuid4().hex}.parquet", payload.getvalue())
 
 
-def _table(scored: Sequence[Scored]) -> pa.Table:
+def _table(scored: Sequence[BucketScore]) -> pa.Table:
     columns: dict[str, list[Any]] = {
         name: [] for name in ("partition", "bucket_start_ms", "model_id", "volume", "step", *SUMS)
     }

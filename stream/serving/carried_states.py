@@ -37,7 +37,7 @@ KEEP_EVERY: Final = 24
 
 
 @dataclass(slots=True)
-class Carried:
+class CarriedStates:
     """States of one partition, valid through (exclusive) `through_ms`.
 
     `plans` are those of the bucket to be stepped over next, and of the horizon behind it.
@@ -51,13 +51,13 @@ class Carried:
 
 
 @dataclass(frozen=True, slots=True)
-class Approached:
+class ReadyToStep:
     """A partition's states before its newest closed bucket, and the values [S, F] of that.
 
     The states are those that were read on, whoever drops the partition's meanwhile.
     """
 
-    carried: Carried
+    carried: CarriedStates
     last_SF: Floats
 
 
@@ -67,7 +67,7 @@ class ServedModel:
 
     forecaster: Forecaster
     trained_through_ms: int | None = None
-    carried: dict[Tag, Carried] = field(default_factory=dict)
+    carried: dict[Tag, CarriedStates] = field(default_factory=dict)
 
     @property
     def model_id(self) -> str:
@@ -79,7 +79,7 @@ class ServedModel:
         """Whether the forecaster makes any use of plans."""
         return isinstance(self.forecaster, NetworkForecaster) and self.forecaster.config.plans
 
-    def approach(
+    def catch_up(
         self,
         tag: Tag,
         through_ms: int | None,
@@ -89,7 +89,7 @@ class ServedModel:
         snapshots: Snapshots | None = None,
         plans: PlanReader = no_plans,
         between: Callable[[], None] = lambda: None,
-    ) -> Approached | None:
+    ) -> ReadyToStep | None:
         """Carry a partition's states over all but the last closed bucket.
 
         States it has none of are loaded or made. None when no bucket is new to them, or there is no
@@ -109,9 +109,9 @@ class ServedModel:
             if carried is None or portion.start_ms != carried.through_ms:
                 # nothing known, or so old that the store has lost what follows it
                 states = self.forecaster.new_states(len(portion.series))
-                carried = Carried(states, portion.start_ms)
+                carried = CarriedStates(states, portion.start_ms)
             self.carried[tag] = carried
-            if static is not None and _wants_static(carried.states):
+            if static is not None and _takes_static(carried.states):
                 carried.states.tell(static(tag, portion.series))
                 static = None  # the same for all portions
             known_TSF = portion.values_TSF[:-1] if portion.whole else portion.values_TSF
@@ -128,17 +128,17 @@ class ServedModel:
                     if known is None
                     else known.between(last, last + 1 + self.forecaster.horizon)
                 )
-                return Approached(carried, portion.values_TSF[-1])
+                return ReadyToStep(carried, portion.values_TSF[-1])
         return None
 
-    def step(self, approached: Approached) -> QuantileForecast:
+    def step(self, ready: ReadyToStep) -> QuantileForecast:
         """Step a partition over the bucket that `approach` stopped before, and forecast."""
-        carried, last_SF = approached.carried, approached.last_SF
+        carried, last_SF = ready.carried, ready.last_SF
         forecast = self.forecaster.step(carried.states, last_SF, carried.through_ms, carried.plans)
         carried.through_ms = forecast.origin_ms
         return forecast
 
-    def keep(self, tag: Tag, carried: Carried, snapshots: Snapshots) -> None:
+    def keep(self, tag: Tag, carried: CarriedStates, snapshots: Snapshots) -> None:
         """Keep the states now and then; what follows them is stepped again after a restart."""
         age_ms = carried.through_ms - (carried.kept_ms or 0)
         if age_ms < KEEP_EVERY * self.forecaster.bucket_ms:
@@ -148,14 +148,14 @@ class ServedModel:
 
     def _begin(
         self, tag: Tag, before_ms: int | None, snapshots: Snapshots | None
-    ) -> Carried | None:
+    ) -> CarriedStates | None:
         """The states kept of a partition, where they are of a time before `before_ms`."""
         kept = snapshots.load(tag, self.forecaster) if snapshots else None
         if kept is None or (before_ms is not None and kept.through_ms >= before_ms):
             return None
         log.info("states_loaded", partition=tag, through_ms=kept.through_ms)
-        return Carried(kept.states, kept.through_ms, kept_ms=kept.through_ms)
+        return CarriedStates(kept.states, kept.through_ms, kept_ms=kept.through_ms)
 
 
-def _wants_static(states: Any) -> bool:
-    return isinstance(states, NetworkStates) and states.tells_static
+def _takes_static(states: Any) -> bool:
+    return isinstance(states, NetworkStates) and states.uses_static

@@ -26,7 +26,7 @@ from model.evaluation.sanity_check import fault_of
 from model.inference.forecaster import Forecaster, NetworkForecaster
 from stream.errors import ChampionRefused, ServiceUnavailable, SurgecastError
 from stream.registry.model_registry import Registry
-from stream.serving.model_server import Candidate, Serving
+from stream.serving.model_server import Candidate, ModelServer
 from stream.settings import ModelSettings
 from stream.state.keys import Tag
 from stream.telemetry import SWAPS, WARM_UP
@@ -63,7 +63,7 @@ class ChampionWatch:
     def __init__(
         self,
         registry: Registry,
-        serving: Serving,
+        serving: ModelServer,
         settings: ModelSettings,
         *,
         bucket_ms: int,
@@ -123,9 +123,9 @@ class ChampionWatch:
             self._registry_fault = fault
             return
         serving = self._serving
-        if champion is None or champion == serving.awaited_id:
+        if champion is None or champion == serving.staged_id:
             return
-        if serving.awaited_id is not None:
+        if serving.staged_id is not None:
             serving.offer(None)  # it was overtaken while it waited
         last = self._last
         if champion == serving.model_id:
@@ -211,16 +211,16 @@ class ChampionWatch:
 
         snapshots = serving.snapshots
         for _ in range(_CATCH_UPS):
-            approached = model.approach(
+            ready = model.catch_up(
                 tag, None, serving.history,
                 static=serving.static, snapshots=snapshots, plans=serving.plans, between=between,
             )  # fmt: skip
-            if approached is None and tag in candidate.forecasts:
+            if ready is None and tag in candidate.forecasts:
                 return
-            if approached is None:
+            if ready is None:
                 # nothing has closed since the states of before: they cannot forecast once more
                 model.carried.pop(tag, None)
-                approached = model.approach(
+                ready = model.catch_up(
                     tag,
                     None,
                     serving.history,
@@ -228,10 +228,10 @@ class ChampionWatch:
                     plans=serving.plans,
                     between=between,
                 )
-            if approached is None:
+            if ready is None:
                 return
             pace.rest()
-            forecast = model.step(approached)
+            forecast = model.step(ready)
             pace.rest()
             served = self._served(tag)
             pace.rest()

@@ -43,8 +43,8 @@ class Candidate:
     forecasts: dict[Tag, QuantileForecast] = field(default_factory=dict)
 
 
-class Serving:
-    """The model that serves and its states; `advance` and `take_over` belong to one thread.
+class ModelServer:
+    """The model that serves and its states; `advance` and `swap_in` belong to one thread.
 
     `max_step_ms` is how long a step of a partition may take, `max_age_ms` how far event time may be
     ahead of what the model was trained on; `clock_s` is any monotonic clock.
@@ -94,7 +94,7 @@ class Serving:
         return self._active.forecaster is self._fallback
 
     @property
-    def awaited_id(self) -> str | None:
+    def staged_id(self) -> str | None:
         """Id of the model that will take over at the next close."""
         waiting = self._waiting
         return None if waiting is None else waiting.model.model_id
@@ -142,7 +142,7 @@ class Serving:
                         candidate.forecasts.pop(tag, None)
             self._waiting = candidate
 
-    def take_over(self) -> bool:
+    def swap_in(self) -> bool:
         """Put a candidate in charge, between two closes; whether all is to be forecast anew."""
         with self._lock:
             waiting, self._waiting = self._waiting, None
@@ -189,7 +189,7 @@ class Serving:
 
     def _step(self, tag: Tag, through_ms: int) -> QuantileForecast | None:
         model = self._active
-        approached = model.approach(
+        ready = model.catch_up(
             tag,
             through_ms,
             self.history,
@@ -197,12 +197,12 @@ class Serving:
             snapshots=self.snapshots,
             plans=self.plans,
         )
-        if approached is None:
+        if ready is None:
             return None
         if self.snapshots is not None:
-            model.keep(tag, approached.carried, self.snapshots)
+            model.keep(tag, ready.carried, self.snapshots)
         began_s = self._clock_s()
-        forecast = model.step(approached)
+        forecast = model.step(ready)
         self._proven = True
         self._time(1000 * (self._clock_s() - began_s))
         return forecast

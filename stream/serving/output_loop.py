@@ -19,11 +19,11 @@ import structlog
 
 from model.contract import QuantileForecast
 from stream.errors import ServiceUnavailable
-from stream.kafka.producer import KafkaSink
+from stream.kafka.producer import BatchProducer
 from stream.partition.state import Closed
-from stream.scoring.live_scoring import Accuracy, Scored, Settled
-from stream.serving.model_server import Serving
-from stream.sinks.readside_writer import ReadSide
+from stream.scoring.live_scoring import BucketScore, LiveScoring, ScoredForecast
+from stream.serving.model_server import ModelServer
+from stream.sinks.readside_writer import ReadSideWriter
 from stream.sinks.topic_records import FeatureRecords, forecast_records
 from stream.state.keys import Tag
 from stream.telemetry import LATENCY
@@ -68,7 +68,7 @@ class _Unpublished:
     calibrated: bool
 
 
-class Output:
+class OutputLoop:
     """The output loop of a worker; `clock_ms` is the wall clock.
 
     `scored` is told what each forecast turned out to be worth, once that is stored.
@@ -76,15 +76,15 @@ class Output:
 
     def __init__(
         self,
-        serving: Serving,
-        sink: KafkaSink,
-        read_side: ReadSide,
+        serving: ModelServer,
+        sink: BatchProducer,
+        read_side: ReadSideWriter,
         *,
         bucket_ms: int,
         publish_every_ms: int,
         clock_ms: Callable[[], int],
-        accuracy: Accuracy | None = None,
-        scored: Callable[[Sequence[Scored]], None] = lambda _: None,
+        accuracy: LiveScoring | None = None,
+        scored: Callable[[Sequence[BucketScore]], None] = lambda _: None,
     ) -> None:
         self.serving = serving
         self._accuracy = accuracy
@@ -212,7 +212,7 @@ class Output:
                 cause[closed.tag] = closed.buckets[-1].cause_ms
         due: dict[Tag, None] = {closed.tag: None for closed in batch}
         loop = asyncio.get_running_loop()
-        swapped = await loop.run_in_executor(self._thread, self.serving.take_over)
+        swapped = await loop.run_in_executor(self._thread, self.serving.swap_in)
         if swapped:
             due |= dict.fromkeys(self._through)
         for tag in due:
@@ -245,17 +245,17 @@ class Output:
                 settled.forecast, self._series[tag], reason, settled.calibrated
             )
 
-    def _settle(self, tag: Tag, forecast: QuantileForecast) -> Settled:
+    def _settle(self, tag: Tag, forecast: QuantileForecast) -> ScoredForecast:
         if self._accuracy is None:
-            return Settled(forecast)
-        return self._accuracy.settle(tag, forecast)
+            return ScoredForecast(forecast)
+        return self._accuracy.score_and_correct(tag, forecast)
 
     def _forget_states(self, tag: Tag) -> None:
         self.serving.forget(tag)
         if self._accuracy is not None:
             self._accuracy.forget(tag)
 
-    async def _write(self, tag: Tag, settled: Settled, through_ms: int) -> None:
+    async def _write(self, tag: Tag, settled: ScoredForecast, through_ms: int) -> None:
         await self._read_side.forecast(
             tag,
             settled.forecast,

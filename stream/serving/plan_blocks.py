@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from model.inputs.plans import CLOSURE, EVENT, N_PLANS, PRICE, PROMOTION
 from model.inputs.plans import Plans as PlanBlock
 from stream.decoding.plans import Plan
+from stream.series_ids import category_id, is_rollup, join_series, location_id, split_sku
 from stream.state.keys import Tag
 
 Ints = NDArray[np.int64]
@@ -41,10 +42,10 @@ def no_plans(tag: Tag, series: Sequence[str], start_ms: int, buckets: int) -> No
     """The reader of a deployment without plans."""
 
 
-class Scopes:
+class PlanScopes:
     """The slots of series by SKU and location; grows with the series.
 
-    >>> scopes = Scopes()
+    >>> scopes = PlanScopes()
     >>> scopes.grow(["A", "B@Bonn", "A@Bonn", "total"])
     >>> scopes.rows(Plan("p", "event", 0, 1, sku="A"), {}).tolist()
     [0, 2]
@@ -70,10 +71,10 @@ class Scopes:
         for slot, name in enumerate(series[known:], start=known):
             self.series.append(name)
             self._slots[name] = slot
-            if name == "total" or name.startswith(("category:", "location:")):
+            if is_rollup(name):
                 self._rollups.append(slot)
                 continue
-            sku, _, location = name.partition("@")
+            sku, location = split_sku(name)
             self._by_sku.setdefault(sku, []).append(slot)
             if location:
                 self._by_location.setdefault(location, []).append(slot)
@@ -91,18 +92,18 @@ class Scopes:
         if plan.sku is not None:
             found = self._by_sku.get(plan.sku, [])
             if plan.location is not None:
-                slot = self._slots.get(f"{plan.sku}@{plan.location}")
+                slot = self._slots.get(join_series(plan.sku, plan.location))
                 found = [] if slot is None else [slot]
         elif plan.category is not None:
             found = list(members.get(plan.category, ()))
             if plan.location is None:
-                rollup = f"category:{plan.category}"
+                rollup = category_id(plan.category)
             else:
                 there = set(self._by_location.get(plan.location, ()))
                 found = [slot for slot in found if slot in there]
         elif plan.location is not None:
             found = self._by_location.get(plan.location, [])
-            rollup = f"location:{plan.location}"
+            rollup = location_id(plan.location)
         else:
             return self._all(rollups=plan.kind != "price")
         if rollup in self._slots and plan.kind != "price":
@@ -116,7 +117,7 @@ class Scopes:
 
 def plan_block(
     plans: Iterable[Plan],
-    scopes: Scopes,
+    scopes: PlanScopes,
     categories: Mapping[str, str],
     *,
     start_ms: int,
@@ -127,7 +128,7 @@ def plan_block(
 
     `categories` maps SKUs to their category.
 
-    >>> scopes = Scopes()
+    >>> scopes = PlanScopes()
     >>> scopes.grow(["A", "B"])
     >>> plans = [Plan("p", "promotion", 10, 25, sku="B", value=0.4)]
     >>> block = plan_block(plans, scopes, {}, start_ms=0, bucket_ms=10, buckets=4)

@@ -35,7 +35,7 @@ MAX_BYTES: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Snapshot:
     """States of a partition as of the end of the bucket before `through_ms`."""
 
     states: States
@@ -54,7 +54,7 @@ class Snapshots:
         self._saving: dict[Tag, Future[None]] = {}
         self._closed = False
 
-    def load(self, tag: Tag, forecaster: Forecaster) -> Kept | None:
+    def load(self, tag: Tag, forecaster: Forecaster) -> Snapshot | None:
         """The states kept of a partition for this model; None where there are none to be had."""
         try:
             if not isinstance(forecaster, NetworkForecaster):
@@ -66,7 +66,7 @@ class Snapshots:
         except (RedisError, OSError, ModelError, KeyError, ValueError) as error:
             log.warning("states_not_loaded", partition=tag, reason=str(error))
             return None
-        return Kept(states, pointer["through_ms"])
+        return Snapshot(states, pointer["through_ms"])
 
     def save(self, tag: Tag, forecaster: Forecaster, states: States, through_ms: int) -> bool:
         """Copy the states and begin to write them.

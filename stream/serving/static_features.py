@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from model.inputs.static_features import N_STATIC, launch_day, row_of
 from stream.decoding.catalog import Listing
+from stream.series_ids import level_of, rollup_name, split_sku
 from stream.state import keys
 from stream.state.keys import Tag
 from stream.state.redis import store_answers
@@ -29,14 +30,15 @@ _NO_LISTINGS: Final[Mapping[str, Listing]] = {}
 NOTHING_S0 = np.zeros((0, N_STATIC), np.float32)
 
 
-def static_of(
+def static_features(
     series: Sequence[str],
     categories: Mapping[str, str],
     listings: Mapping[str, Listing] = _NO_LISTINGS,
 ) -> Floats:
     """What is known [S, X] of series, by what the catalog says of SKUs; zero where nothing is.
 
-    >>> known = static_of(["A@Berlin", "category:bags", "location:Berlin", "B"], {"A": "bags"})
+    >>> series = ["A@Berlin", "category:bags", "location:Berlin", "B"]
+    >>> known = static_features(series, {"A": "bags"})
     >>> (known[0, :2] == (known[1, 0], known[2, 1])).tolist(), known[3].tolist()
     ([True, True], [0.0, 0.0, 0.0, 0.0, 0.0])
     """
@@ -51,11 +53,14 @@ def static_of(
         return found
 
     for slot, name in enumerate(series):
-        head, _, rest = name.partition(":")
-        if rest and head in ("category", "location"):
-            category, location = (rest, None) if head == "category" else (None, rest)
+        level = level_of(name)
+        category = location = None
+        if level == "category":
+            category = rollup_name(name)
+        elif level == "location":
+            location = rollup_name(name)
         else:
-            sku, _, location = name.partition("@")
+            sku, location = split_sku(name)
             category = categories.get(sku)
             listing = listings.get(sku)
             if listing is not None:
@@ -94,7 +99,7 @@ def static_reader(client: redis.Redis) -> StaticReader:
             if offset != found or names != series[: len(names)]:
                 names, static_SX = [], NOTHING_S0
             if len(names) < len(series):
-                more_SX = static_of(
+                more_SX = static_features(
                     series[len(names) :],
                     stored_categories(client, tag),
                     stored_listings(client, tag),

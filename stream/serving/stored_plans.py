@@ -15,7 +15,7 @@ import redis
 from model.inputs.plans import Plans as PlanBlock
 from stream.decoding.plans import Plan
 from stream.partition.plan_table import PlanTable
-from stream.serving.plan_blocks import Scopes, plan_block
+from stream.serving.plan_blocks import PlanScopes, plan_block
 from stream.state import keys
 from stream.state.keys import ROLLUPS, Tag
 from stream.topics import CATALOG
@@ -31,7 +31,7 @@ class StoredPlans:
         self._lock = Lock()
         self._versions: list[bytes | None] = [None] * partitions
         self._plans: list[list[Plan]] = [[] for _ in range(partitions)]
-        self._scopes: dict[Tag, Scopes] = {}
+        self._scopes: dict[Tag, PlanScopes] = {}
         self._categories: dict[Tag, tuple[bytes | None, dict[str, str]]] = {}
 
     def __call__(
@@ -44,7 +44,7 @@ class StoredPlans:
                 return None
             scopes = self._scopes.get(tag)
             if scopes is None or not scopes.begin(series):
-                scopes = self._scopes[tag] = Scopes()  # another store's, or a new one
+                scopes = self._scopes[tag] = PlanScopes()  # another store's, or a new one
             scopes.grow(series)
             categories = self._categories_of([] if tag == ROLLUPS else [tag], plans)
             return self._block(plans, scopes, categories, start_ms, buckets)
@@ -53,7 +53,7 @@ class StoredPlans:
         """Plans of series of all partitions and roll-ups together."""
         with self._lock:
             plans = self._touching(start_ms, start_ms + buckets * self._bucket_ms)
-            scopes = Scopes()
+            scopes = PlanScopes()
             scopes.grow(series)
             categories = self._categories_of(range(self._partitions), plans)
             return self._block(plans, scopes, categories, start_ms, buckets)
@@ -61,7 +61,7 @@ class StoredPlans:
     def _block(
         self,
         plans: list[Plan],
-        scopes: Scopes,
+        scopes: PlanScopes,
         categories: Mapping[str, str],
         start_ms: int,
         buckets: int,

@@ -5,7 +5,9 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-_UNIT_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+from model.durations import DAY_MS, HOUR_MS
+
+_UNIT_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": HOUR_MS, "d": DAY_MS}
 
 
 def duration_ms(text: str | int) -> int:
@@ -41,7 +43,7 @@ DurationMs = Annotated[int, BeforeValidator(duration_ms)]
 
 def _bucket_ms(text: str | int) -> int:
     width = duration_ms(text)
-    if not 60_000 <= width <= 86_400_000 or 86_400_000 % width:
+    if not 60_000 <= width <= DAY_MS or DAY_MS % width:
         raise ValueError(f"{text!r} must be between 1m and 1d and divide a day evenly")
     return width
 

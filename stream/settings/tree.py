@@ -17,6 +17,7 @@ from pydantic_settings import (
 )
 
 from model.config import Target
+from model.durations import DAY_MS, HOUR_MS
 from stream.errors import UsageError
 from stream.settings.durations import BucketMs, DurationMs, Section, duration_ms, duration_text
 from stream.settings.endpoints import (
@@ -42,19 +43,19 @@ __all__ = [
 class WindowSettings(Section):
     """Event time: bucket width, lateness, silence, deduplication."""
 
-    bucket: BucketMs = 3_600_000
+    bucket: BucketMs = HOUR_MS
     allowed_lateness: DurationMs = 120_000
     idle_timeout: DurationMs = 30_000
     dedup: DurationMs = 900_000
-    future_tolerance: DurationMs = 3_600_000
-    max_gap: DurationMs = 366 * 86_400_000
+    future_tolerance: DurationMs = HOUR_MS
+    max_gap: DurationMs = 366 * DAY_MS
 
 
 class StateSettings(Section):
     """How often state is written and how long closed buckets stay in the store."""
 
     flush_every: DurationMs = 100
-    retention: DurationMs = 28 * 86_400_000
+    retention: DurationMs = 28 * DAY_MS
 
 
 class IngestSettings(Section):
@@ -106,7 +107,7 @@ class ModelSettings(Section):
     targets: tuple[Target, ...] = ()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     registry: str | None = None
-    max_age: DurationMs = 365 * 86_400_000
+    max_age: DurationMs = 365 * DAY_MS
     max_step: DurationMs = 30_000
 
 
@@ -151,7 +152,7 @@ class DriftSettings(Section):
     enabled: bool = True
     threshold: float = Field(8.0, gt=0)
     warm_up_days: int = Field(14, ge=2)
-    cooldown: DurationMs = 7 * 86_400_000
+    cooldown: DurationMs = 7 * DAY_MS
 
 
 class TrainerSettings(Section):
@@ -163,15 +164,15 @@ class TrainerSettings(Section):
     for waits until `cooldown` after the last training, and learns from the last `drift_span`.
     """
 
-    every: DurationMs = 86_400_000
-    cooldown: DurationMs = 3_600_000
+    every: DurationMs = DAY_MS
+    cooldown: DurationMs = HOUR_MS
     max_time: DurationMs = 600_000
     updates: int | None = Field(None, ge=1)
     threads: int = Field(1, ge=1)
     series: int = Field(400, ge=1)
     origins: int = Field(7, ge=1)
-    max_span: DurationMs = 365 * 86_400_000
-    drift_span: DurationMs = 14 * 86_400_000
+    max_span: DurationMs = 365 * DAY_MS
+    drift_span: DurationMs = 14 * DAY_MS
     archive: str | None = None
     metrics_port: int | None = Field(None, ge=0, le=65_535)
 

@@ -12,6 +12,7 @@ import redis.asyncio as aioredis
 
 from model.config import TARGETS
 from model.contract import QuantileForecast
+from model.durations import DAY_MS
 from stream.state import keys
 from stream.state.forecasts import (
     BAND_BYTES,
@@ -28,12 +29,12 @@ from stream.state.redis import store_answers
 
 STATS_EXPIRE_S = 10
 #: How long a worker keeps what was forecast one step ahead: as far back as charts go.
-AHEAD_RETENTION_MS = 7 * 86_400_000
+AHEAD_RETENTION_MS = 7 * DAY_MS
 #: Buckets behind retention whose bands are deleted at least once: origins may come in leaps.
 _LOOK_BACK = 512
 
 
-class ReadSide:
+class ReadSideWriter:
     """Writer of the read side; `client` must not decode responses."""
 
     def __init__(self, client: aioredis.Redis, *, ahead_retention_ms: int) -> None:

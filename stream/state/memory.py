@@ -4,7 +4,7 @@ from collections import defaultdict
 
 from stream.errors import FencedOut
 from stream.state.keys import Tag
-from stream.state.port import Path, WritePlan
+from stream.state.port import Path, StateWrite
 
 
 class MemoryStore:
@@ -23,7 +23,7 @@ class MemoryStore:
         self._meta[tag].pop("applied", None)
         return token
 
-    async def apply(self, tag: Tag, token: int, plan: WritePlan) -> None:
+    async def apply(self, tag: Tag, token: int, plan: StateWrite) -> None:
         """Apply a plan atomically; the plan applied last is not applied again.
 
         Raises FencedOut when a later owner holds the partition.

@@ -19,7 +19,7 @@ _numbers = count(1)
 
 
 @dataclass(slots=True)
-class WritePlan:
+class StateWrite:
     """Everything one flush changes under a partition; applied whole or not at all, and once.
 
     Order of application: puts, patches, appends, pushes, meta, deletes. `number` tells the plans of
@@ -49,7 +49,7 @@ class StateStore(Protocol):
     async def acquire(self, tag: Tag) -> int:
         """Take a partition over; the token that every write must carry from now on."""
 
-    async def apply(self, tag: Tag, token: int, plan: WritePlan) -> None:
+    async def apply(self, tag: Tag, token: int, plan: StateWrite) -> None:
         """Apply a plan atomically; the plan applied last is not applied again.
 
         Raises FencedOut when a later owner holds the partition.

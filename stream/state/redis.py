@@ -17,7 +17,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from stream.errors import FencedOut, ServiceUnavailable
 from stream.state import keys
 from stream.state.keys import Tag
-from stream.state.port import Path, WritePlan
+from stream.state.port import Path, StateWrite
 
 _SCRIPT = files("stream.state").joinpath("lua/fenced_write.lua").read_text()
 #: Words of one command; Lua's unpack has a limit of about 8,000.
@@ -50,7 +50,7 @@ class RedisStore:
         """Take a partition over; the token that every write must carry from now on."""
         return int(await self._call(self._client.hincrby(keys.of(tag, "meta"), "fence", 1)))
 
-    async def apply(self, tag: Tag, token: int, plan: WritePlan) -> None:
+    async def apply(self, tag: Tag, token: int, plan: StateWrite) -> None:
         """Apply a plan atomically; the plan applied last is not applied again.
 
         Raises FencedOut when a later owner holds the partition.

@@ -8,7 +8,6 @@ import asyncio
 import gc
 import os
 import socket
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,33 +19,34 @@ from mode import Service
 
 from model.baselines.exponential_smoothing import SmoothingForecaster
 from model.contract import FEATURE_NAMES, FeatureSpec
+from stream.clock import wall_clock_ms
 from stream.errors import IncompatibleState, ServiceUnavailable, SurgecastError
 from stream.ingest.agents import attach
 from stream.ingest.pipeline import CONSUMERS, Pipeline
-from stream.kafka.broker_view import Broker
+from stream.kafka.broker_view import BrokerView
 from stream.kafka.clients import kafka_client
 from stream.kafka.faust_app import SurgecastApp, create_app
-from stream.kafka.producer import KafkaSink
-from stream.processes.persistent_stop import InsistentService
+from stream.kafka.producer import BatchProducer
+from stream.processes.persistent_stop import PersistentStopService
 from stream.registry.announcements import ModelRecord, listen
 from stream.registry.model_registry import Registry
 from stream.scoring.drift_task import DriftTask
-from stream.scoring.live_scoring import Accuracy, Scored
+from stream.scoring.live_scoring import BucketScore, LiveScoring
 from stream.scoring.score_files import ScoreFiles, count_scores
 from stream.scoring.store_reads import StoreReads
 from stream.serving.champion_watch import ChampionWatch
-from stream.serving.model_server import Serving
-from stream.serving.output_loop import Output
+from stream.serving.model_server import ModelServer
+from stream.serving.output_loop import OutputLoop
 from stream.serving.state_snapshots import Snapshots
 from stream.serving.static_features import static_reader
 from stream.serving.store_reads import ServingReads
 from stream.settings import Settings
-from stream.sinks.readside_writer import AHEAD_RETENTION_MS, ReadSide
+from stream.sinks.readside_writer import AHEAD_RETENTION_MS, ReadSideWriter
 from stream.state.connect import pseudonyms, redis_options
 from stream.state.keys import ROLLUPS, Tag
 from stream.state.redis import RedisStore
 from stream.topics import MODELS
-from stream.worker.statistics import Stats
+from stream.worker.statistics import WorkerStatistics
 
 log = structlog.get_logger(__name__)
 
@@ -61,12 +61,7 @@ LEAVE_S = 10.0
 STORE_S = 5.0
 
 
-def now_ms() -> int:
-    """Wall clock in ms."""
-    return time.time_ns() // 1_000_000
-
-
-class WorkerService(InsistentService):
+class WorkerService(PersistentStopService):
     """Everything of a worker that is not an agent; started and stopped with the Faust app."""
 
     def __init__(
@@ -78,8 +73,8 @@ class WorkerService(InsistentService):
         self.worker_id = f"{socket.gethostname()}-{os.getpid()}"
         self._blocking = redis.Redis.from_url(url, **options)
         self._client = aioredis.Redis.from_url(url, **options)
-        self._read_side = ReadSide(self._client, ahead_retention_ms=AHEAD_RETENTION_MS)
-        self._sink = KafkaSink(kafka_client(settings))
+        self._read_side = ReadSideWriter(self._client, ahead_retention_ms=AHEAD_RETENTION_MS)
+        self._sink = BatchProducer(kafka_client(settings))
         bucket_ms = settings.window.bucket
         fallback = SmoothingForecaster(
             horizon=settings.model.horizon,
@@ -90,7 +85,7 @@ class WorkerService(InsistentService):
         reads = ServingReads(
             self._blocking, partitions=settings.kafka.partitions, bucket_ms=bucket_ms
         )
-        self._serving = Serving(
+        self._serving = ModelServer(
             fallback,
             reads.history,
             static=static_reader(self._blocking),
@@ -101,25 +96,25 @@ class WorkerService(InsistentService):
         )
         path = settings.accuracy.path
         self._score_files = None if path is None else ScoreFiles(path)
-        self._output = Output(
+        self._output = OutputLoop(
             self._serving,
             self._sink,
             self._read_side,
             bucket_ms=bucket_ms,
             publish_every_ms=settings.forecasts.publish_every,
-            clock_ms=now_ms,
-            accuracy=Accuracy(settings.calibration, StoreReads(self._blocking)),
+            clock_ms=wall_clock_ms,
+            accuracy=LiveScoring(settings.calibration, StoreReads(self._blocking)),
             scored=self._note_scores,
         )
         self._app = app
-        self._broker = Broker(app, settings, reached=self._reached)
+        self._broker = BrokerView(app, settings, reached=self._reached)
         self.pipeline = Pipeline(
             settings,
             RedisStore(self._client),
             self._sink,
             self._output,
             pseudonyms(settings, self._blocking),
-            clock_ms=now_ms,
+            clock_ms=wall_clock_ms,
             lag=self._broker.lag,
             answered=self._broker.answered,
             ask=self._broker.places,
@@ -144,7 +139,7 @@ class WorkerService(InsistentService):
             tags=self._tags,
             served=reads.forecast,
         )
-        self._stats = Stats(
+        self._stats = WorkerStatistics(
             self.worker_id, self.pipeline, self._output, self._champion, self._broker.lag
         )
 
@@ -167,7 +162,7 @@ class WorkerService(InsistentService):
                 "quantiles": list(settings.model.quantiles),
                 "feature_names": list(FEATURE_NAMES),
                 "spec_hash": FeatureSpec().hash,
-                "started_ms": now_ms(),
+                "started_ms": wall_clock_ms(),
             }
         )
 
@@ -190,7 +185,7 @@ class WorkerService(InsistentService):
     @Service.task
     async def _publish_stats(self) -> None:
         while not self.should_stop:
-            document = self._stats.document(at_ms=now_ms())
+            document = self._stats.document(at_ms=wall_clock_ms())
             try:
                 await self._read_side.stats(self.worker_id, document)
             except ServiceUnavailable as error:
@@ -202,7 +197,7 @@ class WorkerService(InsistentService):
         await self._drift.run(every_s=DRIFT_EVERY_S)
 
     async def _want_retrain(self, reason: str) -> None:
-        record = ModelRecord("retrain", reason=reason, at_ms=now_ms())
+        record = ModelRecord("retrain", reason=reason, at_ms=wall_clock_ms())
         await self._sink.send(MODELS.name, [(record.action, record.encode())])
 
     def _rollups_through(self) -> int | None:
@@ -250,7 +245,7 @@ class WorkerService(InsistentService):
         await self._client.aclose()
         await asyncio.get_running_loop().run_in_executor(None, self._snapshots.close)
 
-    def _note_scores(self, scored: Sequence[Scored]) -> None:
+    def _note_scores(self, scored: Sequence[BucketScore]) -> None:
         count_scores(scored)
         if self._score_files is not None:
             self._score_files.add(scored)

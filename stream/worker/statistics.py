@@ -10,19 +10,19 @@ from faust.types import TP
 from stream.ingest.idleness import Lag
 from stream.ingest.pipeline import CONSUMERS, Pipeline
 from stream.serving.champion_watch import ChampionWatch
-from stream.serving.output_loop import Output
+from stream.serving.output_loop import OutputLoop
 
 RATE_OVER_S = 3.0
 
 
-class Stats:
+class WorkerStatistics:
     """Collects the statistics of one worker; see docs/architecture.md for the document's fields."""
 
     def __init__(
         self,
         worker_id: str,
         pipeline: Pipeline,
-        output: Output,
+        output: OutputLoop,
         champion: ChampionWatch,
         lag: Lag,
     ) -> None:

@@ -7,7 +7,7 @@ import redis.asyncio as aioredis
 
 from stream.errors import FencedOut
 from stream.state.memory import MemoryStore
-from stream.state.port import StateStore, WritePlan
+from stream.state.port import StateStore, StateWrite
 from stream.state.redis import RedisStore
 
 
@@ -26,7 +26,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[StateStore]:
 async def test_a_plan_is_read_back_as_written(store: StateStore) -> None:
     """Meta, blobs, patches, appends, lists and hashes come back unchanged, binary included."""
     token = await store.acquire(3)
-    plan = WritePlan(
+    plan = StateWrite(
         meta={"offset:orders": "12"},
         puts={("closed", 60): b"\x00\xff\r\n"},
         patches=[(("open", 120), 4, b"abcd")],
@@ -53,7 +53,7 @@ async def test_deletes_come_after_everything_else(store: StateStore) -> None:
     await store.apply(
         0,
         token,
-        WritePlan(patches=[(("open", 0), 0, b"x")], deletes=[("open", 0), ("visitors", 0)]),
+        StateWrite(patches=[(("open", 0), 0, b"x")], deletes=[("open", 0), ("visitors", 0)]),
     )
 
     assert await store.blobs(0, [("open", 0)]) == [None]
@@ -63,11 +63,11 @@ async def test_a_later_owner_shuts_the_earlier_one_out(store: StateStore) -> Non
     """A worker that lost a partition cannot write, and changes nothing by trying."""
     old = await store.acquire(1)
     new = await store.acquire(1)
-    await store.apply(1, new, WritePlan(meta={"offset:orders": "5"}))
+    await store.apply(1, new, StateWrite(meta={"offset:orders": "5"}))
 
     with pytest.raises(FencedOut):
         await store.apply(
-            1, old, WritePlan(meta={"offset:orders": "9"}, appends=[(("ids", "orders", 0), b"x")])
+            1, old, StateWrite(meta={"offset:orders": "9"}, appends=[(("ids", "orders", 0), b"x")])
         )
     assert (await store.meta(1))["offset:orders"] == "5"
     assert await store.blobs(1, [("ids", "orders", 0)]) == [None]
@@ -77,7 +77,7 @@ async def test_partitions_do_not_share_anything(store: StateStore) -> None:
     """Equal paths of two partitions, and of the roll-ups, are different places."""
     for tag in (0, 1, "r"):
         token = await store.acquire(tag)
-        await store.apply(tag, token, WritePlan(puts={("closed", 0): str(tag).encode()}))
+        await store.apply(tag, token, StateWrite(puts={("closed", 0): str(tag).encode()}))
 
     assert [(await store.blobs(tag, [("closed", 0)]))[0] for tag in (0, 1, "r")] == [
         b"0",
@@ -95,7 +95,7 @@ async def test_a_large_plan_is_applied_whole(store: StateStore) -> None:
     await store.apply(
         2,
         token,
-        WritePlan(
+        StateWrite(
             pushes=[(("series",), names)],
             puts={("closed", 0): block},
             fields={("categories",): fields},
@@ -110,7 +110,7 @@ async def test_a_large_plan_is_applied_whole(store: StateStore) -> None:
 async def test_a_plan_whose_answer_was_lost_is_applied_once(store: StateStore) -> None:
     """Applying the same plan again changes nothing; another plan with equal content counts."""
     token = await store.acquire(0)
-    plan = WritePlan(
+    plan = StateWrite(
         appends=[(("ids", "orders", 0), b"12345678")], pushes=[(("series",), ["a", "b"])]
     )
     await store.apply(0, token, plan)
@@ -119,13 +119,17 @@ async def test_a_plan_whose_answer_was_lost_is_applied_once(store: StateStore) -
     assert await store.items(0, ("series",)) == ["a", "b"]
     assert await store.blobs(0, [("ids", "orders", 0)]) == [b"12345678"]
 
-    await store.apply(0, token, WritePlan(pushes=[(("series",), ["c"])]))
+    await store.apply(0, token, StateWrite(pushes=[(("series",), ["c"])]))
     assert await store.items(0, ("series",)) == ["a", "b", "c"]
 
 
 async def test_plans_of_two_owners_are_never_taken_for_one(store: StateStore) -> None:
     """A plan is named by its owner's token and its number: equal numbers alone mean nothing."""
-    await store.apply(0, await store.acquire(0), WritePlan(pushes=[(("series",), ["a"])], number=1))
-    await store.apply(0, await store.acquire(0), WritePlan(pushes=[(("series",), ["b"])], number=1))
+    await store.apply(
+        0, await store.acquire(0), StateWrite(pushes=[(("series",), ["a"])], number=1)
+    )
+    await store.apply(
+        0, await store.acquire(0), StateWrite(pushes=[(("series",), ["b"])], number=1)
+    )
 
     assert await store.items(0, ("series",)) == ["a", "b"]

@@ -15,19 +15,19 @@ from kafka import KafkaConsumer, KafkaProducer
 from kafka.structs import TopicPartition
 from redis import Redis
 
+from model.durations import DAY_MS, HOUR_MS
 from model.evaluation.backtest import Backtest, backtest
 from model.evaluation.metrics import wql
 from model.inference.forecaster import NetworkForecaster
 from stream.jobs.training.stored_history import stored_history
 from stream.registry.model_registry import Registry
 from stream.settings import child_environment
-from tests.support.samples import HOUR_MS, START_MS
+from tests.support.samples import START_MS
 from tests.support.services import running_broker, settings_for
 from tests.support.stack import SURGECAST, WorkerProcess, read_topic, wait_until
 
 pytestmark = pytest.mark.e2e
 
-DAY_MS = 24 * HOUR_MS
 #: Hours between one forecast and what it is compared by; also buckets of a season.
 HORIZON, SEASON = 12, 24
 PARTITIONS = 2

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from redis import Redis
 
+from model.durations import HOUR_MS
 from stream.jobs.files.sample import sample_catalog, sample_orders
 from stream.processes.ports import free_port
 from stream.settings import Settings, child_environment
@@ -28,7 +29,6 @@ from tests.support.stack import (
 
 pytestmark = pytest.mark.e2e
 
-HOUR = 3_600_000
 LINES = 200_000
 
 
@@ -95,8 +95,8 @@ def test_real_orders_become_exact_features_and_live_forecasts(
     assert summary["dead_lettered"] == summary["duplicate"] == 0
     partitions = deployment.kafka.partitions
     assert stored_counts(redis_client, partitions)["counted"] == LINES
-    expected = recount(lines, bucket_ms=HOUR)
-    assert stored_features(redis_client, partitions, bucket_ms=HOUR) == expected
+    expected = recount(lines, bucket_ms=HOUR_MS)
+    assert stored_features(redis_client, partitions, bucket_ms=HOUR_MS) == expected
 
     servers = deployment.kafka.bootstrap_servers
     assert servers is not None

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.calibration import HOUR_MS, WARM_UP, ArrayReads, replayed, sample_history
+from benchmarks.calibration import WARM_UP, ArrayReads, replayed, sample_history
 from model.baselines.seasonal_naive import SeasonalNaiveForecaster
+from model.durations import HOUR_MS
 from model.evaluation.score_sums import ROLLUP, score_of
 from stream.settings import CalibrationSettings
 from stream.state.keys import ROLLUPS

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 from redis import Redis
 
+from model.durations import HOUR_MS
 from stream.errors import IncompatibleState, ServiceUnavailable, UsageError
 from stream.features.definitions import STOCK, STOCKOUT_SHARE
 from stream.features.packed_block import pack_block, unpack_block
@@ -20,7 +21,7 @@ from stream.jobs.history.from_files import build_history
 from stream.partition.stock_levels import levels_block
 from stream.settings import Settings
 from stream.state import keys
-from tests.support.samples import HOUR_MS, START_MS, small_catalog, small_orders
+from tests.support.samples import START_MS, small_catalog, small_orders
 
 pytestmark = pytest.mark.integration
 

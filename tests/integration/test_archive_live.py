@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from redis import Redis
 
+from model.durations import HOUR_MS
 from stream.jobs.archive.export import archive
 from stream.jobs.files.sample import sample_orders
 from stream.settings import Settings, child_environment
@@ -28,7 +29,6 @@ from tests.support.stack import (
 
 pytestmark = pytest.mark.integration
 
-HOUR = 3_600_000
 PARTITIONS = 4
 
 
@@ -103,8 +103,8 @@ def test_workers_go_on_from_an_archive_and_count_every_event_once(
     try:
         total += produce(servers, "orders", records[total:])
         wait_until(partial(read_through, redis_client, total, after_ms=end_ms), "the rest")
-        assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR) == recount(
-            lines, bucket_ms=HOUR
+        assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR_MS) == recount(
+            lines, bucket_ms=HOUR_MS
         )
         assert stored_counts(redis_client, PARTITIONS)["duplicate"] == 0
         assert worker.stop() == 0

@@ -9,19 +9,20 @@ import pytest
 import redis.asyncio as aioredis
 from redis import Redis
 
+from model.durations import HOUR_MS
 from stream.errors import IncompatibleState, ServiceUnavailable, UsageError
 from stream.ingest.restore import restore
 from stream.ingest.rollups import Rollups
 from stream.jobs.backfill import backfill
 from stream.jobs.files.synthetic_clicks import synthesize_clicks
 from stream.jobs.history.from_files import build_history
-from stream.jobs.replay.timeline import partition_of
+from stream.kafka.partitioner import partition_of
 from stream.readside.reader import Reader
 from stream.settings import Settings
 from stream.state import keys
 from stream.state.history import load_history
 from stream.state.redis import RedisStore
-from tests.support.samples import HOUR_MS, START_MS, small_catalog, small_orders
+from tests.support.samples import START_MS, small_catalog, small_orders
 
 pytestmark = pytest.mark.integration
 

@@ -15,6 +15,7 @@ from redis import Redis
 
 from model.config import ModelConfig, TrainConfig
 from model.contract import FeatureSpec
+from model.durations import DAY_MS
 from model.inference.forecaster import NetworkForecaster
 from model.inputs.static_features import row_of, static_row
 from model.training.dataset import History
@@ -22,7 +23,7 @@ from model.training.train import train
 from stream.decoding.catalog import Listing
 from stream.ingest.pipeline import Pipeline
 from stream.jobs.training.stored_history import stored_history
-from stream.serving.model_server import Serving
+from stream.serving.model_server import ModelServer
 from stream.serving.static_features import static_reader, stored_listings
 from stream.settings import Settings
 from stream.state import keys
@@ -33,7 +34,6 @@ from tests.support.brokerless import Letters, pipeline_of
 
 pytestmark = pytest.mark.integration
 
-DAY_MS = 86_400_000
 #: A Monday.
 START_MS = 1_317_600_000_000
 HORIZON = 7
@@ -117,11 +117,11 @@ class Deployment:
         await self.pipeline.on_catalog(batch("catalog", list(entries), offset=at, keys=keys))
         await self.pipeline.flush()
 
-    def serving(self, forecaster: NetworkForecaster) -> Serving:
+    def serving(self, forecaster: NetworkForecaster) -> ModelServer:
         def history(tag: Tag, from_ms: int | None, to_ms: int | None) -> Iterator[StoredHistory]:
             return read_history(self.client, tag, bucket_ms=DAY_MS, from_ms=from_ms, to_ms=to_ms)
 
-        return Serving(forecaster, history, static=static_reader(self.client))
+        return ModelServer(forecaster, history, static=static_reader(self.client))
 
     @property
     def series(self) -> list[str]:
@@ -138,7 +138,7 @@ async def deployment(redis_client: Redis, valkey_url: str, request: pytest.Fixtu
     await made.connection.aclose()
 
 
-def _units(serving: Serving, day: int) -> Any:
+def _units(serving: ModelServer, day: int) -> Any:
     made = serving.advance(0, START_MS + day * DAY_MS)
     assert made is not None
     return made.units_SHQ

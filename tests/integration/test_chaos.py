@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from model.durations import HOUR_MS
 from tests.support.chaos import Chaos, disordered, producing
 from tests.support.services import KINDS
 from tests.support.stack import (
@@ -21,7 +22,6 @@ from tests.support.stack import (
     wait_until,
 )
 
-HOUR = 3_600_000
 PARTITIONS = 4
 #: kafka-python forgets to close the sockets of a broker that died; the collector says so.
 leaves_sockets = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -54,7 +54,9 @@ def require_exact(chaos: Chaos, lines: pl.DataFrame) -> None:
         counts = stored_counts(store, PARTITIONS)
         error.add_note(f"{len(lines)} lines, {dict(counts)}, {statistics(store)}")
         raise
-    assert stored_features(store, PARTITIONS, bucket_ms=HOUR) == recount(lines, bucket_ms=HOUR)
+    assert stored_features(store, PARTITIONS, bucket_ms=HOUR_MS) == recount(
+        lines, bucket_ms=HOUR_MS
+    )
     counts = stored_counts(store, PARTITIONS)
     assert counts["late"] == counts["rejected"] == 0
     total = sum(counts.values())

@@ -9,9 +9,9 @@ import pytest
 import redis.asyncio as aioredis
 from redis import Redis
 
-from model.config import DAY_MS
+from model.durations import DAY_MS, HOUR_MS
 from model.evaluation.score_sums import SUMS, VOLUMES
-from stream.kafka.producer import KafkaSink
+from stream.kafka.producer import BatchProducer
 from stream.scoring.drift_task import DriftTask
 from stream.settings import DriftSettings
 from stream.state import keys
@@ -19,7 +19,6 @@ from stream.state.keys import ROLLUPS
 
 pytestmark = pytest.mark.integration
 
-HOUR_MS = 3_600_000
 START_MS = 1_317_600_000_000 // DAY_MS * DAY_MS
 HORIZON = 2
 SETTINGS = DriftSettings(warm_up_days=5)
@@ -43,7 +42,7 @@ class Deployment:
         self.task = DriftTask(
             SETTINGS,
             self.client,
-            cast(KafkaSink, self),
+            cast(BatchProducer, self),
             partitions=2,
             bucket_ms=HOUR_MS,
             horizon=HORIZON,

@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 from redis import Redis
 
+from model.durations import HOUR_MS
 from stream.settings import Settings
 from stream.state.history import load_history
 from tests.support.services import KINDS, Kind, running_broker, settings_for
@@ -35,7 +36,6 @@ from tests.support.stock_recount import recount as recount_stock
 
 pytestmark = pytest.mark.integration
 
-HOUR = 3_600_000
 PARTITIONS = 4
 
 
@@ -116,12 +116,12 @@ def test_killed_workers_leave_exactly_the_features_of_a_recount(
             lambda: drained(redis_client, deployment, total + len(log)), "the end of the topics"
         )
 
-        expected = recount(lines, bucket_ms=HOUR)
-        assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR) == expected
+        expected = recount(lines, bucket_ms=HOUR_MS)
+        assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR_MS) == expected
         counts = stored_counts(redis_client, PARTITIONS)
         assert counts["counted"] == len(lines) + len(log)
         assert counts["duplicate"] == total - len(lines)
-        stock = stored_stock(redis_client, PARTITIONS, bucket_ms=HOUR)
+        stock = stored_stock(redis_client, PARTITIONS, bucket_ms=HOUR_MS)
         assert len(stock) > 1_000
         assert stock == recounted_stock(log, redis_client)
         wait_until(
@@ -148,7 +148,7 @@ def stock_readings(lines: pl.DataFrame, rng: np.random.Generator) -> list[Readin
     """Made-up readings of the stock of 40 SKUs over the time of the lines, oldest first."""
     skus = lines.group_by("sku").len().sort(["len", "sku"], descending=True)["sku"].head(40)
     first_ms, last_ms = lines["ts"].to_list()[0], lines["ts"].to_list()[-1]
-    times = np.sort(rng.integers(first_ms - 2 * HOUR, last_ms, 3_000)).tolist()
+    times = np.sort(rng.integers(first_ms - 2 * HOUR_MS, last_ms, 3_000)).tolist()
     return [(str(rng.choice(skus)), at, int(rng.choice((0, 0, 3, 70_000)))) for at in times]
 
 
@@ -180,11 +180,11 @@ def recounted_stock(log: list[Reading], redis: Redis) -> dict[tuple[str, int], t
     """What the log says of the closed buckets of each partition."""
     found: dict[tuple[str, int], tuple[int, int]] = {}
     for number in range(PARTITIONS):
-        history = load_history(redis, number, bucket_ms=HOUR)
+        history = load_history(redis, number, bucket_ms=HOUR_MS)
         assert history is not None
         mine = [reading for reading in log if reading[0] in set(history.series)]
         told = recount_stock(
-            mine, width_ms=HOUR, lateness_ms=0, start_ms=history.start_ms, end_ms=history.end_ms
+            mine, width_ms=HOUR_MS, lateness_ms=0, start_ms=history.start_ms, end_ms=history.end_ms
         )
         found |= {place: (units, stored_share(share)) for place, (units, share) in told.items()}
     return found
@@ -234,8 +234,8 @@ def test_a_worker_that_lost_its_partitions_cannot_write(
         wait_until(lambda: drained(redis_client, deployment, total), "the end of the topic")
 
         assert counted(redis_client) == len(lines)
-        assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR) == recount(
-            lines, bucket_ms=HOUR
+        assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR_MS) == recount(
+            lines, bucket_ms=HOUR_MS
         )
     finally:
         sleeper.kill()
@@ -258,7 +258,7 @@ def test_a_worker_told_to_stop_publishes_what_it_has_closed(
     finally:
         worker.kill()
     published = read_topic(servers(deployment), "features")
-    assert_published_equals(published, recount(lines, bucket_ms=HOUR), redis_client)
+    assert_published_equals(published, recount(lines, bucket_ms=HOUR_MS), redis_client)
 
 
 def test_bad_records_go_to_dead_letter_and_their_neighbours_count(
@@ -281,10 +281,10 @@ def test_bad_records_go_to_dead_letter_and_their_neighbours_count(
         ("zero_quantity", sku.encode(), line(quantity=0)),
         ("negative_price", sku.encode(), line(unit_price=-1)),
         ("malformed_json", sku.encode(), line(unit_price=float("nan"))),
-        ("future_timestamp", sku.encode(), line(event_id="b2", ts=newest + 10 * 365 * 24 * HOUR)),
+        ("future_timestamp", sku.encode(), line(event_id="b2", ts=newest + 3650 * 24 * HOUR_MS)),
         ("too_large", sku.encode(), b'{"customer_id":"secret-person","x":"%b"}' % (b"y" * 900_000)),
         ("null_key", None, line(event_id="b3")),
-        ("late", sku.encode(), line(event_id="b4", ts=newest - 3 * HOUR)),
+        ("late", sku.encode(), line(event_id="b4", ts=newest - 3 * HOUR_MS)),
     ]  # fmt: skip
     # The newest line of the same SKU goes before them, so that the late one is late.
     newer = (sku.encode(), line(event_id="b5", ts=newest))
@@ -323,8 +323,8 @@ def test_an_owner_fenced_while_it_is_assigned_goes_on_by_itself(
             redis_client.hincrby(f"sc2:{{{tag}}}:meta", "fence", 1)
         produce(servers(deployment), "orders", records[4_000:])
         wait_until(lambda: drained(redis_client, deployment, len(lines)), "the take-over")
-        expected = recount(lines, bucket_ms=HOUR)
-        assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR) == expected
+        expected = recount(lines, bucket_ms=HOUR_MS)
+        assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR_MS) == expected
         assert worker.process.poll() is None
     finally:
         worker.kill()
@@ -343,8 +343,8 @@ def test_a_store_that_forgot_everything_is_filled_again(
         redis_client.flushall()
         produce(servers(deployment), "orders", records[4_000:])
         wait_until(lambda: drained(redis_client, deployment, len(lines)), "counting anew")
-        expected = recount(lines, bucket_ms=HOUR)
-        assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR) == expected
+        expected = recount(lines, bucket_ms=HOUR_MS)
+        assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR_MS) == expected
         assert worker.process.poll() is None
     finally:
         worker.kill()

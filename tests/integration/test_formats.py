@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from redis import Redis
 
+from model.durations import HOUR_MS
 from stream.jobs.files.sample import sample_orders
 from stream.settings import Settings
 from tests.support.services import running_broker, settings_for
@@ -26,7 +27,6 @@ from tests.support.stack import (
 
 pytestmark = pytest.mark.integration
 
-HOUR = 3_600_000
 PARTITIONS = 4
 MILLIS = {"type": "long", "logicalType": "timestamp-millis"}
 LINE: dict[str, Any] = {
@@ -97,8 +97,8 @@ def test_avro_lines_count_as_json_lines_do(
         )
         counts = stored_counts(redis_client, PARTITIONS)
         assert (counts["counted"], counts["rejected"]) == (len(lines), len(bad))
-        assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR) == recount(
-            lines, bucket_ms=HOUR
+        assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR_MS) == recount(
+            lines, bucket_ms=HOUR_MS
         )
         letters = [json.loads(record.value) for record in read_topic(servers, "dead-letter")]
         assert sorted(letter["reason"] for letter in letters) == sorted(r for r, _ in bad)

@@ -13,6 +13,7 @@ from kafka.structs import TopicPartition
 from redis import Redis
 
 import stream.ops.embedded
+from model.durations import HOUR_MS
 from stream.kafka.admin import create_topics
 from stream.ops.embedded import EmbeddedBroker, embedded_broker
 from stream.processes.ports import free_port
@@ -31,7 +32,6 @@ from tests.support.stack import (
 
 pytestmark = pytest.mark.integration
 
-HOUR = 3_600_000
 PARTITIONS = 2
 needs_kafka = pytest.mark.skipif("kafka" not in KINDS, reason="KAFKA_HOME names no Apache Kafka")
 
@@ -128,7 +128,7 @@ def refusal(running: Deployment, log: Path) -> str:
 
 def adopt(running: Deployment, redis: Redis, folder: Path, total: int) -> None:
     """`--adopt` counts on to `total`; afterwards a worker without it starts as ever."""
-    before = stored_features(redis, PARTITIONS, bucket_ms=HOUR)
+    before = stored_features(redis, PARTITIONS, bucket_ms=HOUR_MS)
     for name, arguments in (("adopting", ["--adopt"]), ("after", [])):
         worker = WorkerProcess(running.settings, folder / f"{name}.log", arguments)
         try:
@@ -137,7 +137,7 @@ def adopt(running: Deployment, redis: Redis, folder: Path, total: int) -> None:
             assert worker.stop() == 0
         finally:
             worker.kill()
-    after = stored_features(redis, PARTITIONS, bucket_ms=HOUR)
+    after = stored_features(redis, PARTITIONS, bucket_ms=HOUR_MS)
     assert before.keys() <= after.keys()
 
 
@@ -160,8 +160,8 @@ def test_a_recreated_topic_is_refused_and_can_be_adopted(
 
     adopt(deployment, redis_client, tmp_path, 9_000)
     assert stored_counts(redis_client, PARTITIONS)["counted"] == 9_000
-    expected = recount(real_lines(9_000), bucket_ms=HOUR)
-    assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR) == expected
+    expected = recount(real_lines(9_000), bucket_ms=HOUR_MS)
+    assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR_MS) == expected
 
 
 @needs_kafka

@@ -8,6 +8,7 @@ import redis.asyncio as aioredis
 from redis import Redis
 
 from model.contract import QuantileForecast
+from model.durations import HOUR_MS
 from stream.features.definitions import N_FEATURES, N_SUMS, UNITS
 from stream.features.packed_block import PACKED_BYTES
 from stream.ingest.restore import stored_closes
@@ -17,7 +18,7 @@ from stream.partition.open_bucket import OpenBucket
 from stream.partition.partition import Partition
 from stream.readside.reader import Reader
 from stream.settings import Settings
-from stream.sinks.readside_writer import ReadSide
+from stream.sinks.readside_writer import ReadSideWriter
 from stream.state import history, pages
 from stream.state.closed_buckets import closed_paths
 from stream.state.history import load_history, read_history
@@ -26,7 +27,6 @@ from stream.state.redis import RedisStore
 
 pytestmark = pytest.mark.integration
 
-HOUR_MS = 3_600_000
 START_MS = 472_000 * HOUR_MS
 PAGE = pages.rows_a_page(PACKED_BYTES)
 SERIES = 2 * PAGE + 7
@@ -64,7 +64,7 @@ async def values_TSF(client: aioredis.Redis, redis_client: Redis) -> np.ndarray:
         sums_SF = rng.integers(1, 9, (size, N_SUMS))
         close(partition, START_MS + t * HOUR_MS, sums_SF)
         values_TSF[t, :size] = partition.closed_unsaved[-1].values_SF
-    await store.apply(0, token, partition.take_plan()[0])
+    await store.apply(0, token, partition.take_write()[0])
     rollups = Rollups(store, 1, bucket_ms=HOUR_MS, retention_ms=SETTINGS.state.retention)
     await rollups.acquire()
     await rollups.close()
@@ -125,7 +125,7 @@ async def test_a_forecast_is_found_on_its_page(
     forecast = QuantileForecast(
         START_MS + 4 * HOUR_MS, HOUR_MS, SETTINGS.model.quantiles, units_SHQ, 2 * units_SHQ, "m"
     )
-    read_side = ReadSide(client, ahead_retention_ms=9 * HOUR_MS)
+    read_side = ReadSideWriter(client, ahead_retention_ms=9 * HOUR_MS)
     await read_side.ahead(0, forecast, origin_ms=START_MS + 2 * HOUR_MS)
     await read_side.forecast(0, forecast, calibrated=False, watermark_ms=0, emitted_ms=0)
     reader = Reader(redis_client)
@@ -151,13 +151,13 @@ async def test_a_long_run_of_closes_leaves_the_store_as_large_as_a_short_one(
     partition.series.slots([f"S{slot}@B" for slot in range(20)])
     rollups = Rollups(store, 1, bucket_ms=HOUR_MS, retention_ms=retention_ms)
     await rollups.acquire()
-    read_side = ReadSide(client, ahead_retention_ms=retention_ms)
+    read_side = ReadSideWriter(client, ahead_retention_ms=retention_ms)
     units_SHQ = np.ones((20, 2, 9), np.float32)
     keys: list[int] = []
     sizes: list[int] = []
     for t in [*range(200), *range(230, 330, 3), *range(600, 602)]:
         close(partition, START_MS + t * HOUR_MS, np.full((20, N_SUMS), t + 1))
-        await store.apply(0, token, partition.take_plan()[0])
+        await store.apply(0, token, partition.take_write()[0])
         for closed in await rollups.close():
             forecast = QuantileForecast(
                 closed.start_ms, HOUR_MS, SETTINGS.model.quantiles, units_SHQ, units_SHQ, "m"

@@ -13,7 +13,7 @@ import pytest
 from redis import Redis
 
 from stream.kafka.clients import kafka_client
-from stream.registry.announcements import ModelRecord, Requests, announce, listen
+from stream.registry.announcements import ModelRecord, RetrainRequests, announce, listen
 from stream.registry.model_registry import Registry
 from stream.settings import Settings, child_environment
 from tests.support.model_cases import random_model
@@ -54,7 +54,7 @@ async def test_a_record_reaches_every_listener_and_the_trainer(broker: TestBroke
     )
 
     assert set(heard) == {record}
-    requests = Requests(broker.settings)
+    requests = RetrainRequests(broker.settings)
     found = [requests.newest(wait_ms=500) for _ in range(6)]
     requests.close()
     assert [request.reason for request in found if request is not None] == ["drift"]

@@ -16,12 +16,13 @@ from redis import Redis
 
 from model.config import ModelConfig, TrainConfig
 from model.contract import QuantileForecast
+from model.durations import DAY_MS
 from model.inference.forecaster import NetworkForecaster
 from model.inputs.plans import N_PLANS, PROMOTION, Plans
 from model.training.dataset import History
 from model.training.train import train
 from stream.jobs.training.stored_history import stored_history
-from stream.serving.model_server import Serving
+from stream.serving.model_server import ModelServer
 from stream.serving.plan_blocks import PlanReader, no_plans
 from stream.serving.stored_plans import StoredPlans
 from stream.settings import Settings
@@ -36,7 +37,6 @@ from tests.support.stack import WorkerProcess, produce, read_topic, wait_until
 
 pytestmark = pytest.mark.integration
 
-DAY_MS = 86_400_000
 #: A Monday.
 START_MS = 1_317_600_000_000
 SKUS = ("A", "B", "C")
@@ -126,13 +126,13 @@ class Deployment:
         )  # fmt: skip
         await self.pipeline.flush()
 
-    def serving(self, forecaster: NetworkForecaster, plans: PlanReader) -> Serving:
+    def serving(self, forecaster: NetworkForecaster, plans: PlanReader) -> ModelServer:
         """What serves the store's partitions from their stored history on."""
 
         def history(tag: Tag, from_ms: int | None, to_ms: int | None) -> Iterator[StoredHistory]:
             return read_history(self.client, tag, bucket_ms=DAY_MS, from_ms=from_ms, to_ms=to_ms)
 
-        return Serving(forecaster, history, plans=plans)
+        return ModelServer(forecaster, history, plans=plans)
 
 
 def _spec_hash() -> str:

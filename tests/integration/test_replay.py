@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 from kafka.partitioner.default import murmur2
 
+from model.durations import HOUR_MS
 from stream.errors import ServiceUnavailable, UsageError
 from stream.jobs.files.synthetic_clicks import synthesize_clicks
 from stream.jobs.replay import sender as replay_sender
@@ -23,7 +24,7 @@ from stream.kafka.admin import create_topics
 from stream.ops.embedded import embedded_broker
 from stream.processes.ports import free_port
 from stream.settings import Settings
-from tests.support.samples import HOUR_MS, START_MS, small_catalog, small_orders
+from tests.support.samples import START_MS, small_catalog, small_orders
 from tests.support.services import TestBroker, settings_for
 from tests.support.taps import Tap, check_promises
 

@@ -13,6 +13,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from model.durations import HOUR_MS
 from stream.jobs.files.sample import sample_orders
 from stream.ops.embedded import embedded_broker
 from stream.processes.child import ServiceProcess
@@ -32,8 +33,6 @@ from tests.support.stack import (
 )
 
 pytestmark = pytest.mark.integration
-
-HOUR = 3_600_000
 
 
 @pytest.fixture
@@ -102,7 +101,7 @@ def test_topics_create_and_a_worker_make_the_features_of_a_recount(
         ]
         if any(row) and ":" not in document["series_id"] and document["series_id"] != "total":
             published[document["series_id"], document["bucket_start_ms"]] = row
-    expected = recount(lines, bucket_ms=HOUR)
+    expected = recount(lines, bucket_ms=HOUR_MS)
     last_ms = max(start for _, start in expected)  # still open: no later event closes it
 
     assert 'surgecast_events_total{topic="orders",verdict="counted"} 6000.0' in metrics
@@ -113,7 +112,7 @@ def drained(redis: Redis, lines: pl.DataFrame) -> bool:
     """Whether the worker says that it has counted all lines and that what they close is out."""
     documents = statistics(redis)
     counted = sum(d["events"].get("orders", {}).get("counted", 0) for d in documents)
-    last_ms = int(lines["ts"].to_numpy().max()) // HOUR * HOUR
+    last_ms = int(lines["ts"].to_numpy().max()) // HOUR_MS * HOUR_MS
     return counted == lines.height and all(
         d["drained"] and d["lag"] == 0 and (d["watermark_ms"] or 0) >= last_ms for d in documents
     )

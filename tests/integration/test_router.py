@@ -12,10 +12,11 @@ from kafka import KafkaConsumer
 from kafka.structs import OffsetAndMetadata, TopicPartition
 from redis import Redis
 
+from model.durations import DAY_MS, HOUR_MS
 from stream.jobs.files.sample import sample_orders
 from stream.kafka.admin import create_topics
 from stream.settings import Settings
-from stream.topics import DAY_MS, Topic
+from stream.topics import Topic
 from tests.support.services import KINDS, Kind, running_broker, settings_for
 from tests.support.stack import (
     WorkerProcess,
@@ -30,7 +31,6 @@ from tests.support.stack import (
 
 pytestmark = pytest.mark.integration
 
-HOUR = 3_600_000
 PARTITIONS = 4
 SOURCE = Topic("shop-orders", "input", DAY_MS, keyed_by="order_id")
 Records = list[tuple[bytes | None, bytes | None]]
@@ -148,8 +148,8 @@ def test_a_killed_router_loses_no_line_and_counts_none_twice(
         wait_until(lambda: judged(redis_client) == total, "the end of the lines")
         counts = stored_counts(redis_client, PARTITIONS)
 
-        assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR) == recount(
-            expected, bucket_ms=HOUR
+        assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR_MS) == recount(
+            expected, bucket_ms=HOUR_MS
         )
         assert counts["counted"] == len(lines)
         assert counts["duplicate"] == total - len(lines)

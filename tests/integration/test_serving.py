@@ -13,14 +13,15 @@ from redis import Redis
 
 from model.config import Architecture, ModelConfig
 from model.contract import QuantileForecast
+from model.durations import HOUR_MS
 from model.inference.forecaster import NetworkForecaster
 from model.networks.quantile_network import QuantileNetwork
 from stream.serving.carried_states import KEEP_EVERY
-from stream.serving.model_server import Serving
+from stream.serving.model_server import ModelServer
 from stream.serving.state_snapshots import Snapshots
 from stream.state import keys
 from stream.state.history import StoredHistory
-from tests.support.model_cases import HOUR_MS, START_MS, awkward
+from tests.support.model_cases import START_MS, awkward
 
 pytestmark = pytest.mark.integration
 
@@ -59,7 +60,7 @@ def at(buckets: int) -> int:
     return START_MS + buckets * HOUR_MS
 
 
-def advance(serving: Serving, buckets: int) -> QuantileForecast:
+def advance(serving: ModelServer, buckets: int) -> QuantileForecast:
     forecast = serving.advance(0, at(buckets))
     assert forecast is not None
     return forecast
@@ -73,9 +74,9 @@ def same(a: QuantileForecast, b: QuantileForecast) -> bool:
     )
 
 
-def whole() -> Serving:
+def whole() -> ModelServer:
     """A worker that has read everything, in one go."""
-    return Serving(forecaster(), Store().history)
+    return ModelServer(forecaster(), Store().history)
 
 
 def kept_after(
@@ -83,7 +84,7 @@ def kept_after(
 ) -> None:
     """A worker that served through so many buckets, and ended."""
     snapshots = Snapshots(redis, str(folder))
-    serving = Serving(
+    serving = ModelServer(
         forecaster(architecture=architecture), Store().history, snapshots=snapshots,
     )  # fmt: skip
     advance(serving, buckets)
@@ -101,10 +102,10 @@ def test_a_restart_goes_on_bit_for_bit(
 ) -> None:
     """From the kept states, over only what has closed since, to the same forecast."""
     kept_after(redis_client, folder, 90, architecture=architecture)
-    unbroken = Serving(forecaster(architecture=architecture), Store().history)
+    unbroken = ModelServer(forecaster(architecture=architecture), Store().history)
     before = advance(unbroken, 90)
     store = Store()
-    serving = Serving(
+    serving = ModelServer(
         forecaster(architecture=architecture), store.history,
         snapshots=Snapshots(redis_client, str(folder)),
     )  # fmt: skip
@@ -117,7 +118,7 @@ def test_a_restart_goes_on_bit_for_bit(
 def test_states_are_kept_now_and_then_only(redis_client: Redis, folder: Path) -> None:
     """Not at every close, and one file a partition is left."""
     snapshots = Snapshots(redis_client, str(folder))
-    serving = Serving(forecaster(), Store().history, snapshots=snapshots)
+    serving = ModelServer(forecaster(), Store().history, snapshots=snapshots)
     through = []
     for buckets in range(2, 3 * KEEP_EVERY):
         advance(serving, buckets)
@@ -146,7 +147,7 @@ def test_states_that_do_not_hold_cost_a_warm_up_and_nothing_else(
         file.unlink()
     store = Store()
     model_id = "another" if fault == "other model" else "m"
-    serving = Serving(
+    serving = ModelServer(
         forecaster(model_id), store.history,
         snapshots=Snapshots(redis_client, str(folder)),
     )  # fmt: skip
@@ -159,14 +160,14 @@ def test_states_of_the_three_newest_models_are_kept(redis_client: Redis, folder:
     """The one that serves, the one before, and one to come; each goes on from its own."""
     for buckets, model_id in enumerate(("a", "b", "c", "d", "b"), start=90):
         snapshots = Snapshots(redis_client, str(folder))
-        advance(Serving(forecaster(model_id), Store().history, snapshots=snapshots), buckets)
+        advance(ModelServer(forecaster(model_id), Store().history, snapshots=snapshots), buckets)
         snapshots.close()
 
     assert set(redis_client.hkeys(keys.of(0, "kept"))) == {b"b", b"c", b"d"}
     assert len(list(folder.iterdir())) == 3
     store = Store()
     snapshots = Snapshots(redis_client, str(folder))
-    serving = Serving(forecaster("c"), store.history, snapshots=snapshots)
+    serving = ModelServer(forecaster("c"), store.history, snapshots=snapshots)
     assert same(advance(serving, 95), advance(whole(), 95))
     assert store.read == 4
 
@@ -175,16 +176,16 @@ def test_states_newer_or_older_than_the_store_are_left(redis_client: Redis, fold
     """A store that fell back, or that keeps nothing from when the states are."""
     kept_after(redis_client, folder, 90)
     snapshots = Snapshots(redis_client, str(folder))
-    back = Serving(forecaster(), Store().history, snapshots=snapshots)
+    back = ModelServer(forecaster(), Store().history, snapshots=snapshots)
     assert same(advance(back, 60), advance(whole(), 60))
 
     kept_after(redis_client, folder, 60)
     late = Store()
     late.kept_from = 80
-    serving = Serving(forecaster(), late.history, snapshots=snapshots)
+    serving = ModelServer(forecaster(), late.history, snapshots=snapshots)
     fresh = Store()
     fresh.kept_from = 80
-    expected = Serving(forecaster(), fresh.history)
+    expected = ModelServer(forecaster(), fresh.history)
     assert same(advance(serving, 100), advance(expected, 100))
 
 
@@ -199,7 +200,7 @@ def test_a_read_that_breaks_off_is_taken_up_again(redis_client: Redis, folder: P
                 raise ConnectionError("gone")
             yield portion
 
-    serving = Serving(forecaster(), history)
+    serving = ModelServer(forecaster(), history)
     with pytest.raises(ConnectionError):
         serving.advance(0, at(100))
     broken = False
@@ -211,7 +212,7 @@ def test_a_read_that_breaks_off_is_taken_up_again(redis_client: Redis, folder: P
 def test_a_worker_that_stops_keeps_nothing_more(redis_client: Redis, folder: Path) -> None:
     """What it still publishes while it goes needs no kept states."""
     snapshots = Snapshots(redis_client, str(folder))
-    serving = Serving(forecaster(), Store().history, snapshots=snapshots)
+    serving = ModelServer(forecaster(), Store().history, snapshots=snapshots)
     snapshots.close()
 
     assert same(advance(serving, 90), advance(whole(), 90))

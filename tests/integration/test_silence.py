@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from model.durations import HOUR_MS
 from stream.settings import Settings
 from tests.support.services import running_broker, settings_for
 from tests.support.stack import WorkerProcess, produce, read_topic, wait_until
 
 pytestmark = pytest.mark.integration
 
-HOUR = 3_600_000
 START_MS = 1_317_600_000_000
 
 
@@ -38,8 +38,20 @@ def test_the_total_closes_although_only_one_partition_ever_had_an_event(
     assert servers is not None
     lines = [
         {"event_id": "e0", "ts": START_MS, "sku": "A", "quantity": 3, "unit_price": 1},
-        {"event_id": "e1", "ts": START_MS + 2 * HOUR, "sku": "A", "quantity": 4, "unit_price": 1},
-        {"event_id": "e2", "ts": START_MS + 3 * HOUR, "sku": "A", "quantity": 4, "unit_price": 1},
+        {
+            "event_id": "e1",
+            "ts": START_MS + 2 * HOUR_MS,
+            "sku": "A",
+            "quantity": 4,
+            "unit_price": 1,
+        },
+        {
+            "event_id": "e2",
+            "ts": START_MS + 3 * HOUR_MS,
+            "sku": "A",
+            "quantity": 4,
+            "unit_price": 1,
+        },
     ]
     produce(servers, "orders", [(b"A", json.dumps(line).encode()) for line in lines])
     worker = WorkerProcess(deployment, tmp_path / "worker.log")
@@ -60,7 +72,7 @@ def test_the_total_closes_although_only_one_partition_ever_had_an_event(
         (record["series_id"], record["bucket_start_ms"]): record["values"]["units"]
         for record in features
     }
-    second = START_MS + HOUR
+    second = START_MS + HOUR_MS
     assert units == {
         ("A", START_MS): 3.0, ("A", second): 0.0, ("total", START_MS): 3.0, ("total", second): 0.0,
     }  # fmt: skip

@@ -10,8 +10,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from model.durations import HOUR_MS
 from stream.decoding.events import ClickDecoder, OrderDecoder
-from stream.decoding.inventory import ReadingDecoder
+from stream.decoding.inventory import InventoryDecoder
 from stream.decoding.schemas import CatalogEntry
 from stream.errors import UsageError
 from stream.jobs.replay.progress import ReplayProgress
@@ -19,7 +20,6 @@ from stream.jobs.simulate.run import SIMULATED_LABELS, simulate
 from stream.jobs.simulate.shop import Shop
 from stream.settings import Settings
 from tests.support.batches import batch
-from tests.support.samples import HOUR_MS
 from tests.support.services import TestBroker
 from tests.support.taps import Tap, check_promises
 
@@ -45,7 +45,7 @@ def test_every_record_is_one_a_worker_accepts_and_none_is_missing(
     decoders: dict[str, Any] = {
         "orders": OrderDecoder(),
         "clicks": ClickDecoder(),
-        "inventory": ReadingDecoder(),
+        "inventory": InventoryDecoder(),
     }
     for topic, decoder in decoders.items():
         if topic != "inventory":

@@ -13,19 +13,20 @@ from redis import Redis
 from model.baselines.exponential_smoothing import SmoothingForecaster
 from model.config import TARGETS, Target
 from model.contract import FEATURE_NAMES
+from model.durations import HOUR_MS
 from model.inference.forecaster import Forecaster, NetworkForecaster
 from stream.api.forecasts import body_of
-from stream.kafka.producer import KafkaSink
+from stream.kafka.producer import BatchProducer
 from stream.partition.state import Closed
 from stream.readside.reader import Reader
 from stream.readside.series_answers import SeriesForecast
-from stream.serving.model_server import Serving
-from stream.serving.output_loop import ClosedBuckets, Output
-from stream.sinks.readside_writer import ReadSide
+from stream.serving.model_server import ModelServer
+from stream.serving.output_loop import ClosedBuckets, OutputLoop
+from stream.sinks.readside_writer import ReadSideWriter
 from stream.state import keys
 from stream.state.history import StoredHistory, load_history
 from tests.support.model_cases import random_model
-from tests.support.seeding import HOUR_MS, QUANTILES, Shop, stocked
+from tests.support.seeding import QUANTILES, Shop, stocked
 
 pytestmark = pytest.mark.integration
 
@@ -49,7 +50,7 @@ class Worker:
     def __init__(self, shop: Shop, valkey_url: str) -> None:
         self.shop, self.topics = shop, Topics()
         self.store = aioredis.Redis.from_url(valkey_url)
-        self.read_side = ReadSide(self.store, ahead_retention_ms=9 * HOUR_MS)
+        self.read_side = ReadSideWriter(self.store, ahead_retention_ms=9 * HOUR_MS)
 
     def history(
         self, tag: keys.Tag, from_ms: int | None, to_ms: int | None
@@ -64,8 +65,8 @@ class Worker:
     async def serve(self, forecaster: Forecaster) -> None:
         """One more bucket closes and passes through the output loop."""
         self.shop.close()
-        output = Output(
-            Serving(forecaster, self.history), cast(KafkaSink, self.topics), self.read_side,
+        output = OutputLoop(
+            ModelServer(forecaster, self.history), cast(BatchProducer, self.topics), self.read_side,
             bucket_ms=HOUR_MS, publish_every_ms=0, clock_ms=lambda: 0,
         )  # fmt: skip
         names = [name for name, tag, _ in self.reader().series() if tag == 0]
@@ -142,7 +143,7 @@ async def test_a_model_without_targets_leaves_no_trace_of_them(worker: Worker) -
     await worker.serve(network(TARGETS))
     name = worker.topics.sent["forecasts"][0]["series_id"]
     before = reader.forecast(name)
-    worker.read_side = ReadSide(worker.store, ahead_retention_ms=9 * HOUR_MS)
+    worker.read_side = ReadSideWriter(worker.store, ahead_retention_ms=9 * HOUR_MS)
 
     await worker.serve(fallback)
 

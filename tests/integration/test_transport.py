@@ -19,6 +19,7 @@ from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import NewTopic
 from redis import Redis
 
+from model.durations import HOUR_MS
 from stream.kafka.consumer_thread import BatchConsumerThread
 from stream.kafka.record_batch import RecordBatch
 from stream.settings import Settings
@@ -39,7 +40,6 @@ from tests.support.stack import (
 
 pytestmark = pytest.mark.integration
 
-HOUR = 3_600_000
 PARTITIONS = 4
 needs_kafka = pytest.mark.skipif("kafka" not in KINDS, reason="KAFKA_HOME names no Apache Kafka")
 
@@ -240,8 +240,8 @@ async def test_a_worker_counts_what_was_committed_in_every_compression(
     worker = WorkerProcess(kafka_deployment, tmp_path / "worker.log")
     try:
         wait_until(partial(drained, redis_client, len(lines)), "draining")
-        expected = recount(lines, bucket_ms=HOUR)
-        assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR) == expected
+        expected = recount(lines, bucket_ms=HOUR_MS)
+        assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR_MS) == expected
         if "kafka" in KINDS:  # two transactions of 1,000 records, a marker in each partition
             total = 5_000 + 2 * (1_000 + PARTITIONS)
             wait_until(lambda: committed(address, "surgecast", "orders") == total, "committing")

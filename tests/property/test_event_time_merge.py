@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.router.event_time_merge import Alignment
+from stream.router.event_time_merge import EventTimeMerge
 
 Logs = list[list[int]]
 
@@ -21,7 +21,7 @@ def test_no_item_is_released_before_an_older_one_of_another_partition(
     logs: Logs, fetches: list[tuple[int, int]]
 ) -> None:
     """Whatever the pace of the fetches: sorted by each log's own clock, complete at the end."""
-    held: Alignment[int, int] = Alignment()
+    held: EventTimeMerge[int, int] = EventTimeMerge()
     read = [0] * len(logs)
     released: list[tuple[int, int]] = []
 

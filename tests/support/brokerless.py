@@ -5,9 +5,9 @@ from typing import Any, cast
 import redis.asyncio as aioredis
 
 from stream.ingest.pipeline import Pipeline
-from stream.kafka.producer import KafkaSink
+from stream.kafka.producer import BatchProducer
 from stream.privacy import Pseudonyms
-from stream.serving.output_loop import ClosedBuckets, Output
+from stream.serving.output_loop import ClosedBuckets, OutputLoop
 from stream.settings import Settings
 from stream.state.keys import Tag
 from stream.state.redis import RedisStore
@@ -41,8 +41,8 @@ def pipeline_of(
     return Pipeline(
         settings,
         RedisStore(connection),
-        cast(KafkaSink, letters),
-        cast(Output, _NoOutput()),
+        cast(BatchProducer, letters),
+        cast(OutputLoop, _NoOutput()),
         Pseudonyms(b"key"),
         clock_ms=lambda: now_ms,
         lag=lambda _: 0,

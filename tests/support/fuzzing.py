@@ -5,8 +5,9 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+from model.durations import HOUR_MS
 from stream.decoding.events import ClickDecoder, OrderDecoder
-from stream.decoding.inventory import ReadingDecoder
+from stream.decoding.inventory import InventoryDecoder
 from stream.kafka.record_batch import RecordBatch
 from stream.partition.partition import Partition
 from stream.privacy import Pseudonyms
@@ -14,7 +15,6 @@ from stream.settings import WindowSettings
 from stream.sinks.topic_records import dead_letter
 from tests.support.batches import FakeRecord
 
-HOUR = 3_600_000
 FIRST_MS = 1_320_000_000_000
 STEP_MS = 50
 PEOPLE = Pseudonyms(b"fuzz")
@@ -102,11 +102,11 @@ class Fuzzed:
 
     def __init__(self) -> None:
         window = WindowSettings(allowed_lateness=120_000, dedup=900_000)
-        self.partition = Partition(0, window, retention_ms=48 * HOUR)
-        self._decoders: dict[str, OrderDecoder | ClickDecoder | ReadingDecoder] = {
+        self.partition = Partition(0, window, retention_ms=48 * HOUR_MS)
+        self._decoders: dict[str, OrderDecoder | ClickDecoder | InventoryDecoder] = {
             "orders": OrderDecoder(),
             "clicks": ClickDecoder(),
-            "inventory": ReadingDecoder(),
+            "inventory": InventoryDecoder(),
         }
         self.fed = 0
         self.letters = 0
@@ -130,7 +130,7 @@ class Fuzzed:
         watermark = self.partition.watermark_ms()
         if watermark is not None:
             self.partition.close_through(watermark)
-        self.partition.take_plan()
+        self.partition.take_write()
 
     def _count(self, topic: str, fakes: list[FakeRecord]) -> None:
         latest_ms = FIRST_MS + fakes[-1].offset * STEP_MS + 60_000

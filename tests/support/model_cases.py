@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from model.config import ModelConfig, Target, TrainConfig
 from model.contract import FEATURE_NAMES, QuantileForecast
+from model.durations import DAY_MS, HOUR_MS
 from model.inference.cuda_graph_stepper import FixedShapeStepper
 from model.inference.forecaster import Forecaster, NetworkForecaster, States
 from model.inference.network_states import NetworkStates
@@ -21,8 +22,6 @@ from model.training.train import Trained
 
 Floats = NDArray[np.float32]
 
-HOUR_MS = 3_600_000
-DAY_MS = 86_400_000
 #: A Monday, 2011-10-03T00:00Z.
 START_MS = 1_317_600_000_000
 #: The encoders there are, and those with the ring of weeks and the way a GPU steps beside them.

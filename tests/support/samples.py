@@ -3,9 +3,10 @@
 import numpy as np
 import polars as pl
 
+from model.durations import HOUR_MS
+
 #: A Monday, 2011-10-03T00:00Z.
 START_MS = 1_317_600_000_000
-HOUR_MS = 3_600_000
 
 
 def small_orders(

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from redis import Redis
 
 from model.contract import FEATURE_NAMES, FeatureSpec, QuantileForecast
+from model.durations import DAY_MS, HOUR_MS
 from model.evaluation.score_sums import SUMS, VOLUMES
 from stream.features.definitions import (
     CARTS,
@@ -42,8 +43,6 @@ from stream.state.forecasts import BAND_BYTES, pack_bands, pack_forecast, row_by
 from stream.state.keys import ROLLUPS
 from stream.state.pages import cut
 
-HOUR_MS = 3_600_000
-DAY_MS = 24 * HOUR_MS
 START_MS = 1_320_105_600_000  # Tuesday 2011-11-01 00:00 UTC
 QUANTILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 CATEGORIES = ("Christmas", "Garden", "Home", "Kitchen", "Stationery", "Toys")

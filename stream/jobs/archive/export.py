@@ -18,8 +18,9 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from model.contract import FeatureSpec
+from model.durations import DAY_MS
 from stream.errors import IncompatibleState, ServiceUnavailable
-from stream.jobs.archive.files import DAY_MS, ArchiveFiles, Covered, Rows, Shape
+from stream.jobs.archive.files import ArchiveFiles, Covered, Rows, Shape
 from stream.state import keys
 from stream.state.closed_buckets import closed_paths, closed_values
 from stream.state.keys import ROLLUPS, Tag

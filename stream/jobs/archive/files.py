@@ -35,7 +35,6 @@ from stream.features.definitions import N_FEATURES
 from stream.state.keys import Tag
 
 VERSION: Final = 1
-DAY_MS: Final = 86_400_000
 _BLOCKS: Final = b"surgecast_blocks"
 
 

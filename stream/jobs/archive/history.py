@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from model.durations import DAY_MS
 from stream.decoding.catalog import Listing
 from stream.errors import UsageError
 from stream.features.definitions import N_FEATURES, UNITS
-from stream.jobs.archive.files import DAY_MS, ArchiveFiles, Covered, Rows
+from stream.jobs.archive.files import ArchiveFiles, Covered, Rows
 from stream.state.keys import ROLLUPS, Tag
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def read_archive(
     the span.
     """
     from model.training.dataset import History  # torch is slow to import
-    from stream.serving.static_features import static_of
+    from stream.serving.static_features import static_features
 
     files = ArchiveFiles(path)
     shape = files.required_shape()
@@ -77,7 +78,7 @@ def read_archive(
         for part in parts.values()
         for sku, stored in part.listings.items()
     }
-    return History(values_TSF, start_ms, width, names, static_of(names, categories, listings))
+    return History(values_TSF, start_ms, width, names, static_features(names, categories, listings))
 
 
 def _put(

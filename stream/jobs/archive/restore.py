@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from redis import Redis
 from redis.exceptions import RedisError
 
+from model.durations import DAY_MS
 from stream.errors import IncompatibleState, ServiceUnavailable
 from stream.features.definitions import N_FEATURES, STOCK
-from stream.jobs.archive.files import DAY_MS, ArchiveFiles, Covered, Rows
+from stream.jobs.archive.files import ArchiveFiles, Covered, Rows
 from stream.jobs.archive.history import covered_parts, span
 from stream.jobs.backfill import BackfillReport, claim, write_info
 from stream.partition.stock_levels import levels_block

@@ -57,7 +57,7 @@ def naive_for(history: History, horizon: int, settings: ModelSettings) -> Season
     )
 
 
-def carried(forecaster: Forecaster, history: History) -> QuantileForecast:
+def carry_over(forecaster: Forecaster, history: History) -> QuantileForecast:
     """The forecast from the end of a history on, after one pass over all of it."""
     states = forecaster.new_states(len(history.series))
     if isinstance(states, NetworkStates):

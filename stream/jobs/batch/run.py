@@ -21,7 +21,7 @@ from model.inference.forecaster import Forecaster, NetworkForecaster
 from model.training.dataset import History
 from model.training.ranks import Ranks
 from stream.errors import UsageError
-from stream.jobs.batch.forecasters import carried, champion_of, importance_of, naive_for
+from stream.jobs.batch.forecasters import carry_over, champion_of, importance_of, naive_for
 from stream.jobs.batch.output import (
     SURGECAST,
     backtest_table,
@@ -144,7 +144,7 @@ def run_forecast(
     forecaster = champion_of(registry, history, horizon, console) or _trained(
         learnt, history, settings, horizon, max_seconds=max_seconds, seed=seed, console=console
     )
-    forecast = carried(forecaster, history)
+    forecast = carry_over(forecaster, history)
     table = forecast_table(history.series, forecast, horizon)
     if out is not None:
         write_table(table, out)

@@ -17,6 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from model.contract import FEATURE_NAMES
+from model.durations import DAY_MS, HOUR_MS
 from model.inputs.carried_statistics import RETURNS, UNITS
 from model.training.dataset import History
 from model.training.outliers import winsorise
@@ -29,7 +30,6 @@ _DATE: Final = ("date", "ds", "timestamp", "ts", "time", "datetime")
 _SALES: Final = ("sales", "units", "quantity", "y", "demand")
 _SERIES: Final = ("sku", "series_id", "item", "unique_id", "product")
 _MOST_CELLS: Final = 60_000_000
-_DAY_MS: Final = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def load_sales(
     """
     frame = _read(path)
     if {"ts", "sku", "quantity", "unit_price"} <= set(frame.columns):
-        return _from_orders(path, bucket_ms or _DAY_MS, most_series)
+        return _from_orders(path, bucket_ms or DAY_MS, most_series)
     table = _three_columns(path, frame)
     readable = table.drop_nulls().filter(pl.col("sales").is_finite())
     if not readable.height:
@@ -153,10 +153,10 @@ def _natural_width(table: pl.DataFrame) -> int:
     """The commonest step between dates, at least an hour and at most a day that divides it."""
     times = np.unique(table["at_ms"].to_numpy())
     if times.size < 2:
-        return _DAY_MS
+        return DAY_MS
     steps, counts = np.unique(np.diff(times), return_counts=True)
     step = int(steps[counts.argmax()])
-    hours = [hour * 3_600_000 for hour in (24, 12, 8, 6, 4, 3, 2, 1)]
+    hours = [hour * HOUR_MS for hour in (24, 12, 8, 6, 4, 3, 2, 1)]
     return next((width for width in hours if width <= step), hours[-1])
 
 

@@ -1,1 +1,1 @@
-"""Files given to a job: orders, clicks, catalogue, plans, the shipped sample."""
+"""Files given to a job: orders, clicks, catalog, plans, the shipped sample."""

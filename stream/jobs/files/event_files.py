@@ -1,4 +1,4 @@
-"""Read order, click and catalogue files (CSV or Parquet) for replay, training and backfill.
+"""Read order, click and catalog files (CSV or Parquet) for replay, training and backfill.
 
 The columns are those of the topics of the same name. What stands in a file but does not fit its
 column is an error that names the row; values that fit but make no sense (a quantity of 0, a
@@ -67,7 +67,7 @@ def read_clicks(path: Path) -> pl.DataFrame:
 
 
 def read_catalog(path: Path) -> pl.DataFrame:
-    """Catalogue rows of a file in its order. Raises UsageError naming file, column and row.
+    """Catalog rows of a file in its order. Raises UsageError naming file, column and row.
 
     Wanted: `sku`; known: `category, brand, price, launched_at`.
     """

@@ -1,6 +1,6 @@
 """What a job works on: the files named on the command line, or the shipped sample.
 
-The word `sample` stands for the shipped order lines; with it come its catalogue, where the
+The word `sample` stands for the shipped order lines; with it come its catalog, where the
 demonstration starts, and synthetic clicks, made once and kept in the data directory.
 """
 
@@ -33,7 +33,7 @@ SAMPLE: Final = "sample"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Orders, clicks and catalogue, sorted by time, and what is to be said of them."""
+    """Orders, clicks and catalog, sorted by time, and what is to be said of them."""
 
     orders: pl.DataFrame
     clicks: pl.DataFrame | None
@@ -61,7 +61,7 @@ def open_source(
     clicks: Path | None = None,
     catalog: Path | None = None,
 ) -> Source:
-    """Read the files of a job; the sample brings catalogue and synthetic clicks of its own.
+    """Read the files of a job; the sample brings catalog and synthetic clicks of its own.
 
     Raises UsageError naming file, column and row when one cannot be used.
     """

@@ -15,7 +15,7 @@ from stream.decoding.plans import Plan, checked
 from stream.decoding.refusals import UNREADABLE, unreadable
 from stream.decoding.schemas import PlanRecord
 from stream.errors import UsageError
-from stream.serving.plan_blocks import Scopes, plan_block
+from stream.serving.plan_blocks import PlanScopes, plan_block
 
 
 def read_plans(path: Path) -> list[Plan]:
@@ -52,7 +52,7 @@ def with_plans(
     """
     if path is None:
         return history
-    scopes = Scopes()
+    scopes = PlanScopes()
     scopes.grow(history.series)
     block = plan_block(
         read_plans(path),

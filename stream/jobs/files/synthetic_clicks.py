@@ -20,6 +20,8 @@ import pyarrow.parquet as pq
 import xxhash
 from numpy.typing import NDArray
 
+from model.durations import DAY_MS, HOUR_MS, MINUTE_MS
+
 #: What is said of these clicks wherever they show.
 CLICKS_LABEL: Final = "synthetic clicks, made from the orders by a seeded generator"
 
@@ -28,13 +30,12 @@ VERSION: Final = 1
 
 COLUMNS: Final = ("event_id", "ts", "sku", "action", "visitor_id", "price")
 
-_MINUTE_MS, _HOUR_MS, _DAY_MS = 60_000, 3_600_000, 86_400_000
 _MORE_VIEWS = 0.45  # chance of one more view by the buyer, after the first
 _LONG_LOOK = 0.25  # share of buyer's views that lie hours, not minutes, before the sale
 _BROWSERS = 1.3  # people who look and do not buy, per sale
 _ABANDON = 0.07  # share of them who fill a cart and empty it
 _BROWSE_DAYS = 6
-_SOON_MS = 18 * _MINUTE_MS
+_SOON_MS = 18 * MINUTE_MS
 _ACTION = pl.Enum(["view", "cart", "remove", "purchase"])
 #: Browsing by hour of the day: few at night, a plateau by day, most in the evening.
 _HOURS = np.array(
@@ -97,10 +98,10 @@ def cached_clicks(orders: pl.DataFrame, path: Path, seed: int = 7) -> pl.DataFra
 def _buyers_clicks(key_N: Keys, ts_N: Ints, views_N: Ints) -> pl.DataFrame:
     """Make views, one cart and one purchase a sale; `k` counts the clicks of a line from 0."""
     line_K, nth_K = _spread(views_N)
-    scale_ms = np.where(_uniform(key_N[line_K], 100 + nth_K) < _LONG_LOOK, 6 * _HOUR_MS, _SOON_MS)
+    scale_ms = np.where(_uniform(key_N[line_K], 100 + nth_K) < _LONG_LOOK, 6 * HOUR_MS, _SOON_MS)
     wait_ms = -np.log1p(-_uniform(key_N[line_K], 200 + nth_K)) * scale_ms
-    lag_ms = 3 * _MINUTE_MS + np.minimum(wait_ms, 1.5 * _DAY_MS).astype(np.int64)
-    cart_lag_ms = (10_000 + _uniform(key_N, 2) * 2.5 * _MINUTE_MS).astype(np.int64)
+    lag_ms = 3 * MINUTE_MS + np.minimum(wait_ms, 1.5 * DAY_MS).astype(np.int64)
+    cart_lag_ms = (10_000 + _uniform(key_N, 2) * 2.5 * MINUTE_MS).astype(np.int64)
     every = np.arange(len(ts_N))
     return pl.concat(
         [
@@ -123,7 +124,7 @@ def _browsers_clicks(key_N: Keys, ts_N: Ints, first_N: Ints) -> pl.DataFrame:
     line_G, nth_G = line_K[some], nth_K[some]
     ordinal_G = (first_N + people_N)[line_G] + 2 * nth_G
     filled_G = at_K[some] + 15_000
-    stay_ms = (20_000 + _uniform(key_K[some], 800 + nth_G) * 9 * _MINUTE_MS).astype(np.int64)
+    stay_ms = (20_000 + _uniform(key_K[some], 800 + nth_G) * 9 * MINUTE_MS).astype(np.int64)
     visitor_G = visitor_K.gather(some)
     return pl.concat(
         [
@@ -141,8 +142,8 @@ def _browsing_ms(sold_ms: Ints, key_K: Keys, nth_K: Ints) -> Ints:
     days = 1 + np.floor(_uniform(key_K, 300 + nth_K) * _BROWSE_DAYS).astype(np.int64)
     cumulated = np.cumsum(_HOURS) / _HOURS.sum()
     hour = np.searchsorted(cumulated, _uniform(key_K, 400 + nth_K), side="right")
-    inside_ms = (_uniform(key_K, 500 + nth_K) * _HOUR_MS).astype(np.int64)
-    return (sold_ms // _DAY_MS + days) * _DAY_MS + hour * _HOUR_MS + inside_ms
+    inside_ms = (_uniform(key_K, 500 + nth_K) * HOUR_MS).astype(np.int64)
+    return (sold_ms // DAY_MS + days) * DAY_MS + hour * HOUR_MS + inside_ms
 
 
 def _rows(line: Ints, k: Ints, ts: Ints, action: str) -> pl.DataFrame:

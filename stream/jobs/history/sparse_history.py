@@ -7,7 +7,7 @@ makes these of files.
 Axes: R = rows (bucket and series with an event), T = buckets, S = series, F = features.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from stream.decoding.catalog import Listing
 from stream.features.definitions import N_FEATURES, UNITS, closed_block
+from stream.series_ids import TOTAL, category_id, location_id, split_sku
 
 if TYPE_CHECKING:
     from model.training.dataset import History
@@ -87,7 +88,7 @@ class SparseHistory:
     def for_training(self, n: int, *, start_ms: int | None = None) -> "History":
         """Dense history of the roll-ups and the `n` largest series from `start_ms` on."""
         from model.training.dataset import History  # torch is slow to import
-        from stream.serving.static_features import static_of
+        from stream.serving.static_features import static_features
 
         slots = self.largest(n)
         names = [self.series[slot] for slot in slots]
@@ -96,19 +97,19 @@ class SparseHistory:
             start_ms=self.start_ms if start_ms is None else start_ms,
             bucket_ms=self.bucket_ms,
             series=names,
-            static_SX=static_of(names, self.categories, self.listings),
+            static_SX=static_features(names, self.categories, self.listings),
         )
 
 
 def with_rollups(history: SparseHistory) -> SparseHistory:
     """The same history with `total`, `category:*` and `location:*`: sums over their members."""
-    category_S = [_named("category", history.categories.get(sku)) for sku in history.skus]
-    location_S = [_named("location", name.partition("@")[2]) for name in history.series]
-    names = ["total", *sorted({name for name in category_S + location_S if name is not None})]
+    category_S = [_rollup(category_id, history.categories.get(sku)) for sku in history.skus]
+    location_S = [_rollup(location_id, split_sku(name)[1]) for name in history.series]
+    names = [TOTAL, *sorted({name for name in category_S + location_S if name is not None})]
     n_series = len(history.series)
     place = {name: n_series + i for i, name in enumerate(names)}
     parts = [(history.bucket_R, history.slot_R, history.sums_RF)]
-    for parent_S in (["total"] * n_series, category_S, location_S):
+    for parent_S in ([TOTAL] * n_series, category_S, location_S):
         code_S = np.array([-1 if name is None else place[name] for name in parent_S], np.int64)
         parts.append(_summed(history, code_S[history.slot_R]))
     bucket_R, slot_R, sums_RF = (np.concatenate(columns) for columns in zip(*parts, strict=True))
@@ -127,8 +128,8 @@ def with_rollups(history: SparseHistory) -> SparseHistory:
     )
 
 
-def _named(level: str, name: str | None) -> str | None:
-    return f"{level}:{name}" if name else None
+def _rollup(series_id: Callable[[str], str], name: str | None) -> str | None:
+    return series_id(name) if name else None
 
 
 def _summed(history: SparseHistory, parent_R: Ints) -> tuple[Ints, Ints, Ints]:

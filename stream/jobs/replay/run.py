@@ -82,7 +82,7 @@ def replay(
     progress: Show | None = None,
     stop: threading.Event | None = None,
 ) -> ReplayReport:
-    """Send the catalogue, then the events of ``[start_ms, end_ms)`` in event-time order.
+    """Send the catalog, then the events of ``[start_ms, end_ms)`` in event-time order.
 
     `speed` is event-time seconds a second, None as fast as it goes; `limit` counts order lines
     (clicks go as far in time as they do). Frames are as `stream.jobs.files.event_files` reads them.

@@ -16,9 +16,9 @@ from typing import Final
 import msgspec
 import numpy as np
 import polars as pl
-from kafka.partitioner.default import murmur2
 from numpy.typing import NDArray
 
+from stream.kafka.partitioner import partition_of
 from stream.topics import CATALOG, CLICKS, ORDERS
 
 Ints = NDArray[np.int64]
@@ -63,15 +63,6 @@ _SHAPES: Final[dict[str, type[msgspec.Struct]]] = {
     CATALOG.name: _CatalogRecord,
 }
 _encode = msgspec.json.Encoder().encode
-
-
-def partition_of(key: bytes, partitions: int) -> int:
-    """Partition of a key by Kafka's default rule (murmur2, as in the Java client).
-
-    >>> [partition_of(sku, 4) for sku in (b"85123A", b"22423")]
-    [0, 1]
-    """
-    return int(murmur2(key) & 0x7FFFFFFF) % partitions
 
 
 @dataclass(slots=True)

@@ -14,8 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-HOUR_MS: Final = 3_600_000
-DAY_MS: Final = 24 * HOUR_MS
+from model.durations import DAY_MS, HOUR_MS
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -76,7 +75,7 @@ class Assortment:
         return np.flatnonzero(self.launched_ms_S == hour_ms).tolist()
 
     def catalog(self, product: int) -> dict[str, Any]:
-        """Catalogue entry of a product."""
+        """Catalog entry of a product."""
         return {
             "sku": self.skus[product],
             "category": CATEGORIES[self.category_S[product]],

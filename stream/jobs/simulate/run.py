@@ -18,12 +18,14 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from model.durations import DAY_MS, HOUR_MS
+from stream.clock import wall_clock_ms
 from stream.errors import UsageError
 from stream.jobs.replay.progress import Rate, ReplayProgress, Show
 from stream.jobs.replay.sender import Sender, few_collections
-from stream.jobs.replay.timeline import Encoder, Record, Timeline, partition_of
-from stream.jobs.simulate.demand import DAY_MS, HOUR_MS
+from stream.jobs.replay.timeline import Encoder, Record, Timeline
 from stream.jobs.simulate.shop import Hour, Shop
+from stream.kafka.partitioner import partition_of
 from stream.settings import Settings
 from stream.topics import CATALOG, INVENTORY, PLANS
 
@@ -49,11 +51,6 @@ class SimulateReport:
     start_ms: int
     end_ms: int
     truth: Path
-
-
-def wall_clock_ms() -> int:
-    """Milliseconds since the epoch, now."""
-    return time.time_ns() // 1_000_000
 
 
 def simulate(

@@ -14,7 +14,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from stream.jobs.simulate.demand import DAY_MS, HOUR_MS, MEAN_QUANTITY, Assortment, Campaigns
+from model.durations import DAY_MS, HOUR_MS
+from stream.jobs.simulate.demand import MEAN_QUANTITY, Assortment, Campaigns
 from stream.jobs.simulate.stock import Return, Stock
 
 Ints = NDArray[np.int64]

@@ -10,7 +10,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.jobs.simulate.demand import DAY_MS, MEAN_QUANTITY, Assortment
+from model.durations import DAY_MS
+from stream.jobs.simulate.demand import MEAN_QUANTITY, Assortment
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from model.durations import DAY_MS
 from stream.processes.progress_lines import Step, report
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ TRAINING_SERIES = 400
 
 
 #: What lies further back is left out: a year holds every season once.
-TRAINING_SPAN_MS = 365 * 86_400_000
+TRAINING_SPAN_MS = 365 * DAY_MS
 
 
 def train_on_events(

@@ -64,13 +64,13 @@ class _Store:
     def warm(self, tag: Tag, forecaster: NetworkForecaster, snapshots: Snapshots) -> bool:
         """Carry a model's states to before the newest bucket of a partition, and keep them."""
         model = ServedModel(forecaster)
-        approached = model.approach(
+        ready = model.catch_up(
             tag, None, self._history,
             static=self._static, plans=self._plans, snapshots=snapshots,
         )  # fmt: skip
-        if approached is None:
+        if ready is None:
             return False
-        carried = approached.carried
+        carried = ready.carried
         return snapshots.save(tag, forecaster, carried.states, carried.through_ms)
 
     def _history(self, tag: Tag, from_ms: int | None, to_ms: int | None) -> Iterator[StoredHistory]:

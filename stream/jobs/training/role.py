@@ -13,12 +13,13 @@ import redis
 import structlog
 import torch
 
+from stream.clock import wall_clock_ms
 from stream.errors import ServiceUnavailable
 from stream.jobs.training.handover import hand_over
 from stream.jobs.training.stored_history import stored_history
 from stream.jobs.training.trainer import Trainer, TrainingResult
 from stream.processes.signals import stop_signals
-from stream.registry.announcements import ModelRecord, Requests, announce
+from stream.registry.announcements import ModelRecord, RetrainRequests, announce
 from stream.registry.model_registry import Registry
 from stream.settings import Settings
 from stream.state.connect import redis_options
@@ -54,11 +55,11 @@ def run(settings: Settings, *, once: bool) -> TrainingResult | None:
         ),
         hand_over=lambda model: hand_over(client, settings.states_path, model),
         announce=tell,
-        now_ms=lambda: time.time_ns() // 1_000_000,
+        now_ms=wall_clock_ms,
     )
     if once:
         return trainer.once("by hand")
-    requests = Requests(settings) if broker else None
+    requests = RetrainRequests(settings) if broker else None
 
     def newest(wait_ms: int) -> ModelRecord | None:
         if requests is not None:

@@ -21,7 +21,7 @@ from model.training.dataset import History
 from stream.errors import IncompatibleState, UsageError
 from stream.features.definitions import N_FEATURES, UNITS
 from stream.jobs.archive.history import read_archive
-from stream.serving.static_features import static_of, stored_categories, stored_listings
+from stream.serving.static_features import static_features, stored_categories, stored_listings
 from stream.serving.stored_plans import StoredPlans
 from stream.state import keys
 from stream.state.history import read_history
@@ -70,7 +70,7 @@ def _stored(client: Redis, *, largest: int, max_span_ms: int) -> History:
     values_TSF = _gathered(client, chosen, start_ms, end_ms, width)
     names = [name for part in chosen.values() for name in part]
     told = [
-        static_of([*part], stored_categories(client, tag), stored_listings(client, tag))
+        static_features([*part], stored_categories(client, tag), stored_listings(client, tag))
         for tag, part in chosen.items()
     ]
     return History(values_TSF, start_ms, width, names, np.concatenate(told))

@@ -14,7 +14,8 @@ from typing import Final, Literal
 import structlog
 
 from model.baselines.seasonal_naive import SeasonalNaiveForecaster
-from model.config import DAY_MS, TrainConfig
+from model.config import TrainConfig
+from model.durations import DAY_MS
 from model.errors import HistoryTooShort, ModelError
 from model.evaluation.backtest import Backtest, backtest, last_origins
 from model.evaluation.promotion import Verdict, decide, decide_first

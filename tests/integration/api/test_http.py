@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 from redis import Redis
 
+from model.durations import DAY_MS, HOUR_MS
 from stream.api.server import create_app, serve_api
 from stream.errors import UsageError
 from stream.features.definitions import N_FEATURES, STOCK, STOCKOUT_SHARE
@@ -22,7 +23,7 @@ from stream.processes.ports import free_port
 from stream.readside.reader import Reader
 from stream.settings import ApiSettings, load_settings
 from stream.state import keys
-from tests.support.seeding import DAY_MS, HOUR_MS, Shop, stocked
+from tests.support.seeding import Shop, stocked
 
 pytestmark = pytest.mark.integration
 

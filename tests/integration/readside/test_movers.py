@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from redis import Redis
 
+from model.durations import DAY_MS, HOUR_MS
 from stream.features.definitions import UNITS
-from stream.readside.movers import DAY_MS, SlidingUnits
+from stream.readside.movers import SlidingUnits
 from stream.readside.reader import Reader
 from stream.state import keys
-from tests.support.seeding import HOUR_MS, Shop, stocked
+from tests.support.seeding import Shop, stocked
 
 
 def recount(shop: Shop) -> dict[str, float]:

@@ -8,13 +8,14 @@ import pytest
 from redis import Redis
 
 from model.contract import FEATURE_NAMES
+from model.durations import HOUR_MS
 from stream.errors import IncompatibleState, ServiceUnavailable
 from stream.features.definitions import REVENUE, UNITS
 from stream.features.packed_block import PACKED_BYTES, unpack_block
 from stream.readside.reader import Reader
 from stream.state import keys
 from stream.state.forecasts import row_bytes, unpack_forecast
-from tests.support.seeding import HOUR_MS, START_MS, Shop, stocked
+from tests.support.seeding import START_MS, Shop, stocked
 
 pytestmark = pytest.mark.integration
 

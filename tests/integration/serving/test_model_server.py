@@ -18,18 +18,19 @@ from redis import Redis
 
 from model.baselines.exponential_smoothing import SmoothingForecaster
 from model.contract import QuantileForecast
+from model.durations import HOUR_MS
 from model.inference.forecaster import NetworkForecaster
 from stream.errors import ServiceUnavailable
 from stream.registry.model_registry import Registry
 from stream.serving.champion_watch import ChampionWatch
-from stream.serving.model_server import Serving
+from stream.serving.model_server import ModelServer
 from stream.serving.state_snapshots import Snapshots
 from stream.settings import ModelSettings
 from stream.state.forecasts import read_forecast
 from stream.state.history import StoredHistory, load_history
 from stream.state.keys import ROLLUPS, Tag
 from tests.support.model_cases import random_model
-from tests.support.seeding import HOUR_MS, QUANTILES, Shop, stocked
+from tests.support.seeding import QUANTILES, Shop, stocked
 
 TAGS: list[Tag] = [0, 1, ROLLUPS]
 FALLBACK = "exponential-smoothing"
@@ -52,7 +53,7 @@ class Deployment:
     def start(self, **limits: Any) -> None:
         """A new worker; `limits` are those of Serving."""
         fallback = SmoothingForecaster(horizon=6, bucket_ms=HOUR_MS, quantiles=QUANTILES)
-        self.serving = Serving(fallback, self.history, clock_s=lambda: self.now_s, **limits)
+        self.serving = ModelServer(fallback, self.history, clock_s=lambda: self.now_s, **limits)
         self.watch = ChampionWatch(
             self.registry,
             self.serving,
@@ -83,7 +84,7 @@ class Deployment:
 
     def turn(self) -> bool:
         """What the output loop does at each turn: take over, then serve all partitions."""
-        swapped = self.serving.take_over()
+        swapped = self.serving.swap_in()
         for tag in TAGS:
             forecast = self.serving.advance(tag, self.shop.closed_through_ms)
             if forecast is not None:
@@ -305,7 +306,7 @@ def test_a_model_overtaken_while_it_warms_up_never_serves(worker: Deployment) ->
     worker.watch.look()
     worker.close()
 
-    assert worker.serving.awaited_id is None
+    assert worker.serving.staged_id is None
     assert worker.serving.model_id == first
     assert [set(made) for made in worker.models_served()] == [{FALLBACK, first}] * 3
 
@@ -320,7 +321,7 @@ def test_a_partition_that_moves_away_meanwhile_leaves_no_states(worker: Deployme
 
     worker.serving.offer = moved  # type: ignore[method-assign]  # between two steps
     worker.watch.look()
-    worker.serving.take_over()
+    worker.serving.swap_in()
 
     assert 0 not in worker.serving._active.carried
     assert {1, ROLLUPS} <= worker.serving._active.carried.keys()
@@ -387,7 +388,7 @@ def test_a_device_that_is_lost_brings_the_fallback_until_the_champion_works_agai
         worker.close()
         assert worker.serving.model_id == FALLBACK
     worker.watch.look()
-    assert worker.serving.awaited_id is None, "not before some time has gone by"
+    assert worker.serving.staged_id is None, "not before some time has gone by"
     worker.now_s += 1_000
     worker.watch.look()
     worker.close()
@@ -466,7 +467,7 @@ def test_a_model_that_is_too_old_gives_way_until_a_younger_one_comes(worker: Dep
     assert "too old" in worker.watch.problem
     worker.now_s += 1_000
     worker.watch.look()
-    assert worker.serving.awaited_id is None
+    assert worker.serving.staged_id is None
 
     young = random_model(3, span_end_ms=worker.shop.closed_through_ms)
     model_id = worker.registry.publish(young, promote=True)
@@ -496,5 +497,5 @@ async def test_a_worker_that_leaves_breaks_a_warm_up_off_and_refuses_nobody(
     left.set()
     worker.watch._thread.shutdown()
 
-    assert worker.serving.awaited_id is None
+    assert worker.serving.staged_id is None
     assert [line["action"] for line in worker.registry.audit()] == ["publish", "promote"]

@@ -7,17 +7,18 @@ import numpy as np
 import pytest
 from redis import Redis
 
+from model.durations import DAY_MS, HOUR_MS
 from model.inference.forecaster import NetworkForecaster
 from model.inputs.static_features import row_of
 from stream.jobs.training.stored_history import stored_history
 from stream.serving import static_features as static
-from stream.serving.model_server import Serving
-from stream.serving.static_features import Floats, static_of, static_reader, stored_categories
+from stream.serving.model_server import ModelServer
+from stream.serving.static_features import Floats, static_features, static_reader, stored_categories
 from stream.state import keys
 from stream.state.history import load_history, read_history
 from stream.state.keys import ROLLUPS, Tag
 from tests.support.model_cases import taught, untrained
-from tests.support.seeding import CATEGORIES, DAY_MS, HOUR_MS, Shop, stocked
+from tests.support.seeding import CATEGORIES, Shop, stocked
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ class Worker:
     def __init__(self, redis: Redis, forecaster: NetworkForecaster) -> None:
         self.redis = redis
         self.asked = 0
-        self.serving = Serving(
+        self.serving = ModelServer(
             forecaster,
             lambda tag, from_ms, to_ms: read_history(
                 redis, tag, bucket_ms=HOUR_MS, from_ms=from_ms, to_ms=to_ms
@@ -57,7 +58,7 @@ def reread(redis: Redis, tag: Tag, categories: dict[str, str]) -> Floats:
     stored = load_history(redis, tag, bucket_ms=HOUR_MS)
     assert stored is not None
     states = forecaster.new_states(1)
-    states.tell(static_of(stored.series, categories))
+    states.tell(static_features(stored.series, categories))
     forecaster.warm_up(states, stored.values_TSF[:-1], stored.start_ms)
     made = forecaster.step(states, stored.values_TSF[-1], stored.end_ms - HOUR_MS)
     return made.units_SHQ
@@ -109,7 +110,7 @@ def test_categories_are_read_for_new_series_and_when_the_catalog_was(
     names = [name.decode() for name in stored]
     for series in (names[:4], names[:4], names, names):
         np.testing.assert_array_equal(
-            read(0, series), static_of(series, stored_categories(redis_client, 0))
+            read(0, series), static_features(series, stored_categories(redis_client, 0))
         )
     assert len(reads) == 2
     redis_client.hset(keys.of(0, "meta"), "offset:catalog", 12)
@@ -140,7 +141,7 @@ def test_the_trainer_is_told_of_every_series(redis_client: Redis, shop: Shop) ->
 
 
 def test_a_location_is_told_of_its_series_and_of_its_rollup() -> None:
-    told_SX = static_of(["A@Berlin", "location:Berlin", "A"], {})
+    told_SX = static_features(["A@Berlin", "location:Berlin", "A"], {})
 
     assert told_SX[:, 1].tolist() == [row_of("location", "Berlin")] * 2 + [0]
     assert not told_SX[:, 0].any()

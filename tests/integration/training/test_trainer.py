@@ -11,6 +11,7 @@ import pytest
 import torch
 from redis import Redis
 
+from model.durations import DAY_MS, HOUR_MS
 from model.errors import HistoryTooShort
 from model.inference.forecaster import NetworkForecaster
 from model.inputs.static_features import ROWS, row_of
@@ -26,15 +27,13 @@ from stream.jobs.training.trainer import Trainer, TrainingResult
 from stream.registry import files as registry_files
 from stream.registry.announcements import ModelRecord
 from stream.registry.model_registry import Registry
-from stream.serving.model_server import Serving
+from stream.serving.model_server import ModelServer
 from stream.serving.state_snapshots import Snapshots
 from stream.serving.static_features import static_reader
 from stream.settings import Settings
 from stream.state import keys
 from stream.state.history import StoredHistory, load_history, read_history
-from tests.support.seeding import CATEGORIES, HOUR_MS, QUANTILES, Shop, stocked
-
-DAY_MS = 24 * HOUR_MS
+from tests.support.seeding import CATEGORIES, QUANTILES, Shop, stocked
 
 
 class Deployment:
@@ -127,10 +126,10 @@ def test_a_model_is_promoted_with_warm_states_of_every_partition(deployment: Dep
     kept = Snapshots(deployment.redis, deployment.settings.states_path)
     tags: tuple[keys.Tag, ...] = (0, 1, keys.ROLLUPS)
     static = static_reader(deployment.redis)
-    warm = Serving(model, history, static=static, snapshots=kept)
+    warm = ModelServer(model, history, static=static, snapshots=kept)
     made = {tag: warm.advance(tag, through_ms) for tag in tags}
     assert read == [1, 1, 1]
-    cold = Serving(model, history, static=static)
+    cold = ModelServer(model, history, static=static)
     for tag in tags:
         one, other = made[tag], cold.advance(tag, through_ms)
         assert one is not None

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from stream.bench.isolated import apart
+from stream.bench.isolated import isolated_settings
 from stream.settings import Settings
 
 
@@ -14,7 +14,7 @@ def test_nothing_of_the_deployment_is_touched_and_nothing_is_left(tmp_path: Path
     settings = Settings.model_validate(
         {"data_dir": tmp_path, "model": {"registry": str(theirs)}, "accuracy": {"path": "s3://a"}}
     )
-    with apart(settings) as own, apart(settings) as another:
+    with isolated_settings(settings) as own, isolated_settings(settings) as another:
         assert own.data_dir.is_dir()
         assert own.data_dir != another.data_dir
         assert own.registry_path == str(own.data_dir / "registry")
@@ -26,13 +26,13 @@ def test_nothing_of_the_deployment_is_touched_and_nothing_is_left(tmp_path: Path
 
 def test_after_a_failure_the_logs_stay(tmp_path: Path) -> None:
     """Who looks for the fault needs them."""
-    with pytest.raises(RuntimeError), apart(Settings(data_dir=tmp_path)) as own:
+    with pytest.raises(RuntimeError), isolated_settings(Settings(data_dir=tmp_path)) as own:
         raise RuntimeError
     assert own.data_dir.is_dir()
 
 
 def test_after_ctrl_c_nothing_is_left(tmp_path: Path) -> None:
     """Nobody looks for a fault then."""
-    with pytest.raises(KeyboardInterrupt), apart(Settings(data_dir=tmp_path)):
+    with pytest.raises(KeyboardInterrupt), isolated_settings(Settings(data_dir=tmp_path)):
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []

@@ -14,8 +14,9 @@ from benchmarks.accuracy.problem import Made, Peer, Problem
 from benchmarks.accuracy.run import STATISTICAL
 from benchmarks.accuracy.statistical import SeasonalNaive, Statistical
 from benchmarks.accuracy.store import ForecastStore
-from benchmarks.accuracy.tasks import DAY_MS, Task
+from benchmarks.accuracy.tasks import Task
 from model.contract import FEATURE_NAMES
+from model.durations import DAY_MS
 from model.training.dataset import History
 
 START_MS = 15_000 * DAY_MS

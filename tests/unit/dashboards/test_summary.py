@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 
-from dashboards.snapshot import DAY_MS, SeriesView
+from dashboards.snapshot import SeriesView
 from dashboards.summary import last_day, orders_per_minute
+from model.durations import DAY_MS, HOUR_MS
 from stream.features.definitions import ORDERS, PURCHASES, REVENUE, UNITS, VIEWS
-from stream.readside.series_answers import Age, OpenBucket
-
-HOUR_MS = 3_600_000
+from stream.readside.series_answers import Age, OpenSums
 
 
 def view_of(n_buckets: int, *, bucket_ms: int, seed: int = 3) -> SeriesView:
@@ -21,7 +20,7 @@ def view_of(n_buckets: int, *, bucket_ms: int, seed: int = 3) -> SeriesView:
         values_TF=values_TF,
         ahead_T3=np.full((n_buckets, 3), np.nan, np.float32),
         closed_through_ms=n_buckets * bucket_ms,
-        opened=(OpenBucket(n_buckets * bucket_ms, np.full(9, 6.0)),),
+        opened=(OpenSums(n_buckets * bucket_ms, np.full(9, 6.0)),),
         forecast=None,
         age=Age(0, stale=False),
     )

@@ -116,7 +116,7 @@ async def test_avro_says_what_json_says(schema_id: int, scale: int) -> None:
 
 
 async def _flushed(store: MemoryStore, partition: Partition, token: int) -> None:
-    plan, _ = partition.take_plan()
+    plan, _ = partition.take_write()
     await store.apply(partition.number, token, plan)
 
 
@@ -131,20 +131,20 @@ async def test_a_later_entry_replaces_what_it_names_and_a_successor_knows_it() -
     partition.list_product("A", "toys", Listing(price=3.0, launched_ms=7))
     partition.list_product("A", None, Listing("Other"))
     partition.list_product("C", None, Listing(price=0.0))
-    plan, _ = partition.take_plan()
+    plan, _ = partition.take_write()
     await store.apply(0, token, plan)
     successor = await restore(store, 0, WINDOW, retention_ms=10**9)
 
     assert plan.fields[("listings",)] == {"A": '["Other",3.0,7]'}
     assert successor.listings == {"A": Listing("Other", 3.0, 7), "C": Listing(price=0.0)}
     assert successor.series.category_of == {"A": "toys", "B": "bags"}
-    assert not successor.take_plan()[0].fields
+    assert not successor.take_write()[0].fields
 
 
 def test_categories_alone_store_what_they_did() -> None:
     partition = Partition(0, WINDOW, retention_ms=10**9)
     partition.list_product("A", "bags", Listing())
-    plan, _ = partition.take_plan()
+    plan, _ = partition.take_write()
 
     assert plan.fields == {("categories",): {"A": "bags"}}
 

@@ -6,23 +6,23 @@ from typing import Any, cast
 import pytest
 from faust.types import TP
 
+from model.durations import HOUR_MS
 from stream.errors import IncompatibleState, ServiceUnavailable
 from stream.ingest import assignment, flushing
 from stream.ingest.pipeline import Pipeline
-from stream.kafka.broker_identity import Identity, Places
-from stream.kafka.producer import KafkaSink
+from stream.kafka.broker_identity import BrokerOffsets, Identity
+from stream.kafka.producer import BatchProducer
 from stream.privacy import Pseudonyms
-from stream.serving.output_loop import ClosedBuckets, Output
+from stream.serving.output_loop import ClosedBuckets, OutputLoop
 from stream.settings import Settings
 from stream.state.keys import Tag
 from stream.state.memory import MemoryStore
-from stream.state.port import StateStore, WritePlan
+from stream.state.port import StateStore, StateWrite
 from tests.support.batches import batch, click, order
 
-HOUR = 3_600_000
 ORDERS, CLICKS = TP("orders", 0), TP("clicks", 0)
 NOW_MS = 2**41
-NOWHERE = Places()
+NOWHERE = BrokerOffsets()
 
 
 class NoOutput:
@@ -48,7 +48,7 @@ class Worker:
     def __init__(
         self,
         store: StateStore,
-        places: Places = NOWHERE,
+        places: BrokerOffsets = NOWHERE,
         *,
         adopt: bool = False,
         idle_timeout: str = "0ms",
@@ -63,8 +63,8 @@ class Worker:
                 window={"idle_timeout": idle_timeout, "allowed_lateness": "0ms", "dedup": "30d"},
             ),
             store,
-            cast(KafkaSink, NoSink()),
-            cast(Output, NoOutput()),
+            cast(BatchProducer, NoSink()),
+            cast(OutputLoop, NoOutput()),
             Pseudonyms(b"key"),
             clock_ms=lambda: NOW_MS,
             lag=lambda tp: self.lag.get(tp, 0),
@@ -74,7 +74,7 @@ class Worker:
             rejoin=self._rejoin,
         )
 
-    async def _ask(self, assigned: set[TP]) -> Places:
+    async def _ask(self, assigned: set[TP]) -> BrokerOffsets:
         return self.places
 
     def _rejoin(self) -> None:
@@ -126,14 +126,14 @@ async def test_an_owner_that_lost_only_the_roll_ups_claims_them_again() -> None:
     worker = Worker(store)
     await worker.join()
     await store.acquire("r")
-    await worker.pipeline.on_orders(batch("orders", [order("1", 10), order("2", 5 * HOUR)]))
+    await worker.pipeline.on_orders(batch("orders", [order("1", 10), order("2", 5 * HOUR_MS)]))
     for _ in range(3):
         await worker.tick()
         await asyncio.sleep(0.01)
     assert worker.rejoins >= 1
     await worker.join()
     await worker.tick()
-    assert (await store.meta("r"))["closed_through_ms"] == str(5 * HOUR)
+    assert (await store.meta("r"))["closed_through_ms"] == str(5 * HOUR_MS)
 
 
 class LostAnswers(MemoryStore):
@@ -143,7 +143,7 @@ class LostAnswers(MemoryStore):
         super().__init__()
         self.calls = 0
 
-    async def apply(self, tag: Tag, token: int, plan: WritePlan) -> None:
+    async def apply(self, tag: Tag, token: int, plan: StateWrite) -> None:
         await super().apply(tag, token, plan)
         self.calls += 1
         if self.calls % 2:
@@ -159,7 +159,7 @@ async def test_a_flush_whose_answer_was_lost_is_not_stored_twice(
     worker = Worker(store)
     await worker.join()
     for place, sku in enumerate("ABC"):
-        line = order(sku, (1 + 3 * place) * HOUR, sku=sku)
+        line = order(sku, (1 + 3 * place) * HOUR_MS, sku=sku)
         await worker.pipeline.on_orders(batch("orders", [line], offset=place))
         await worker.tick()
 
@@ -192,7 +192,7 @@ async def test_a_store_that_hangs_bounds_what_is_counted(monkeypatch: pytest.Mon
     answers = asyncio.Event()
 
     class Hanging(MemoryStore):
-        async def apply(self, tag: Tag, token: int, plan: WritePlan) -> None:
+        async def apply(self, tag: Tag, token: int, plan: StateWrite) -> None:
             await answers.wait()
             await super().apply(tag, token, plan)
 
@@ -223,17 +223,17 @@ async def test_an_input_far_ahead_of_the_other_waits_and_nothing_of_it_is_lost()
     worker = Worker(store)
     worker.lag[CLICKS] = 1
     await worker.join()
-    await worker.pipeline.on_clicks(batch("clicks", [click("c", HOUR)]))
+    await worker.pipeline.on_clicks(batch("clicks", [click("c", HOUR_MS)]))
     most = 0
     for day in range(365):
-        lines = [order(f"{day}-{h}", (24 * day + h) * HOUR + 1) for h in range(24)]
+        lines = [order(f"{day}-{h}", (24 * day + h) * HOUR_MS + 1) for h in range(24)]
         await worker.pipeline.on_orders(batch("orders", lines, offset=24 * day))
         most = max(most, len(worker.pipeline.owned[0].partition.open))
     assert most <= 200 + 24
     assert worker.pipeline.held == {ORDERS}
 
     for n, day in enumerate(range(0, 370, 5), start=1):
-        seen = click(f"c{n}", 24 * day * HOUR + 2 * HOUR)
+        seen = click(f"c{n}", 24 * day * HOUR_MS + 2 * HOUR_MS)
         await worker.pipeline.on_clicks(batch("clicks", [seen], offset=n))
         most = max(most, len(worker.pipeline.owned[0].partition.open))
         await worker.tick()
@@ -247,14 +247,14 @@ async def test_a_heartbeat_that_waits_for_records_lets_them_through() -> None:
     worker = Worker(MemoryStore())
     worker.lag[CLICKS] = 1
     await worker.join()
-    await worker.pipeline.on_clicks(batch("clicks", [click("c", HOUR)]))
-    end = b'{"event_time_ms": %d, "offsets": {"orders": 4000}}' % (4000 * HOUR)
+    await worker.pipeline.on_clicks(batch("clicks", [click("c", HOUR_MS)]))
+    end = b'{"event_time_ms": %d, "offsets": {"orders": 4000}}' % (4000 * HOUR_MS)
     await worker.pipeline.on_heartbeats(batch("heartbeats", [end]))
     for n in range(40):
-        lines = [order(f"{n}-{i}", (100 * n + i) * HOUR) for i in range(100)]
+        lines = [order(f"{n}-{i}", (100 * n + i) * HOUR_MS) for i in range(100)]
         await worker.pipeline.on_orders(batch("orders", lines, offset=100 * n))
     assert worker.pipeline.held == frozenset()
-    assert worker.pipeline.owned[0].partition.closed_through_ms == 4000 * HOUR
+    assert worker.pipeline.owned[0].partition.closed_through_ms == 4000 * HOUR_MS
 
 
 async def test_a_promise_that_still_waits_survives_a_crash_and_a_rebalance() -> None:
@@ -263,34 +263,36 @@ async def test_a_promise_that_still_waits_survives_a_crash_and_a_rebalance() -> 
     worker = Worker(store)
     worker.lag[CLICKS] = 1
     await worker.join()
-    end = b'{"event_time_ms": %d, "offsets": {"orders": 2}}' % (9 * HOUR)
+    end = b'{"event_time_ms": %d, "offsets": {"orders": 2}}' % (9 * HOUR_MS)
     await worker.pipeline.on_heartbeats(batch("heartbeats", [end]))
-    await worker.pipeline.on_orders(batch("orders", [order("1", HOUR)]))
+    await worker.pipeline.on_orders(batch("orders", [order("1", HOUR_MS)]))
     await worker.tick()
     assert (await store.meta(0))["offset:heartbeats"] == "0"
 
     await worker.join()
-    await worker.pipeline.on_orders(batch("orders", [order("2", HOUR)], offset=1))
+    await worker.pipeline.on_orders(batch("orders", [order("2", HOUR_MS)], offset=1))
     await worker.tick()
     stored = await store.meta(0)
     assert stored["offset:heartbeats"] == "1"
-    assert stored["closed_through_ms"] == str(9 * HOUR)
+    assert stored["closed_through_ms"] == str(9 * HOUR_MS)
 
 
-FIRST = Places(Identity("one", {"orders": "id-1"}), {ORDERS: 0, CLICKS: 0}, {ORDERS: 9, CLICKS: 9})
+FIRST = BrokerOffsets(
+    Identity("one", {"orders": "id-1"}), {ORDERS: 0, CLICKS: 0}, {ORDERS: 9, CLICKS: 9}
+)
 
 
 @pytest.mark.parametrize(
     ("places", "words"),
     [
-        (Places(Identity("two", {"orders": "id-1"})), "but the broker is of cluster two"),
-        (Places(Identity("one", {"orders": "id-2"})), "but the broker has topic id id-2"),
-        (Places(Identity("one"), {}, {ORDERS: 1}), "but the topic ends at offset 1"),
-        (Places(Identity("one"), {ORDERS: 7}), "5 were deleted before they were counted"),
+        (BrokerOffsets(Identity("two", {"orders": "id-1"})), "but the broker is of cluster two"),
+        (BrokerOffsets(Identity("one", {"orders": "id-2"})), "but the broker has topic id id-2"),
+        (BrokerOffsets(Identity("one"), {}, {ORDERS: 1}), "but the topic ends at offset 1"),
+        (BrokerOffsets(Identity("one"), {ORDERS: 7}), "5 were deleted before they were counted"),
     ],
 )  # fmt: skip
 async def test_offsets_that_do_not_fit_are_refused_until_they_are_given_up(
-    places: Places, words: str
+    places: BrokerOffsets, words: str
 ) -> None:
     """Never a silent jump: an error that says why, and adopting keeps what was counted."""
     store = MemoryStore()
@@ -318,7 +320,7 @@ async def test_an_input_is_not_silent_while_the_broker_is_away() -> None:
     await worker.pipeline.resume_offsets({TP("orders", p) for p in (0, 1)}, 1)
     for offset in range(30):  # clicks are silent, orders are not
         for partition in (0, 1):
-            line = order(str(offset), HOUR + offset)
+            line = order(str(offset), HOUR_MS + offset)
             await worker.pipeline.on_orders(
                 batch("orders", [line], offset=offset, partition=partition)
             )
@@ -327,10 +329,10 @@ async def test_an_input_is_not_silent_while_the_broker_is_away() -> None:
 
     await worker.tick()
     worker.answered_ms += 20_000  # it was away; one partition's events are sent first
-    ahead = batch("orders", [order("30", 5 * HOUR)], offset=30, partition=1)
+    ahead = batch("orders", [order("30", 5 * HOUR_MS)], offset=30, partition=1)
     await worker.pipeline.on_orders(ahead)
     await worker.tick()
-    await worker.pipeline.on_orders(batch("orders", [order("30", 2 * HOUR)], offset=30))
+    await worker.pipeline.on_orders(batch("orders", [order("30", 2 * HOUR_MS)], offset=30))
     await worker.tick()
     counts = worker.pipeline.owned[0].partition.counts
     assert (counts["orders", "counted"], counts["orders", "late"]) == (31, 0)
@@ -338,4 +340,4 @@ async def test_an_input_is_not_silent_while_the_broker_is_away() -> None:
     for _ in range(30):  # now there is nothing to come
         worker.answered_ms += 100
         await worker.tick()
-    assert worker.pipeline.owned[0].partition.closed_through_ms == 2 * HOUR
+    assert worker.pipeline.owned[0].partition.closed_through_ms == 2 * HOUR_MS

@@ -10,7 +10,7 @@ from aiokafka.structs import TopicPartition
 
 import stream.kafka.producer  # noqa: F401 - sets how batches are compressed
 from stream.decoding.formats import JsonFormat
-from stream.kafka.record_batch import PORTION, RecordBatch, hand_over
+from stream.kafka.record_batch import PORTION, RecordBatch, yield_whole_batches
 
 TP = TopicPartition("orders", 0)
 PLAIN, LZ4 = 0, 3
@@ -36,8 +36,8 @@ def reading(raw: bytes, *, at: int = 0) -> PartitionRecords:
     """A fetch that asked for `at`, as the transport hands it over."""
     source = PartitionRecords(TP, MemoryRecords(raw), [], at, None, None, True, READ_COMMITTED)
     result = FetchResult(TP, assignment=None, partition_records=source, backoff=0)
-    hand_over(TP, result)
-    hand_over(TP, result)  # a second look changes nothing
+    yield_whole_batches(TP, result)
+    yield_whole_batches(TP, result)  # a second look changes nothing
     return source
 
 

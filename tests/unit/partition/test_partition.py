@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from model.durations import HOUR_MS
 from stream.decoding.events import ClickDecoder, OrderDecoder
 from stream.errors import LostRecords
 from stream.features.packed_block import pack_block
-from stream.ingest.owned_partition import Owned
+from stream.ingest.owned_partition import OwnedPartition
 from stream.ingest.restore import restore
 from stream.partition.partition import Judged, Partition
 from stream.privacy import Pseudonyms
@@ -16,7 +17,6 @@ from stream.settings import WindowSettings
 from stream.state.memory import MemoryStore
 from tests.support.batches import batch, click, order
 
-HOUR = 3_600_000
 MINUTE = 60_000
 WINDOW = WindowSettings(allowed_lateness=2 * MINUTE, dedup=15 * MINUTE)
 PEOPLE = Pseudonyms(b"key")
@@ -28,7 +28,7 @@ CLICKS = ClickDecoder()
 
 def partition() -> Partition:
     """An empty partition with hourly buckets."""
-    return Partition(0, WINDOW, retention_ms=48 * HOUR)
+    return Partition(0, WINDOW, retention_ms=48 * HOUR_MS)
 
 
 def sell(target: Partition, *lines: dict[str, Any]) -> Judged:
@@ -66,7 +66,7 @@ def test_a_closed_bucket_holds_what_the_contract_defines() -> None:
         click("c4", 13, visitor="bob", action="remove"),
         click("c5", 14, visitor=None, action="purchase"),
     )
-    sell(state, order("4", HOUR + 5 * MINUTE))
+    sell(state, order("4", HOUR_MS + 5 * MINUTE))
 
     [closed] = close(state)
     assert closed.start_ms == 0
@@ -111,25 +111,25 @@ def test_the_slower_input_holds_the_watermark_back() -> None:
     """Orders of the next hour close nothing while clicks are still in this one."""
     state = partition()
     look(state, click("c", 5))
-    sell(state, order("1", 5), order("2", 2 * HOUR))
+    sell(state, order("1", 5), order("2", 2 * HOUR_MS))
 
     assert state.watermark_ms(NO_STOCK) == 5 - WINDOW.allowed_lateness
-    assert state.watermark_ms(ONLY_ORDERS) == 2 * HOUR - WINDOW.allowed_lateness
+    assert state.watermark_ms(ONLY_ORDERS) == 2 * HOUR_MS - WINDOW.allowed_lateness
 
 
 def test_silence_closes_with_zeros() -> None:
     """Between two sales a day apart there are closed buckets without any demand."""
     state = partition()
-    sell(state, order("1", 0), order("2", 24 * HOUR + 30 * MINUTE))
+    sell(state, order("1", 0), order("2", 24 * HOUR_MS + 30 * MINUTE))
 
     closed = close(state)
-    assert [bucket.start_ms // HOUR for bucket in closed] == list(range(24))
+    assert [bucket.start_ms // HOUR_MS for bucket in closed] == list(range(24))
     assert [bool(bucket.values_SF.any()) for bucket in closed] == [True] + [False] * 23
 
 
 def test_an_event_far_ahead_of_the_stream_does_not_drag_the_watermark() -> None:
     """Ten years ahead of a replay is refused, whether it comes first or later."""
-    far = 10 * 366 * 24 * HOUR
+    far = 10 * 366 * 24 * HOUR_MS
     for lines in (
         [order("x", far), order("1", 0), order("2", 10)],
         [order("1", 0), order("x", far), order("2", 10)],
@@ -144,7 +144,7 @@ def test_an_event_far_ahead_of_the_stream_does_not_drag_the_watermark() -> None:
 def test_a_first_event_of_1970_does_not_shut_the_stream_out() -> None:
     """A hundred events are refused, then the stream is believed, and the gap is not filled up."""
     state = partition()
-    now = 15_000 * 24 * HOUR
+    now = 15_000 * 24 * HOUR_MS
     sell(state, order("old", 1_234))
     judged = sell(state, *(order(f"e{i}", now + i * MINUTE) for i in range(300)))
 
@@ -166,7 +166,7 @@ def test_rollups_are_the_sums_of_their_series() -> None:
         order("1", 0, sku="A", quantity=1, location="X"),
         order("2", 0, sku="B", quantity=2),
         order("3", 0, sku="C", quantity=4),
-        order("4", 2 * HOUR),
+        order("4", 2 * HOUR_MS),
     )
 
     rollups = close(state)[0].rollups
@@ -179,7 +179,7 @@ def test_rollups_are_the_sums_of_their_series() -> None:
 
 def test_a_batch_that_skips_records_stops_the_worker() -> None:
     """Delivery again is harmless, delivery too late is not."""
-    owned = Owned(partition(), token=1, stored={})
+    owned = OwnedPartition(partition(), token=1, stored={})
     owned.partition.moved_to("orders", 5)
 
     assert owned.fresh(batch("orders", [order("1", 0)] * 3, offset=2)) is None
@@ -200,7 +200,7 @@ async def test_a_stored_partition_goes_on_as_if_nothing_had_happened() -> None:
             sku=f"S{rng.integers(9)}",
             quantity=int(rng.integers(1, 9)),
         )
-        for t in np.sort(rng.integers(0, 5 * HOUR, 500))
+        for t in np.sort(rng.integers(0, 5 * HOUR_MS, 500))
         + rng.integers(-MINUTE, MINUTE, 500)
         + MINUTE
     ]
@@ -218,9 +218,9 @@ async def test_a_stored_partition_goes_on_as_if_nothing_had_happened() -> None:
             )
         expected += close(whole)
         got += close(broken)
-        plan, _ = broken.take_plan()
+        plan, _ = broken.take_write()
         await store.apply(0, token, plan)
-        broken = await restore(store, 0, WINDOW, retention_ms=48 * HOUR)
+        broken = await restore(store, 0, WINDOW, retention_ms=48 * HOUR_MS)
 
     assert [bucket.start_ms for bucket in got] == [bucket.start_ms for bucket in expected]
     for mine, theirs in zip(got, expected, strict=True):

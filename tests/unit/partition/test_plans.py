@@ -5,16 +5,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from model.durations import HOUR_MS
 from model.inputs.plans import CLOSURE, EVENT, PRICE, PROMOTION, Plans
 from stream.decoding.plans import Plan, PlanDecoder
 from stream.ingest.restore import restore
 from stream.partition.partition import Partition
-from stream.serving.plan_blocks import Scopes, plan_block
+from stream.serving.plan_blocks import PlanScopes, plan_block
 from stream.settings import WindowSettings
 from stream.state.memory import MemoryStore
 from tests.support.batches import batch
 
-HOUR = 3_600_000
 SERIES = [
     "A", "A@Bonn", "B@Bonn", "B@Ulm", "C", "total", "category:Bags", "category:Toys",
     "location:Bonn",
@@ -25,7 +25,8 @@ CATEGORIES = {"A": "Bags", "B": "Bags", "C": "Toys"}
 def record(**changes: Any) -> dict[str, Any]:
     """A plan of the contract."""
     plain = {
-        "plan_id": "p", "kind": "promotion", "start": 0, "end": 2 * HOUR, "sku": "A", "value": 0.3,
+        "plan_id": "p", "kind": "promotion", "start": 0, "end": 2 * HOUR_MS,
+        "sku": "A", "value": 0.3,
     }  # fmt: skip
     return {name: value for name, value in (plain | changes).items() if value is not ...}
 
@@ -41,16 +42,16 @@ def read(*values: Any, keys: list[Any] | None = None) -> tuple[dict[str, Plan | 
 
 def block(*plans: Plan, series: list[str] = SERIES, buckets: int = 3) -> Plans | None:
     """What the plans amount to in the first hours of 1970."""
-    scopes = Scopes()
+    scopes = PlanScopes()
     scopes.grow(series)
     return plan_block(
-        plans, scopes, CATEGORIES, start_ms=0, bucket_ms=HOUR, buckets=buckets
+        plans, scopes, CATEGORIES, start_ms=0, bucket_ms=HOUR_MS, buckets=buckets
     )  # fmt: skip
 
 
 def meant(**scope: str) -> set[str]:
     """Names of the series an event is for."""
-    made = block(Plan("p", "event", 0, HOUR, **scope))  # type: ignore[arg-type]  # names
+    made = block(Plan("p", "event", 0, HOUR_MS, **scope))  # type: ignore[arg-type]  # names
     return set() if made is None else {SERIES[row] for row in made.rows_N.tolist()}
 
 
@@ -73,9 +74,9 @@ def test_a_plan_is_read_as_the_contract_says() -> None:
 
     assert refused == []
     assert known == {
-        "p": Plan("p", "promotion", 0, 2 * HOUR, sku="A", value=0.3),
-        "q": Plan("q", "closure", 0, 2 * HOUR, location="Bonn"),
-        "r": Plan("r", "price", 0, 2 * HOUR, category="Bags", value=4.0),
+        "p": Plan("p", "promotion", 0, 2 * HOUR_MS, sku="A", value=0.3),
+        "q": Plan("q", "closure", 0, 2 * HOUR_MS, location="Bonn"),
+        "r": Plan("r", "price", 0, 2 * HOUR_MS, category="Bags", value=4.0),
     }
 
 
@@ -123,7 +124,7 @@ def test_the_newest_record_holds_and_a_tombstone_withdraws() -> None:
         record(), record(value=0.5), record(plan_id="q"), None, keys=[b"p", b"p", b"q", b"q"]
     )
 
-    assert known == {"p": Plan("p", "promotion", 0, 2 * HOUR, sku="A", value=0.5), "q": None}
+    assert known == {"p": Plan("p", "promotion", 0, 2 * HOUR_MS, sku="A", value=0.5), "q": None}
 
 
 # -- the table of a partition ---------------------------------------------------------------------
@@ -133,41 +134,41 @@ async def test_a_partition_keeps_its_plans_and_drops_those_beyond_retention() ->
     """Through the store, to a successor; what has ended before the oldest bucket is forgotten."""
     store = MemoryStore()
     window = WindowSettings(allowed_lateness=0)
-    partition = Partition(0, window, retention_ms=10 * HOUR)
+    partition = Partition(0, window, retention_ms=10 * HOUR_MS)
     token = await store.acquire(0)
-    partition.plans.take("old", Plan("old", "event", 0, 5 * HOUR))
-    partition.plans.take("new", Plan("new", "event", 0, 50 * HOUR))
-    partition.plans.take("gone", Plan("gone", "event", 0, 50 * HOUR))
+    partition.plans.take("old", Plan("old", "event", 0, 5 * HOUR_MS))
+    partition.plans.take("new", Plan("new", "event", 0, 50 * HOUR_MS))
+    partition.plans.take("gone", Plan("gone", "event", 0, 50 * HOUR_MS))
     partition.plans.take("gone", None)
-    await store.apply(0, token, partition.take_plan()[0])
-    heir = await restore(store, 0, window, retention_ms=10 * HOUR)
+    await store.apply(0, token, partition.take_write()[0])
+    heir = await restore(store, 0, window, retention_ms=10 * HOUR_MS)
     first = await store.meta(0)
     assert len(heir.plans) == 2
 
-    heir.close_through(4 * HOUR)
-    heir.close_through(30 * HOUR)
-    await store.apply(0, token, heir.take_plan()[0])
+    heir.close_through(4 * HOUR_MS)
+    heir.close_through(30 * HOUR_MS)
+    await store.apply(0, token, heir.take_write()[0])
 
     assert len(heir.plans) == 1
-    last = await restore(store, 0, window, retention_ms=10 * HOUR)
+    last = await restore(store, 0, window, retention_ms=10 * HOUR_MS)
     assert [plan.plan_id for plan in last.plans.read(last.plans.stored())] == ["new"]
     assert (await store.meta(0))["plans"] != first["plans"]
 
 
 async def test_plans_that_do_not_change_are_not_written_again() -> None:
-    partition = Partition(0, WindowSettings(), retention_ms=10 * HOUR)
-    partition.plans.take("p", Plan("p", "event", 0, HOUR))
-    assert ("plans",) in partition.take_plan()[0].puts
+    partition = Partition(0, WindowSettings(), retention_ms=10 * HOUR_MS)
+    partition.plans.take("p", Plan("p", "event", 0, HOUR_MS))
+    assert ("plans",) in partition.take_write()[0].puts
 
-    partition.plans.take("p", Plan("p", "event", 0, HOUR))
-    assert ("plans",) not in partition.take_plan()[0].puts
+    partition.plans.take("p", Plan("p", "event", 0, HOUR_MS))
+    assert ("plans",) not in partition.take_write()[0].puts
 
 
 def test_a_partition_that_never_had_a_plan_stores_none() -> None:
-    partition = Partition(0, WindowSettings(), retention_ms=10 * HOUR)
+    partition = Partition(0, WindowSettings(), retention_ms=10 * HOUR_MS)
     partition.moved_to("orders", 1)
 
-    plan, _ = partition.take_plan()
+    plan, _ = partition.take_write()
 
     assert plan.puts == {}
     assert "plans" not in plan.meta
@@ -194,8 +195,8 @@ def test_a_plan_is_for_the_series_of_its_scope(scope: dict[str, str], names: set
 
 
 def test_a_new_price_is_for_no_roll_up() -> None:
-    everything = block(Plan("p", "price", 0, HOUR, value=3.0))
-    bags = block(Plan("p", "price", 0, HOUR, category="Bags", value=3.0))
+    everything = block(Plan("p", "price", 0, HOUR_MS, value=3.0))
+    bags = block(Plan("p", "price", 0, HOUR_MS, category="Bags", value=3.0))
 
     assert everything is not None
     assert bags is not None
@@ -204,7 +205,7 @@ def test_a_new_price_is_for_no_roll_up() -> None:
 
 
 def test_series_that_join_later_have_the_plans_too() -> None:
-    scopes = Scopes()
+    scopes = PlanScopes()
     scopes.grow(["A"])
     assert scopes.begin(["A", "A@Bonn"])
     assert not scopes.begin(["B"])
@@ -218,11 +219,11 @@ def test_series_that_join_later_have_the_plans_too() -> None:
 
 def test_the_strongest_of_overlapping_plans_holds() -> None:
     made = block(
-        Plan("a", "promotion", 0, 2 * HOUR, sku="A", value=0.2),
-        Plan("b", "promotion", HOUR, 3 * HOUR, category="Bags", value=0.5),
-        Plan("c", "promotion", 0, 3 * HOUR, value=0.1),
-        Plan("d", "price", 0, 2 * HOUR, sku="A", value=4.0),
-        Plan("e", "price", HOUR, 3 * HOUR, sku="A", value=3.0),
+        Plan("a", "promotion", 0, 2 * HOUR_MS, sku="A", value=0.2),
+        Plan("b", "promotion", HOUR_MS, 3 * HOUR_MS, category="Bags", value=0.5),
+        Plan("c", "promotion", 0, 3 * HOUR_MS, value=0.1),
+        Plan("d", "price", 0, 2 * HOUR_MS, sku="A", value=4.0),
+        Plan("e", "price", HOUR_MS, 3 * HOUR_MS, sku="A", value=3.0),
     )
 
     assert held(made, "A", PROMOTION) == [0.2, 0.5, 0.5]
@@ -233,10 +234,10 @@ def test_the_strongest_of_overlapping_plans_holds() -> None:
 
 def test_a_bucket_counts_by_the_share_a_plan_covers() -> None:
     made = block(
-        Plan("a", "promotion", HOUR // 2, 2 * HOUR + HOUR // 4, sku="A", value=0.4),
-        Plan("b", "closure", -5 * HOUR, HOUR // 2, sku="A"),
-        Plan("c", "event", 2 * HOUR, 90 * HOUR, sku="A"),
-        Plan("d", "price", HOUR // 2, 2 * HOUR + HOUR // 4, sku="A", value=9.0),
+        Plan("a", "promotion", HOUR_MS // 2, 2 * HOUR_MS + HOUR_MS // 4, sku="A", value=0.4),
+        Plan("b", "closure", -5 * HOUR_MS, HOUR_MS // 2, sku="A"),
+        Plan("c", "event", 2 * HOUR_MS, 90 * HOUR_MS, sku="A"),
+        Plan("d", "price", HOUR_MS // 2, 2 * HOUR_MS + HOUR_MS // 4, sku="A", value=9.0),
     )
 
     assert held(made, "A", PROMOTION) == [0.2, 0.4, 0.1]
@@ -246,9 +247,9 @@ def test_a_bucket_counts_by_the_share_a_plan_covers() -> None:
 
 
 def test_plans_of_other_times_or_series_are_none() -> None:
-    before = Plan("a", "event", -HOUR, 0)
-    behind = Plan("b", "event", 3 * HOUR, 4 * HOUR)
-    elsewhere = Plan("c", "event", 0, HOUR, sku="unknown")
+    before = Plan("a", "event", -HOUR_MS, 0)
+    behind = Plan("b", "event", 3 * HOUR_MS, 4 * HOUR_MS)
+    elsewhere = Plan("c", "event", 0, HOUR_MS, sku="unknown")
 
     assert block(before, behind, elsewhere) is None
 
@@ -258,18 +259,18 @@ def test_plans_by_the_bucket_are_those_of_the_whole_span() -> None:
     rng = np.random.default_rng(0)
     plans = []
     for number in range(30):
-        start = int(rng.integers(0, 20 * HOUR))
+        start = int(rng.integers(0, 20 * HOUR_MS))
         plans.append(
             Plan(
-                str(number), "promotion", start, start + int(rng.integers(1, 9 * HOUR)),
+                str(number), "promotion", start, start + int(rng.integers(1, 9 * HOUR_MS)),
                 sku=str(rng.choice(["A", "B", "C"])), value=float(rng.random()),
             )
         )  # fmt: skip
-    scopes = Scopes()
+    scopes = PlanScopes()
     scopes.grow(SERIES)
-    whole = plan_block(plans, scopes, {}, start_ms=0, bucket_ms=HOUR, buckets=24)
+    whole = plan_block(plans, scopes, {}, start_ms=0, bucket_ms=HOUR_MS, buckets=24)
     assert whole is not None
     for t in range(24):
-        one = plan_block(plans, scopes, {}, start_ms=t * HOUR, bucket_ms=HOUR, buckets=1)
+        one = plan_block(plans, scopes, {}, start_ms=t * HOUR_MS, bucket_ms=HOUR_MS, buckets=1)
         alone_SP = np.zeros((len(SERIES), 4)) if one is None else one.dense(len(SERIES))[0]
         np.testing.assert_array_equal(alone_SP, whole.dense(len(SERIES))[t])

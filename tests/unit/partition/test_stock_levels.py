@@ -10,12 +10,13 @@ from faust.types import TP
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.durations import HOUR_MS
 from stream.decoding.events import OrderDecoder
-from stream.decoding.inventory import ReadingDecoder
+from stream.decoding.inventory import InventoryDecoder
 from stream.features.definitions import N_FEATURES, N_SUMS, STOCK
 from stream.features.packed_block import MAX_ON_HAND, pack_block, unpack_block
-from stream.ingest.idleness import Inputs
-from stream.ingest.owned_partition import Owned
+from stream.ingest.idleness import InputStatus
+from stream.ingest.owned_partition import OwnedPartition
 from stream.ingest.restore import restore
 from stream.partition.partition import Judged, Partition
 from stream.partition.state import Closed
@@ -24,17 +25,16 @@ from stream.state.memory import MemoryStore
 from tests.support.batches import batch, order
 from tests.support.stock_recount import Reading, accepted, recount, stored_share
 
-HOUR = 3_600_000
 MINUTE = 60_000
 LATENESS = 20 * MINUTE
-WINDOW = WindowSettings(bucket=HOUR, allowed_lateness=LATENESS)
+WINDOW = WindowSettings(bucket=HOUR_MS, allowed_lateness=LATENESS)
 ONLY_STOCK = frozenset({"orders", "clicks"})
-DECODER = ReadingDecoder()
+DECODER = InventoryDecoder()
 
 
 def partition() -> Partition:
     """A partition whose first bucket begins at 0."""
-    state = Partition(0, WINDOW, retention_ms=10_000 * HOUR)
+    state = Partition(0, WINDOW, retention_ms=10_000 * HOUR_MS)
     state.close_through(0)
     return state
 
@@ -59,15 +59,20 @@ def told(state: Partition, closed: list[Closed]) -> dict[tuple[str, int], tuple[
 def test_a_bucket_knows_its_last_level_and_the_time_without_stock() -> None:
     """Half an hour without stock is half the bucket; before the first reading nothing is known."""
     state = partition()
-    read(state, ("A", HOUR + 15 * MINUTE, 0), ("A", HOUR + 45 * MINUTE, 7), ("A", 5 * HOUR, 0))
+    read(
+        state,
+        ("A", HOUR_MS + 15 * MINUTE, 0),
+        ("A", HOUR_MS + 45 * MINUTE, 7),
+        ("A", 5 * HOUR_MS, 0),
+    )
 
-    closed = told(state, state.close_through(6 * HOUR))
+    closed = told(state, state.close_through(6 * HOUR_MS))
     assert closed == {
-        ("A", HOUR): (7, 128),
-        ("A", 2 * HOUR): (7, 0),
-        ("A", 3 * HOUR): (7, 0),
-        ("A", 4 * HOUR): (7, 0),
-        ("A", 5 * HOUR): (0, 255),
+        ("A", HOUR_MS): (7, 128),
+        ("A", 2 * HOUR_MS): (7, 0),
+        ("A", 3 * HOUR_MS): (7, 0),
+        ("A", 4 * HOUR_MS): (7, 0),
+        ("A", 5 * HOUR_MS): (0, 255),
     }
 
 
@@ -76,22 +81,27 @@ def test_readings_of_one_moment_count_in_the_order_of_the_log() -> None:
     state = partition()
     read(state, ("A", 10, 0), ("A", 10, 4), ("B", 10, 4), ("B", 10, 0))
 
-    assert told(state, state.close_through(HOUR)) == {("A", 0): (4, 0), ("B", 0): (0, 255)}
+    assert told(state, state.close_through(HOUR_MS)) == {("A", 0): (4, 0), ("B", 0): (0, 255)}
 
 
 def test_an_old_reading_holds_from_the_first_open_bucket_unless_a_newer_is_known() -> None:
     """A compacted topic begins with what was said long ago; an outdated word is late."""
     state = partition()
     judged = read(
-        state, ("A", 8 * HOUR, 3), ("B", HOUR, 0), ("A", HOUR, 9), ("B", HOUR, 0), ("B", 5, 2)
+        state,
+        ("A", 8 * HOUR_MS, 3),
+        ("B", HOUR_MS, 0),
+        ("A", HOUR_MS, 9),
+        ("B", HOUR_MS, 0),
+        ("B", 5, 2),
     )
 
     assert judged.counted == 3
     assert [(one.position, one.reason) for one in judged.refused] == [(2, "late"), (4, "late")]
-    closed = told(state, state.close_through(9 * HOUR))
-    assert closed[("B", 7 * HOUR)] == (0, 255)
-    assert ("B", 6 * HOUR) not in closed
-    assert closed[("A", 8 * HOUR)] == (3, 0)
+    closed = told(state, state.close_through(9 * HOUR_MS))
+    assert closed[("B", 7 * HOUR_MS)] == (0, 255)
+    assert ("B", 6 * HOUR_MS) not in closed
+    assert closed[("A", 8 * HOUR_MS)] == (3, 0)
     assert state.counts["inventory", "late"] == 2
 
 
@@ -99,56 +109,61 @@ def test_a_reading_for_a_closed_bucket_changes_none_that_is_final() -> None:
     """Where the others' silence has closed buckets, the level holds from what is still open."""
     state = partition()
     read(state, ("A", 10, 5))
-    state.close_through(4 * HOUR)
+    state.close_through(4 * HOUR_MS)
     judged = read(state, ("A", 20, 0), ("A", 15, 8))
 
     assert judged.counted == 1
     assert [one.reason for one in judged.refused] == ["late"]
-    assert told(state, state.close_through(5 * HOUR)) == {("A", 4 * HOUR): (0, 255)}
+    assert told(state, state.close_through(5 * HOUR_MS)) == {("A", 4 * HOUR_MS): (0, 255)}
 
 
 async def test_a_successor_knows_what_is_outdated_and_keeps_no_closed_readings() -> None:
     """By the levels of closed buckets, and by the readings of open ones."""
     store, state = MemoryStore(), partition()
     token = await store.acquire(0)
-    read(state, ("A", 5 * HOUR, 1), ("B", 9 * HOUR + MINUTE, 0), ("C", 9 * HOUR + 50 * MINUTE, 1))
-    await store.apply(0, token, state.take_plan()[0])
-    closed = told(state, state.close_through(9 * HOUR))
-    await store.apply(0, token, state.take_plan()[0])
-    state = await restore(store, 0, WINDOW, retention_ms=10_000 * HOUR)
-    judged = read(state, ("A", 4 * HOUR, 0), ("B", 8 * HOUR, 2))
+    read(
+        state,
+        ("A", 5 * HOUR_MS, 1),
+        ("B", 9 * HOUR_MS + MINUTE, 0),
+        ("C", 9 * HOUR_MS + 50 * MINUTE, 1),
+    )
+    await store.apply(0, token, state.take_write()[0])
+    closed = told(state, state.close_through(9 * HOUR_MS))
+    await store.apply(0, token, state.take_write()[0])
+    state = await restore(store, 0, WINDOW, retention_ms=10_000 * HOUR_MS)
+    judged = read(state, ("A", 4 * HOUR_MS, 0), ("B", 8 * HOUR_MS, 2))
 
     assert [one.reason for one in judged.refused] == ["late", "late"]
-    assert closed[("A", 8 * HOUR)] == (1, 0)
-    assert await store.blobs(0, [("readings", 5 * HOUR)]) == [None]
-    assert told(state, state.close_through(10 * HOUR)) == {
-        ("A", 9 * HOUR): (1, 0),
-        ("B", 9 * HOUR): (0, stored_share(Fraction(59, 60))),
-        ("C", 9 * HOUR): (1, 0),
+    assert closed[("A", 8 * HOUR_MS)] == (1, 0)
+    assert await store.blobs(0, [("readings", 5 * HOUR_MS)]) == [None]
+    assert told(state, state.close_through(10 * HOUR_MS)) == {
+        ("A", 9 * HOUR_MS): (1, 0),
+        ("B", 9 * HOUR_MS): (0, stored_share(Fraction(59, 60))),
+        ("C", 9 * HOUR_MS): (1, 0),
     }
 
 
 def test_what_was_said_before_the_first_bucket_holds_in_it() -> None:
     """Readings open no bucket: a year of them before the first order is no year of silence."""
-    state = Partition(0, WINDOW, retention_ms=10_000 * HOUR)
-    read(state, ("A", HOUR, 0), ("B", 2 * HOUR, 3), ("A", 30 * HOUR, 1))
-    lines = [order("1", 20 * HOUR, sku="C"), order("2", 30 * HOUR, sku="C")]
+    state = Partition(0, WINDOW, retention_ms=10_000 * HOUR_MS)
+    read(state, ("A", HOUR_MS, 0), ("B", 2 * HOUR_MS, 3), ("A", 30 * HOUR_MS, 1))
+    lines = [order("1", 20 * HOUR_MS, sku="C"), order("2", 30 * HOUR_MS, sku="C")]
     state.count_orders(OrderDecoder().columns(batch("orders", lines), latest_ms=2**60))
 
-    closed = state.close_through(22 * HOUR)
-    assert [bucket.start_ms for bucket in closed] == [20 * HOUR, 21 * HOUR]
-    assert told(state, closed[:1]) == {("A", 20 * HOUR): (0, 255), ("B", 20 * HOUR): (3, 0)}
+    closed = state.close_through(22 * HOUR_MS)
+    assert [bucket.start_ms for bucket in closed] == [20 * HOUR_MS, 21 * HOUR_MS]
+    assert told(state, closed[:1]) == {("A", 20 * HOUR_MS): (0, 255), ("B", 20 * HOUR_MS): (3, 0)}
 
 
 def test_the_stock_holds_the_watermark_back_like_any_input() -> None:
     """No bucket closes before a reading that is on time."""
     state = partition()
-    state.watermarks["orders"].newest_ms = state.watermarks["clicks"].newest_ms = 9 * HOUR
+    state.watermarks["orders"].newest_ms = state.watermarks["clicks"].newest_ms = 9 * HOUR_MS
     assert state.watermark_ms() is None
-    read(state, ("A", 3 * HOUR, 1))
+    read(state, ("A", 3 * HOUR_MS, 1))
 
-    assert state.watermark_ms() == 3 * HOUR - LATENESS
-    assert state.watermark_ms(frozenset({"inventory"})) == 9 * HOUR - LATENESS
+    assert state.watermark_ms() == 3 * HOUR_MS - LATENESS
+    assert state.watermark_ms(frozenset({"inventory"})) == 9 * HOUR_MS - LATENESS
 
 
 def test_only_an_inventory_that_never_had_a_reading_is_idle_from_the_start() -> None:
@@ -158,8 +173,8 @@ def test_only_an_inventory_that_never_had_a_reading_is_idle_from_the_start() -> 
     def lag(tp: TP) -> int | None:
         return unread if tp.topic == "inventory" else 0
 
-    inputs = Inputs(lag, lambda _: None, HOUR)
-    owned = Owned(partition(), 1, {})
+    inputs = InputStatus(lag, lambda _: None, HOUR_MS)
+    owned = OwnedPartition(partition(), 1, {})
     assert owned.idle(inputs) == {"inventory"}
     unread = 3
     assert owned.idle(inputs) == frozenset()
@@ -171,8 +186,8 @@ def test_only_an_inventory_that_never_had_a_reading_is_idle_from_the_start() -> 
 def test_a_shop_without_readings_stores_what_it_did_before() -> None:
     """Silent buckets have no block, and the meta no word of the stock."""
     state = partition()
-    state.close_through(3 * HOUR)
-    plan, closed = state.take_plan()
+    state.close_through(3 * HOUR_MS)
+    plan, closed = state.take_write()
 
     assert len(closed) == 3
     assert not plan.puts
@@ -183,12 +198,12 @@ def test_a_far_future_reading_is_refused_and_a_tombstone_says_nothing() -> None:
     """Neither moves a level; both have a verdict."""
     state = partition()
     values = [{"sku": "A", "ts": 10, "on_hand": 2}, None]
-    values.append({"sku": "A", "ts": 800 * 24 * HOUR, "on_hand": 0})
+    values.append({"sku": "A", "ts": 800 * 24 * HOUR_MS, "on_hand": 0})
     columns = DECODER.columns(batch("inventory", values), latest_ms=2**60)
     judged = state.take_readings(columns)
 
     assert (judged.counted, [one.reason for one in judged.refused]) == (2, ["future_timestamp"])
-    assert told(state, state.close_through(HOUR)) == {("A", 0): (2, 0)}
+    assert told(state, state.close_through(HOUR_MS)) == {("A", 0): (2, 0)}
     assert dict(state.counts) == {
         ("inventory", "counted"): 2, ("inventory", "duplicate"): 0,
         ("inventory", "late"): 0, ("inventory", "rejected"): 1,
@@ -198,7 +213,7 @@ def test_a_far_future_reading_is_refused_and_a_tombstone_says_nothing() -> None:
 log_of_readings = st.lists(
     st.tuples(
         st.sampled_from("ABC"),
-        st.integers(0, 9 * HOUR // MINUTE),  # minute it is of
+        st.integers(0, 9 * HOUR_MS // MINUTE),  # minute it is of
         st.sampled_from((0, 0, 15, 70, 400)),  # minutes it comes late
         st.sampled_from((0, 0, 1, 900)),
     ),
@@ -223,25 +238,25 @@ async def test_whatever_the_cuts_and_crashes_the_stock_equals_a_recount(
         state.moved_to("inventory", high)
         closed = state.close_through(state.watermark_ms(ONLY_STOCK) or 0)
         found |= told(state, closed)
-        await store.apply(0, token, state.take_plan()[0])
+        await store.apply(0, token, state.take_write()[0])
         if data.draw(st.booleans()):
-            state = await restore(store, 0, WINDOW, retention_ms=10_000 * HOUR)
-    found |= told(state, state.close_through(12 * HOUR))
+            state = await restore(store, 0, WINDOW, retention_ms=10_000 * HOUR_MS)
+    found |= told(state, state.close_through(12 * HOUR_MS))
 
-    window = {"width_ms": HOUR, "lateness_ms": LATENESS}
-    expected = recount(log, **window, start_ms=0, end_ms=12 * HOUR)
+    window = {"width_ms": HOUR_MS, "lateness_ms": LATENESS}
+    expected = recount(log, **window, start_ms=0, end_ms=12 * HOUR_MS)
     assert found == {
         place: (on_hand, stored_share(share)) for place, (on_hand, share) in expected.items()
     }
     assert state.counts["inventory", "late"] == accepted(log, **window)[1]
 
 
-@given(st.integers(0, 10**9), st.integers(0, HOUR - 1))
+@given(st.integers(0, 10**9), st.integers(0, HOUR_MS - 1))
 def test_a_stored_row_comes_back_bit_for_bit(on_hand: int, without_ms: int) -> None:
     """What a worker publishes is what any reader of the store sees; a row has 40 bytes."""
     state = partition()
     read(state, ("A", without_ms, on_hand))
-    values_SF = state.close_through(HOUR)[0].values_SF
+    values_SF = state.close_through(HOUR_MS)[0].values_SF
     raw = pack_block(values_SF)
 
     assert len(raw) == 40
@@ -280,7 +295,7 @@ def test_what_cannot_be_a_reading_is_refused_with_the_reason(
     change: dict[str, Any], key: bytes | None, reason: str
 ) -> None:
     """Its neighbours are read."""
-    decoder = ReadingDecoder(locations=("Berlin",), max_value_bytes=1_000)
+    decoder = InventoryDecoder(locations=("Berlin",), max_value_bytes=1_000)
     good = {"sku": "A", "ts": "2011-11-01T00:00:00Z", "on_hand": 2, "location": "Berlin"}
     values = [good, good | change, good]
     columns = decoder.columns(batch("inventory", values, keys=[b"A", key, b"A"]), latest_ms=2**41)

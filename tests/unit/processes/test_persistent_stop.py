@@ -4,10 +4,10 @@ import asyncio
 
 from mode import Service
 
-from stream.processes.persistent_stop import InsistentService
+from stream.processes.persistent_stop import PersistentStopService
 
 
-class Busy(InsistentService):
+class Busy(PersistentStopService):
     """Waits, over and over, for something that comes with the order to stop."""
 
     def __init__(self) -> None:

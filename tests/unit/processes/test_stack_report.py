@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from stream.kafka.faust_app import _end
-from stream.processes.stack_report import tasks_at, threads_at
+from stream.processes.stack_report import task_stacks, thread_stacks
 
 
 async def inner(gate: asyncio.Event) -> None:
@@ -24,12 +24,12 @@ async def test_a_task_is_said_from_what_it_waits_for_outwards() -> None:
     gate = asyncio.Event()
     task = asyncio.create_task(outer(gate), name="writer")
     await asyncio.sleep(0)
-    said = next(line for line in tasks_at(asyncio.get_running_loop()) if "writer" in line)
+    said = next(line for line in task_stacks(asyncio.get_running_loop()) if "writer" in line)
     gate.set()
     await task
     assert said.startswith("writer: locks.py:")
     assert said.index(" wait") < said.index(" inner") < said.index(" outer")
-    assert not any("writer" in line for line in tasks_at(asyncio.get_running_loop()))
+    assert not any("writer" in line for line in task_stacks(asyncio.get_running_loop()))
 
 
 def test_a_thread_is_said_with_its_callers_and_not_the_asker() -> None:
@@ -43,7 +43,7 @@ def test_a_thread_is_said_with_its_callers_and_not_the_asker() -> None:
     thread = threading.Thread(target=waits, name="reader")
     thread.start()
     begun.wait()
-    lines = threads_at()
+    lines = thread_stacks()
     gate.set()
     thread.join()
     said = next(line for line in lines if line.startswith("reader: "))

@@ -5,19 +5,18 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from model.durations import DAY_MS
 from model.evaluation.score_sums import SUMS, VOLUMES
-from stream.scoring.live_scoring import Scored
+from stream.scoring.live_scoring import BucketScore
 from stream.scoring.score_files import ScoreFiles, count_scores
 from stream.telemetry import SCORED
 
-DAY_MS = 86_400_000
 
-
-def scored(start_ms: int, *, tag: int = 0, model_id: str = "lstm-1") -> Scored:
+def scored(start_ms: int, *, tag: int = 0, model_id: str = "lstm-1") -> BucketScore:
     """Sums of two steps, of one volume class."""
     sums_VHK = np.zeros((len(VOLUMES), 2, len(SUMS)))
     sums_VHK[2] = np.arange(1, 2 * len(SUMS) + 1).reshape(2, -1)
-    return Scored(tag, start_ms, model_id, sums_VHK)
+    return BucketScore(tag, start_ms, model_id, sums_VHK)
 
 
 def test_scores_become_rows_by_day(tmp_path: Path) -> None:

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from model.contract import FEATURE_NAMES, QuantileForecast
-from stream.kafka.producer import KafkaSink
+from model.durations import HOUR_MS
+from stream.kafka.producer import BatchProducer
 from stream.partition.state import Closed
-from stream.serving.model_server import Serving
-from stream.serving.output_loop import ClosedBuckets, Output
-from stream.sinks.readside_writer import ReadSide
+from stream.serving.model_server import ModelServer
+from stream.serving.output_loop import ClosedBuckets, OutputLoop
+from stream.sinks.readside_writer import ReadSideWriter
 from stream.state.keys import Tag
 
-HOUR = 3_600_000
-MOMENTS = ("take_over", "advance", "forecast")
+MOMENTS = ("swap_in", "advance", "forecast")
 
 
 class Recorder:
@@ -37,8 +37,8 @@ class Recorder:
     def forget(self, tag: Tag) -> None:
         self.forgotten.append(tag)
 
-    def take_over(self) -> bool:
-        self._moment("take_over")
+    def swap_in(self) -> bool:
+        self._moment("swap_in")
         return False
 
     def advance(self, tag: Tag, through_ms: int) -> QuantileForecast | None:
@@ -47,7 +47,7 @@ class Recorder:
             return None
         block = np.zeros((1, 2, 1), np.float32)
         return QuantileForecast(
-            origin_ms=through_ms, bucket_ms=HOUR, quantiles=(0.5,), units_SHQ=block,
+            origin_ms=through_ms, bucket_ms=HOUR_MS, quantiles=(0.5,), units_SHQ=block,
             cumulative_SHQ=block, model_id="m",
         )  # fmt: skip
 
@@ -60,11 +60,11 @@ class Recorder:
 
 
 @contextmanager
-def running(recorder: Recorder) -> Iterator[Output]:
+def running(recorder: Recorder) -> Iterator[OutputLoop]:
     """An output loop on the recorder."""
-    output = Output(
-        cast(Serving, recorder), cast(KafkaSink, recorder), cast(ReadSide, recorder),
-        bucket_ms=HOUR, publish_every_ms=0, clock_ms=lambda: 0,
+    output = OutputLoop(
+        cast(ModelServer, recorder), cast(BatchProducer, recorder), cast(ReadSideWriter, recorder),
+        bucket_ms=HOUR_MS, publish_every_ms=0, clock_ms=lambda: 0,
     )  # fmt: skip
     task = asyncio.create_task(output.run())
     yield output
@@ -75,10 +75,10 @@ def running(recorder: Recorder) -> Iterator[Output]:
 def bucket(tag: Tag) -> ClosedBuckets:
     """One closed bucket of one series."""
     closed = Closed(0, np.ones((1, len(FEATURE_NAMES)), np.float32), {})
-    return ClosedBuckets(tag, ["A"], [closed], HOUR)
+    return ClosedBuckets(tag, ["A"], [closed], HOUR_MS)
 
 
-async def until_idle(output: Output) -> None:
+async def until_idle(output: OutputLoop) -> None:
     """Wait until all is published."""
     await asyncio.sleep(0.05)
     while not output.idle:  # noqa: ASYNC110 - nothing tells of it
@@ -131,9 +131,9 @@ async def test_states_read_on_while_a_partition_moves_away_are_dropped() -> None
 async def test_an_order_to_stop_that_comes_with_a_close_is_obeyed() -> None:
     """The loop ends at once, though what it waited for has come in the same turn."""
     recorder = Recorder()
-    output = Output(
-        cast(Serving, recorder), cast(KafkaSink, recorder), cast(ReadSide, recorder),
-        bucket_ms=HOUR, publish_every_ms=0, clock_ms=lambda: 0,
+    output = OutputLoop(
+        cast(ModelServer, recorder), cast(BatchProducer, recorder), cast(ReadSideWriter, recorder),
+        bucket_ms=HOUR_MS, publish_every_ms=0, clock_ms=lambda: 0,
     )  # fmt: skip
     task = asyncio.create_task(output.run())
     await asyncio.sleep(0.01)  # it waits for a close

@@ -4,9 +4,9 @@ import msgspec
 import numpy as np
 
 from model.contract import FEATURE_NAMES, SUM_NAMES, FeatureSpec
+from model.durations import HOUR_MS
 from stream.sinks.topic_records import FeatureRecord, FeatureRecords
 
-HOUR = 3_600_000
 ROWS: dict[str, list[float]] = {
     "silent": [0.0] * 11,
     "sold out": [0.0] * 9 + [1.0, 1.0],
@@ -20,11 +20,15 @@ ROWS: dict[str, list[float]] = {
 def values() -> dict[str, dict[str, float]]:
     """Values by the name of the row."""
     block = np.array(list(ROWS.values()), np.float32)
-    records = FeatureRecords(bucket_ms=HOUR).of(list(ROWS), block, start_ms=HOUR)
+    records = FeatureRecords(bucket_ms=HOUR_MS).of(list(ROWS), block, start_ms=HOUR_MS)
     decoded = {}
     for name, raw in records:
         record = msgspec.json.decode(raw, type=FeatureRecord)
-        assert (record.series_id, record.bucket_start_ms, record.bucket_ms) == (name, HOUR, HOUR)
+        assert (record.series_id, record.bucket_start_ms, record.bucket_ms) == (
+            name,
+            HOUR_MS,
+            HOUR_MS,
+        )
         assert record.spec_hash == FeatureSpec().hash
         decoded[name] = record.values
     return decoded

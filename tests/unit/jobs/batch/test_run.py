@@ -9,13 +9,13 @@ import polars as pl
 import pytest
 from rich.console import Console
 
+from model.durations import DAY_MS
 from stream.errors import UsageError
 from stream.jobs.batch.run import run_backtest, run_forecast, run_train
 from stream.jobs.batch.sales_files import for_learning, load_sales
 from stream.registry.model_registry import Registry
 from stream.settings import ModelSettings
 
-DAY_MS = 86_400_000
 SETTINGS = ModelSettings(horizon=7)
 
 

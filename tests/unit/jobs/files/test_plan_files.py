@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
+from model.durations import DAY_MS
 from model.evaluation.backtest import score
 from model.inputs.plans import EVENT, PROMOTION
 from model.training.dataset import History
@@ -22,7 +23,6 @@ from stream.jobs.files.plan_files import read_plans, with_plans
 from stream.jobs.training.offline import train_config
 from stream.settings import ModelSettings
 
-DAY_MS = 86_400_000
 START_MS = 1_317_600_000_000
 QUIET = Console(quiet=True)
 

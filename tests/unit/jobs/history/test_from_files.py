@@ -5,11 +5,12 @@ import polars as pl
 import pytest
 
 from model.contract import FEATURE_NAMES, SUM_NAMES
+from model.durations import HOUR_MS
 from stream.errors import UsageError
 from stream.jobs.files.synthetic_clicks import synthesize_clicks
 from stream.jobs.history.from_files import build_history
 from stream.jobs.history.sparse_history import SparseHistory
-from tests.support.samples import HOUR_MS, START_MS, small_catalog, small_orders
+from tests.support.samples import START_MS, small_catalog, small_orders
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from model.contract import SUM_NAMES
+from model.durations import HOUR_MS
 from stream.decoding.events import ClickDecoder, OrderDecoder
 from stream.jobs.files.synthetic_clicks import synthesize_clicks
 from stream.jobs.history.from_files import build_history
@@ -12,7 +13,7 @@ from stream.partition.partition import Partition
 from stream.privacy import Pseudonyms
 from stream.settings import WindowSettings
 from tests.support.batches import batch
-from tests.support.samples import HOUR_MS, small_catalog, small_orders
+from tests.support.samples import small_catalog, small_orders
 
 ORDERS = small_orders(2_500)
 CLICKS = synthesize_clicks(ORDERS)

@@ -8,7 +8,8 @@ import pytest
 from kafka.partitioner.default import DefaultPartitioner
 
 from stream.jobs.files.synthetic_clicks import synthesize_clicks
-from stream.jobs.replay.timeline import Encoder, Timeline, cut, partition_of
+from stream.jobs.replay.timeline import Encoder, Timeline, cut
+from stream.kafka.partitioner import partition_of
 from tests.support.samples import START_MS, small_orders
 
 ORDERS = small_orders(800)

@@ -4,8 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from model.durations import DAY_MS, HOUR_MS
 from stream.jobs.files.event_files import Schema
-from stream.jobs.simulate.demand import DAY_MS, HOUR_MS
 from stream.jobs.simulate.shop import Hour, Shop
 
 START_MS = 1_735_689_600_000  # 2025-01-01T00:00Z, a Wednesday
@@ -119,13 +119,13 @@ def test_spikes_come_unannounced(month: list[Hour], truth: pl.DataFrame) -> None
 def test_a_product_is_neither_sold_nor_seen_before_its_launch(month: list[Hour]) -> None:
     assortment = shop().assortment
     launched = dict(zip(assortment.skus, assortment.launched_ms_S.tolist(), strict=True))
-    catalogued = {entry["sku"]: hour.start_ms for hour in month for entry in hour.catalog}
+    cataloged = {entry["sku"]: hour.start_ms for hour in month for entry in hour.catalog}
     seen = pl.concat([hour.clicks for hour in month]).group_by("sku").agg(pl.col("ts").min())
 
     new = [sku for sku, ms in launched.items() if START_MS < ms < START_MS + DAYS * DAY_MS]
     assert new, "something is launched within the month"
     for sku, first_ms in seen.iter_rows():
-        assert first_ms >= launched[sku] == catalogued[sku]
+        assert first_ms >= launched[sku] == cataloged[sku]
 
 
 def test_a_day_has_an_evening_and_a_night(truth: pl.DataFrame) -> None:

@@ -6,9 +6,10 @@ import pytest
 from model.baselines.exponential_smoothing import SmoothingForecaster
 from model.baselines.seasonal_naive import SeasonalNaiveForecaster
 from model.contract import FEATURE_NAMES, QuantileForecast
+from model.durations import DAY_MS, HOUR_MS
 from model.evaluation.backtest import backtest, last_origins, score
 from model.inference.forecaster import Forecaster
-from tests.support.model_cases import DAY_MS, HOUR_MS, START_MS, Floats, history_of, real_hours
+from tests.support.model_cases import START_MS, Floats, history_of, real_hours
 
 
 def buckets(units_TS: Floats) -> Floats:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from model.baselines.seasonal_naive import SeasonalNaiveForecaster
-from tests.support.model_cases import DAY_MS, HOUR_MS, START_MS, real_hours
+from model.durations import DAY_MS, HOUR_MS
+from tests.support.model_cases import START_MS, real_hours
 
 
 def _bucket(*units: float) -> np.ndarray:

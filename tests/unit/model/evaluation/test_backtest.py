@@ -5,9 +5,10 @@ import pytest
 
 from model.baselines.seasonal_naive import SeasonalNaiveForecaster
 from model.config import TARGETS
+from model.durations import HOUR_MS
 from model.errors import HistoryTooShort
 from model.evaluation.backtest import backtest, backtest_target, last_origins, score, volume_classes
-from tests.support.model_cases import HOUR_MS, START_MS, history_of, real_hours, untrained
+from tests.support.model_cases import START_MS, history_of, real_hours, untrained
 
 ORIGINS = [START_MS + day * 24 * HOUR_MS for day in (8, 9, 10)]
 

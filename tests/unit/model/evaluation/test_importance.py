@@ -6,19 +6,14 @@ import torch
 
 from model.config import ModelConfig, TrainConfig
 from model.contract import FEATURE_NAMES
+from model.durations import HOUR_MS
 from model.errors import HistoryTooShort, InvalidValues
 from model.evaluation.backtest import backtest, score
 from model.evaluation.importance import CALENDAR, permutation_importance
 from model.inference.forecaster import NetworkForecaster
 from model.inputs.series_inputs import input_names, new_carried, observe
 from model.training.train import train
-from tests.support.model_cases import (
-    HOUR_MS,
-    START_MS,
-    history_of,
-    real_hours,
-    untrained,
-)
+from tests.support.model_cases import START_MS, history_of, real_hours, untrained
 
 CONFIG = ModelConfig(horizon=24, bucket_ms=HOUR_MS, hidden=16, layers=1, rank=8)
 ORIGINS = [START_MS + day * 24 * HOUR_MS for day in (8, 9, 10)]

@@ -9,13 +9,13 @@ import torch
 from model.baselines.exponential_smoothing import SmoothingForecaster
 from model.baselines.seasonal_naive import SeasonalNaiveForecaster
 from model.contract import QuantileForecast
+from model.durations import HOUR_MS
 from model.errors import InvalidValues
 from model.inference.forecaster import Forecaster, NetworkForecaster
 from model.inputs.series_inputs import new_carried, observe
 from model.workspace import Workspace
 from tests.support.model_cases import (
     ARCHITECTURES,
-    HOUR_MS,
     START_MS,
     VARIANTS,
     awkward,

@@ -6,10 +6,11 @@ import torch
 from safetensors.torch import load, save
 
 from model.contract import QuantileForecast
+from model.durations import HOUR_MS
 from model.errors import CorruptCheckpoint, IncompatibleCheckpoint
 from model.inference.forecaster import NetworkForecaster
 from model.inference.network_states import NetworkStates
-from tests.support.model_cases import ARCHITECTURES, HOUR_MS, START_MS, real_hours, untrained
+from tests.support.model_cases import ARCHITECTURES, START_MS, real_hours, untrained
 
 
 def _read(forecaster: NetworkForecaster, buckets: int = 60) -> NetworkStates:

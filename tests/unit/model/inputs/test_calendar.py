@@ -5,7 +5,8 @@ import datetime as dt
 import numpy as np
 import pytest
 
-from model.inputs.calendar import DAY_MS, HOUR_MS, N_CALENDAR, calendar_features, horizon_calendar
+from model.durations import DAY_MS, HOUR_MS
+from model.inputs.calendar import N_CALENDAR, calendar_features, horizon_calendar
 
 
 def _ms(year: int, month: int, day: int, hour: int = 0) -> int:

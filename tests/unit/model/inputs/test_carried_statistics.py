@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from model.config import ModelConfig
+from model.durations import HOUR_MS
 from model.inputs.carried_statistics import AGE, PRICE, SLOW, new_statistics, scale_of
 from model.inputs.series_inputs import (
     INPUT_NAMES,
@@ -13,7 +14,7 @@ from model.inputs.series_inputs import (
     new_carried,
     observe,
 )
-from tests.support.model_cases import HOUR_MS, START_MS, awkward, real_hours
+from tests.support.model_cases import START_MS, awkward, real_hours
 
 CONFIG = ModelConfig(horizon=24, bucket_ms=HOUR_MS)
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from model.config import ModelConfig
-from model.inputs.last_year import WEEK_MS
+from model.durations import DAY_MS, WEEK_MS
 from model.inputs.series_inputs import input_names, new_carried, observe
-from tests.support.model_cases import DAY_MS, Floats
+from tests.support.model_cases import Floats
 
 CONFIG = ModelConfig(horizon=28, bucket_ms=DAY_MS, yearly=True)
 NAMES = input_names(CONFIG)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from model.config import ModelConfig, TrainConfig
+from model.durations import DAY_MS
 from model.evaluation.metrics import pit_coverage, wql
 from model.inference.forecaster import NetworkForecaster
 from model.inputs.carried_statistics import SLOW, UNITS, VIEWS
@@ -16,7 +17,7 @@ from model.inputs.series_inputs import new_carried, observe
 from model.inputs.static_features import PRIOR, static_row, tell
 from model.training.dataset import History
 from model.training.train import train
-from tests.support.model_cases import DAY_MS, START_MS, Floats
+from tests.support.model_cases import START_MS, Floats
 
 #: Units a day that a product of a category sells in the mean.
 LEVELS = {"bags": 0.8, "toys": 6.0, "garden": 40.0}

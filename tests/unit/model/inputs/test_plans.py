@@ -8,6 +8,7 @@ import torch
 
 from model.config import ModelConfig
 from model.contract import QuantileForecast
+from model.durations import DAY_MS, HOUR_MS
 from model.errors import InvalidValues
 from model.evaluation.backtest import backtest
 from model.evaluation.importance import PLANS, permutation_importance
@@ -21,8 +22,6 @@ from model.training.train import train
 from model.workspace import Workspace
 from tests.support.model_cases import (
     ARCHITECTURES,
-    DAY_MS,
-    HOUR_MS,
     START_MS,
     VARIANTS,
     Floats,

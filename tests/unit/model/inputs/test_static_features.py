@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from model.config import ModelConfig, TrainConfig
+from model.durations import HOUR_MS
 from model.errors import InvalidValues
 from model.evaluation.backtest import backtest, score
 from model.evaluation.importance import permutation_importance
@@ -24,7 +25,6 @@ from model.training.run_file import fingerprint
 from model.training.train import train
 from tests.support.model_cases import (
     ARCHITECTURES,
-    HOUR_MS,
     START_MS,
     TOLD,
     VARIANTS,

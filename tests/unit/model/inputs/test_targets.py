@@ -8,6 +8,7 @@ import torch
 
 from model.config import TARGETS, ModelConfig
 from model.contract import QuantileForecast
+from model.durations import HOUR_MS
 from model.evaluation.metrics import wql
 from model.evaluation.sanity_check import fault_of
 from model.inference.forecaster import NetworkForecaster
@@ -23,7 +24,6 @@ from model.training.dataset import pick_series
 from model.training.train import Trained, train
 from model.workspace import Workspace
 from tests.support.model_cases import (
-    HOUR_MS,
     START_MS,
     TOLD,
     Floats,

@@ -9,13 +9,14 @@ import torch
 
 from model.config import ModelConfig
 from model.contract import QuantileForecast
+from model.durations import DAY_MS
 from model.inference.forecaster import NetworkForecaster
 from model.inputs.carried_statistics import UNITS, VIEWS
 from model.inputs.static_features import static_row
 from model.inputs.unseen_demand import _levels, fit_unseen
 from model.networks.quantile_network import QuantileNetwork
 from model.training.dataset import History
-from tests.support.model_cases import DAY_MS, START_MS, Floats, untrained
+from tests.support.model_cases import START_MS, Floats, untrained
 
 #: Units a day that a product of a category sells in the mean.
 LEVELS = {"bags": 0.8, "toys": 6.0, "garden": 40.0}

@@ -8,18 +8,12 @@ import torch
 
 from model.baselines.seasonal_naive import SeasonalNaiveForecaster
 from model.config import ModelConfig
+from model.durations import HOUR_MS
 from model.inputs.carried_statistics import AGE, SLOW
 from model.inputs.series_inputs import INPUT_NAMES, carry_statistics, new_carried, observe
 from model.training.dataset import pick_series
 from model.training.train import train
-from tests.support.model_cases import (
-    HOUR_MS,
-    START_MS,
-    Floats,
-    history_of,
-    small_training,
-    stock_up,
-)
+from tests.support.model_cases import START_MS, Floats, history_of, small_training, stock_up
 
 CONFIG = ModelConfig(horizon=24, bucket_ms=HOUR_MS)
 WEEK = 7 * 24

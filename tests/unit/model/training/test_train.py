@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from model.config import ModelConfig
+from model.durations import DAY_MS, HOUR_MS
 from model.errors import HistoryTooShort, InvalidValues
 from model.training.train import TrainProgress, train
-from tests.support.model_cases import DAY_MS, HOUR_MS, history_of, real_hours, small_training
+from tests.support.model_cases import history_of, real_hours, small_training
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:

@@ -1,0 +1,12 @@
+"""Which partition a key belongs to, by the rule that every Kafka client follows by default."""
+
+from aiokafka.partitioner import murmur2
+
+
+def partition_of(key: bytes, n_partitions: int) -> int:
+    """Partition of a key: murmur2, as in the Java client.
+
+    >>> [partition_of(sku, 4) for sku in (b"85123A", b"22423")]
+    [0, 1]
+    """
+    return int(murmur2(key) & 0x7FFFFFFF) % n_partitions
