@@ -20,7 +20,7 @@ from model.training.train import train
 
 
 def configured(problem: Problem, *, seed: int, overrides: dict[str, Any]) -> TrainConfig:
-    """What was best on the tuning origins (docs/experiments.md), with `overrides` put over it."""
+    """What was best on the tuning origins (docs/experiments), with `overrides` put over it."""
     history = problem.task.history
     names = set(ModelConfig.__dataclass_fields__)
     model: dict[str, Any] = {"dropout": 0.1 if problem.hourly else 0.15, "prior": True}

@@ -99,7 +99,7 @@ def train_config(
         device=device_name(settings),
         seed=seed,
         max_seconds=max_seconds,
-        # Many short updates: within a few minutes these learn most (docs/experiments.md).
+        # Many short updates: within a few minutes these learn most (docs/experiments).
         lanes=64,
         chunk=48,
         origins=16,
