@@ -1,1 +1,1 @@
-"""The read side: what the dashboard and the HTTP API see of the store."""
+"""Read-only queries on the store for the dashboard, the HTTP API and the doctor."""

@@ -1,4 +1,4 @@
-"""What the store says of itself: the deployment's shape and how far each partition has come."""
+"""Decodes the deployment's shape (`sc2:info`) and each partition's progress (`meta`)."""
 
 import json
 from collections.abc import Mapping
@@ -10,20 +10,19 @@ from stream.errors import IncompatibleState
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Shape of what the workers write: bucket width, partitions, horizon, quantiles, labels."""
+    """Shape of the stored data: bucket width, partitions, horizon, quantiles, topic labels."""
 
     bucket_ms: int
     partitions: int
     horizon: int
     quantiles: tuple[float, ...]
-    started_ms: int
     labels: Mapping[str, str]
 
     @classmethod
     def parse(cls, text: bytes) -> "Deployment | None":
-        """Read `sc2:info`; None while it holds the labels of a replay alone, before any worker.
+        """Decode `sc2:info`; None before the first worker, when it has only a replay's labels.
 
-        Raises IncompatibleState when its columns are not this build's.
+        Raises IncompatibleState when the store was written with other features.
         """
         fields = json.loads(text)
         if "feature_names" not in fields:
@@ -31,7 +30,7 @@ class Deployment:
         names = tuple(fields["feature_names"])
         if names != FEATURE_NAMES:
             raise IncompatibleState(
-                f"the store holds features {fields.get('spec_hash', names)}, this build reads "
+                f"the store has features {fields.get('spec_hash', names)}, this build expects "
                 f"{FeatureSpec().hash}: run the same version everywhere, or use an empty store"
             )
         return cls(
@@ -39,14 +38,13 @@ class Deployment:
             partitions=int(fields["partitions"]),
             horizon=int(fields["horizon"]),
             quantiles=tuple(map(float, fields["quantiles"])),
-            started_ms=int(fields.get("started_ms", 0)),
             labels=dict(fields.get("labels") or {}),
         )
 
     def is_synthetic(self, topic: str) -> bool:
-        """Whether the events of a topic are labelled as made up.
+        """True if the events of a topic are labelled synthetic.
 
-        >>> Deployment(1, 1, 1, (0.5,), 0, {"clicks": "synthetic, seed 7"}).is_synthetic("clicks")
+        >>> Deployment(1, 1, 1, (0.5,), {"clicks": "synthetic, seed 7"}).is_synthetic("clicks")
         True
         """
         return "synthetic" in self.labels.get(topic, "").lower()
@@ -54,7 +52,7 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a partition has come: closed buckets fill `[first_bucket_ms, closed_through_ms)`."""
+    """Progress of a partition: closed buckets cover `[first_bucket_ms, closed_through_ms)`."""
 
     first_bucket_ms: int
     closed_through_ms: int
@@ -62,7 +60,7 @@ class Progress:
 
     @classmethod
     def parse(cls, meta: Mapping[bytes, bytes]) -> "Progress | None":
-        """Read a partition's `meta`; None before its first event.
+        """Decode a partition's `meta`; None before its first event.
 
         >>> Progress.parse({b"first_bucket_ms": b"0", b"newest_ms:orders": b"9"})
         Progress(first_bucket_ms=0, closed_through_ms=0, newest_ms=9)

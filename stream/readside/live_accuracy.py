@@ -1,7 +1,7 @@
-"""Live accuracy out of the store: what was forecast against what came, by day, model and step.
+"""Live accuracy by model, volume class and step: forecasts against actuals, from stored scores.
 
-The workers leave sums (`stream/scoring/live_scoring.py`); here they are added up over partitions
-and days.
+The workers store sums by day (`stream/scoring/live_scoring.py`); these are added up over
+partitions and days.
 
 Axes: V = volume classes, H = horizon steps, K = sums.
 """
@@ -22,34 +22,34 @@ from stream.state.keys import Tag
 
 Sums = NDArray[np.float64]
 
-#: What all series but the roll-ups are called together.
+#: Volume class of all series except roll-ups.
 ALL: Final = "all"
 
 
 @dataclass(frozen=True, slots=True)
 class LiveAccuracy:
-    """Sums [V, H, K] by model, of the buckets in `[from_ms, to_ms)`; whole days of event time."""
+    """Sums [V, H, K] by model over the buckets in `[from_ms, to_ms)`: whole days of event time."""
 
     from_ms: int = 0
     to_ms: int = 0
     sums: Mapping[str, Sums] = field(default_factory=dict)
 
     def models(self) -> Iterator[tuple[str, str, Sums]]:
-        """Model, volume class and sums [H, K]; `all` is every series but the roll-ups."""
+        """Yield model, volume class and sums [H, K]; `all` is every series except roll-ups."""
         for model_id, sums_VHK in sorted(self.sums.items()):
             yield model_id, ALL, sums_VHK[:ROLLUP].sum(axis=0)
-            for place, volume in enumerate(VOLUMES):
-                yield model_id, volume, sums_VHK[place]
+            for at, volume in enumerate(VOLUMES):
+                yield model_id, volume, sums_VHK[at]
 
     def overall(self) -> Score:
-        """Metrics of all models, steps and series, roll-ups left out."""
+        """Metrics over all models, steps and series, without roll-ups."""
         return score_of(sum((sums[:ROLLUP] for sums in self.sums.values()), np.zeros(N_SUMS)))
 
 
 def read_accuracy(
     redis: Any, tags: Sequence[Tag], *, horizon: int, through_ms: int, days: int
 ) -> LiveAccuracy:
-    """Scores of the last `days` days up to that of `through_ms`; one round trip.
+    """Scores of the last `days` days up to the day of `through_ms`; one round trip.
 
     Raises ServiceUnavailable when the store does not answer.
     """

@@ -1,7 +1,7 @@
-"""Which series move: units of the last 24 hours of event time against the mean day before.
+"""Top movers: series by units of the last 24 hours of event time against the mean day before.
 
-Each closed block is read once and kept as its non-zero units only. Two sums per series, the last
-day and the seven days before it, slide along exactly (units are whole numbers, sums are float64).
+Each closed block is read once, and only its non-zero units stay in memory. Each series has two
+sliding sums, the last day and the seven days before it; both are exact (whole units in float64).
 
 Axes: S = series slots.
 """
@@ -23,7 +23,7 @@ from stream.state.closed_buckets import closed_paths, closed_sums
 from stream.state.keys import ROLLUPS, Tag
 
 BASE_DAYS: Final = 7
-_BLOCKS_AT_ONCE: Final = 24
+_BLOCKS_PER_READ: Final = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Mover:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sold:
+class _BucketUnits:
     start_ms: int
     slots: NDArray[np.int32]
     units: NDArray[np.float32]
@@ -51,13 +51,13 @@ class _Sold:
 class SlidingUnits:
     """Units of a partition's series in the last day and in the seven days before it.
 
-    >>> sold = SlidingUnits()
-    >>> sold.add(0, np.array([8.0, 0.0], np.float32))
-    >>> sold.slide(end_ms=DAY_MS); sold.day_S.tolist(), sold.base_S.tolist()
+    >>> sums = SlidingUnits()
+    >>> sums.add(0, np.array([8.0, 0.0], np.float32))
+    >>> sums.slide(end_ms=DAY_MS); sums.day_S.tolist(), sums.base_S.tolist()
     ([8.0, 0.0], [0.0, 0.0])
-    >>> sold.slide(end_ms=2 * DAY_MS); sold.day_S.tolist(), sold.base_S.tolist()
+    >>> sums.slide(end_ms=2 * DAY_MS); sums.day_S.tolist(), sums.base_S.tolist()
     ([0.0, 0.0], [8.0, 0.0])
-    >>> sold.slide(end_ms=9 * DAY_MS); sold.base_S.tolist()
+    >>> sums.slide(end_ms=9 * DAY_MS); sums.base_S.tolist()
     [0.0, 0.0]
     """
 
@@ -65,76 +65,78 @@ class SlidingUnits:
         self.end_ms: int | None = None
         self.day_S = np.zeros(0)
         self.base_S = np.zeros(0)
-        self._day: deque[_Sold] = deque()
-        self._base: deque[_Sold] = deque()
+        self._day: deque[_BucketUnits] = deque()
+        self._base: deque[_BucketUnits] = deque()
 
     def grow(self, n_slots: int) -> None:
-        """Make room for new series; they start at zero."""
+        """Extend the sums to `n_slots` series; new ones start at zero."""
         missing = n_slots - len(self.day_S)
         if missing > 0:
             self.day_S = np.concatenate([self.day_S, np.zeros(missing)])
             self.base_S = np.concatenate([self.base_S, np.zeros(missing)])
 
     def add(self, start_ms: int, units_S: NDArray[np.float32]) -> None:
-        """Add a closed bucket, newer than all before."""
+        """Add a closed bucket; it must be newer than those added before."""
         self.grow(len(units_S))
         slots = np.flatnonzero(units_S).astype(np.int32)
-        sold = _Sold(start_ms, slots, units_S[slots])
-        self._day.append(sold)
-        self.day_S[slots] += sold.units
+        bucket = _BucketUnits(start_ms, slots, units_S[slots])
+        self._day.append(bucket)
+        self.day_S[slots] += bucket.units
 
     def slide(self, end_ms: int) -> None:
-        """Let the windows end at `end_ms`; what is older than eight days is dropped."""
+        """End both windows at `end_ms` and drop buckets older than eight days."""
         self.end_ms = end_ms
         while self._day and self._day[0].start_ms < end_ms - DAY_MS:
-            sold = self._day.popleft()
-            self.day_S[sold.slots] -= sold.units
-            self.base_S[sold.slots] += sold.units
-            self._base.append(sold)
+            bucket = self._day.popleft()
+            self.day_S[bucket.slots] -= bucket.units
+            self.base_S[bucket.slots] += bucket.units
+            self._base.append(bucket)
         while self._base and self._base[0].start_ms < end_ms - (BASE_DAYS + 1) * DAY_MS:
-            sold = self._base.popleft()
-            self.base_S[sold.slots] -= sold.units
+            bucket = self._base.popleft()
+            self.base_S[bucket.slots] -= bucket.units
 
     def daily(self, slots: NDArray[np.int64]) -> NDArray[np.float64]:
         """Sums of the last eight days, oldest first, float64 [len(slots), 8]."""
         sums = np.zeros((len(slots), BASE_DAYS + 1))
-        for sold in (*self._base, *self._day):
-            if not len(sold.slots):
+        for bucket in (*self._base, *self._day):
+            if not len(bucket.slots):
                 continue
-            day = BASE_DAYS - ((self.end_ms or 0) - 1 - sold.start_ms) // DAY_MS
-            at = np.searchsorted(sold.slots, slots)
-            at[at == len(sold.slots)] = 0
-            hit = np.flatnonzero(sold.slots[at] == slots)
-            sums[hit, day] += sold.units[at[hit]]
+            day = BASE_DAYS - ((self.end_ms or 0) - 1 - bucket.start_ms) // DAY_MS
+            at = np.searchsorted(bucket.slots, slots)
+            at[at == len(bucket.slots)] = 0
+            hit = np.flatnonzero(bucket.slots[at] == slots)
+            sums[hit, day] += bucket.units[at[hit]]
         return sums
 
 
 class Movers:
-    """`SlidingUnits` of all partitions, kept up with the store."""
+    """`SlidingUnits` of all partitions, updated from the store."""
 
     def __init__(self, redis: Any) -> None:
         self._redis = redis
         self._parts: dict[Tag, SlidingUnits] = {}
         self._names: dict[Tag, list[str]] = {}
         self._base_days: dict[Tag, float] = {}
-        self._catalogue: object = None
+        self._catalog: object = None
 
-    def catch_up(self, seen: Overview) -> None:
+    def update(self, overview: Overview) -> None:
         """Read the blocks closed since the last call. Raises ServiceUnavailable."""
-        if seen.catalog is not self._catalogue:  # another deployment: nothing kept holds
-            self._catalogue = seen.catalog
+        if overview.catalog is not self._catalog:  # another deployment: start over
+            self._catalog = overview.catalog
             self._parts, self._names, self._base_days = {}, {}, {}
-        for tag in seen.tags():
-            progress = seen.progress.get(tag)
-            if tag == ROLLUPS or progress is None or seen.info is None:
+        for tag in overview.tags():
+            progress = overview.progress.get(tag)
+            if tag == ROLLUPS or progress is None or overview.info is None:
                 continue
             part = self._parts.setdefault(tag, SlidingUnits())
             end_ms = progress.closed_through_ms
             oldest_ms = max(end_ms - (BASE_DAYS + 1) * DAY_MS, part.end_ms or 0)
-            self._names[tag] = seen.catalog.named(tag)
-            starts = list(progress.closed_starts(oldest_ms, end_ms, bucket_ms=seen.info.bucket_ms))
-            for at in range(0, len(starts), _BLOCKS_AT_ONCE):
-                self._read(tag, part, starts[at : at + _BLOCKS_AT_ONCE], seen.info.bucket_ms)
+            self._names[tag] = overview.catalog.ids_in(tag)
+            starts = list(
+                progress.closed_starts(oldest_ms, end_ms, bucket_ms=overview.info.bucket_ms)
+            )
+            for at in range(0, len(starts), _BLOCKS_PER_READ):
+                self._read(tag, part, starts[at : at + _BLOCKS_PER_READ], overview.info.bucket_ms)
             part.grow(len(self._names[tag]))
             part.slide(end_ms)
             before_ms = end_ms - DAY_MS - progress.first_bucket_ms
@@ -154,8 +156,8 @@ class Movers:
             part.slide(start + bucket_ms)
 
     def top(self, n: int) -> list[Mover]:
-        """The n largest rises, then the n largest falls; none without a full day to compare."""
-        found: list[Mover] = []
+        """The n largest rises, then the n largest falls; empty without a full day to compare."""
+        movers: list[Mover] = []
         for tag, part in self._parts.items():
             days = self._base_days.get(tag, 0)
             if days < 1:
@@ -168,9 +170,9 @@ class Movers:
             daily = part.daily(slots)
             for slot, row in zip(slots.tolist(), daily.tolist(), strict=True):
                 name = self._names[tag][slot]
-                found.append(Mover(name, float(part.day_S[slot]), float(mean_S[slot]), tuple(row)))
-        ups = sorted((m for m in found if m.change > 0), key=lambda m: (-m.change, m.series_id))
-        downs = sorted((m for m in found if m.change < 0), key=lambda m: (m.change, m.series_id))
+                movers.append(Mover(name, float(part.day_S[slot]), float(mean_S[slot]), tuple(row)))
+        ups = sorted((m for m in movers if m.change > 0), key=lambda m: (-m.change, m.series_id))
+        downs = sorted((m for m in movers if m.change < 0), key=lambda m: (m.change, m.series_id))
         return ups[:n] + downs[:n][::-1]
 
     def by_volume(self) -> list[str]:

@@ -1,7 +1,7 @@
-"""The read side of the store: what dashboards and the API ask about series, in few round trips.
+"""Queries about series, in few round trips to the store.
 
-`Reader.refresh()` takes note of how far the workers have come; the answers go by what it noted.
-A reader belongs to one thread. It only reads.
+`Reader.refresh()` reads how far the workers have come; answers are as of the last refresh. A reader
+serves one thread and writes nothing.
 
 Axes: T = buckets, F = features in the order of `model.contract.FEATURE_NAMES`.
 """
@@ -34,7 +34,7 @@ from stream.readside.series_answers import (
 )
 from stream.readside.worker_stats import DeploymentStats
 from stream.series_ids import split_sku
-from stream.settings import RedisSettings
+from stream.settings import NO_STORE, RedisSettings
 from stream.state import keys
 from stream.state.forecasts import (
     BAND_BYTES,
@@ -48,157 +48,157 @@ from stream.state.pages import page_of
 
 _READ_ROWS: Final = files("stream.state").joinpath("lua/read_rows.lua").read_text()
 _MAX_OPEN: Final = 64
-_TRIES: Final = 3
+_ATTEMPTS: Final = 3
 
 Live = tuple[list[OpenSums], SeriesForecast | None]
 
 
 def connect(settings: RedisSettings) -> "Redis":
-    """Client for `Reader`, not yet connected. Raises ServiceUnavailable when no URL is set."""
+    """Return a client for `Reader`, not yet connected. Raises ServiceUnavailable without a URL."""
     if settings.url is None:
-        raise ServiceUnavailable(
-            "no store: set SURGECAST_REDIS__URL, for example redis://host:6379/0"
-        )
+        raise ServiceUnavailable(NO_STORE)
     password = settings.password.get_secret_value() if settings.password else None
     options = {"password": password} if password else {}
     return Redis.from_url(settings.url, socket_timeout=5, socket_connect_timeout=5, **options)
 
 
 class Reader:
-    """Answers about series, from a Redis client with `decode_responses=False`.
+    """Answers queries about series, with a Redis client that has `decode_responses=False`.
 
-    Its methods raise ServiceUnavailable when the store does not answer; `refresh` raises
-    IncompatibleState when the store holds another build's columns.
+    Its methods raise ServiceUnavailable if the store does not answer; `refresh` raises
+    IncompatibleState if the store was written with other features.
     """
 
     def __init__(self, redis: "Redis", *, now_ms: Callable[[], int] = wall_clock_ms) -> None:
-        self._redis: Any = redis  # its stubs mix the answers of the blocking and the async client
+        self._redis: Any = (
+            redis  # redis-py's stubs mix the results of its blocking and async clients
+        )
         self._row_script = self._redis.register_script(_READ_ROWS)
-        self._seen = Overview(redis, now_ms=now_ms)
+        self._overview = Overview(redis, now_ms=now_ms)
         self._movers = Movers(redis)
         self._targets: dict[Tag, tuple[str, ...]] = {}
 
     def refresh(self) -> None:
-        """Take note of the workers' progress, counters and new series; one round trip."""
-        self._seen.refresh()
+        """Read the workers' progress, counters and new series; one round trip."""
+        self._overview.refresh()
 
     def info(self) -> Deployment | None:
-        """The deployment's shape; None before the first worker has started."""
-        return self._seen.info
+        """Shape of the deployment; None before the first worker has started."""
+        return self._overview.info
 
     def stats(self) -> DeploymentStats:
-        """Counters of the living workers together."""
-        return self._seen.stats
+        """Totals over the workers that report."""
+        return self._overview.stats
 
     def progress(self, series_id: str) -> Progress | None:
-        """How far the partition of a series has come; None when either is unknown."""
-        place = self.find(series_id)
-        return self._seen.progress.get(place[0]) if place else None
+        """Progress of the partition of a series; None if either is unknown."""
+        found = self.find(series_id)
+        return self._overview.progress.get(found[0]) if found else None
 
     def find(self, series_id: str) -> tuple[Tag, int] | None:
-        """Tag and slot of a series; None when it is not known."""
-        return self._seen.catalog.find(series_id)
+        """Tag and slot of a series; None if it is unknown."""
+        return self._overview.catalog.find(series_id)
 
     def series(self) -> list[tuple[str, Tag, int]]:
         """Every series as (series_id, tag, slot): roll-ups first, then in order of appearance."""
-        return self._seen.catalog.listed()
+        return self._overview.catalog.entries()
 
     @property
     def n_series(self) -> int:
-        """How many series there are, roll-ups included."""
-        return len(self._seen.catalog)
+        """Number of series, including roll-ups."""
+        return len(self._overview.catalog)
 
     def rollups(self) -> list[str]:
-        """Series ids of the roll-ups: `total`, `category:*`."""
-        return self._seen.catalog.named(ROLLUPS)
+        """Series ids of the roll-ups: `total`, `category:*`, `location:*`."""
+        return self._overview.catalog.ids_in(ROLLUPS)
 
     def categories(self) -> Mapping[str, str]:
         """Category of each SKU that has one."""
-        return self._seen.catalog.categories
+        return self._overview.catalog.categories
 
     def category_of(self, series_id: str) -> str | None:
-        """Category of the series' SKU; None for a roll-up or when none is known."""
+        """Category of the series' SKU; None for a roll-up or an unknown category."""
         return self.categories().get(split_sku(series_id)[0])
 
     def age(self, series_id: str) -> Age:
-        """How old every answer about a series is."""
-        return self._seen.age(series_id)
+        """Age of the answers about a series."""
+        return self._overview.age(series_id)
 
     def movers(self, n: int) -> list[Mover]:
-        """The n series that rose and the n that fell most: last 24 h against the mean day before.
+        """The n largest rises and falls: units of the last 24 h against the mean day before.
 
-        Largest rise first, largest fall last. Reads each closed block once in the reader's life.
+        Largest rise first, largest fall last. Reads each closed block once per reader.
         """
-        self._movers.catch_up(self._seen)
+        self._movers.update(self._overview)
         return self._movers.top(n)
 
     def by_volume(self) -> list[str]:
-        """Series ids by units of the last eight days, as of the last `movers`; most first."""
+        """Series ids by units of the last eight days, largest first, as of the last `movers`."""
         return self._movers.by_volume()
 
     def history(self, series_id: str, from_ms: int, to_ms: int) -> SeriesHistory:
         """Closed buckets that start in `[from_ms, to_ms)`; one round trip."""
-        start_T, home = self._grid(series_id, from_ms, to_ms)
-        rows = self._rows(home, "closed", start_T, PACKED_BYTES, absent=b"\0")
+        start_T, found = self._closed_starts(series_id, from_ms, to_ms)
+        rows = self._rows(found, "closed", start_T, PACKED_BYTES, absent=b"\0")
         return SeriesHistory(series_id, start_T, unpack_block(rows), self.age(series_id))
 
     def ahead(self, series_id: str, from_ms: int, to_ms: int) -> Floats:
-        """Quantiles 0.1, 0.5, 0.9 forecast one step ahead, float32 [T, 3], of `history`'s buckets.
+        """One-step-ahead forecasts of `history`'s buckets: quantiles 0.1, 0.5, 0.9, float32 [T, 3].
 
-        A bucket that was never forecast is a row of NaN.
+        A bucket without a forecast is a row of NaN.
         """
-        start_T, home = self._grid(series_id, from_ms, to_ms)
-        return unpack_bands(self._rows(home, "ahead", start_T, BAND_BYTES, absent=b"\xff"))
+        start_T, found = self._closed_starts(series_id, from_ms, to_ms)
+        return unpack_bands(self._rows(found, "ahead", start_T, BAND_BYTES, absent=b"\xff"))
 
     def accuracy(self, days: int) -> LiveAccuracy:
-        """Scores of the last days of event time, the open one included; one round trip."""
-        info = self._seen.info
-        through = [progress.closed_through_ms for progress in self._seen.progress.values()]
-        if info is None or not through:
+        """Scores of the last `days` days of event time, with the current one; one round trip."""
+        info = self._overview.info
+        through_ms = [progress.closed_through_ms for progress in self._overview.progress.values()]
+        if info is None or not through_ms:
             return LiveAccuracy()
         return read_accuracy(
             self._redis,
-            self._seen.tags(),
+            self._overview.tags(),
             horizon=info.horizon,
-            through_ms=max(through),
+            through_ms=max(through_ms),
             days=days,
         )
 
     def calibrated(self) -> bool:
-        """Whether the newest forecasts of all partitions that have any are calibrated."""
+        """True if the newest forecasts of every partition that has any are calibrated."""
         pipe = self._redis.pipeline(transaction=False)
-        for tag in self._seen.tags():
+        for tag in self._overview.tags():
             pipe.hget(keys.of(tag, "forecast"), "calibrated")
-        flags = [flag for flag in self._answer(pipe.execute) if flag is not None]
+        flags = [flag for flag in self._call(pipe.execute) if flag is not None]
         return bool(flags) and all(flag == b"1" for flag in flags)
 
     def open_bucket(self, series_id: str) -> list[OpenSums]:
-        """Buckets not closed yet, oldest first: usually one, two while late events are awaited."""
+        """Open buckets, oldest first: usually one, two within the allowed lateness."""
         return self.live([series_id])[series_id][0]
 
     def forecast(self, series_id: str) -> SeriesForecast | None:
-        """The newest forecast, header and rows of one moment; None when there is none yet."""
+        """The newest forecast, header and rows read atomically; None if there is none yet."""
         return self.live([series_id])[series_id][1]
 
     def live(self, series_ids: Iterable[str]) -> dict[str, Live]:
-        """Open buckets and forecast of several series; one transaction a partition."""
+        """Open buckets and forecast of several series; one transaction per partition."""
         answers: dict[str, Live] = {}
         by_tag: dict[Tag, list[tuple[str, int]]] = {}
         for series_id in series_ids:
-            place = self.find(series_id)
-            if place is None:
+            found = self.find(series_id)
+            if found is None:
                 answers[series_id] = ([], None)
             else:
-                by_tag.setdefault(place[0], []).append((series_id, place[1]))
+                by_tag.setdefault(found[0], []).append((series_id, found[1]))
         for tag, slots in by_tag.items():
             answers |= self._live(tag, slots)
         return answers
 
     def _live(self, tag: Tag, slots: Sequence[tuple[str, int]]) -> dict[str, Live]:
-        info = self._seen.info
+        info = self._overview.info
         if info is None:
             return {series_id: ([], None) for series_id, _ in slots}
-        for _ in range(_TRIES):  # a bucket may close between the look and the read: read again
+        for _ in range(_ATTEMPTS):  # a bucket may close between refresh and read
             starts, targets = self._open_starts(tag), self._targets.get(tag, ())
             header, rows = self._read_live(
                 tag, [slot for _, slot in slots], starts, info=info, targets=targets
@@ -232,45 +232,45 @@ class Reader:
         info: Deployment,
         targets: Sequence[str],
     ) -> tuple[dict[bytes, bytes], list[list[bytes]]]:
-        """Header of the forecast, and of each slot its row, those of `targets`, its open sums."""
+        """Read the forecast's header and, per slot, its row, its `targets` rows and open sums."""
         pipe = self._redis.pipeline(transaction=True)
         pipe.hgetall(keys.of(tag, "meta"))
         pipe.hgetall(keys.of(tag, "forecast"))
         shape = info.horizon, len(info.quantiles)
-        kept = [("rows", row_bytes(*shape)), *((t, target_row_bytes(*shape)) for t in targets)]
+        columns = [("rows", row_bytes(*shape)), *((t, target_row_bytes(*shape)) for t in targets)]
         for slot in slots:
-            for kind, size in kept:
+            for kind, size in columns:
                 path, at = page_of(("forecast", kind), slot, size)
                 pipe.getrange(keys.of(tag, *path), at, at + size - 1)
             for start in starts:
                 at = slot * ROW_BYTES
                 pipe.getrange(keys.of(tag, "open", start), at, at + ROW_BYTES - 1)
-        meta, header, *rows = self._answer(pipe.execute)
+        meta, header, *rows = self._call(pipe.execute)
         progress = Progress.parse(meta)
         if progress is not None:
-            self._seen.progress[tag] = progress
-        width = len(kept) + len(starts)
+            self._overview.progress[tag] = progress
+        width = len(columns) + len(starts)
         return header, [rows[at : at + width] for at in range(0, len(rows), width)]
 
     def _open_starts(self, tag: Tag) -> list[int]:
-        progress, info = self._seen.progress.get(tag), self._seen.info
+        progress, info = self._overview.progress.get(tag), self._overview.info
         if progress is None or info is None or tag == ROLLUPS:
             return []
         newest_ms = max(progress.newest_ms, progress.closed_through_ms)
         return list(range(progress.closed_through_ms, newest_ms + 1, info.bucket_ms)[:_MAX_OPEN])
 
     def _open_rollup(self, series_id: str) -> list[OpenSums]:
-        progress = self._seen.progress.get(ROLLUPS)
+        progress = self._overview.progress.get(ROLLUPS)
         return [
             OpenSums(start, open_values(sums[series_id]))
             for start, sums in sorted(self.stats().open_rollups.items())
             if series_id in sums and (progress is None or start >= progress.closed_through_ms)
         ]
 
-    def _grid(
+    def _closed_starts(
         self, series_id: str, from_ms: int, to_ms: int
     ) -> tuple[NDArray[np.int64], tuple[Tag, int] | None]:
-        progress, info = self.progress(series_id), self._seen.info
+        progress, info = self.progress(series_id), self._overview.info
         if progress is None or info is None:
             return np.zeros(0, np.int64), None
         starts = progress.closed_starts(from_ms, to_ms, bucket_ms=info.bucket_ms)
@@ -278,25 +278,25 @@ class Reader:
 
     def _rows(
         self,
-        home: tuple[Tag, int] | None,
+        found: tuple[Tag, int] | None,
         kind: str,
         start_T: NDArray[np.int64],
         width: int,
         *,
         absent: bytes,
     ) -> bytes:
-        """A series' rows of the blocks at `start_T`, joined; filled with `absent` where none is."""
-        if home is None or not len(start_T):
+        """A series' rows of the blocks at `start_T`, joined; `absent` bytes fill a missing row."""
+        if found is None or not len(start_T):
             return b""
-        tag, slot = home
+        tag, slot = found
         (_, _, *page), at = page_of((kind, 0), slot, width)
         step_ms = int(start_T[1] - start_T[0]) if len(start_T) > 1 else 1
         prefix, suffix = keys.of(tag, kind, ""), "".join(f":{number}" for number in page)
-        words = (suffix, int(start_T[0]), int(start_T[-1]), step_ms, at, width, absent)
-        return bytes(self._answer(lambda: self._row_script(keys=[prefix], args=words)))
+        args = (suffix, int(start_T[0]), int(start_T[-1]), step_ms, at, width, absent)
+        return bytes(self._call(lambda: self._row_script(keys=[prefix], args=args)))
 
-    def _answer(self, ask: Callable[[], Any]) -> Any:
+    def _call(self, request: Callable[[], Any]) -> Any:
         try:
-            return ask()
+            return request()
         except RedisError as error:
             raise ServiceUnavailable(f"the store does not answer: {error}") from error

@@ -1,6 +1,6 @@
-"""Answers about one series: closed buckets, open buckets, forecast, and how old they are.
+"""Closed buckets, open buckets and forecast of one series, decoded, with the age of each.
 
-Pure decoding of the rows that `stream/state/keys.py` describes; no connection and no clock in here.
+Pure functions on stored rows, whose layout `stream/state/keys.py` documents.
 
 Axes: T = buckets, F = features in the order of `model.contract.FEATURE_NAMES`, H = horizon,
 Q = quantiles.
@@ -20,15 +20,15 @@ from stream.state.forecasts import named_targets, unpack_forecast, unpack_target
 
 Floats = NDArray[np.float32]
 
-#: A worker that has not reported for this long is taken to be gone (it reports twice a second).
+#: A worker without a report for this long counts as gone (it reports twice a second).
 STALE_AFTER_MS: Final = 5_000
 
 
 @dataclass(frozen=True, slots=True)
 class Age:
-    """How old an answer is: time since the worker of its partition last reported.
+    """Age of an answer: time since the worker of its partition last reported.
 
-    `age_ms` is None when no worker was ever seen.
+    `age_ms` is None if no worker has ever reported.
     """
 
     age_ms: int | None
@@ -36,7 +36,7 @@ class Age:
 
     @classmethod
     def since(cls, reported_ms: int | None, *, now_ms: int) -> "Age":
-        """Age of what was last confirmed at `reported_ms`.
+        """Return the age at `now_ms` of a report made at `reported_ms`.
 
         >>> Age.since(1_000, now_ms=1_300), Age.since(None, now_ms=5).stale
         (Age(age_ms=300, stale=False), True)
@@ -49,7 +49,7 @@ class Age:
 
 @dataclass(frozen=True, slots=True)
 class SeriesHistory:
-    """Closed buckets of a series, oldest first; a bucket nobody bought in is a row of zeros."""
+    """Closed buckets of a series, oldest first; a bucket without events is a row of zeros."""
 
     series_id: str
     start_T: NDArray[np.int64]
@@ -59,7 +59,7 @@ class SeriesHistory:
 
 @dataclass(frozen=True, slots=True)
 class OpenSums:
-    """Sums so far of a bucket that is not closed yet; money in units of the currency."""
+    """Sums so far of an open bucket; money in units of the currency."""
 
     start_ms: int
     values_F: NDArray[np.float64]
@@ -67,9 +67,9 @@ class OpenSums:
 
 @dataclass(frozen=True, slots=True)
 class SeriesForecast:
-    """The newest forecast of a series: quantiles of each bucket, and of the running sum.
+    """The newest forecast of a series: quantiles of each bucket and of the cumulative sum.
 
-    `targets` are those of revenue and visitors [H, Q] by name, where the model forecasts them.
+    `targets` has the quantiles [H, Q] of revenue and visitors by name, if the model forecasts them.
     """
 
     series_id: str
@@ -87,14 +87,14 @@ class SeriesForecast:
 
 
 def open_row(raw: bytes) -> NDArray[np.float64]:
-    """One series' row of an open block: float64 [F], money in units of the currency."""
+    """Decode one series' row of an open block: float64 [F], money in units of the currency."""
     if len(raw) != ROW_BYTES:
         return np.zeros(N_FEATURES)
     return open_values(np.frombuffer(raw, "<i8"))
 
 
 def open_values(sums: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Whole-number sums as values [F]; of the stock nothing is known before the close.
+    """Convert integer sums to values [F]; stock stays 0 (unknown) until the bucket closes.
 
     >>> float(open_values(np.full(N_SUMS, 25_000))[REVENUE])
     2.5
@@ -114,9 +114,9 @@ def parse_forecast(
     age: Age,
     targets: Mapping[str, bytes] | None = None,
 ) -> SeriesForecast | None:
-    """Decode a series' forecast; None when the partition has none for it yet.
+    """Decode a series' forecast; None if the partition has none for it yet.
 
-    `targets` are the rows of further targets; those that the header does not name are left out.
+    `targets` has the rows of further targets; those missing from the header are skipped.
     """
     size = {"horizon": shape.horizon, "n_quantiles": len(shape.quantiles)}
     values = unpack_forecast(row, **size)

@@ -1,4 +1,4 @@
-"""Sums over spans of event time that end with the newest closed bucket.
+"""Sums over trailing spans of event time, up to the newest closed bucket.
 
 Axes: T = closed buckets, F = features in the order of `model.contract.FEATURE_NAMES`.
 """
@@ -30,9 +30,9 @@ def trailing_sums(
 def mean_day(
     start_T: NDArray[np.int64], values_TF: Floats, *, end_ms: int
 ) -> NDArray[np.float64] | None:
-    """Sums of the mean day of up to seven days before the last 24 h, float64 [F].
+    """Sums of the mean day over up to seven days before the last 24 h, float64 [F].
 
-    None where there is less than one full day to take the mean of.
+    None with less than one full day of history before those 24 h.
 
     >>> values_TF = np.array([[4.0], [8.0], [1.0]], np.float32)
     >>> mean_day(np.arange(3) * DAY_MS, values_TF, end_ms=3 * DAY_MS).tolist()

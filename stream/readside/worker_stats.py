@@ -1,4 +1,4 @@
-"""The counters and gauges the workers leave in the store twice a second, added up."""
+"""Totals of the counters and gauges that the workers report to the store twice a second."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class DeploymentStats:
-    """Counters of all living workers together; empty when none reports.
+    """Totals over all workers that report; empty if none does.
 
-    Latencies are those of the slowest worker, the watermark that of the furthest behind.
+    Latencies are of the slowest worker, the watermark is of the one furthest behind.
     """
 
     workers: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class DeploymentStats:
 
 
 def merge_stats(reports: Iterable[Mapping[str, Any]]) -> DeploymentStats:
-    """Add up the workers' reports.
+    """Total the workers' reports.
 
     >>> one = {"worker": "a", "at_ms": 5, "partitions": [0], "watermark_ms": 90, "events_per_s": 2,
     ...        "events": {"orders": {"counted": 3}}, "latency_ms": {"p50": 4, "p99": 9}}
@@ -48,49 +48,50 @@ def merge_stats(reports: Iterable[Mapping[str, Any]]) -> DeploymentStats:
     >>> both.watermark_ms, both.total("counted"), both.latency_p99_ms, both.workers
     (70, 6, 9.0, ('a', 'b'))
     """
-    listed = list(reports)
-    if not listed:
+    reports = list(reports)
+    if not reports:
         return DeploymentStats()
     events: dict[str, dict[str, int]] = {}
-    reported: dict[int, int] = {}
+    reported_ms: dict[int, int] = {}
     rollups: dict[int, dict[str, NDArray[np.int64]]] = {}
-    for report in listed:
+    for report in reports:
         for topic, counts in (report.get("events") or {}).items():
-            into = events.setdefault(topic, {})
+            totals = events.setdefault(topic, {})
             for verdict, count in counts.items():
-                into[verdict] = into.get(verdict, 0) + int(count)
+                totals[verdict] = totals.get(verdict, 0) + int(count)
         for partition in report.get("partitions") or ():
-            reported[int(partition)] = max(reported.get(int(partition), 0), int(report["at_ms"]))
+            at_ms = max(reported_ms.get(int(partition), 0), int(report["at_ms"]))
+            reported_ms[int(partition)] = at_ms
         for start, sums in (report.get("open_rollups") or {}).items():
             by_name = rollups.setdefault(int(start), {})
             for name, row in sums.items():
                 row_F = np.asarray(row, np.int64)
                 by_name[name] = by_name[name] + row_F if name in by_name else row_F
     return DeploymentStats(
-        workers=tuple(sorted(str(report["worker"]) for report in listed)),
-        at_ms=max(int(report["at_ms"]) for report in listed),
-        reported_ms=reported,
+        workers=tuple(sorted(str(report["worker"]) for report in reports)),
+        at_ms=max(int(report["at_ms"]) for report in reports),
+        reported_ms=reported_ms,
         events=events,
-        events_per_s=sum(float(report.get("events_per_s") or 0) for report in listed),
-        latency_p50_ms=_worst(listed, "p50"),
-        latency_p99_ms=_worst(listed, "p99"),
-        watermark_ms=min(_known(listed, "watermark_ms"), default=None),
-        newest_event_ms=max(_known(listed, "newest_event_ms"), default=None),
-        buckets_closed=sum(_known(listed, "buckets_closed")),
-        forecasts=sum(_known(listed, "forecasts")),
-        model_ids=tuple(sorted({str(r["model_id"]) for r in listed if r.get("model_id")})),
+        events_per_s=sum(float(report.get("events_per_s") or 0) for report in reports),
+        latency_p50_ms=_worst(reports, "p50"),
+        latency_p99_ms=_worst(reports, "p99"),
+        watermark_ms=min(_known(reports, "watermark_ms"), default=None),
+        newest_event_ms=max(_known(reports, "newest_event_ms"), default=None),
+        buckets_closed=sum(_known(reports, "buckets_closed")),
+        forecasts=sum(_known(reports, "forecasts")),
+        model_ids=tuple(sorted({str(r["model_id"]) for r in reports if r.get("model_id")})),
         model_problems=tuple(
-            sorted({str(r["model_problem"]) for r in listed if r.get("model_problem")})
+            sorted({str(r["model_problem"]) for r in reports if r.get("model_problem")})
         ),
-        preparing=_preparing(listed),
-        lag=sum(lags) if (lags := _known(listed, "lag")) else None,
-        drained=all(report.get("drained", False) for report in listed),
+        preparing=_preparing(reports),
+        lag=sum(lags) if (lags := _known(reports, "lag")) else None,
+        drained=all(report.get("drained", False) for report in reports),
         open_rollups=rollups,
     )
 
 
 def _preparing(reports: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Models that are being prepared, each with the share of the slowest worker."""
+    """Models in warm-up, each with the share done by the slowest worker."""
     shares: dict[str, float] = {}
     for report in reports:
         if report.get("preparing"):
@@ -104,5 +105,5 @@ def _known(reports: Sequence[Mapping[str, Any]], name: str) -> list[int]:
 
 
 def _worst(reports: Sequence[Mapping[str, Any]], name: str) -> float | None:
-    found = [(report.get("latency_ms") or {}).get(name) for report in reports]
-    return max((float(value) for value in found if value is not None), default=None)
+    values = [(report.get("latency_ms") or {}).get(name) for report in reports]
+    return max((float(value) for value in values if value is not None), default=None)
