@@ -1,10 +1,13 @@
 """Stacked LSTM (Hochreiter & Schmidhuber 1997), the default network.
 
-Training runs the library's fused sequence kernel. Serving runs the cell by hand on packed weights:
-the calendar, alike for all series, becomes part of the bias, and the state is updated in place.
+Training runs torch's fused sequence kernel. Serving computes the cell on packed weights: the
+calendar, the same for all series, becomes part of the bias, and the state is updated in place.
 
-Axes: B = series in the batch, T = buckets, I = inputs of a series, C = calendar, D = hidden width.
+Axes: B = series in the batch, T = buckets, I = inputs of a series, C = calendar, D = hidden width,
+L = layers.
 """
+
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -44,11 +47,30 @@ class LstmNetwork(nn.Module):
         hidden_LBD = torch.stack(state[0::2])
         cell_LBD = torch.stack(state[1::2])
         both_BTX = torch.cat((inputs_BTI, calendar_BTC), dim=2)
+        on_cpu = both_BTX.device.type == "cpu"
+        if on_cpu and torch.is_autocast_enabled("cpu") and not fused_bfloat16():
+            return self._forward_by_cells(both_BTX, state)
         encoded_BTD, (hidden_LBD, cell_LBD) = self.lstm(both_BTX, (hidden_LBD, cell_LBD))
         after = tuple(
             part[layer] for layer in range(self.layers) for part in (hidden_LBD, cell_LBD)
         )
         return encoded_BTD, after
+
+    def _forward_by_cells(self, inputs_BTX: Tensor, state: State) -> tuple[Tensor, State]:
+        """Encode a sequence bucket by bucket; autocast rounds the products, not the state."""
+        parameters = dict(self.lstm.named_parameters())
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        after: list[Tensor] = []
+        for layer in range(self.layers):
+            weights = [parameters[f"{name}_l{layer}"] for name in names]
+            hidden_BD, cell_BD = state[2 * layer], state[2 * layer + 1]
+            encoded = []
+            for inputs_BX in inputs_BTX.unbind(1):
+                hidden_BD, cell_BD = torch.lstm_cell(inputs_BX, (hidden_BD, cell_BD), *weights)
+                encoded.append(hidden_BD)
+            inputs_BTX = torch.stack(encoded, dim=1)
+            after += (hidden_BD, cell_BD)
+        return inputs_BTX, tuple(after)
 
     def prepare(self) -> None:
         """Pack the weights, once for all steps until the next training."""
@@ -90,6 +112,25 @@ class LstmNetwork(nn.Module):
                 (weight_GI.t().contiguous(), recurrent_GD.t().contiguous(), _reordered(bias_G))
             )
         return packed
+
+
+@cache
+def fused_bfloat16() -> bool:
+    """True if torch can train its fused LSTM in bfloat16 on this CPU.
+
+    It cannot where oneDNN has no bfloat16, and then fails instead of falling back.
+    """
+    state = torch.zeros(1, 1, 1)
+    weights = [torch.zeros(4, *shape, requires_grad=True) for shape in ((1,), (1,), (), ())]
+    try:
+        with torch.enable_grad(), torch.autocast("cpu", torch.bfloat16):
+            encoded, *_ = torch.lstm(
+                torch.zeros(1, 1, 1), (state, state), weights, True, 1, 0.0, True, False, True
+            )
+            encoded.float().sum().backward()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _reordered(gates: Tensor) -> Tensor:
