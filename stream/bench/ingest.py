@@ -22,7 +22,7 @@ from stream.bench.report import Row
 from stream.bench.workload import Workload, send
 from stream.errors import EmbeddedServiceFailed
 from stream.kafka.admin import create_topics
-from stream.kafka.clients import kafka_client
+from stream.kafka.clients import aiokafka_config
 from stream.ops.embedded import embedded_broker, embedded_store
 from stream.processes.child import ServiceProcess
 from stream.settings import Settings, child_environment
@@ -85,7 +85,7 @@ def _prepared(
     update = {"bootstrap_servers": servers, "session_timeout": 6_000}
     deployed = settings.model_copy(update={"kafka": settings.kafka.model_copy(update=update)})
     create_topics(deployed)
-    send(kafka_client(deployed), load, batched=batched)
+    send(aiokafka_config(deployed), load, batched=batched)
     return deployed
 
 

@@ -23,7 +23,7 @@ from stream.errors import EmbeddedServiceFailed
 from stream.features.definitions import VIEWS
 from stream.features.packed_block import ROW_BYTES
 from stream.kafka.admin import create_topics
-from stream.kafka.clients import kafka_client
+from stream.kafka.clients import aiokafka_config
 from stream.kafka.partitioner import partition_of
 from stream.ops.embedded import embedded_broker, embedded_store
 from stream.processes.child import ServiceProcess
@@ -66,7 +66,7 @@ def bench_latency(
 
 
 async def _measure(settings: Settings, rate: int, seconds: float) -> tuple[list[float], float]:
-    producer = AIOKafkaProducer(**kafka_client(settings), linger_ms=0, acks=1)
+    producer = AIOKafkaProducer(**aiokafka_config(settings), linger_ms=0, acks=1)
     await producer.start()
     client = aioredis.Redis.from_url(str(settings.redis.url))
     sent_at: list[float] = []

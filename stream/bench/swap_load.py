@@ -14,7 +14,7 @@ from model.networks.quantile_network import QuantileNetwork
 from model.training.train import Trained
 from stream.bench.workload import START_MS
 from stream.features.definitions import N_FEATURES
-from stream.kafka.clients import kafka_client
+from stream.kafka.clients import aiokafka_config
 from stream.kafka.partitioner import partition_of
 from stream.kafka.producer import BatchProducer
 from stream.series_ids import TOTAL
@@ -87,7 +87,7 @@ def halves(load: Load) -> tuple[Load, Load]:
 
 async def send(settings: Settings, load: Load) -> None:
     """Send a load, topic by topic."""
-    sink = BatchProducer(kafka_client(settings))
+    sink = BatchProducer(aiokafka_config(settings))
     await sink.start()
     for topic, records in load:
         for first in range(0, len(records), _CHUNK):

@@ -1,1 +1,1 @@
-"""In and out of Kafka: the Faust app and its batches, admin and producer clients."""
+"""Kafka input and output: the Faust app and its batch transport, admin client, producer."""

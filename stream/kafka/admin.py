@@ -1,7 +1,4 @@
-"""Topics by kafka-python's admin client: create them from the table, say what a broker has.
-
-`client_config` is what any kafka-python client of the product starts from.
-"""
+"""Creates and describes the product's topics on a broker."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -15,7 +12,7 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 from kafka.structs import TopicPartition
 
 from stream.errors import ServiceUnavailable
-from stream.kafka.clients import bootstrap_servers, client_config
+from stream.kafka.clients import kafka_python_config, require_broker
 from stream.settings import Settings, duration_text
 from stream.topics import TOPICS, Topic
 
@@ -24,9 +21,10 @@ _SHOWN_CONFIGS = ("cleanup.policy", "retention.ms")
 
 @dataclass(frozen=True, slots=True)
 class TopicState:
-    """What the broker says of one topic of the table. `partitions` is 0 where it is missing.
+    """State of one topic on the broker; `partitions` is 0 if it is missing.
 
-    `config` is empty where the broker does not tell (the embedded one does not).
+    `config` is empty if the broker does not return it (the embedded one does not). `problem` is
+    what must be corrected, or None.
     """
 
     name: str
@@ -38,12 +36,16 @@ class TopicState:
 
 @contextmanager
 def admin_client(settings: Settings, *, timeout_ms: int = 10_000) -> Iterator[KafkaAdminClient]:
-    """Connected admin client, closed on exit. Raises ServiceUnavailable when nobody answers."""
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # its retries; we say it in one line
-    address = bootstrap_servers(settings)
+    """Connect an admin client and close it on exit.
+
+    Raises ServiceUnavailable when the broker does not answer, UsageError when none is named.
+    """
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # hides its retries; we raise one error
+    address = require_broker(settings)
+    config = kafka_python_config(settings)
     try:
         client = KafkaAdminClient(
-            **client_config(settings),
+            **config,
             client_id="surgecast-admin",
             bootstrap_timeout_ms=timeout_ms,
             request_timeout_ms=timeout_ms,
@@ -62,9 +64,9 @@ def admin_client(settings: Settings, *, timeout_ms: int = 10_000) -> Iterator[Ka
 
 
 def create_topics(settings: Settings, topics: Iterable[Topic] = TOPICS) -> list[str]:
-    """Create what is missing of `topics`, `kafka.partitions` each; return the names created.
+    """Create missing topics with `kafka.partitions` partitions each; return their names.
 
-    An existing topic is left as it is (see `describe_topics` for what is wrong with it).
+    Existing topics are not changed; `describe_topics` reports what is wrong with them.
     Raises ServiceUnavailable when the broker does not answer or refuses.
     """
     created = []
@@ -73,16 +75,16 @@ def create_topics(settings: Settings, topics: Iterable[Topic] = TOPICS) -> list[
         for topic in topics:
             if topic.name in present:
                 continue
-            wanted = NewTopic(
+            new_topic = NewTopic(
                 topic.name,
                 num_partitions=settings.kafka.partitions,
                 replication_factor=settings.kafka.replication,
                 topic_configs=topic.config,
             )
             try:
-                client.create_topics([wanted])
+                client.create_topics([new_topic])
             except TopicAlreadyExistsError:
-                continue  # another process was faster
+                continue  # another process created it first
             created.append(topic.name)
         if created:
             client.wait_for_topics(created)
@@ -90,54 +92,54 @@ def create_topics(settings: Settings, topics: Iterable[Topic] = TOPICS) -> list[
 
 
 def describe_topics(settings: Settings, topics: Iterable[Topic] = TOPICS) -> list[TopicState]:
-    """State of each of `topics` on the broker, in their order, with what is wrong with it.
+    """Return the state of each topic on the broker, in the given order.
 
     Raises ServiceUnavailable when the broker does not answer.
     """
-    wanted = list(topics)
+    listed = list(topics)
     with admin_client(settings) as client:
         present = {topic["name"]: topic for topic in client.describe_topics()}
         resources = [
             ConfigResource(ConfigResourceType.TOPIC, topic.name)
-            for topic in wanted
+            for topic in listed
             if topic.name in present
         ]
-        told = client.describe_configs(resources).get("topic", {}) if resources else {}
+        configs = client.describe_configs(resources).get("topic", {}) if resources else {}
     return [
-        _state(settings, topic, present.get(topic.name), told.get(topic.name) or {})
-        for topic in wanted
+        _state(settings, topic, present.get(topic.name), configs.get(topic.name) or {})
+        for topic in listed
     ]
 
 
 def earliest_offsets(settings: Settings, topics: Iterable[str]) -> dict[tuple[str, int], int]:
-    """First offset the broker still has, by topic and partition; missing topics are left out.
+    """Return the earliest offset of each topic partition; missing topics are left out.
 
     Raises ServiceUnavailable when the broker does not answer.
     """
-    with admin_client(settings):  # it says in one line who does not answer
-        consumer = KafkaConsumer(**client_config(settings), enable_auto_commit=False)
+    with admin_client(settings):  # raises a one-line error if the broker does not answer
+        consumer = KafkaConsumer(**kafka_python_config(settings), enable_auto_commit=False)
     try:
-        places = [
+        partitions = [
             TopicPartition(topic, number)
             for topic in topics
             for number in consumer.partitions_for_topic(topic) or ()
         ]
-        found = consumer.beginning_offsets(places) if places else {}
+        earliest = consumer.beginning_offsets(partitions) if partitions else {}
     except KafkaError as error:
-        address = bootstrap_servers(settings)
+        address = require_broker(settings)
         raise ServiceUnavailable(f"broker {address}: {_reason(error)}") from None
     finally:
         consumer.close()
-    return {(place.topic, place.partition): offset for place, offset in found.items()}
+    return {(tp.topic, tp.partition): offset for tp, offset in earliest.items()}
 
 
 def _state(
-    settings: Settings, topic: Topic, found: dict[str, Any] | None, told: dict[str, Any]
+    settings: Settings, topic: Topic, found: dict[str, Any] | None, configs: dict[str, Any]
 ) -> TopicState:
     if found is None:
         return TopicState(topic.name, 0, 0, {}, "missing; run `surgecast topics create`")
     partitions = found["partitions"]
-    config = {name: str(_value(told[name])) for name in _SHOWN_CONFIGS if name in told}
+    config = {name: str(_value(configs[name])) for name in _SHOWN_CONFIGS if name in configs}
     problem = None
     if len(partitions) != settings.kafka.partitions:
         problem = (
@@ -145,10 +147,10 @@ def _state(
             "all topics must agree: recreate it or correct SURGECAST_KAFKA__PARTITIONS"
         )
     elif any(partition["leader_id"] < 0 for partition in partitions):
-        problem = "a partition has no leader; look at the broker"
+        problem = "a partition has no leader; check the broker"
     elif config and config.get("cleanup.policy") != topic.config["cleanup.policy"]:
-        wanted = topic.config["cleanup.policy"]
-        problem = f"cleanup.policy is {config.get('cleanup.policy')}, not {wanted}"
+        expected = topic.config["cleanup.policy"]
+        problem = f"cleanup.policy is {config.get('cleanup.policy')}, not {expected}"
     replication = min((len(partition["replica_nodes"]) for partition in partitions), default=0)
     return TopicState(topic.name, len(partitions), replication, config, problem)
 
@@ -158,7 +160,7 @@ def _value(entry: Any) -> Any:
 
 
 def retention_text(state: TopicState, topic: Topic) -> str:
-    """How long records stay, for people: what the broker told, else what the table asks for.
+    """Retention of a topic as text: the broker's configuration, else that of the table.
 
     >>> from stream.topics import CATALOG, ORDERS
     >>> retention_text(TopicState("orders", 4, 1, {}, None), ORDERS)

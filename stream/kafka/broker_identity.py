@@ -1,9 +1,8 @@
-"""Whose offsets are these: the check that a broker is the one stored state was computed from.
+"""Checks that stored offsets belong to this broker and its topics.
 
-Offsets mean something only within one topic of one cluster. Beside them the store keeps the
-cluster's id and the topic's, so that a recreated topic, another cluster, a log that is shorter than
-what was counted or one whose next records are deleted are found when a partition is taken over, and
-never passed over in silence. `stream/ingest/pipeline.py` asks; what it asks about is read here.
+An offset is valid only within one topic of one cluster, so the store keeps both ids with it. When a
+worker takes over a partition, this check finds a recreated topic, another cluster, a log shorter
+than the stored offset, and records deleted before they were counted.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,7 +15,7 @@ from stream.kafka.admin import admin_client
 from stream.settings import Settings
 from stream.topics import HEARTBEATS
 
-#: The in-memory broker's cluster; it tells no exact end of a topic.
+#: Cluster id of the in-memory broker, whose end offsets are not exact.
 _NO_EXACT_END = "tansu_cluster"
 _NO_ID = "00000000-0000-0000-0000-000000000000"
 
@@ -28,13 +27,13 @@ WAY_OUT = (
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a broker tells of itself: `cluster` and `topics` (name → id), as far as it does."""
+    """Ids of the cluster and of topics (name → id), where the broker returns them."""
 
     cluster: str | None = None
     topics: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, topics: Iterable[str]) -> dict[str, str]:
-        """Fields to keep beside the offsets of `topics`.
+        """Return the fields to store with the offsets of `topics`.
 
         >>> Identity("c", {"orders": "1"}).of(["orders", "clicks"])
         {'topic_id:orders': '1', 'cluster': 'c'}
@@ -45,7 +44,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class BrokerOffsets:
-    """The broker's identity, and earliest and end offset of each topic partition asked for."""
+    """The broker's identity, with the earliest and end offset of each requested partition."""
 
     identity: Identity = Identity()
     earliest: Mapping[TP, int] = field(default_factory=dict)
@@ -54,14 +53,14 @@ class BrokerOffsets:
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """A stored offset that does not fit the broker, and why."""
+    """A stored offset that is not valid on this broker, and why."""
 
     tp: TP
     reason: str
 
 
 def read_identity(settings: Settings, topics: Iterable[str]) -> Identity:
-    """Ask the broker who it is. Blocks; raises ServiceUnavailable when it does not answer."""
+    """Read the broker's ids. Blocks; raises ServiceUnavailable when it does not answer."""
     with admin_client(settings) as client:
         cluster = client.describe_cluster().get("cluster_id")
         described = client.describe_topics(list(topics))
@@ -73,8 +72,8 @@ def read_identity(settings: Settings, topics: Iterable[str]) -> Identity:
     return Identity(cluster or None, ids)
 
 
-def mismatches(number: int, meta: Mapping[str, str], places: BrokerOffsets) -> list[Mismatch]:
-    """Stored offsets of partition `number` that cannot be continued on this broker.
+def mismatches(number: int, meta: Mapping[str, str], broker: BrokerOffsets) -> list[Mismatch]:
+    """Return the stored offsets of partition `number` from which reading cannot continue.
 
     >>> stored = {"offset:orders": "7", "topic_id:orders": "old"}
     >>> [m.reason for m in mismatches(0, stored, BrokerOffsets(Identity("c", {"orders": "new"})))]
@@ -84,14 +83,14 @@ def mismatches(number: int, meta: Mapping[str, str], places: BrokerOffsets) -> l
     for name, value in meta.items():
         if name.startswith("offset:"):
             topic, offset = name.removeprefix("offset:"), int(value)
-            reason = _reason(TP(topic, number), offset, meta, places)
+            reason = _reason(TP(topic, number), offset, meta, broker)
             if reason is not None:
                 found.append(Mismatch(TP(topic, number), reason))
     return found
 
 
-def _reason(tp: TP, offset: int, meta: Mapping[str, str], places: BrokerOffsets) -> str | None:
-    identity = places.identity
+def _reason(tp: TP, offset: int, meta: Mapping[str, str], broker: BrokerOffsets) -> str | None:
+    identity = broker.identity
     cluster, topic_id = meta.get("cluster"), meta.get(f"topic_id:{tp.topic}")
     if cluster and identity.cluster and cluster != identity.cluster:
         return (
@@ -104,11 +103,11 @@ def _reason(tp: TP, offset: int, meta: Mapping[str, str], places: BrokerOffsets)
             f"offset {offset} is stored for topic id {topic_id}, "
             f"but the broker has topic id {actual_id}: it was recreated"
         )
-    end = places.end.get(tp)
+    end = broker.end.get(tp)
     if end is not None and offset > end and identity.cluster != _NO_EXACT_END:
         return f"offset {offset} is stored, but the topic ends at offset {end}"
-    earliest = places.earliest.get(tp)
-    # Heartbeats that nobody needs any more may go unread: newer ones promise more.
+    earliest = broker.earliest.get(tp)
+    # Deleted heartbeats are harmless: newer ones supersede them.
     if earliest is not None and offset < earliest and tp.topic != HEARTBEATS.name:
         return (
             f"offset {offset} is stored, but the earliest record left is {earliest}: "
@@ -118,7 +117,7 @@ def _reason(tp: TP, offset: int, meta: Mapping[str, str], places: BrokerOffsets)
 
 
 def refuse(found: list[Mismatch]) -> None:
-    """Raise IncompatibleState, one line that names the first mismatch, when there is any."""
+    """Raise IncompatibleState, naming the first mismatch, if there is any."""
     if found:
         first = found[0]
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""

@@ -1,7 +1,6 @@
-"""What a worker asks the broker: who it is, where its topics begin and end, how far behind we are.
+"""The broker's identity, offset ranges and lag, as a worker sees them.
 
-The broker itself is asked for the identity, in a thread; all else is known to the app's consumer
-(`stream/kafka/faust_transport.py`).
+Reads the identity from the broker, in a thread, and all else from the app's consumer.
 """
 
 import asyncio
@@ -20,51 +19,53 @@ from stream.settings import Settings
 class BrokerView:
     """The broker as an app sees it.
 
-    `reached` tells the next offset to be counted of a topic partition, None for one that is not
-    owned.
+    `next_offset` returns the next offset to count of a topic partition; None if not owned.
     """
 
     def __init__(
-        self, app: SurgecastApp, settings: Settings, *, reached: Callable[[TP], int | None]
+        self, app: SurgecastApp, settings: Settings, *, next_offset: Callable[[TP], int | None]
     ) -> None:
         self._app = app
         self._settings = settings
-        self._reached = reached
+        self._next_offset = next_offset
 
     @property
     def _consumer(self) -> BatchConsumer:
         return cast(BatchConsumer, self._app.consumer)
 
     async def identity(self, topics: Iterable[str]) -> Identity:
-        """Ids of the cluster and of topics. Raises ServiceUnavailable."""
+        """Return the ids of the cluster and of topics. Raises ServiceUnavailable."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(None, read_identity, self._settings, list(topics))
 
-    async def places(self, assigned: set[TP]) -> BrokerOffsets:
-        """Identity and offsets of the topic partitions assigned. Raises ServiceUnavailable."""
+    async def offsets(self, assigned: set[TP]) -> BrokerOffsets:
+        """Return identity and offsets of the assigned topic partitions.
+
+        Raises ServiceUnavailable.
+        """
         identity = await self.identity(sorted({tp.topic for tp in assigned}))
-        earliest, end = await self._consumer.places(assigned)
+        earliest, end = await self._consumer.offset_range(assigned)
         return BrokerOffsets(identity, earliest, end)
 
     def rejoin(self) -> None:
-        """Make the consumer group assign partitions once more."""
+        """Make the consumer group assign its partitions again."""
         self._consumer.rejoin()
 
     def lag(self, tp: TP) -> int | None:
-        """Records of a topic partition that are not counted yet; None when not known."""
-        heard = self._consumer.last_answer(tp)
-        if heard is None:
+        """Return how many records of a topic partition are not counted yet; None if unknown."""
+        answer = self._consumer.last_answer(tp)
+        if answer is None:
             return 0
-        reached = self._reached(tp)
-        if heard.end is None or reached is None:
+        next_offset = self._next_offset(tp)
+        if answer.end is None or next_offset is None:
             return None
-        return max(0, heard.end - reached)
+        return max(0, answer.end - next_offset)
 
-    def answered(self, tp: TP) -> int | None:
-        """When the broker last answered for a topic partition, in ms; None when it never did.
+    def last_answer_ms(self, tp: TP) -> int | None:
+        """Return when the broker last answered for a topic partition, in ms; None if never.
 
-        Of one that is not ours nothing will come, and that is known at any time: its topic may be
-        missing, or have fewer partitions.
+        An unassigned partition returns the current time: it brings no records, since its topic is
+        missing or has fewer partitions.
         """
-        heard = self._consumer.last_answer(tp)
-        return wall_clock_ms() if heard is None else heard.at_ms
+        answer = self._consumer.last_answer(tp)
+        return wall_clock_ms() if answer is None else answer.at_ms

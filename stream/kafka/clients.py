@@ -1,14 +1,35 @@
-"""Connection options of the Kafka clients we use: aiokafka and kafka-python."""
+"""Connection options of kafka-python, aiokafka and Faust, from one reading of the settings."""
 
+import ssl
+from dataclasses import dataclass, field
 from typing import Any
 
 from stream.errors import UsageError
 from stream.settings import Settings
 
 
-def bootstrap_servers(settings: Settings) -> str:
-    """Address of the broker. Raises UsageError when none is named."""
-    if settings.kafka.bootstrap_servers is None:
+@dataclass(frozen=True, slots=True)
+class Sasl:
+    """Credentials of a SASL login."""
+
+    mechanism: str
+    username: str | None
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Address and security of the broker; `tls` and `sasl` are None where the protocol has none."""
+
+    servers: tuple[str, ...]
+    protocol: str
+    tls: ssl.SSLContext | None
+    sasl: Sasl | None
+
+
+def require_broker(settings: Settings) -> str:
+    """Return the bootstrap servers as they are set. Raises UsageError when there are none."""
+    if not settings.kafka.bootstrap_servers:
         raise UsageError(
             "no broker named: set SURGECAST_KAFKA__BOOTSTRAP_SERVERS (for example 127.0.0.1:9092), "
             "or run everything with `surgecast up`"
@@ -16,53 +37,68 @@ def bootstrap_servers(settings: Settings) -> str:
     return settings.kafka.bootstrap_servers
 
 
-def client_config(settings: Settings) -> dict[str, Any]:
-    """Connection options for any kafka-python client: address, TLS, SASL.
+def connection(settings: Settings) -> Connection:
+    """Return how to reach the broker.
 
-    Raises UsageError when no broker is named.
+    Raises UsageError when no broker is named or the CA file cannot be read.
     """
     kafka = settings.kafka
-    config: dict[str, Any] = {
-        "bootstrap_servers": bootstrap_servers(settings).split(","),
-        "security_protocol": kafka.security_protocol,
-    }
+    servers = tuple(server.strip() for server in require_broker(settings).split(","))
+    tls, sasl = None, None
     if kafka.security_protocol.endswith("SSL"):
-        config["ssl_cafile"] = str(kafka.ssl_cafile) if kafka.ssl_cafile else None
+        try:
+            tls = ssl.create_default_context(cafile=kafka.ssl_cafile)
+        except OSError as error:
+            raise UsageError(
+                f"kafka.ssl_cafile {kafka.ssl_cafile}: {error}; "
+                "set SURGECAST_KAFKA__SSL_CAFILE to a PEM file"
+            ) from None
     if kafka.security_protocol.startswith("SASL"):
-        config["sasl_mechanism"] = kafka.sasl_mechanism
-        config["sasl_plain_username"] = kafka.username
-        config["sasl_plain_password"] = kafka.password.get_secret_value() if kafka.password else ""
-    return config
+        password = kafka.password.get_secret_value() if kafka.password else ""
+        sasl = Sasl(kafka.sasl_mechanism, kafka.username, password)
+    return Connection(servers, kafka.security_protocol, tls, sasl)
 
 
-def broker_address(settings: Settings) -> str:
-    """Bootstrap servers. Raises UsageError when none are named."""
-    servers = settings.kafka.bootstrap_servers
-    if not servers:
-        raise UsageError(
-            "no broker: set SURGECAST_KAFKA__BOOTSTRAP_SERVERS, or run everything with surgecast up"
+def kafka_python_config(settings: Settings) -> dict[str, Any]:
+    """Return the connection arguments of a kafka-python client. Raises UsageError."""
+    broker = connection(settings)
+    return {"bootstrap_servers": list(broker.servers), **_security(broker)}
+
+
+def aiokafka_config(settings: Settings) -> dict[str, Any]:
+    """Return the connection arguments of an aiokafka client. Raises UsageError."""
+    broker = connection(settings)
+    return {"bootstrap_servers": ",".join(broker.servers), **_security(broker)}
+
+
+def faust_config(settings: Settings) -> dict[str, Any]:
+    """Return the connection arguments of a Faust app. Raises UsageError."""
+    import faust  # here, since no other client needs it and it takes a second to load
+
+    broker = connection(settings)
+    credentials: faust.SASLCredentials | faust.SSLCredentials | None = None
+    if broker.sasl is not None:
+        credentials = faust.SASLCredentials(
+            username=broker.sasl.username,
+            password=broker.sasl.password,
+            mechanism=broker.sasl.mechanism,
+            ssl_context=broker.tls,
         )
-    return servers
-
-
-def kafka_client(settings: Settings) -> dict[str, Any]:
-    """Connection arguments of an aiokafka client."""
-    kafka = settings.kafka
-    client: dict[str, Any] = {
-        "bootstrap_servers": broker_address(settings),
-        "security_protocol": kafka.security_protocol,
+    elif broker.tls is not None:
+        credentials = faust.SSLCredentials(context=broker.tls)
+    return {
+        "broker": [f"aiokafka://{server}" for server in broker.servers],
+        "broker_credentials": credentials,
     }
-    if kafka.security_protocol.startswith("SASL"):
-        client["sasl_mechanism"] = kafka.sasl_mechanism
-        client["sasl_plain_username"] = kafka.username
-        client["sasl_plain_password"] = kafka.password.get_secret_value() if kafka.password else ""
-    if kafka.security_protocol.endswith("SSL"):
-        client["ssl_context"] = _ssl_context(settings)
-    return client
 
 
-def _ssl_context(settings: Settings) -> Any:
-    from aiokafka.helpers import create_ssl_context
-
-    cafile = settings.kafka.ssl_cafile
-    return create_ssl_context(cafile=str(cafile) if cafile else None)
+def _security(broker: Connection) -> dict[str, Any]:
+    """Arguments that kafka-python and aiokafka share."""
+    config: dict[str, Any] = {"security_protocol": broker.protocol}
+    if broker.tls is not None:
+        config["ssl_context"] = broker.tls
+    if broker.sasl is not None:
+        config["sasl_mechanism"] = broker.sasl.mechanism
+        config["sasl_plain_username"] = broker.sasl.username
+        config["sasl_plain_password"] = broker.sasl.password
+    return config

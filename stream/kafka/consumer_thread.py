@@ -1,7 +1,4 @@
-"""The thread of Faust's consumer: fetches by broker batch, commits what the state has stored.
-
-Stands under `stream/kafka/faust_transport.py`, which hands on what is fetched.
-"""
+"""Faust's consumer thread: fetches whole broker batches and commits stored offsets."""
 
 import asyncio
 import time
@@ -26,43 +23,43 @@ log = structlog.get_logger(__name__)
 
 
 class OffsetAuthority(Protocol):
-    """Who knows which offsets are safe: the state, not the acknowledgements."""
+    """Decides which offsets are committed: those of the stored state, not Faust's acks."""
 
     async def resume_offsets(self, assigned: set[TP], generation: int) -> Mapping[TP, int]:
-        """Take over partitions; where to go on reading. Those left out start as committed."""
+        """Take over partitions; return where to resume. Others resume at the committed offset."""
 
     def flushed_offset(self, tp: TP) -> int | None:
-        """Next offset after all that is safely stored, or None."""
+        """Return the offset after the last stored record, or None."""
 
     async def flush(self) -> None:
-        """Store everything that was read so far."""
+        """Store all records read so far."""
 
     @property
     def held(self) -> frozenset[TP]:
-        """Topic partitions that are not to be fetched for now."""
+        """Topic partitions that must not be fetched for now."""
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerAnswer:
-    """The broker's last answer for a topic partition: its end offset, and when, in wall clock."""
+    """The broker's last answer for a topic partition: its end offset and the wall-clock time."""
 
     end: int | None = None
     at_ms: int | None = None
 
 
 @contextmanager
-def explained(app: Any) -> Iterator[None]:
-    """Say in a line that the broker is away, where Faust connects to it."""
+def unreachable_broker_is_fatal(app: Any) -> Iterator[None]:
+    """Turn a failed connection into the app's fatal error. Raises ServiceUnavailable."""
     try:
         yield
     except KafkaError as error:
         fault = ServiceUnavailable(f"the broker did not answer: {error}")
-        app.explain(fault)
+        app.set_fatal(fault)
         raise fault from error
 
 
 class BatchConsumerThread(AIOKafkaConsumerThread):
-    """Faust's consumer thread, fetching per broker batch, with co-partitioned assignment."""
+    """Faust's consumer thread with whole-batch fetches and co-partitioned assignment."""
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
@@ -70,13 +67,13 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         # orders, clicks and catalog of a SKU need.
         consumer._partition_assignment_strategy = (RangePartitionAssignor,)
         consumer._fetch_max_wait_ms = 100
-        # Faust has no setting for it: what a producer took back must not be counted.
+        # Faust has no setting for it: aborted transactions must not be counted.
         consumer._isolation_level = "read_committed"
         return consumer
 
     async def on_start(self) -> None:
-        """Connect; a broker that is away is said in a line, and the worker ends."""
-        with explained(self.app):
+        """Connect; an unreachable broker ends the worker with a one-line error."""
+        with unreachable_broker_is_fatal(self.app):
             await super().on_start()
 
     async def _fetch_records(
@@ -95,10 +92,10 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         held = self.authority.held
         if held:
             active_partitions = active_partitions - held
-            if not active_partitions:  # aiokafka takes none for all
+            if not active_partitions:  # aiokafka reads an empty set as "all"
                 await asyncio.sleep(min(0.05, timeout or 0.0))
                 return {}
-            deadline = min(deadline, time.monotonic() + 0.05)  # held ones may be free by then
+            deadline = min(deadline, time.monotonic() + 0.05)  # a held one may be released by then
         with fetcher._subscriptions.fetch_context():
             while True:
                 for tp, result in fetcher._records.items():
@@ -113,23 +110,23 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
 
     @property
     def authority(self) -> OffsetAuthority:
-        """The owner of the state, hung on the app by `stream/kafka/faust_app.py`."""
+        """The owner of the state, an attribute of the app."""
         return cast(OffsetAuthority, cast(Any, self.app).offset_authority)
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
-        """Tell Kafka what is stored; when it cannot be told now, the next commit will do.
+        """Commit stored offsets; a failed commit is made up by the next one.
 
-        Nothing depends on it: reading resumes where the store says.
+        Reading resumes at the store's offsets, not at Kafka's.
         """
-        wanted = {
+        commits = {
             TopicPartition(tp.topic, tp.partition): OffsetAndMetadata(offset, "")
             for tp, offset in offsets.items()
             if tp in self.assignment()
         }
-        if not wanted:
+        if not commits:
             return False
         try:
-            await self._ensure_consumer().commit(wanted)
+            await self._ensure_consumer().commit(commits)
         except KafkaError as error:
             log.warning("commit_waits", reason=repr(error))
             return False
@@ -137,9 +134,9 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         return True
 
     def last_answer(self, tp: TP) -> BrokerAnswer | None:
-        """What the broker last said of a topic partition; None when it is not ours.
+        """Return the broker's last answer for a topic partition; None if it is not assigned.
 
-        May be called from another thread: it reads one assignment, whatever comes meanwhile.
+        Safe from other threads: it reads one assignment object, even during a rebalance.
         """
         subscription = self._ensure_consumer()._subscription.subscription
         assignment = None if subscription is None else subscription.assignment
@@ -149,17 +146,17 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         return None if state is None else BrokerAnswer(state.highwater, state.timestamp)
 
     def rejoin(self) -> None:
-        """Make the group assign partitions once more; may be called from another thread."""
+        """Make the group assign its partitions again; safe from other threads."""
         coordinator = self._ensure_consumer()._coordinator
         self.thread_loop.call_soon_threadsafe(coordinator.request_rejoin)
 
 
 async def _another_fetch(fetcher: Any, seconds: float) -> bool:
-    """Wait until the broker has answered once more; False when it did not in time."""
+    """Wait for the broker's next answer. True if it came within `seconds`."""
     waiter = fetcher._create_fetch_waiter()
     done, pending = await asyncio.wait([waiter], timeout=seconds)
     for late in pending:
         late.cancel()
     for answer in done:
-        answer.result()  # raises what the fetch raised
+        answer.result()  # raises the fetch's error
     return bool(done)

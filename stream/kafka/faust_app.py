@@ -1,6 +1,6 @@
-"""The Faust app: our batch transport, our offsets, no tables, no topics of its own.
+"""The Faust app of a worker: batch transport, offsets from the store, no tables.
 
-Faust hosts the agents and takes part in the consumer group; event time, state and offsets are ours.
+Faust hosts the agents and joins the consumer group; event time, state and offsets are ours.
 """
 
 import asyncio
@@ -8,14 +8,16 @@ import logging
 import os
 import threading
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import faust
+import mode
 import structlog
 from faust.types.transports import TransportT
 
 from stream.errors import SurgecastError
-from stream.kafka.clients import _ssl_context, broker_address
+from stream.kafka import consumer_thread, faust_transport
+from stream.kafka.clients import faust_config
 from stream.kafka.consumer_thread import OffsetAuthority
 from stream.kafka.faust_transport import BatchTransport
 from stream.processes.stack_report import task_stacks, thread_stacks
@@ -23,27 +25,30 @@ from stream.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-#: The longest a worker takes to stop; orchestrators kill after half a minute.
+#: Longest time a worker takes to stop; orchestrators kill after half a minute.
 STOP_S: Final = 25.0
 
-#: Where Faust's services log what they crash of: its own modules, and those of our services.
-_SERVICE_LOGS = (
-    *("faust", "mode", "stream.kafka.faust_app", "stream.kafka.consumer_thread"),
-    *("stream.kafka.faust_transport", "stream.worker.service"),
-)
+#: Loggers to which Faust and its services write the traceback of a crash.
+SERVICE_LOGS: Final = (
+    faust.__name__, mode.__name__, __name__, consumer_thread.__name__, faust_transport.__name__
+)  # fmt: skip
 
 
 class SurgecastApp(faust.App):
-    """A Faust app whose offsets belong to `offset_authority`, set before it starts."""
+    """A Faust app whose offsets belong to `offset_authority`, set before it starts.
+
+    `service_logs` adds the loggers of further services to `SERVICE_LOGS`.
+    """
 
     offset_authority: OffsetAuthority
-    #: Why the worker stops, where that can be said in a line.
+    service_logs: tuple[str, ...] = ()
+    #: The error that stops the worker, if it is one of ours.
     fatal: SurgecastError | None = None
 
     async def stop(self) -> None:
-        """Stop, in time: clients of a broker that is away wait for it for minutes.
+        """Stop within `STOP_S`, since clients of an unreachable broker wait for minutes.
 
-        What has not been stored by then is read again, as after a crash.
+        Records not stored by then are read again, as after a crash.
         """
         backstop = threading.Timer(STOP_S, _end, args=(asyncio.get_running_loop(),))
         backstop.daemon = True
@@ -54,15 +59,15 @@ class SurgecastApp(faust.App):
             backstop.cancel()
 
     async def give_up(self, error: SurgecastError) -> None:
-        """Stop the worker for a reason that it can explain."""
-        self.explain(error)
+        """Stop the worker with an error that names its own cause."""
+        self.set_fatal(error)
         await self.crash(error)
 
-    def explain(self, error: SurgecastError) -> None:
-        """Say why the worker is about to stop; nobody needs the traceback."""
+    def set_fatal(self, error: SurgecastError) -> None:
+        """Keep the first error as the reason of the stop, and log no tracebacks from now on."""
         if self.fatal is None:
             self.fatal = error
-        for name in _SERVICE_LOGS:
+        for name in (*SERVICE_LOGS, *self.service_logs):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
     def _new_transport(self) -> TransportT:
@@ -77,19 +82,17 @@ def _end(loop: asyncio.AbstractEventLoop) -> None:
             tasks=task_stacks(loop),
             threads=thread_stacks(),
         )
-    finally:  # whatever becomes of the words
+    finally:  # even if the report fails
         os._exit(1)
 
 
 def create_app(settings: Settings, *, data_dir: Path) -> SurgecastApp:
-    """The worker's app; agents are attached by `stream.ingest.agents.attach`."""
+    """Create a worker's app, without agents. Raises UsageError when no broker is named."""
     kafka = settings.kafka
-    servers = broker_address(settings).split(",")
     session_s = kafka.session_timeout / 1000
     return SurgecastApp(
         kafka.group,
-        broker=[f"aiokafka://{server.strip()}" for server in servers],
-        broker_credentials=_credentials(settings),
+        **faust_config(settings),
         broker_session_timeout=session_s,
         broker_heartbeat_interval=session_s / 4,
         broker_rebalance_timeout=max(60.0, session_s),
@@ -106,19 +109,4 @@ def create_app(settings: Settings, *, data_dir: Path) -> SurgecastApp:
         web_enabled=False,
         datadir=str(data_dir),
         store="memory://",
-    )
-
-
-def _credentials(settings: Settings) -> Any:
-    kafka = settings.kafka
-    if kafka.security_protocol == "PLAINTEXT":
-        return None
-    context = _ssl_context(settings) if kafka.security_protocol.endswith("SSL") else None
-    if kafka.security_protocol == "SSL":
-        return faust.SSLCredentials(context=context)
-    return faust.SASLCredentials(
-        username=kafka.username,
-        password=kafka.password.get_secret_value() if kafka.password else "",
-        mechanism=kafka.sasl_mechanism,
-        ssl_context=context,
     )

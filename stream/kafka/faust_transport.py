@@ -1,13 +1,9 @@
-"""Faust's Kafka transport, handing an agent whole fetched batches instead of single messages.
+"""Faust's Kafka transport, passing agents whole fetched batches instead of single messages.
 
-First station of the path: broker batches come in here, `stream/decoding/events.py` reads them. The
-cost of a stream processor in Python is the object built for each message, so the consumer's thread
-(`stream/kafka/consumer_thread.py`) gives Faust *one* message per fetch and partition, whose value
-is a `RecordBatch` (`stream/kafka/record_batch.py`). Which offsets are committed, and where reading
-starts, is decided by the owner of the state (`OffsetAuthority`), because offsets live beside the
-values computed from them.
-
-It does not decode values and knows nothing of what they mean.
+In Python the main cost of a stream processor is the object built for each message, so the consumer
+thread gives Faust *one* message per fetch and partition, whose value is a `RecordBatch`. The owner
+of the state (`OffsetAuthority`) decides which offsets are committed and where reading resumes,
+because offsets are stored together with the values computed from them. Values are not decoded here.
 """
 
 import asyncio
@@ -25,18 +21,18 @@ from stream.kafka.consumer_thread import (
     BatchConsumerThread,
     BrokerAnswer,
     OffsetAuthority,
-    explained,
+    unreachable_broker_is_fatal,
 )
 from stream.kafka.record_batch import RecordBatch
 
 log = structlog.get_logger(__name__)
 
-#: The longest a worker that is told to stop waits for the store to take what was read.
+#: Longest wait of a stopping worker for its last flush and commit.
 LEAVE_S: Final = 5.0
 
 
 class AsFetched(Codec):
-    """The Faust codec of our topics: the value is handed on untouched."""
+    """Faust codec of our topics: passes the value through unchanged."""
 
     def _loads(self, s: Any) -> Any:
         return s
@@ -46,11 +42,11 @@ class AsFetched(Codec):
 
 
 class BatchConsumer(Consumer):
-    """Faust's consumer, committing exactly what the state has stored."""
+    """Faust's consumer, which commits exactly the stored offsets."""
 
     @property
     def authority(self) -> OffsetAuthority:
-        """The owner of the state, hung on the app by `stream/kafka/faust_app.py`."""
+        """The owner of the state, an attribute of the app."""
         return cast(OffsetAuthority, cast(Any, self.app).offset_authority)
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
@@ -65,7 +61,7 @@ class BatchConsumer(Consumer):
             0,
             None,
             None,
-            cast(Any, record),  # what travels here is the whole batch; the codec hands it on
+            cast(Any, record),  # the whole batch; the codec passes it through
             None,
             0,
             0,
@@ -74,7 +70,7 @@ class BatchConsumer(Consumer):
         )
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Go to the offsets stored beside the state; elsewhere to the committed ones."""
+        """Seek to the offsets stored with the state; else to the committed ones."""
         committed = dict(await super().seek_to_committed())
         self._committed_in_kafka = {tp: offset for tp, offset in committed.items() if offset}
         try:
@@ -89,7 +85,7 @@ class BatchConsumer(Consumer):
         return committed | dict(resume)
 
     async def perform_seek(self) -> None:
-        """As Faust's, but what the broker has as committed stays what it is."""
+        """As Faust's, but keeps the committed offsets that the broker returned."""
         await super().perform_seek()
         self._committed_offset.clear()
         self._committed_offset.update(self._committed_in_kafka)
@@ -100,27 +96,27 @@ class BatchConsumer(Consumer):
         before = {tp: self._committed_offset[tp] for tp in offsets}
         done = await super()._commit_offsets(offsets, start_new_transaction)
         if not done:
-            self._committed_offset.update(before)  # Faust takes it for committed even so
+            self._committed_offset.update(before)  # Faust sets it even after a failure
         return done
 
-    async def places(self, tps: set[TP]) -> tuple[dict[TP, int], dict[TP, int]]:
-        """Earliest and end offset of topic partitions. Raises ServiceUnavailable."""
+    async def offset_range(self, tps: set[TP]) -> tuple[dict[TP, int], dict[TP, int]]:
+        """Return earliest and end offsets of topic partitions. Raises ServiceUnavailable."""
         try:
             earliest = await self._thread.earliest_offsets(*tps)
             end = await self._thread.highwaters(*tps)
         except KafkaError as error:
-            raise ServiceUnavailable(f"the broker told no offsets: {error!r}") from error
+            raise ServiceUnavailable(f"the broker returned no offsets: {error!r}") from error
         return (
             {TP(tp.topic, tp.partition): offset for tp, offset in earliest.items()},
             {TP(tp.topic, tp.partition): offset for tp, offset in end.items()},
         )
 
     def last_answer(self, tp: TP) -> BrokerAnswer | None:
-        """What the broker last said of a topic partition; None when it is not ours."""
+        """Return the broker's last answer for a topic partition; None if it is not assigned."""
         return cast(BatchConsumerThread, self._thread).last_answer(tp)
 
     def rejoin(self) -> None:
-        """Make the group assign partitions once more."""
+        """Make the group assign its partitions again."""
         cast(BatchConsumerThread, self._thread).rejoin()
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
@@ -134,15 +130,14 @@ class BatchConsumer(Consumer):
         return self.authority.flushed_offset(tp)
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        """Gaps need no bookkeeping: the state's offset already lies beyond them."""
+        """Do nothing: the stored offset is already past the gap."""
 
     async def commit_and_end_transactions(self) -> None:
-        """Store what was read, then commit it: the last act before a rebalance or a stop.
+        """Flush, then commit, before a rebalance or a stop.
 
-        A stop does not wait for a store or broker that is away: what is not stored is read again.
-        Before the consumer's thread has begun nothing was read.
+        A stop waits at most `LEAVE_S` for store and broker: records not stored are read again.
         """
-        if cast(Any, self._thread)._consumer is None:
+        if cast(Any, self._thread)._consumer is None:  # not started: nothing was read
             return
         if not self.app.should_stop:
             await self.authority.flush()
@@ -153,20 +148,20 @@ class BatchConsumer(Consumer):
                 await self.authority.flush()
                 await super().commit_and_end_transactions()
         except TimeoutError:
-            log.warning("left_unstored", reason=f"not all was stored within {LEAVE_S:.0f} s")
+            log.warning("left_unstored", reason=f"flush and commit took more than {LEAVE_S:.0f} s")
 
 
 class UnusedProducer(Producer):
-    """Faust's producer, which it starts whether or not anybody sends with it."""
+    """Faust's producer: Faust always starts one, the product never uses it."""
 
     async def on_start(self) -> None:
-        """Connect; a broker that is away is said in a line, and the worker ends."""
-        with explained(self.app):
+        """Connect; an unreachable broker ends the worker with a one-line error."""
+        with unreachable_broker_is_fatal(self.app):
             await super().on_start()
 
 
 class BatchTransport(Transport):
-    """The transport an app uses to get batches: see `stream/kafka/faust_app.py`."""
+    """Transport of a `SurgecastApp`."""
 
     Consumer = BatchConsumer
     Producer = UnusedProducer

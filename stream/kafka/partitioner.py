@@ -1,10 +1,10 @@
-"""Which partition a key belongs to, by the rule that every Kafka client follows by default."""
+"""Kafka's default partitioner: the partition of a key."""
 
 from aiokafka.partitioner import murmur2
 
 
 def partition_of(key: bytes, n_partitions: int) -> int:
-    """Partition of a key: murmur2, as in the Java client.
+    """Return the partition of a key: murmur2, as in the Java client.
 
     >>> [partition_of(sku, 4) for sku in (b"85123A", b"22423")]
     [0, 1]

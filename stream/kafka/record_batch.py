@@ -1,7 +1,7 @@
-"""What a fetch brings: whole broker batches of one partition, parsed when they are read.
+"""Batches of fetched records of one partition, parsed on first access.
 
-CRC checks, control batches, aborted transactions and compaction gaps are handled as aiokafka does,
-but by broker batch and not by record. Values are not decoded here.
+CRC checks, control batches, aborted transactions and compaction gaps are handled as in aiokafka,
+but per broker batch instead of per record. Values are not decoded here.
 """
 
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult, PartitionReco
 from aiokafka.errors import CorruptRecordException
 from aiokafka.structs import TopicPartition
 
-#: Offsets after which a batch is handed on. What is built of a few thousand events fits the
-#: processor's cache through all the passes over them; a whole compressed fetch does not.
+#: Offsets per batch. The objects of a few thousand events fit the processor's cache during all
+#: passes over them; those of a whole compressed fetch do not.
 PORTION: Final = 4_096
 
 
@@ -20,10 +20,10 @@ class RecordBatch:
     """Records of one partition, in log order, as fetched.
 
     `records` are aiokafka's parsed records (`offset`, `timestamp`, `key`, `value`, `headers`).
-    They are parsed when they are first asked for: whoever reads them next finds them in the
-    processor's cache, and what waits in a queue is a few bytes objects instead of thousands.
-    `from_offset` is where reading stood before and `next_offset` where it goes on; between them
-    there may be fewer records than offsets (compaction, control records).
+    They are parsed on first access: they are then still in the processor's cache when read, and a
+    waiting batch is a few bytes objects instead of thousands.
+    The batch covers the offsets ``[from_offset, next_offset)``, with fewer records than offsets
+    after compaction and around control records.
     `newest_timestamp_ms` is the broker-side time of the newest record.
 
     >>> batch = RecordBatch("orders", 0, [], from_offset=4, next_offset=6, newest_timestamp_ms=0)
@@ -49,7 +49,7 @@ class RecordBatch:
         self.newest_timestamp_ms = newest_timestamp_ms
 
     def append(self, broker_batch: Any, *, next_offset: int) -> None:
-        """Append a broker batch; its records below `next_offset` as it was are not taken."""
+        """Append a broker batch, without records below the current `next_offset`."""
         self._unparsed.append((broker_batch, self.next_offset))
         self.next_offset = next_offset
         self.newest_timestamp_ms = max(self.newest_timestamp_ms, broker_batch.max_timestamp or 0)
@@ -57,14 +57,14 @@ class RecordBatch:
     @property
     def records(self) -> list[Any]:
         """The parsed records."""
-        for broker_batch, wanted in self._unparsed:
-            fresh = list(broker_batch)
-            if fresh and fresh[0].offset < wanted:
-                fresh = [record for record in fresh if record.offset >= wanted]
+        for broker_batch, first_offset in self._unparsed:
+            parsed = list(broker_batch)
+            if parsed and parsed[0].offset < first_offset:
+                parsed = [record for record in parsed if record.offset >= first_offset]
             if self._records:
-                self._records += fresh
+                self._records += parsed
             else:
-                self._records = fresh
+                self._records = parsed
         self._unparsed = []
         return self._records
 
@@ -73,10 +73,10 @@ class RecordBatch:
         self._records, self._unparsed = records, []
 
     def release(self) -> None:
-        """Let go of the records, all of them counted: Faust keeps what it was handed for a while.
+        """Drop the counted records, since Faust keeps references to past messages for a while.
 
-        Without it the memory of a dozen batches is in use where that of one would do, which the
-        processor's cache cannot hold and the collector walks.
+        Otherwise a dozen batches stay in memory: too much for the processor's cache, and more for
+        the garbage collector to visit.
         """
         self.records = []
 
@@ -99,34 +99,36 @@ class RecordBatch:
 
 
 def yield_whole_batches(tp: TopicPartition, result: FetchResult) -> None:
-    """Make a fetch result yield whole batches; done once, before its first record is taken."""
+    """Make a fetch result yield whole batches. Call it before the first record is read.
+
+    A second call changes nothing.
+    """
     source = result._partition_records
     if source is not None and not hasattr(source, "_whole"):
         source._whole = True
-        source._records_iterator = _portions(source, topic=tp.topic, partition=tp.partition)
+        source._records_iterator = _batches(source, topic=tp.topic, partition=tp.partition)
 
 
-def _portions(source: PartitionRecords, *, topic: str, partition: int) -> Iterator[RecordBatch]:
-    """All that was fetched, a `PORTION` at a time; `source.next_fetch_offset` moves as in aiokafka.
+def _batches(source: PartitionRecords, *, topic: str, partition: int) -> Iterator[RecordBatch]:
+    """Yield the fetch in batches of `PORTION` offsets; moves `next_fetch_offset` as aiokafka does.
 
-    Where a fetch ends in what is no record (control batches, aborted transactions), the last one
-    tells how far reading has come all the same.
+    If a fetch ends in control batches or aborted transactions, the last batch covers their offsets.
     """
 
-    def fresh() -> RecordBatch:
+    def empty_batch() -> RecordBatch:
         at = source.next_fetch_offset
         return RecordBatch(
             topic, partition, [], from_offset=at, next_offset=at, newest_timestamp_ms=0
         )
 
     batches = source._records
-    fetched = fresh()
+    fetched = empty_batch()
     while batches.has_next():
         batch = batches.next_batch()
         if source._check_crcs and not batch.validate_crc():
             raise CorruptRecordException(f"Invalid CRC in {topic}-{partition}")
         end = max(fetched.next_offset, batch.next_offset)
-        if _is_taken(source, batch):
+        if _holds_records(source, batch):
             fetched.append(batch, next_offset=end)
         else:
             fetched.next_offset = end
@@ -134,11 +136,11 @@ def _portions(source: PartitionRecords, *, topic: str, partition: int) -> Iterat
             source.next_fetch_offset = end
             if end > fetched.from_offset:
                 yield fetched
-            fetched = fresh()
+            fetched = empty_batch()
 
 
-def _is_taken(source: PartitionRecords, batch: Any) -> bool:
-    """Whether a broker batch holds records, and nobody took them back."""
+def _holds_records(source: PartitionRecords, batch: Any) -> bool:
+    """True if a broker batch holds records of no aborted transaction."""
     if source._isolation_level == READ_COMMITTED and batch.producer_id is not None:
         source._consume_aborted_up_to(batch.base_offset)
         if batch.is_control_batch and source._contains_abort_marker(batch):

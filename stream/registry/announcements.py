@@ -19,7 +19,7 @@ from kafka.errors import KafkaError
 from kafka.structs import TopicPartition as Place
 
 from stream.errors import ServiceUnavailable
-from stream.kafka.clients import client_config
+from stream.kafka.clients import kafka_python_config
 from stream.settings import Settings
 from stream.topics import MODELS
 
@@ -61,7 +61,7 @@ class ModelRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 def announce(settings: Settings, record: ModelRecord) -> None:
     """Send a record and wait until the broker has it. Raises ServiceUnavailable."""
     try:
-        producer = KafkaProducer(**client_config(settings), retries=3)
+        producer = KafkaProducer(**kafka_python_config(settings), retries=3)
     except (KafkaError, OSError) as error:
         raise ServiceUnavailable(f"topic {MODELS.name}: {error}") from None
     try:
@@ -133,7 +133,7 @@ class RetrainRequests:
 
     def _connected(self) -> Any:
         consumer = KafkaConsumer(
-            **client_config(self._settings), enable_auto_commit=False, group_id=None
+            **kafka_python_config(self._settings), enable_auto_commit=False, group_id=None
         )
         numbers = consumer.partitions_for_topic(MODELS.name)
         if not numbers:

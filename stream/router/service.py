@@ -23,14 +23,14 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from stream.clock import wall_clock_ms
 from stream.decoding.formats import Format, JsonFormat, open_format
 from stream.errors import ServiceUnavailable, UsageError
-from stream.kafka.clients import kafka_client
+from stream.kafka.clients import aiokafka_config
 from stream.kafka.producer import BatchProducer
 from stream.privacy import Pseudonyms
 from stream.router.documents import DocumentReader, Routed
 from stream.router.event_time_merge import EventTimeMerge
 from stream.settings import Settings
 from stream.sinks.topic_records import dead_letter
-from stream.state.connect import pseudonyms, redis_options
+from stream.state.connect import load_pseudonyms, redis_options
 from stream.telemetry import ROUTED
 from stream.topics import DEAD_LETTER, ORDERS
 
@@ -205,7 +205,7 @@ async def _run(settings: Settings) -> None:
     if router.format == "avro":
         source = open_format(settings.ingest.model_copy(update={"format": "avro"}))
     consumer = AIOKafkaConsumer(
-        **kafka_client(settings),
+        **aiokafka_config(settings),
         group_id=f"{settings.kafka.group}-router",
         enable_auto_commit=False,
         auto_offset_reset="earliest",
@@ -214,7 +214,7 @@ async def _run(settings: Settings) -> None:
         fetch_max_wait_ms=100,
         isolation_level="read_committed",
     )
-    sink = BatchProducer(kafka_client(settings))
+    sink = BatchProducer(aiokafka_config(settings))
     try:
         await sink.start()
         await _started(consumer)
@@ -247,4 +247,4 @@ def _people(settings: Settings) -> Pseudonyms:
         return Pseudonyms(settings.privacy.key.get_secret_value().encode())
     url, options = redis_options(settings)
     with redis.Redis.from_url(url, **options) as client:
-        return pseudonyms(settings, client)
+        return load_pseudonyms(settings, client)

@@ -28,7 +28,7 @@ from kafka.errors import (
 from stream.errors import ServiceUnavailable, UsageError
 from stream.jobs.replay.timeline import Record
 from stream.kafka.admin import describe_topics
-from stream.kafka.clients import bootstrap_servers, client_config
+from stream.kafka.clients import kafka_python_config, require_broker
 from stream.settings import Settings
 from stream.topics import CATALOG, EVENT_INPUTS, HEARTBEATS
 
@@ -63,7 +63,7 @@ class Sender:
 
     def __init__(self, settings: Settings, *, linger_ms: int) -> None:
         logging.getLogger("kafka").setLevel(logging.CRITICAL)  # we say it in one line
-        self._address = bootstrap_servers(settings)
+        self._address = require_broker(settings)
         self.partitions = _partitions(settings)
         self._next_offset = _end_offsets(settings, self.partitions)
         self._newest: dict[Place, Any] = {}
@@ -75,7 +75,7 @@ class Sender:
         self.heartbeat_ms: int | None = None
         try:
             self._producer = KafkaProducer(
-                **client_config(settings),
+                **kafka_python_config(settings),
                 client_id="surgecast-replay",
                 acks="all",
                 linger_ms=linger_ms,
@@ -247,7 +247,7 @@ def _end_offsets(settings: Settings, partitions: int) -> dict[Place, int]:
         for partition in range(partitions)
     ]
     try:
-        consumer = KafkaConsumer(**client_config(settings), max_poll_records=1_000_000)
+        consumer = KafkaConsumer(**kafka_python_config(settings), max_poll_records=1_000_000)
         try:
             ends = consumer.end_offsets(places)
             filled = [place for place in places if ends[place] > 0]
@@ -263,7 +263,7 @@ def _end_offsets(settings: Settings, partitions: int) -> dict[Place, int]:
         finally:
             consumer.close()
     except (KafkaError, OSError, ValueError) as error:
-        raise ServiceUnavailable(f"broker {bootstrap_servers(settings)}: {_line(error)}") from None
+        raise ServiceUnavailable(f"broker {require_broker(settings)}: {_line(error)}") from None
     return {(place.topic, place.partition): int(end) for place, end in ends.items()}
 
 

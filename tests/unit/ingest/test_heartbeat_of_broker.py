@@ -17,20 +17,20 @@ from stream.settings import Settings, WindowSettings
 SECOND = 1_000
 
 
-def broker(heard: dict[TP, BrokerAnswer], reached: dict[TP, int]) -> BrokerView:
-    """A broker of whose partitions the consumer has heard this."""
-    app = SimpleNamespace(consumer=SimpleNamespace(heard=heard.get))
-    return BrokerView(cast(SurgecastApp, app), Settings(), reached=reached.get)
+def broker(answers: dict[TP, BrokerAnswer], next_offsets: dict[TP, int]) -> BrokerView:
+    """A broker whose last answers to the consumer are these."""
+    app = SimpleNamespace(consumer=SimpleNamespace(last_answer=answers.get))
+    return BrokerView(cast(SurgecastApp, app), Settings(), next_offset=next_offsets.get)
 
 
-def test_lag_is_what_was_heard_of_less_what_is_counted() -> None:
-    """Not known before the first answer; nothing where nothing is ours."""
+def test_lag_is_the_end_offset_less_the_next_offset_to_count() -> None:
+    """Unknown before the first answer, zero for an unassigned partition."""
     orders, clicks, plans = TP("orders", 0), TP("clicks", 0), TP("plans", 0)
-    told = broker({orders: BrokerAnswer(7, SECOND), clicks: BrokerAnswer()}, {orders: 4, clicks: 0})
+    view = broker({orders: BrokerAnswer(7, SECOND), clicks: BrokerAnswer()}, {orders: 4, clicks: 0})
 
-    assert (told.lag(orders), told.answered(orders)) == (3, SECOND)
-    assert (told.lag(clicks), told.answered(clicks)) == (None, None)
-    assert told.lag(plans) == 0
+    assert (view.lag(orders), view.last_answer_ms(orders)) == (3, SECOND)
+    assert (view.lag(clicks), view.last_answer_ms(clicks)) == (None, None)
+    assert view.lag(plans) == 0
 
 
 def test_a_topic_without_this_partition_is_idle_after_a_while(
@@ -40,11 +40,11 @@ def test_a_topic_without_this_partition_is_idle_after_a_while(
     now_ns = 10**18
     monkeypatch.setattr("stream.clock.time.time_ns", lambda: now_ns)
     orders, inventory = TP("orders", 0), TP("inventory", 0)
-    told = broker(
+    view = broker(
         {orders: BrokerAnswer(4, SECOND), inventory: BrokerAnswer(0, SECOND)},
         {orders: 4, inventory: 0},
     )
-    inputs = InputStatus(told.lag, told.answered, idle_timeout_ms=2 * SECOND)
+    inputs = InputStatus(view.lag, view.last_answer_ms, idle_timeout_ms=2 * SECOND)
     owned = OwnedPartition(Partition(0, WindowSettings(), retention_ms=10**9), 1, {})
     for _ in range(30):
         idle = owned.idle(inputs)

@@ -1,4 +1,4 @@
-"""Fetched broker batches: handed on by portions, parsed only when read."""
+"""Fetched broker batches: yielded in portions, parsed on first access."""
 
 import pytest
 from aiokafka.codec import lz4_encode
@@ -8,8 +8,8 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
-import stream.kafka.producer  # noqa: F401 - sets how batches are compressed
 from stream.decoding.formats import JsonFormat
+from stream.kafka.producer import LZ4_LEVEL, use_fast_lz4
 from stream.kafka.record_batch import PORTION, RecordBatch, yield_whole_batches
 
 TP = TopicPartition("orders", 0)
@@ -19,7 +19,7 @@ HEADER = 61
 
 
 def log(*sizes: int, first: int = 0, compression: int = PLAIN) -> bytes:
-    """A log of broker batches of so many records, whose values are their offsets."""
+    """A log of broker batches of these sizes; the value of a record is its offset."""
     out = b""
     for size in sizes:
         builder = DefaultRecordBatchBuilder(2, compression, False, -1, -1, 0, 2**24)
@@ -33,16 +33,16 @@ def log(*sizes: int, first: int = 0, compression: int = PLAIN) -> bytes:
 
 
 def reading(raw: bytes, *, at: int = 0) -> PartitionRecords:
-    """A fetch that asked for `at`, as the transport hands it over."""
+    """A fetch from offset `at`, prepared as the transport does."""
     source = PartitionRecords(TP, MemoryRecords(raw), [], at, None, None, True, READ_COMMITTED)
     result = FetchResult(TP, assignment=None, partition_records=source, backoff=0)
     yield_whole_batches(TP, result)
-    yield_whole_batches(TP, result)  # a second look changes nothing
+    yield_whole_batches(TP, result)  # a second call changes nothing
     return source
 
 
 def fetched(raw: bytes, *, at: int = 0) -> list[RecordBatch]:
-    """The portions of a fetch; after each the place of reading is its end."""
+    """The portions of a fetch; after each the next fetch offset is its end."""
     source = reading(raw, at=at)
     portions = []
     for portion in source:
@@ -62,14 +62,14 @@ def test_portions_join_without_gap_and_hold_every_record_once() -> None:
     assert portions[-1].newest_timestamp_ms == 1_000 + 11_059
 
 
-def test_records_before_the_place_of_reading_are_not_taken() -> None:
-    """The broker sends whole batches: the first may begin before what was asked for."""
+def test_records_before_the_fetch_offset_are_skipped() -> None:
+    """The broker sends whole batches: the first may begin before the requested offset."""
     (portion,) = fetched(log(100, 100), at=30)
 
     assert (portion.from_offset, portion.next_offset, len(portion)) == (30, 200, 170)
 
 
-def test_a_damaged_batch_is_found_and_what_came_whole_before_it_stands() -> None:
+def test_a_damaged_batch_raises_and_intact_batches_before_it_are_kept() -> None:
     raw = bytearray(log(PORTION, 100))
     raw[-1] ^= 1
     source = reading(bytes(raw))
@@ -82,7 +82,7 @@ def test_a_damaged_batch_is_found_and_what_came_whole_before_it_stands() -> None
 
 
 async def test_json_is_not_parsed_before_it_is_counted() -> None:
-    """What waits for another input stays the bytes that were fetched."""
+    """A batch that waits for another input stays in the fetched bytes."""
     (portion,) = fetched(log(10))
     await JsonFormat().prepare(portion)
     assert portion._unparsed
@@ -95,10 +95,11 @@ async def test_json_is_not_parsed_before_it_is_counted() -> None:
 
 
 def test_compressed_outputs_are_compressed_fast_and_read_back() -> None:
-    """At aiokafka's own level 9 a batch is smaller, and costs forty times as much."""
+    """At aiokafka's own level 9 a batch is smaller and takes forty times as long."""
+    use_fast_lz4()
     raw, plain = log(3_000, compression=LZ4), log(3_000)
     (portion,) = fetched(raw)
 
     assert [int(value or b"") for value in portion.values] == list(range(3_000))
-    assert raw[HEADER:] == lz4_encode(plain[HEADER:], level=1)
+    assert raw[HEADER:] == lz4_encode(plain[HEADER:], level=LZ4_LEVEL)
     assert raw[HEADER:] != lz4_encode(plain[HEADER:], level=9)
