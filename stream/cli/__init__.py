@@ -1,4 +1,4 @@
-"""The command line `surgecast`: one module a group of commands."""
+"""The command line `surgecast`: one module per group of commands."""
 
 from stream.cli.entry import app, main
 

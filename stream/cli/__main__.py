@@ -1,4 +1,4 @@
-"""`python -m stream.cli`, which torchrun starts."""
+"""`python -m stream.cli`, the form torchrun starts."""
 
 from stream.cli.entry import main
 

@@ -1,4 +1,4 @@
-"""Commands around the archive: `archive`, and `backfill --from-archive`."""
+"""Commands that fill the archive and the store: `archive`, `backfill`."""
 
 import time
 from typing import TYPE_CHECKING, Annotated
@@ -23,14 +23,18 @@ def archive(
     context: typer.Context,
     *,
     to: Annotated[
-        str | None, typer.Option(help="Folder or fsspec URL. [<data_dir>/history]")
+        str | None,
+        typer.Option(help="Archive: a folder or a URL such as s3://… [<data_dir>/history]"),
     ] = None,
     every: Annotated[
-        str | None, typer.Option(help="Go on, once in this time, until stopped: 15m, 1h.")
+        str | None,
+        typer.Option(help="Repeat at this interval until stopped, such as 15m or 1h."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Add what has closed since the last run to an archive in Parquet, beyond state.retention.
+    """Append newly closed buckets to a Parquet archive.
+
+    The store drops buckets older than state.retention; the archive keeps them.
 
     Example:  surgecast archive --to s3://shop/demand --every 1h
     """
@@ -68,8 +72,8 @@ def archive(
                     typer.echo(f"archived {done.blocks:,} blocks, {done.rows:,} rows", err=True)
                 if done.gaps:
                     typer.echo(
-                        f"surgecast: {done.gaps} buckets had left the store before they were "
-                        "archived; archive more often than state.retention",
+                        f"surgecast: {done.gaps} buckets were dropped from the store before they "
+                        "were archived; archive more often than state.retention",
                         err=True,
                     )
             if every_ms is None:
@@ -78,7 +82,7 @@ def archive(
 
 
 def restore(settings: "Settings", path: str, *, force: bool, if_empty: bool) -> None:
-    """Fill the store from an archive. Raises what `restore_archive` raises."""
+    """Fill the store from an archive. Raises the errors of `restore_archive`."""
     from stream.jobs.archive.restore import restore_archive
     from stream.kafka.admin import earliest_offsets
     from stream.readside.reader import connect
@@ -95,15 +99,15 @@ def restore(settings: "Settings", path: str, *, force: bool, if_empty: bool) -> 
 
     with connect(settings.redis) as client:
         if if_empty and set(client.hkeys(keys.of(0, "meta"))) - {b"fence"}:
-            typer.echo("the store has state already; it is left as it is", err=True)
+            typer.echo("the store is not empty; nothing was written", err=True)
             return
         done = restore_archive(settings, client, path, force=force, earliest=earliest)
     typer.echo(f"stored {done.buckets:,} buckets of {done.series:,} series", err=True)
     if done.unplaced:
         typer.echo(
-            "surgecast: no broker named and no fitting mark in the archive: partitions "
-            f"{', '.join(map(str, done.unplaced))} will go on where the consumer group has "
-            "committed, which may lie behind events of buckets not archived",
+            "surgecast: no broker is configured and the archive has no usable mark: partitions "
+            f"{', '.join(map(str, done.unplaced))} will continue at the consumer group's "
+            "committed offsets, which may skip events of buckets that are not archived",
             err=True,
         )
 
@@ -111,24 +115,30 @@ def restore(settings: "Settings", path: str, *, force: bool, if_empty: bool) -> 
 def backfill(
     context: typer.Context,
     orders: Annotated[
-        str | None, typer.Argument(help="Order lines, CSV or Parquet, or the word sample.")
+        str | None,
+        typer.Argument(help="Order lines: a CSV or Parquet file, or `sample` for the shipped one."),
     ] = None,
     *,
-    until: Annotated[str | None, typer.Option(help="Count what lies before this time.")] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Store buckets that end at or before this time.")
+    ] = None,
     from_archive: Annotated[
-        str | None, typer.Option(help="In place of ORDERS: a folder or URL of surgecast archive.")
+        str | None,
+        typer.Option(help="Instead of ORDERS: folder or URL of an archive (surgecast archive)."),
     ] = None,
     clicks: Clicks = None,
     catalog: Catalog = None,
-    force: Annotated[bool, typer.Option("--force", help="Drop what the store holds.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Delete the state in the store first.")
+    ] = False,
     if_empty: Annotated[
-        bool, typer.Option("--if-empty", help="Do nothing where the store has state.")
+        bool, typer.Option("--if-empty", help="Do nothing if the store is not empty.")
     ] = False,
     progress_lines: Lines = False,
 ) -> None:
-    """Store the closed buckets of a file, before the first worker starts: history to forecast from.
+    """Fill an empty store with history, before the first worker.
 
-    From an archive, everything comes back that the workers need to go on where it ends.
+    History comes from files or from an archive. Workers then continue after its last bucket.
 
     Example:  surgecast backfill orders.parquet --until 2025-03-01
     """
@@ -161,7 +171,7 @@ def backfill(
     except IncompatibleState:
         if not if_empty:
             raise
-        typer.echo("the store has state already; it is left as it is", err=True)
+        typer.echo("the store is not empty; nothing was written", err=True)
         return
     if progress_lines:
         report(Step("history", 2, 2, {"buckets": done.buckets, "series": done.series}))

@@ -1,4 +1,4 @@
-"""The batch path, without broker or store: `train`, `backtest`, `forecast`."""
+"""Commands that work on files, without broker or store: `train`, `backtest`, `forecast`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,20 +14,26 @@ History = Annotated[
     str,
     typer.Option(
         "--history",
-        help="Sales (date,sales and, for many, sku) or order lines, CSV or Parquet; or sample.",
+        help="CSV or Parquet file with columns date, sales and, for several series, sku; or order "
+        "lines; or `sample` for the shipped ones.",
     ),
 ]
 Bucket = Annotated[
-    str | None, typer.Option(help="Bucket width, such as 1h or 1d. [what the dates show]")
+    str | None,
+    typer.Option(help="Bucket width, such as 1h or 1d. [the step between the dates of the file]"),
 ]
-Horizon = Annotated[int, typer.Option(min=1, max=366, help="Buckets ahead.")]
-Seconds = Annotated[float | None, typer.Option(min=1, help="Stop training after so long.")]
-Seed = Annotated[int, typer.Option(help="The same seed trains the same network.")]
+Horizon = Annotated[int, typer.Option(min=1, max=366, help="Number of buckets to forecast.")]
+Seconds = Annotated[
+    float | None, typer.Option(min=1, help="Stop training after this many seconds.")
+]
+Seed = Annotated[int, typer.Option(help="Seed; the same seed trains the same network.")]
 Plans = Annotated[
     Path | None,
-    typer.Option(help="Promotions, prices, closures, events: a JSON line each, as on the topic."),
+    typer.Option(
+        help="Announced promotions, prices, closures and events: JSON lines as on the topic plans."
+    ),
 ]
-Plot = Annotated[Path | None, typer.Option(help="Draw it into this PNG.")]
+Plot = Annotated[Path | None, typer.Option(help="Write a plot to this PNG file.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -45,25 +51,29 @@ def train(
     catalog: Catalog = None,
     until: Until = None,
     bucket: Bucket = None,
-    horizon: Annotated[int | None, typer.Option(min=1, max=366, help="Buckets ahead.")] = None,
+    horizon: Annotated[
+        int | None,
+        typer.Option(min=1, max=366, help="Number of buckets to forecast. [model.horizon]"),
+    ] = None,
     promote: Annotated[
-        bool, typer.Option("--promote", help="Let it serve, whatever serves now.")
+        bool, typer.Option("--promote", help="Make it the champion, whichever model serves now.")
     ] = False,
     plans: Plans = None,
     max_seconds: Seconds = None,
     seed: Seed = 7,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where a killed run of the same options was.")
+        bool,
+        typer.Option("--resume", help="Continue an interrupted training with the same options."),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a model on a file and put it into the registry; its id is printed.
+    """Train a model on a file, store it and print its id.
 
-    With --clicks, --catalog or --until the file holds order lines and the model is made for the
-    workers: their buckets and horizon, roll-ups too. So it is from an archive's folder or URL
-    (surgecast archive).
+    With --clicks, --catalog or --until, the file must have order lines, and the model fits the
+    workers: their bucket width, horizon and roll-ups. The same applies if --history is the folder
+    or URL of an archive (surgecast archive).
 
-    On several GPUs:  torchrun --nproc-per-node 8 -m stream.cli train --history sales.csv
+    On several GPUs, replace surgecast with torchrun --nproc-per-node 8 -m stream.cli.
 
     Example:  surgecast train --history sales.csv --horizon 28
     """
@@ -85,7 +95,10 @@ def train(
     with joined(device_name(settings.model)) as ranks:
         if is_archive(history):
             if plans is not None:
-                raise UsageError("--plans needs a file of sales or order lines, not an archive")
+                raise UsageError(
+                    f"--plans cannot be combined with an archive ({history}); "
+                    "give --history a file of sales or order lines"
+                )
             outcome = train_on_archive(
                 settings, history,
                 until=until, promote=promote, max_seconds=max_seconds, seed=seed, keep=keep,
@@ -129,25 +142,31 @@ def backtest(
     history: History,
     horizon: Horizon,
     origins: Annotated[
-        str, typer.Option(help="How many of the last origins, or their dates with commas.")
+        str,
+        typer.Option(help="Number of origins at the end of the file, or their dates: 2025-03-01,…"),
     ] = "4",
     bucket: Bucket = None,
-    out: Annotated[Path | None, typer.Option(help="Every forecast, long, as Parquet.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write all forecasts to this Parquet or CSV file.")
+    ] = None,
     plot: Plot = None,
     importance: Annotated[
         bool,
         typer.Option(
             "--importance",
-            help="What each input is worth: importance.csv and .png beside --out, or here.",
+            help="Also measure how much each input matters, and write importance.csv and "
+            "importance.png into the folder of --out, or here.",
         ),
     ] = False,
     plans: Plans = None,
     max_seconds: Seconds = None,
     seed: Seed = 7,
 ) -> None:
-    """Forecast from past origins and score against what came, next to the baselines.
+    """Forecast from past origins and score against the actuals.
 
-    Example:  surgecast backtest --history sales.csv --horizon 28 --origins 2025-03-01,2025-04-01
+    The seasonal naive is scored on the same origins.
+
+    Example:  surgecast backtest --history sales.csv --horizon 28 --origins 6
     """
     from stream.jobs.batch.run import run_backtest
     from stream.jobs.files.job_source import orders_path, time_ms
@@ -161,7 +180,7 @@ def backtest(
         bucket_ms=_bucket_ms(bucket),
         out=out,
         plot=plot,
-        importance=_beside(out, "importance.csv") if importance else None,
+        importance=_next_to(out, "importance.csv") if importance else None,
         plans=plans,
         max_seconds=max_seconds,
         seed=seed,
@@ -174,15 +193,20 @@ def forecast(
     history: History,
     horizon: Horizon,
     bucket: Bucket = None,
-    out: Annotated[Path | None, typer.Option(help="The forecast, as CSV or Parquet.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write the forecast to this CSV or Parquet file. [CSV on stdout]"),
+    ] = None,
     plot: Plot = None,
     plans: Plans = None,
     max_seconds: Seconds = None,
     seed: Seed = 7,
 ) -> None:
-    """Forecast what follows a file; the champion serves if it fits, else a network is trained.
+    """Forecast the buckets after the end of a file.
 
-    Example:  surgecast forecast --history sales.csv --horizon 28 --out forecast.csv
+    Uses the champion of the registry if it fits the file; otherwise trains a network first.
+
+    Example:  surgecast forecast --history sales.csv --horizon 28
     """
     from stream.jobs.batch.run import run_forecast
     from stream.jobs.files.job_source import orders_path
@@ -205,12 +229,12 @@ def forecast(
         typer.echo(table.write_csv(), nl=False)
 
 
-def _beside(out: Path | None, name: str) -> Path:
+def _next_to(out: Path | None, name: str) -> Path:
     return (out.parent if out is not None else Path()) / name
 
 
 def _bucket_ms(text: str | None) -> int | None:
-    """Bucket width in ms. Raises UsageError for what is no duration."""
+    """Bucket width in ms. Raises UsageError if the text is not a duration."""
     from stream.errors import UsageError
     from stream.settings import duration_ms
 

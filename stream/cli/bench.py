@@ -1,4 +1,4 @@
-"""Commands that measure: `surgecast bench …`; the README has their figures."""
+"""Benchmarks `surgecast bench …`, the source of the figures in the README."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from stream.bench.report import Row
     from stream.settings import Settings
 
-Device = Annotated[str | None, typer.Option(help="cpu or cuda. [model.device]")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or auto. [model.device]")]
 
 bench = typer.Typer(
-    help="Measure this machine.\n\nExample:  surgecast bench ingest --events 2000000",
+    help="Measure speed and memory on this machine.\n\n"
+    "Example:  surgecast bench ingest --events 2000000",
     no_args_is_help=True,
 )
 
@@ -36,17 +37,24 @@ def register(app: typer.Typer) -> None:
 def ingest(
     context: typer.Context,
     *,
-    events: Annotated[int, typer.Option(min=10_000, help="Events to count.")] = 2_000_000,
+    events: Annotated[int, typer.Option(min=10_000, help="Number of events.")] = 2_000_000,
     peers: Annotated[
-        Path, typer.Option(help="Folder of the peers' scripts; none there, none measured.")
+        Path,
+        typer.Option(help="Folder with scripts of other frameworks; skipped if it does not exist."),
     ] = Path("benchmarks/ingest"),
     rounds: Annotated[
-        int, typer.Option(min=1, help="Turns of the worker and aiokafka alone; the median counts.")
+        int,
+        typer.Option(min=1, help="Rounds of worker and bare aiokafka; the median is reported."),
     ] = 3,
-    peer_seconds: Annotated[float, typer.Option(min=1, help="Time for each peer.")] = 20.0,
+    peer_seconds: Annotated[
+        float, typer.Option(min=1, help="Time limit of each other framework, in seconds.")
+    ] = 20.0,
     as_json: Json = False,
 ) -> None:
-    """Events a second of one worker: decode, checks, deduplication, features, flush; and peers.
+    """Measure the events per second that one worker ingests.
+
+    Ingest is decoding, checks, deduplication, features and the flush to the store. Other frameworks
+    read the same topics for comparison.
 
     Example:  surgecast bench ingest --json
     """
@@ -69,11 +77,11 @@ def ingest(
 def latency(
     context: typer.Context,
     *,
-    rate: Annotated[int, typer.Option(min=100, help="Events a second.")] = 20_000,
-    seconds: Annotated[float, typer.Option(min=5, help="How long.")] = 30.0,
+    rate: Annotated[int, typer.Option(min=100, help="Events per second to send.")] = 20_000,
+    seconds: Annotated[float, typer.Option(min=5, help="Duration in seconds.")] = 30.0,
     as_json: Json = False,
 ) -> None:
-    """Time from an event's production until its features can be read in the store.
+    """Measure the latency from an event to its stored features.
 
     Example:  surgecast bench latency --rate 20000
     """
@@ -89,15 +97,20 @@ def latency(
 def inference(
     context: typer.Context,
     *,
-    series: Annotated[int, typer.Option(min=1, help="Series that are stepped.")] = 100_000,
-    history: Annotated[int, typer.Option(min=2, help="Buckets that a re-read reads.")] = 168,
+    series: Annotated[int, typer.Option(min=1, help="Number of series.")] = 100_000,
+    history: Annotated[
+        int, typer.Option(min=2, help="Buckets of history for the model without carried state.")
+    ] = 168,
     targets: Annotated[
-        str | None, typer.Option(help="Forecast beside units: revenue,visitors. [model.targets]")
+        str | None,
+        typer.Option(help="Further targets besides units: revenue,visitors. [model.targets]"),
     ] = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
-    """Seconds for one bucket of all series: carried, re-read, and what the machine's limits allow.
+    """Measure the time to forecast all series once.
+
+    Compares the carried state with reading the history again, and with the limit of the machine.
 
     Example:  surgecast bench inference --series 100000
     """
@@ -121,12 +134,12 @@ def inference(
 def training(
     context: typer.Context,
     *,
-    lanes: Annotated[int, typer.Option(min=4, help="Series that walk side by side.")] = 64,
-    updates: Annotated[int, typer.Option(min=1, help="Updates that are timed.")] = 20,
+    lanes: Annotated[int, typer.Option(min=4, help="Series trained in parallel.")] = 64,
+    updates: Annotated[int, typer.Option(min=1, help="Timed training updates.")] = 20,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
-    """Series-steps a second of training, with and without mixed precision.
+    """Measure training speed with and without mixed precision.
 
     Example:  surgecast bench training --lanes 64
     """
@@ -150,12 +163,12 @@ def _device(settings: "Settings") -> str:
 def store(
     context: typer.Context,
     *,
-    series: Annotated[int, typer.Option(min=1, help="Series in all.")] = 100_000,
-    buckets: Annotated[int, typer.Option(min=1, help="Closed buckets.")] = 672,
-    partitions: Annotated[int, typer.Option(min=1, help="Partitions of the inputs.")] = 4,
+    series: Annotated[int, typer.Option(min=1, help="Number of series.")] = 100_000,
+    buckets: Annotated[int, typer.Option(min=1, help="Closed buckets per series.")] = 672,
+    partitions: Annotated[int, typer.Option(min=1, help="Partitions of the input topics.")] = 4,
     as_json: Json = False,
 ) -> None:
-    """Memory of the store, time until a worker has all of it back, one series' history.
+    """Measure the store's memory, recovery time and reads.
 
     100,000 series × 672 buckets take 3 GB of memory and some minutes.
 
@@ -184,15 +197,19 @@ def _filling() -> Iterator[Callable[[int, int], None]]:
 def swap(
     context: typer.Context,
     *,
-    series: Annotated[int, typer.Option(min=100, help="Series of the shop.")] = 100_000,
-    hours: Annotated[int, typer.Option(min=2, help="Stored hours of each.")] = 168,
-    events: Annotated[int, typer.Option(min=10_000, help="Counted meanwhile.")] = 26_000_000,
+    series: Annotated[int, typer.Option(min=100, help="Number of series.")] = 100_000,
+    hours: Annotated[int, typer.Option(min=2, help="Stored hours per series.")] = 168,
+    events: Annotated[
+        int, typer.Option(min=10_000, help="Events to ingest during the swap.")
+    ] = 26_000_000,
     cold: Annotated[
-        bool, typer.Option("--cold", help="Without states handed over by a trainer.")
+        bool, typer.Option("--cold", help="Warm up in the worker, without a trainer's states.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Another model takes over in a busy worker: hand-over, warm-up, switch, what ingest loses.
+    """Measure how a busy worker switches to another model.
+
+    Reports the hand-over of states, the warm-up, the switch, and the slow-down of ingest.
 
     Example:  surgecast bench swap --series 100000 --hours 168
     """
@@ -220,13 +237,13 @@ def _print(name: str, rows: "list[Row]", *, as_json: bool) -> None:
     table.add_column("row")
     table.add_column("value", justify="right")
     table.add_column("unit")
-    table.add_column("beside it")
+    table.add_column("details")
     for row in rows:
-        beside = ", ".join(f"{key} {value}" for key, value in row.facts.items())
+        details = ", ".join(f"{key} {value}" for key, value in row.facts.items())
         table.add_row(
             row.name,
             f"{row.value:,.4g}" if row.value < 100 else f"{row.value:,.0f}",
             row.unit,
-            beside,
+            details,
         )
     Console().print(table)

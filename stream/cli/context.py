@@ -1,4 +1,4 @@
-"""What the commands share: global options, the settings made from them, output."""
+"""Settings of a command, from the global options, a file and the environment."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from stream.errors import UsageError
-from stream.settings import Settings, load_settings
+from stream.settings import NO_STORE, Settings, load_settings
 from stream.telemetry import configure_logging
 
 
@@ -21,9 +21,9 @@ class Globals:
 
 
 def settings_of(context: typer.Context, **flags: Any) -> Settings:
-    """Settings from the file, the environment and the flags; logging set up by them.
+    """Load the settings from the file, the environment and the flags, and configure logging.
 
-    `flags` are nested as the tree is (`kafka={"partitions": 4}`). Raises UsageError.
+    `flags` are nested like the settings (`kafka={"partitions": 4}`). Raises UsageError.
     """
     given: Globals = context.obj
     settings = load_settings(given.config, **given.flags, **flags)
@@ -31,11 +31,8 @@ def settings_of(context: typer.Context, **flags: Any) -> Settings:
     return settings
 
 
-def with_store(settings: Settings) -> Settings:
-    """The settings. Raises UsageError where they name no store."""
+def require_store(settings: Settings) -> Settings:
+    """Return the settings. Raises UsageError if they have no store URL."""
     if settings.redis.url is None:
-        raise UsageError(
-            "no store named: set SURGECAST_REDIS__URL (for example redis://127.0.0.1:6379/0), "
-            "or run everything with `surgecast up`"
-        )
+        raise UsageError(NO_STORE)
     return settings

@@ -1,7 +1,9 @@
-"""The command line `surgecast`. Commands live in `stream.cli_*`; heavy imports wait inside them.
+"""Entry point of the command line `surgecast`: global options, exit status, error output.
 
-Exit status: 0 done, 1 a failure explained on stderr, 2 wrong usage. A SurgecastError is a line,
-never a traceback; any other exception is a fault of ours and keeps its traceback.
+Commands import heavy libraries inside their functions, so that `--help` stays fast.
+
+Exit status: 0 done, 1 a failure explained on stderr, 2 wrong usage. A SurgecastError prints one
+line, never a traceback; any other exception is a bug and keeps its traceback.
 """
 
 import errno
@@ -13,20 +15,15 @@ from typing import Annotated, Any
 import typer
 
 from model.errors import ModelError
-from stream.cli import archive as cli_archive
-from stream.cli import batch as cli_batch
-from stream.cli import bench as cli_bench
-from stream.cli import events as cli_run
-from stream.cli import models as cli_models
-from stream.cli import ops as cli_ops
-from stream.cli import roles as cli_roles
+from stream.cli import archive, batch, bench, events, models, ops, roles
 from stream.cli.context import Globals
 from stream.errors import SurgecastError
 
 app = typer.Typer(
     name="surgecast",
-    help="Streaming demand forecasts: orders and clicks in, calibrated forecasts out.\n\n"
-    "Start here:  surgecast up --replay sample --speed 3600",
+    help="Forecast demand from streams of orders and clicks.\n\n"
+    "Start here:  surgecast up --replay sample --speed 3600\n\n"
+    "Any setting can also be an environment variable, for example SURGECAST_LOG_LEVEL=debug.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -35,8 +32,8 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(given: bool) -> None:
+    if given:
         typer.echo(f"surgecast {version('surgecast')}")
         raise typer.Exit
 
@@ -45,14 +42,25 @@ def _print_version(wanted: bool) -> None:
 def _root(
     context: typer.Context,
     config: Annotated[
-        Path | None, typer.Option(help="TOML file with settings; the environment and flags win.")
+        Path | None,
+        typer.Option(
+            help="TOML file with settings; environment variables and options override it."
+        ),
     ] = None,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Folder for logs, models and the broker's log. [var]")
+        Path | None, typer.Option(help="Folder for logs, models and the broker's data. [var]")
     ] = None,
-    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="debug, info, warning or error. [info]")
+    ] = None,
     _version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True)
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version and exit.",
+        ),
     ] = False,
 ) -> None:
     flags: dict[str, Any] = {}
@@ -63,7 +71,7 @@ def _root(
     context.obj = Globals(config=config, flags=flags)
 
 
-for _commands in (cli_run, cli_roles, cli_archive, cli_batch, cli_models, cli_bench, cli_ops):
+for _commands in (events, roles, archive, batch, models, bench, ops):
     _commands.register(app)
 
 
@@ -74,28 +82,28 @@ def run(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output left; nothing is wrong
+        sys.stderr.close()  # the reader of our output has gone, which is fine
         return 0
     except Exception as error:
         explained = _explanation(error)
         if explained is None:
             raise
-        print(explained[1], file=sys.stderr)  # noqa: T201 - this is the command's answer
+        print(explained[1], file=sys.stderr)  # noqa: T201 - the command's own output
         return explained[0]
     return status if isinstance(status, int) else 0
 
 
 def _explanation(error: Exception) -> tuple[int, str] | None:
-    """Exit status and text of an error that is not a fault of ours; None for one that is."""
+    """Exit status and text of an expected error; None for a bug."""
     if isinstance(error, SurgecastError | ModelError):
         return 1, f"surgecast: {error}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return 1, f"surgecast: no disk space for {error.filename or 'a file'}; free some"
-    message = getattr(error, "format_message", None)  # how typer says "wrong usage"
+        return 1, f"surgecast: no disk space left for {error.filename or 'a file'}; free some"
+    message = getattr(error, "format_message", None)  # typer's errors for wrong usage have it
     if message is None:
         return None
     text = str(message())
-    if text.startswith("Usage:"):  # a group of commands without one of them
+    if text.startswith("Usage:"):  # a command group without a command
         return 2, text
     return 2, f"surgecast: {text} (see surgecast --help)"
 

@@ -1,4 +1,4 @@
-"""Commands that bring events in: `up`, `replay`, `simulate`, `backfill`."""
+"""Commands that produce events: `up`, `replay`, `simulate`, `sample-path`, `backfill`."""
 
 import sys
 from dataclasses import asdict
@@ -31,21 +31,25 @@ def up(
     *,
     orders: Annotated[
         str | None,
-        typer.Option("--replay", help="Order lines to replay, CSV or Parquet, or the word sample."),
+        typer.Option(
+            "--replay",
+            help="Order lines to replay: a CSV or Parquet file, or `sample` for the shipped one.",
+        ),
     ] = None,
     clicks: Clicks = None,
     catalog: Catalog = None,
     speed: Speed = "3600",
     start: Start = None,
     until_end: Annotated[
-        bool, typer.Option("--until-end", help="Stop when the replay is through, with a summary.")
+        bool, typer.Option("--until-end", help="Stop after the replay and print a summary.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Run everything on this machine: broker, store, worker, trainer, HTTP API, dashboard.
+    """Run the whole product on this machine.
 
-    Without SURGECAST_KAFKA__BOOTSTRAP_SERVERS and SURGECAST_REDIS__URL it starts its own broker
-    and store. Ctrl-C stops all of it.
+    Starts a broker, a store, a worker, a trainer, the HTTP API and the dashboard. To use a running
+    broker or store, set SURGECAST_KAFKA__BOOTSTRAP_SERVERS or SURGECAST_REDIS__URL. Events before
+    --start are stored as history, on which a first model is trained. Ctrl-C stops everything.
 
     Example:  surgecast up --replay sample --speed 3600
     """
@@ -70,15 +74,19 @@ def replay(
     catalog: Catalog = None,
     speed: Speed = "max",
     start: Start = None,
-    end: Annotated[str | None, typer.Option(help="Replay what lies before this time.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="So many order lines.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where it was stopped.")] = False,
+    end: Annotated[str | None, typer.Option(help="End the replay before this time.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Replay at most this many order lines.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue an interrupted replay of the same files.")
+    ] = False,
     as_json: Json = False,
     progress_lines: Lines = False,
 ) -> None:
-    """Send a file's events to Kafka in event-time order, with a progress bar.
+    """Send the events of files to Kafka in event-time order.
 
-    Example:  surgecast replay orders.parquet --clicks clicks.parquet --speed 600
+    Example:  surgecast replay orders.parquet --clicks clicks.parquet
     """
     from contextlib import nullcontext
 
@@ -92,11 +100,11 @@ def replay(
     )
     from stream.jobs.replay.progress import ReplayProgress, shown_progress
     from stream.jobs.replay.run import replay as run_replay
-    from stream.kafka.clients import bootstrap_servers
+    from stream.kafka.clients import require_broker
     from stream.processes.signals import stop_signals
 
     settings = settings_of(context)
-    bootstrap_servers(settings)
+    require_broker(settings)
     rate = speed_of(speed)
     path = orders_path(orders)
     source = open_source(settings, path, clicks=clicks, catalog=catalog)
@@ -142,32 +150,37 @@ def replay(
 def simulate(
     context: typer.Context,
     *,
-    products: Annotated[int, typer.Option(min=1, help="Products of the shop.")] = 300,
-    orders_per_hour: Annotated[float, typer.Option(help="Order lines an hour, on average.")] = 600,
+    products: Annotated[int, typer.Option(min=1, help="Number of products.")] = 300,
+    orders_per_hour: Annotated[float, typer.Option(help="Order lines per hour, on average.")] = 600,
     speed: Speed = "3600",
-    start: Annotated[str | None, typer.Option(help="When the shop opens. [28 days ago]")] = None,
-    hours: Annotated[int | None, typer.Option(min=1, help="End after so many hours.")] = None,
-    seed: Annotated[int, typer.Option(help="The same seed is the same shop.")] = 1,
+    start: Annotated[
+        str | None, typer.Option(help="Opening time of the shop. [28 days ago]")
+    ] = None,
+    hours: Annotated[
+        int | None, typer.Option(min=1, help="Stop after this many hours of event time.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed; the same seed gives the same shop.")] = 1,
     truth: Annotated[
         Path | None, typer.Option(help="Folder for the true demand. [<data_dir>/simulation]")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run a synthetic shop into Kafka, its true demand written beside; Ctrl-C ends it.
+    """Send the events of a simulated shop to Kafka until Ctrl-C.
 
-    It has seasons, promotions, launches, spikes, stock-outs and returns. At --speed it catches up
-    with now, then goes on in real time.
+    The shop has seasons, promotions, launches, spikes, stock-outs and returns. It runs at --speed
+    until it has caught up with the present, then in real time. The true demand is written to
+    Parquet files, one per day.
 
-    Example:  surgecast simulate --products 500 --orders-per-hour 2000 --speed 3600
+    Example:  surgecast simulate --products 500 --orders-per-hour 2000
     """
     from stream.jobs.files.job_source import speed_of, time_ms
     from stream.jobs.replay.progress import shown_progress
     from stream.jobs.simulate.run import simulate as run_simulation
-    from stream.kafka.clients import bootstrap_servers
+    from stream.kafka.clients import require_broker
     from stream.processes.signals import stop_signals
 
     settings = settings_of(context)
-    bootstrap_servers(settings)
+    require_broker(settings)
     with stop_signals(), shown_progress() as show:
         done = run_simulation(
             settings,
@@ -183,14 +196,14 @@ def simulate(
     if as_json:
         print_json({**asdict(done), "truth": str(done.truth)})
     else:
-        said = f"{done.events:,} events of {done.hours:,} hours; the truth lies in {done.truth}"
-        typer.echo(said, err=True)
+        text = f"sent {done.events:,} events of {done.hours:,} hours; true demand: {done.truth}"
+        typer.echo(text, err=True)
 
 
 def sample_path() -> None:
-    """Print where the shipped order lines lie.
+    """Print the path of the shipped order lines.
 
-    Example:  surgecast replay $(surgecast sample-path) --speed max
+    Example:  surgecast replay $(surgecast sample-path)
     """
     from stream.jobs.files.sample import sample_orders
 
@@ -200,7 +213,7 @@ def sample_path() -> None:
 def _replay_source(
     orders: str, clicks: Path | None, catalog: Path | None, speed: str, start: str | None
 ) -> "ReplaySource":
-    """What `up` replays, checked before anything is started."""
+    """Check the files that `up` replays, before anything starts."""
     from stream.errors import UsageError
     from stream.jobs.files.job_source import default_start_ms, orders_path, speed_of, time_ms
     from stream.ops.up import ReplaySource

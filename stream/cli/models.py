@@ -1,4 +1,4 @@
-"""Commands around the models that serve: `trainer`, `models`."""
+"""Commands for the models of the workers: `trainer`, `models`."""
 
 import json
 import sys
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 
 models = typer.Typer(
-    help="The model registry.\n\nExample:  surgecast models list", no_args_is_help=True
+    help="List, promote and roll back models.\n\nExample:  surgecast models list",
+    no_args_is_help=True,
 )
 
 ModelId = Annotated[str, typer.Argument(help="Model id, as `surgecast models list` shows it.")]
-Note = Annotated[str, typer.Option(help="Why; it is kept in the registry.")]
+Note = Annotated[str, typer.Option(help="Reason, stored in the registry.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -42,20 +43,23 @@ def trainer(
     *,
     orders: Annotated[
         str | None,
-        typer.Argument(help="Order lines of a first model, CSV or Parquet, or the word sample."),
+        typer.Argument(
+            help="Order lines for a first model: a CSV or Parquet file, or `sample`.",
+        ),
     ] = None,
     clicks: Clicks = None,
     catalog: Catalog = None,
     until: Until = None,
     once: Annotated[
-        bool, typer.Option("--once", help="Train one challenger now, and end.")
+        bool, typer.Option("--once", help="Train one challenger now, then exit.")
     ] = False,
     progress_lines: Lines = False,
 ) -> None:
-    """Train challengers on the stored history, every trainer.every and when drift asks for one.
+    """Train challengers on the stored history.
 
-    With a file, train and promote a first model if the registry has none, and end. Workers pick a
-    new champion up by themselves.
+    Trains at intervals of trainer.every, on drift and on `surgecast models retrain`. With a file,
+    trains and promotes a first model if the registry has no champion, then exits. Workers load a
+    new champion without a restart. Needs SURGECAST_REDIS__URL unless a file is given.
 
     Example:  surgecast trainer
     """
@@ -72,7 +76,7 @@ def trainer(
         if progress_lines:
             report(Step("train", 100, 100, {"model": champion}))
         else:
-            typer.echo(f"{champion} serves already", file=sys.stderr)
+            typer.echo(f"{champion} is already the champion", file=sys.stderr)
         return
     outcome = train_on_events(
         settings, orders, clicks, catalog, until=until, progress_lines=progress_lines, promote=True
@@ -83,11 +87,11 @@ def trainer(
 
 
 def _serve_trainer(settings: "Settings", *, once: bool) -> None:
-    from stream.cli.context import with_store
+    from stream.cli.context import require_store
     from stream.jobs.training.role import run
     from stream.telemetry import serve_metrics
 
-    settings = with_store(settings)
+    settings = require_store(settings)
     if settings.trainer.metrics_port is not None:
         serve_metrics(settings.worker.metrics_host, settings.trainer.metrics_port)
     result = run(settings, once=once)
@@ -99,7 +103,7 @@ def _serve_trainer(settings: "Settings", *, once: bool) -> None:
 
 @models.command("list")
 def list_models(context: typer.Context, as_json: Json = False) -> None:
-    """List the models, the newest data first; the champion serves.
+    """List the models, newest training data first.
 
     Example:  surgecast models list
     """
@@ -128,9 +132,9 @@ def list_models(context: typer.Context, as_json: Json = False) -> None:
         )
         return
     if not entries:
-        typer.echo("the registry is empty; surgecast train --history FILE fills it", err=True)
+        typer.echo("no model yet; train one: surgecast train --history FILE", err=True)
         return
-    table = Table("model", "", "bucket", "horizon", "data until", "WQL", "the last word on it")
+    table = Table("model", "", "bucket", "horizon", "data until", "WQL", "last decision")
     table.columns[0].no_wrap = True
     for entry in entries:
         manifest, line = entry.manifest, notes.get(entry.model_id)
@@ -148,7 +152,7 @@ def list_models(context: typer.Context, as_json: Json = False) -> None:
 
 @models.command("show")
 def show_model(context: typer.Context, model_id: ModelId) -> None:
-    """Print a model's manifest and what has become of it, as JSON.
+    """Print a model's manifest and its audit log as JSON.
 
     Example:  surgecast models show lstm-20110905-1a2b3c4d
     """
@@ -162,7 +166,9 @@ def show_model(context: typer.Context, model_id: ModelId) -> None:
 
 @models.command("promote")
 def promote_model(context: typer.Context, model_id: ModelId, note: Note = "by hand") -> None:
-    """Let a model serve; workers switch between two closes.
+    """Make a model the champion.
+
+    Workers warm it up in the background, then switch to it between two buckets.
 
     Example:  surgecast models promote lstm-20110905-1a2b3c4d
     """
@@ -171,12 +177,12 @@ def promote_model(context: typer.Context, model_id: ModelId, note: Note = "by ha
     settings = settings_of(context)
     Registry(settings.registry_path).promote(model_id, note=note)
     _announce(settings, "promote", model_id, note)
-    typer.echo(f"{model_id} serves")
+    typer.echo(f"{model_id} is the champion")
 
 
 @models.command("rollback")
 def roll_back(context: typer.Context, note: Note = "by hand") -> None:
-    """Let the model before the champion serve again.
+    """Make the previous champion the champion again.
 
     Example:  surgecast models rollback --note "too high for garden"
     """
@@ -185,21 +191,24 @@ def roll_back(context: typer.Context, note: Note = "by hand") -> None:
     settings = settings_of(context)
     model_id = Registry(settings.registry_path).rollback(note=note)
     _announce(settings, "rollback", model_id, note)
-    typer.echo(f"{model_id} serves")
+    typer.echo(f"{model_id} is the champion")
 
 
 @models.command("retrain")
 def retrain(context: typer.Context, note: Note = "by hand") -> None:
-    """Ask the trainer for a challenger; it waits for trainer.cooldown.
+    """Request a challenger from the trainer.
+
+    The trainer starts at the earliest trainer.cooldown after its last training. Needs
+    SURGECAST_KAFKA__BOOTSTRAP_SERVERS.
 
     Example:  surgecast models retrain --note "new assortment"
     """
-    from stream.kafka.clients import bootstrap_servers
+    from stream.kafka.clients import require_broker
 
     settings = settings_of(context)
-    bootstrap_servers(settings)
+    require_broker(settings)
     _announce(settings, "retrain", "", note)
-    typer.echo("asked for")
+    typer.echo("challenger requested")
 
 
 def _announce(
@@ -208,7 +217,10 @@ def _announce(
     model_id: str,
     note: str,
 ) -> None:
-    """Tell workers and trainer, where a broker is named; they look into the registry anyway."""
+    """Announce a change to workers and trainer if a broker is configured.
+
+    Workers also poll the registry, so only a failed retrain request is an error.
+    """
     from stream.registry.announcements import ModelRecord, announce
 
     if settings.kafka.bootstrap_servers is None:
@@ -219,4 +231,7 @@ def _announce(
     except ServiceUnavailable as error:
         if action == "retrain":
             raise
-        typer.echo(f"surgecast: not announced ({error}); workers look by themselves", err=True)
+        typer.echo(
+            f"surgecast: not announced ({error}); workers poll the registry, so it takes longer",
+            err=True,
+        )

@@ -1,4 +1,4 @@
-"""Commands that look after the broker, the store and the machine: `topics`, `doctor`."""
+"""Commands that set up and check a deployment: `topics`, `doctor`."""
 
 import sys
 from typing import Annotated
@@ -11,7 +11,8 @@ from stream.cli.context import settings_of
 from stream.processes.output import print_json
 
 topics = typer.Typer(
-    help="The product's topics.\n\nExample:  surgecast topics create", no_args_is_help=True
+    help="Create and check the Kafka topics.\n\nExample:  surgecast topics create",
+    no_args_is_help=True,
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
@@ -28,9 +29,11 @@ def register(app: typer.Typer) -> None:
 
 @topics.command("create")
 def create(context: typer.Context, partitions: Partitions = None, as_json: Json = False) -> None:
-    """Create the topics that are missing; an existing one is left as it is.
+    """Create missing topics; existing ones stay unchanged.
 
-    Example:  SURGECAST_KAFKA__BOOTSTRAP_SERVERS=kafka:9092 surgecast topics create --partitions 12
+    Needs SURGECAST_KAFKA__BOOTSTRAP_SERVERS.
+
+    Example:  surgecast topics create --partitions 12
     """
     from stream.kafka.admin import create_topics
     from stream.topics import TOPICS
@@ -41,13 +44,15 @@ def create(context: typer.Context, partitions: Partitions = None, as_json: Json 
         print_json({"created": created, "partitions": settings.kafka.partitions})
         return
     for topic in TOPICS:
-        state = "created" if topic.name in created else "was there"
+        state = "created" if topic.name in created else "exists"
         typer.echo(f"{topic.name:<12} {state}")
 
 
 @topics.command("describe")
 def describe(context: typer.Context, partitions: Partitions = None, as_json: Json = False) -> None:
-    """Show each topic with partitions, retention and compaction; exit 1 if one is wrong.
+    """Show and check partitions, retention and compaction.
+
+    Exits with 1 if a topic is missing or wrong. Needs SURGECAST_KAFKA__BOOTSTRAP_SERVERS.
 
     Example:  surgecast topics describe --json
     """
@@ -73,7 +78,9 @@ def describe(context: typer.Context, partitions: Partitions = None, as_json: Jso
             }
         )
     else:
-        table = Table("topic", "direction", "key", "partitions", "copies", "kept", "problem")
+        table = Table(
+            "topic", "direction", "key", "partitions", "replication", "retention", "problem"
+        )
         for state, topic in zip(states, TOPICS, strict=True):
             table.add_row(
                 state.name,
@@ -90,7 +97,9 @@ def describe(context: typer.Context, partitions: Partitions = None, as_json: Jso
 
 
 def doctor(context: typer.Context, as_json: Json = False) -> None:
-    """Check broker, store, GPU, versions, clock and topics; exit 1 if anything is wrong.
+    """Check broker, topics, store, GPU, packages and clock.
+
+    Exits with 1 if anything is wrong, and shows how to fix it.
 
     Example:  surgecast doctor
     """

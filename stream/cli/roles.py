@@ -1,4 +1,4 @@
-"""Commands that run one role until they are stopped: `worker`, `api`, `dashboard`."""
+"""Commands that run one role until they are stopped: `worker`, `router`, `api`, `dashboard`."""
 
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -6,17 +6,19 @@ from typing import Annotated, Any
 
 import typer
 
-from stream.cli.context import settings_of, with_store
+from stream.cli.context import require_store, settings_of
 from stream.errors import UsageError
 from stream.settings import Settings
 
-Port = Annotated[int | None, typer.Option(min=0, max=65_535, help="Port; 0 picks a free one.")]
+Port = Annotated[
+    int | None, typer.Option(min=0, max=65_535, help="Port to listen on; 0 picks a free one.")
+]
 Adopt = Annotated[
     bool,
     typer.Option(
         "--adopt",
-        help="Accept a broker that stored offsets do not fit: features are kept, "
-        "reading starts at the earliest record.",
+        help="Accept a broker that does not match the stored offsets: keep the features, "
+        "read from the earliest record.",
     ),
 ]
 Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
@@ -31,23 +33,25 @@ def register(app: typer.Typer) -> None:
 
 
 def worker(context: typer.Context, adopt: Adopt = False) -> None:
-    """Count events, close buckets, forecast. Start more of them to share the partitions.
+    """Count events, close buckets and forecast.
 
-    Example:  SURGECAST_KAFKA__BOOTSTRAP_SERVERS=kafka:9092 SURGECAST_REDIS__URL=redis://redis:6379/0
-    surgecast worker
+    Several workers share the partitions. Needs SURGECAST_KAFKA__BOOTSTRAP_SERVERS and
+    SURGECAST_REDIS__URL.
+
+    Example:  SURGECAST_REDIS__URL=redis://redis:6379/0 surgecast worker
     """
-    from stream.kafka.clients import bootstrap_servers
+    from stream.kafka.clients import require_broker
     from stream.processes.ports import require_free_port
     from stream.telemetry import serve_metrics
 
-    settings = with_store(settings_of(context))
-    bootstrap_servers(settings)
+    settings = require_store(settings_of(context))
+    require_broker(settings)
     host, port = settings.worker.metrics_host, settings.worker.metrics_port
     if port is not None:
         setting = "SURGECAST_WORKER__METRICS_PORT"
         require_free_port(host, port, what="the worker's /metrics", setting=setting)
         serve_metrics(host, port)
-    from stream.worker.service import run  # takes seconds to load: a mistake is said before
+    from stream.worker.service import run  # takes seconds to import: report mistakes before
 
     run(settings, adopt=adopt)
 
@@ -55,23 +59,26 @@ def worker(context: typer.Context, adopt: Adopt = False) -> None:
 def router(
     context: typer.Context,
     source: Annotated[
-        str | None, typer.Option(help="Topic of order documents. [router.source]")
+        str | None, typer.Option(help="Topic with the order documents. [router.source]")
     ] = None,
 ) -> None:
-    """Explode order documents, or lines keyed by order or customer, into the topic orders.
+    """Split order documents into lines of the topic orders.
+
+    Also re-keys order lines that are keyed by order or customer. Needs
+    SURGECAST_KAFKA__BOOTSTRAP_SERVERS.
 
     Example:  surgecast router --source shop-orders
     """
-    from stream.kafka.clients import bootstrap_servers
+    from stream.kafka.clients import require_broker
     from stream.processes.ports import require_free_port
     from stream.telemetry import serve_metrics
 
     settings = settings_of(context, **({"router": {"source": source}} if source else {}))
-    bootstrap_servers(settings)
+    require_broker(settings)
     if settings.router.source is None:
-        raise UsageError("no topic to route: give --source, or set SURGECAST_ROUTER__SOURCE")
+        raise UsageError("no source topic: give --source, or set SURGECAST_ROUTER__SOURCE")
     if settings.privacy.key is None:
-        with_store(settings)  # the key of the pseudonyms lies there
+        require_store(settings)  # the store has the pseudonym key
     host, port = settings.worker.metrics_host, settings.worker.metrics_port
     if port is not None:
         setting = "SURGECAST_WORKER__METRICS_PORT"
@@ -83,13 +90,15 @@ def router(
 
 
 def api(context: typer.Context, host: Host = None, port: Port = None) -> None:
-    """Serve the HTTP API, its documentation at /docs.
+    """Serve the HTTP API; its documentation is at /docs.
 
-    Example:  surgecast api --host 0.0.0.0 --port 8000
+    Needs SURGECAST_REDIS__URL, and SURGECAST_API__KEYS to listen on a non-local address.
+
+    Example:  surgecast api --port 8000
     """
     from stream.processes.ports import require_free_port
 
-    settings = with_store(settings_of(context, **_server("api", host, port)))
+    settings = require_store(settings_of(context, **_server("api", host, port)))
     require_free_port(
         settings.api.host, settings.api.port, what="the HTTP API", setting="SURGECAST_API__PORT"
     )
@@ -101,11 +110,13 @@ def api(context: typer.Context, host: Host = None, port: Port = None) -> None:
 def dashboard(context: typer.Context, host: Host = None, port: Port = None) -> None:
     """Serve the live dashboard.
 
+    Needs SURGECAST_REDIS__URL.
+
     Example:  surgecast dashboard --port 5006
     """
     from stream.processes.ports import require_free_port
 
-    settings = with_store(settings_of(context, **_server("dashboard", host, port)))
+    settings = require_store(settings_of(context, **_server("dashboard", host, port)))
     require_free_port(
         settings.dashboard.host,
         settings.dashboard.port,
@@ -116,11 +127,11 @@ def dashboard(context: typer.Context, host: Host = None, port: Port = None) -> N
 
 
 def role(name: str) -> Callable[[Settings], None]:
-    """The function behind a role that another package brings. Raises UsageError if none does."""
+    """Return the entry point of a role from another package. Raises UsageError if there is none."""
     found: list[Any] = [point.load() for point in entry_points(group="surgecast.roles", name=name)]
     if not found:
         raise UsageError(
-            f"no installed package brings the role {name}; pip install surgecast again"
+            f"no installed package provides the role {name}; reinstall: pip install -U surgecast"
         )
     serve: Callable[[Settings], None] = found[0]
     return serve

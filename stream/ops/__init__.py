@@ -1,1 +1,1 @@
-"""A deployment on one machine: `up`, the embedded services, the supervisor, `doctor`."""
+"""A deployment on one machine: `up`, embedded services, the supervisor, `doctor`."""

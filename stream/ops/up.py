@@ -1,8 +1,8 @@
 """`surgecast up`: broker, store, topics and every role on this machine, as children of one process.
 
-With a file to replay, what lies before its start is history: it is stored as closed buckets and a
-first model is trained on it, while the replay already runs and exponential smoothing serves. After
-that the trainer stays, for challengers from what has been stored.
+Events before the start of the replay are history: they are stored as closed buckets, and a first
+model is trained on them while the replay already runs and exponential smoothing serves. Afterwards
+the trainer trains challengers from the stored history.
 """
 
 import time
@@ -36,10 +36,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ReplaySource:
-    """What to replay. `start_ms` is the first instant sent; history lies before it (None: none).
+    """Files to replay. Events before `start_ms` are history (None: there is no history).
 
-    `speed` is event-time seconds per second, None for as fast as it goes. The shipped orders bring
-    their catalog and synthetic clicks where none are named.
+    `speed` is event-time seconds per second, None for as fast as possible. The shipped orders come
+    with a catalog and synthetic clicks if no such files are given.
     """
 
     orders: Path
@@ -49,7 +49,7 @@ class ReplaySource:
     start_ms: int | None
 
     def arguments(self) -> list[str]:
-        """Command-line options the jobs on this source share."""
+        """Command-line arguments that all jobs on these files share."""
         clicks = ["--clicks", str(self.clicks)] if self.clicks else []
         catalog = ["--catalog", str(self.catalog)] if self.catalog else []
         return [str(self.orders), *clicks, *catalog, "--progress-lines"]
@@ -58,9 +58,9 @@ class ReplaySource:
 def up(settings: Settings, view: View, *, replay: ReplaySource | None, until_end: bool) -> None:
     """Run everything until Ctrl-C, SIGTERM or, with `until_end`, the end of the replay.
 
-    Raises UsageError for what can be seen beforehand (a port taken, a folder that cannot be
-    written) and EmbeddedServiceFailed, naming it and showing its log, when a child ends by itself.
-    All children are gone when it returns or raises.
+    Raises UsageError for a port in use or a folder that cannot be written, before anything starts,
+    and EmbeddedServiceFailed, with the name and the log of the child, if a child ends by itself.
+    No child is left when it returns or raises.
     """
     folder = writable_folder(settings.data_dir)
     settings = _with_ports(settings.model_copy(update={"data_dir": folder}))
@@ -74,7 +74,7 @@ def up(settings: Settings, view: View, *, replay: ReplaySource | None, until_end
 
 
 class _Run:
-    """One run, after its ports are known."""
+    """One run with known ports."""
 
     def __init__(
         self, stack: ExitStack, settings: Settings, view: View, replay: ReplaySource | None
@@ -88,7 +88,7 @@ class _Run:
         self._followers: list[Follower] = []
 
     def run(self, *, until_end: bool) -> None:
-        """Start all of it in order; stay until told to stop or the replay has been counted."""
+        """Start everything in order; run until stopped or until the replay has been counted."""
         self._start_services()
         self._start("api", "api")
         self._start("dashboard", "dashboard")
@@ -100,7 +100,7 @@ class _Run:
         self._view.ready(self._settings)
         watcher = Watcher(self._settings)
         if self._replay is None:
-            self._stay(watcher)
+            self._run_until_stopped(watcher)
         else:
             self._run_replay(self._replay, watcher, until_end=until_end)
 
@@ -110,9 +110,9 @@ class _Run:
             self._view.note("starting the embedded broker")
             broker = self._stack.enter_context(embedded_broker(settings))
             kafka: dict[str, Any] = {"bootstrap_servers": broker.bootstrap_servers}
-            if broker.kind == "tansu":  # joining its groups takes half the session timeout
+            if broker.kind == "tansu":  # joining a group takes half the session timeout
                 kafka["session_timeout"] = min(settings.kafka.session_timeout, _SESSION_MS)
-                # and it keeps every record in memory, and forecasts are the bulk of them
+                # it keeps every record in memory, and most records are forecasts
                 every_ms = max(settings.forecasts.publish_every, _PUBLISH_EVERY_MS)
                 settings = _updated(settings, "forecasts", {"publish_every": every_ms})
             settings = _updated(settings, "kafka", kafka)
@@ -130,7 +130,7 @@ class _Run:
         self._supervisor.start(name, arguments)
 
     def _store_history(self, replay: ReplaySource) -> None:
-        """Closed buckets of what lies before the replay; the roles start meanwhile."""
+        """Store the events before the replay as closed buckets, while API and dashboard start."""
         child, follower = self._supervisor.start(
             "backfill",
             ["backfill", *replay.arguments(), "--until", str(replay.start_ms), "--if-empty"],
@@ -142,10 +142,10 @@ class _Run:
             raise child.failure()
 
     def _start_trainer(self) -> None:
-        """A first model, where there is history to learn from and the registry is empty."""
+        """Train a first model if there is history (a no-op if there is a champion)."""
         replay = self._replay
         if replay is None or replay.start_ms is None:
-            self._stay_trainer()
+            self._start_periodic_trainer()
             return
         self._trainer, follower = self._supervisor.start(
             "first-training",
@@ -156,8 +156,8 @@ class _Run:
         )
         self._follow(follower)
 
-    def _stay_trainer(self) -> None:
-        """Challengers, for as long as we run; what it misses, it makes up for by itself."""
+    def _start_periodic_trainer(self) -> None:
+        """Train challengers until we stop. It retries by itself, so it is not essential."""
         self._supervisor.start("trainer", ["trainer"], essential=False, niceness=_TRAINER_NICENESS)
 
     def _await_servers(self) -> None:
@@ -167,8 +167,8 @@ class _Run:
                 self._supervisor.check()
                 if time.monotonic() > deadline:
                     raise EmbeddedServiceFailed(
-                        f"nothing listens on port {server.port} after {_SERVER_TIMEOUT_S:.0f} s; "
-                        f"look at {self._settings.data_dir}/logs"
+                        f"no server on port {server.port} after {_SERVER_TIMEOUT_S:.0f} s; "
+                        f"see the logs in {self._settings.data_dir}/logs"
                     )
                 self._tick()
 
@@ -185,19 +185,19 @@ class _Run:
         self._follow(follower)
         if self._supervisor.wait_for(child, lambda: self._tick(watcher)):
             raise child.failure()
-        sent = follower.finish().get("replay", Step("replay")) if follower else Step("replay")
-        self._view.update([sent])
+        replayed = follower.finish().get("replay", Step("replay")) if follower else Step("replay")
+        self._view.update([replayed])
         if not until_end:
-            self._stay(watcher)
+            self._run_until_stopped(watcher)
             return
-        self._view.note("the replay is through; the worker counts what is left")
-        while not watcher.drained(sent):
+        self._view.note("the replay has ended; the worker counts the remaining events")
+        while not watcher.drained(replayed):
             self._supervisor.check()
             self._tick(watcher)
         summary: Summary = watcher.summary(seconds=time.monotonic() - began_s)
         self._view.summary(summary)
 
-    def _stay(self, watcher: Watcher) -> None:
+    def _run_until_stopped(self, watcher: Watcher) -> None:
         while True:
             self._supervisor.check()
             self._tick(watcher)
@@ -207,15 +207,15 @@ class _Run:
             self._followers.append(follower)
 
     def _tick(self, watcher: Watcher | None = None) -> None:
-        """Look at the trainer, show what there is, rest a moment."""
+        """Check the trainer, update the output and sleep for a moment."""
         trainer = self._trainer
         if trainer is not None and not trainer.alive():
             self._trainer = None
             if trainer.process.returncode:
-                self._view.note(f"{trainer.failure()}\nexponential smoothing goes on serving")
+                self._view.note(f"{trainer.failure()}\nexponential smoothing continues to serve")
             elif verdict := trainer.log_tail(1):
                 self._view.note(verdict)
-            self._stay_trainer()
+            self._start_periodic_trainer()
         self._view.update(
             [step for follower in self._followers for step in follower.newest().values()]
         )
@@ -225,7 +225,7 @@ class _Run:
 
 
 def _with_ports(settings: Settings) -> Settings:
-    """The settings with every port known and free. Raises UsageError for one that is taken."""
+    """Replace port 0 by free ports. Raises UsageError if a port is in use."""
     for section, what in (("api", "the HTTP API"), ("dashboard", "the dashboard")):
         server = getattr(settings, section)
         setting = f"SURGECAST_{section.upper()}__PORT"
@@ -233,7 +233,9 @@ def _with_ports(settings: Settings) -> Settings:
         if server.port == 0:
             settings = _updated(settings, section, {"port": free_port()})
     if settings.api.port == settings.dashboard.port:
-        raise UsageError(f"api.port and dashboard.port are both {settings.api.port}")
+        raise UsageError(
+            f"api.port and dashboard.port are both {settings.api.port}; change one of them"
+        )
     return settings
 
 

@@ -1,4 +1,4 @@
-"""What a run has done so far, by the counters the workers leave in the store."""
+"""Progress and result of a run, from the counters that the workers store."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,13 +9,13 @@ from stream.readside.reader import Reader, connect
 from stream.readside.worker_stats import DeploymentStats
 from stream.settings import Settings
 
-#: Reports in a row without lag before a run counts as drained: one may fall between two fetches.
+#: Consecutive reports without lag before a run counts as drained: one may fall between two fetches.
 _QUIET_REPORTS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The result of a replay. Events in = counted + duplicate + dead-lettered."""
+    """Result of a replay. Events in = counted + duplicate + dead-lettered."""
 
     events_in: int
     counted: int
@@ -34,12 +34,12 @@ class Summary:
     watermark_ms: int | None
 
     def as_dict(self) -> dict[str, Any]:
-        """The summary as JSON fields."""
+        """Return the fields for JSON."""
         return asdict(self)
 
 
 class Watcher:
-    """Reads the workers' counters. A store that is gone is the supervisor's to notice."""
+    """Reads the workers' counters. Ignores a lost store, which the supervisor detects."""
 
     def __init__(self, settings: Settings) -> None:
         self._redis = connect(settings.redis)
@@ -49,7 +49,7 @@ class Watcher:
         self._seen_ms: int | None = None
 
     def refresh(self) -> DeploymentStats:
-        """The newest counters; those before them when the store did not answer."""
+        """Return the newest counters; the previous ones if the store does not answer."""
         try:
             self._reader.refresh()
         except ServiceUnavailable:
@@ -59,14 +59,14 @@ class Watcher:
             self._stats = stats
         return self._stats
 
-    def drained(self, sent: Step) -> bool:
-        """Whether all of a replay is counted, closed, forecast and published.
+    def drained(self, replayed: Step) -> bool:
+        """True if a whole replay is counted, closed, forecast and published.
 
-        By the counters of the last `refresh` and the store; `sent.facts["end_ms"]` is the time of
-        the replay's last heartbeat, up to which every bucket closes.
+        Uses the counters of the last `refresh` and the store; `replayed.facts["end_ms"]` is the
+        time of the replay's last heartbeat, up to which every bucket closes.
         """
         stats = self._stats
-        end_ms = sent.facts.get("end_ms")
+        end_ms = replayed.facts.get("end_ms")
         behind = stats.watermark_ms is None or (end_ms is not None and stats.watermark_ms < end_ms)
         if behind or stats.lag or not stats.drained or not self._forecast_through(end_ms):
             self._quiet = 0
@@ -76,17 +76,18 @@ class Watcher:
         return self._quiet >= _QUIET_REPORTS
 
     def _forecast_through(self, end_ms: int | None) -> bool:
-        """Whether each partition, roll-ups too, has closed up to `end_ms` and forecast from there.
+        """True if every partition and the roll-ups have closed and forecast up to `end_ms`.
 
-        One series speaks for its partition: buckets close and forecasts are written partition-wise.
+        Checks one series per partition, since a partition closes and forecasts all of its series
+        together.
         """
         info = self._reader.info()
         if end_ms is None or info is None:
             return True
         through_ms = end_ms // info.bucket_ms * info.bucket_ms
-        spokesmen = {tag: series_id for series_id, tag, _ in self._reader.series()}
+        one_per_tag = {tag: series_id for series_id, tag, _ in self._reader.series()}
         try:
-            live = self._reader.live(spokesmen.values())
+            live = self._reader.live(one_per_tag.values())
         except ServiceUnavailable:
             return False
         return all(
@@ -95,7 +96,7 @@ class Watcher:
         )
 
     def summary(self, *, seconds: float) -> Summary:
-        """What has been done, as of the last `refresh`; `seconds` since the replay began."""
+        """Summarize the counters of the last `refresh`; `seconds` since the replay began."""
         stats = self._stats
         counted, duplicate = stats.total("counted"), stats.total("duplicate")
         late, rejected = stats.total("late"), stats.total("rejected")

@@ -1,7 +1,7 @@
-"""What `surgecast up` shows: the addresses, how far history, training and replay have come.
+"""Terminal output of `surgecast up`: addresses, progress of history, training and replay, result.
 
-All of it goes to stderr, so that stdout holds the summary and, with `--json`, nothing else. Where
-stderr is no terminal, a line is written when something new is to be said and every ten seconds.
+Everything but the final summary goes to stderr. If stderr is not a terminal, progress is one line
+at most every ten seconds.
 """
 
 import time
@@ -60,11 +60,11 @@ class View:
             self._live.stop()
 
     def note(self, text: str) -> None:
-        """Say something once."""
+        """Print one line."""
         self._console.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
 
     def ready(self, settings: Settings) -> None:
-        """Show where everything is."""
+        """Print the addresses of all services."""
         table = Table.grid(padding=(0, 2))
         dashboard, api = settings.dashboard, settings.api
         table.add_row("Dashboard", _link(dashboard.host, dashboard.port, ""))
@@ -76,7 +76,7 @@ class View:
             Panel(
                 table,
                 title="[bold]Surgecast[/bold]",
-                subtitle="Ctrl-C stops all of it",
+                subtitle="Ctrl-C stops everything",
                 expand=False,
                 padding=(1, 2),
             ),
@@ -84,7 +84,7 @@ class View:
         )
 
     def update(self, steps: Iterable[Step]) -> None:
-        """Show how far the jobs have come."""
+        """Show the progress of the jobs."""
         for step in steps:
             new = self._steps.get(step.stage)
             if new == step:
@@ -107,7 +107,7 @@ class View:
         self._status.plain = stats_text(stats)
 
     def stopping(self) -> None:
-        """Say that the children are being stopped."""
+        """Announce that the children are being stopped."""
         self.note("stopping")
 
     def summary(self, summary: Summary) -> None:
@@ -137,7 +137,7 @@ class View:
 
 
 def stats_text(stats: DeploymentStats) -> str:
-    """The workers' counters in a line.
+    """One line with the workers' counters.
 
     >>> stats_text(DeploymentStats())
     'no worker has reported yet'
@@ -154,7 +154,7 @@ def stats_text(stats: DeploymentStats) -> str:
 
 
 def facts_text(facts: Any) -> str:
-    """A step's facts for people: rates with /s, event times as UTC.
+    """Format the facts of a step: rates with /s, event times in UTC.
 
     >>> facts_text({"events_per_s": 12345.6, "event_time_ms": 0, "loss": 0.25})
     '12,346 events/s, 1970-01-01 00:00, loss 0.25'
@@ -175,7 +175,7 @@ def facts_text(facts: Any) -> str:
 
 
 def time_text(time_ms: int | None) -> str:
-    """An event time to the minute, UTC.
+    """Format an event time to the minute, UTC.
 
     >>> time_text(1_315_180_800_000), time_text(None)
     ('2011-09-05 00:00', '-')

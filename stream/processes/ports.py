@@ -4,13 +4,13 @@ import socket
 
 from stream.errors import UsageError
 
-_HOST = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 
 
 def free_port() -> int:
     """A TCP port of 127.0.0.1 that nobody listens on now."""
     with socket.socket() as probe:
-        probe.bind((_HOST, 0))
+        probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
 
 

@@ -1,5 +1,6 @@
 """Every setting of the product; `load_settings` reads them once, at the entry point."""
 
+from stream.settings.endpoints import NO_STORE
 from stream.settings.tree import (
     AccuracySettings,
     AlertSettings,
@@ -32,6 +33,7 @@ from stream.settings.tree import (
 )
 
 __all__ = [
+    "NO_STORE",
     "AccuracySettings",
     "AlertSettings",
     "ApiSettings",

@@ -1,11 +1,17 @@
 """The settings of what is reached over a network: broker, store, and where we listen ourselves."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field, SecretStr
 
 from stream.settings.durations import DurationMs, Section
+
+#: Error text of every role that needs a store and has no URL for one.
+NO_STORE: Final = (
+    "no store named: set SURGECAST_REDIS__URL (for example redis://127.0.0.1:6379/0), "
+    "or run everything with `surgecast up`"
+)
 
 
 class KafkaSettings(Section):
