@@ -141,30 +141,30 @@ class Shop:
 
 async def _fill_partition(store: RedisStore, load: StoreLoad, shop: Shop, partition: Partition,
                           written: Callable[[], None]) -> None:  # fmt: skip
-    token = await store.acquire(partition.number)
+    token = await store.acquire(partition.state.number)
     for name, category in zip(shop.names, shop.category_S.tolist(), strict=True):
         partition.categorise(name, f"Category {category}")
-    partition.series.slots(shop.names)
-    partition.moved_to("orders", 0)
+    partition.state.series.slots(shop.names)
+    partition.state.moved_to("orders", 0)
     partition.take_readings(shop.readings())
     buckets = [OpenBucket(len(shop.names)) for _ in range(min(_HOURS, load.buckets))]
     for hour, bucket in enumerate(buckets):
         shop.hour(hour, bucket.sums_SF)
     for t in range(load.buckets):
         start_ms = START_MS + t * load.bucket_ms
-        partition.open[start_ms] = buckets[t % len(buckets)]
+        partition.state.open[start_ms] = buckets[t % len(buckets)]
         partition.close_through(start_ms + load.bucket_ms)
         if (t + 1) % _A_FLUSH == 0 or t + 1 == load.buckets:
-            plan, _ = partition.take_write()
-            await store.apply(partition.number, token, plan)
+            write, _ = partition.state.take_write()
+            await store.apply(partition.state.number, token, write)
         written()
     n_events = load.events_per_s * load.bucket_ms / 2_000 * shop.share_S.sum()
     n_orders = int(n_events / (_CLICKS_AN_ORDER + 1))
     orders, clicks = shop.events(n_orders, int(n_events) - n_orders)
     partition.count_orders(orders)
     partition.count_clicks(clicks, Pseudonyms(b"bench"))
-    plan, _ = partition.take_write()
-    await store.apply(partition.number, token, plan)
+    write, _ = partition.state.take_write()
+    await store.apply(partition.state.number, token, write)
 
 
 async def _fill(url: str, settings: Settings, load: StoreLoad, show: Show) -> None:

@@ -1,4 +1,4 @@
-"""Thin Faust adapters: each hands the batches of one topic to the pipeline and decides nothing."""
+"""Faust agents, one a topic: each passes its batches to the pipeline."""
 
 from collections.abc import Awaitable, Callable
 
@@ -13,7 +13,7 @@ from stream.kafka.record_batch import RecordBatch
 
 
 def attach(app: SurgecastApp, pipeline: Pipeline) -> None:
-    """Attach one agent a topic."""
+    """Attach an agent for each topic the pipeline consumes."""
     for name, method in CONSUMERS.items():
         _attach_one(app, name, method.__get__(pipeline))
 
@@ -30,5 +30,5 @@ def _attach_one(
                 raise
 
     topic = app.topic(name, key_serializer="raw", value_serializer=AsFetched(), allow_empty=True)
-    # A batch that fails must not be skipped: the worker stops, and resumes at the stored offsets.
+    # No batch may be skipped: on an error the worker stops, and resumes at the stored offsets.
     app.agent(topic, name=name, supervisor_strategy=CrashingSupervisor)(agent)

@@ -1,67 +1,64 @@
-"""How what the owned partitions have counted reaches the store, and what has closed the output.
+"""Flushes owned partitions to the store, then passes their closed buckets on.
 
-Stands on `stream/ingest/assignment.py`, under `stream/ingest/pipeline.py`. What is refused is sent
-to the dead letters before the offsets behind it are stored. While the store does not answer, or too
-much is not stored, the input waits.
+Rejected records go to the dead-letter topic before the offsets behind them are stored. The input
+waits while the store does not answer, or while too many records are counted but not stored.
 """
 
 import asyncio
-from collections.abc import Callable
 
 import structlog
 
 from stream.errors import FencedOut, ServiceUnavailable
-from stream.ingest.assignment import RETRY_S, Ask, Assignment, unknown_broker
+from stream.ingest.assignment import RETRY_S, PartitionOwner
+from stream.ingest.handoff import pass_on, pass_on_rollups
 from stream.ingest.owned_partition import PendingWrite
-from stream.kafka.producer import BatchProducer
-from stream.serving.output_loop import OutputLoop
-from stream.settings import Settings
+from stream.kafka.record_sink import RecordSink
+from stream.partition.closed import ClosedBucketSink
 from stream.state.port import StateStore
 from stream.topics import DEAD_LETTER, HEARTBEATS
 
 log = structlog.get_logger(__name__)
 
-#: Events counted but not stored beyond which the input waits.
+#: The input waits while more records than this are counted but not stored.
 MAX_UNSTORED = 400_000
 
 
-class Flushing(Assignment):
-    """The partitions of one worker, and the way of their state to the store."""
+class Flusher:
+    """Stores the partitions of `owner`, and holds the input back while it cannot."""
 
     def __init__(
         self,
-        settings: Settings,
+        owner: PartitionOwner,
         store: StateStore,
-        sink: BatchProducer,
-        output: OutputLoop,
-        *,
-        ask: Ask = unknown_broker,
-        adopt: bool = False,
-        rejoin: Callable[[], None] = lambda: None,
+        sink: RecordSink,
+        output: ClosedBucketSink,
     ) -> None:
-        super().__init__(settings, store, output, ask=ask, adopt=adopt, rejoin=rejoin)
+        self._owner = owner
+        self._store = store
         self._sink = sink
+        self._output = output
         self._unstored = 0
         self._has_room = asyncio.Event()
         self._has_room.set()
         self._store_answers = asyncio.Event()
         self._store_answers.set()
 
-    async def _ready(self) -> None:
-        """Wait until store and output take more."""
+    async def wait_for_room(self) -> None:
+        """Wait until store and output accept more."""
         await self._store_answers.wait()
         await self._has_room.wait()
-        await self.output.wait_for_room()
+        await self._output.wait_for_room()
 
-    def _note_unstored(self, records: int) -> None:
+    def note_unstored(self, records: int) -> None:
+        """Add records that are counted, but not stored."""
         self._unstored += records
         if self._unstored > MAX_UNSTORED:
             self._has_room.clear()
 
     async def flush(self) -> None:
-        """Store everything that was read so far; waits until the store has it."""
+        """Store all records counted so far; returns once the store has them."""
         while True:
-            async with self._flushing:
+            async with self._owner.lock:
                 unstored = self._unstored
                 try:
                     await self._flush_all()
@@ -78,24 +75,25 @@ class Flushing(Assignment):
             await asyncio.sleep(RETRY_S)
 
     async def _flush_all(self) -> None:
-        """Flush all partitions at once; raises what one of them raised when all are through."""
-        done = await asyncio.gather(
-            *(self._flush_one(number) for number in sorted(self.owned)), return_exceptions=True
+        """Flush all partitions at once; raises the first error when all have ended."""
+        results = await asyncio.gather(
+            *(self._flush_one(number) for number in sorted(self._owner.owned)),
+            return_exceptions=True,
         )
-        for fault in done:
-            if fault is not None:
-                raise fault
+        for error in results:
+            if error is not None:
+                raise error
 
     async def _flush_one(self, number: int) -> None:
-        owned = self.owned[number]
+        owned = self._owner.owned[number]
         if owned.pending is None:
-            plan, closed = owned.partition.take_write()
-            if not plan:
+            write, closed = owned.partition.state.take_write()
+            if not write:
                 return
             safe = owned.safe_positions
             if owned.heartbeats:
-                plan.meta[f"offset:{HEARTBEATS.name}"] = str(safe[HEARTBEATS.name])
-            owned.pending = PendingWrite(plan, closed, safe)
+                write.meta[f"offset:{HEARTBEATS.name}"] = str(safe[HEARTBEATS.name])
+            owned.pending = PendingWrite(write, closed, safe)
         if owned.letters:
             letters, owned.letters = owned.letters, []
             try:
@@ -105,24 +103,25 @@ class Flushing(Assignment):
                 raise
         pending = owned.pending
         try:
-            await self._store.apply(number, owned.token, pending.plan)
+            await self._store.apply(number, owned.token, pending.write)
         except FencedOut as error:
             log.warning("partition_lost", partition=number, reason=str(error))
-            self._release(number)
+            self._owner.release(number)
             return
         owned.pending = None
         owned.stored |= pending.positions
         if pending.closed:
-            self._hand_on(owned, pending.closed)
+            pass_on(self._output, owned, pending.closed)
 
     async def _close_rollups(self) -> None:
-        if 0 not in self.owned:
+        if 0 not in self._owner.owned:
             return
+        rollups = self._owner.rollups
         try:
-            closed = await self.rollups.close()
+            closed = await rollups.close()
         except FencedOut as error:
             log.warning("rollups_lost", reason=str(error))
-            self.rollups.release()
+            rollups.release()
             return
         if closed:
-            self._hand_on_rollups(closed)
+            pass_on_rollups(self._output, rollups, closed)

@@ -1,9 +1,9 @@
-"""How long an input has been silent, as far as the broker was there to say so.
+"""How long an input is silent, measured only while the broker answers.
 
-Silence is the one thing in the ingest that looks at processing time. What counts is not how long
-ago the last record came, but for how long the broker has kept answering that there is none: while
-it is away, or the worker itself was stopped or held up, nobody knows whether an input is silent,
-and its producers may be waiting as well.
+Idleness is the one thing in the ingest that depends on processing time. What counts is not the time
+since the last record, but how long the broker keeps answering that there is none. While the broker
+is away, or the worker is stopped or stalled, nobody can know whether an input is silent, and its
+producers may be waiting as well.
 """
 
 from collections.abc import Callable
@@ -12,19 +12,19 @@ from typing import Final
 
 from faust.types import TP
 
-#: Records of a topic partition that are not counted yet; None when not known.
+#: Returns the records of a topic partition that are not counted yet; None when unknown.
 Lag = Callable[[TP], int | None]
 
-#: When the broker last answered for a topic partition, in ms of any clock; None when it never did.
+#: Returns when the broker last answered for a topic partition, in ms of any clock; None if never.
 LastAnswer = Callable[[TP], int | None]
 
-#: At most this part of the timeout passes between two answers: it takes so many to be idle.
+#: Answers it takes at least to be idle: two answers add at most this fraction of the timeout.
 MIN_ANSWERS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class InputStatus:
-    """What the consumer knows of its inputs, and after what silence one of them is idle."""
+    """Lag and last answer of the inputs, and the silence after which one of them is idle."""
 
     lag: Lag
     answered: LastAnswer
@@ -35,11 +35,11 @@ class InputStatus:
 class IdleTimer:
     """Silence of one input, added up from answer to answer.
 
-    >>> silence = IdleTimer()
-    >>> [silence.after(answered_ms, 2_000) for answered_ms in (100, 200, 300, 9_000)]
+    >>> timer = IdleTimer()
+    >>> [timer.after(answered_ms, 2_000) for answered_ms in (100, 200, 300, 9_000)]
     [0, 100, 200, 700]
-    >>> silence.end()
-    >>> silence.after(9_100, 2_000)
+    >>> timer.end()
+    >>> timer.after(9_100, 2_000)
     0
     """
 
@@ -47,14 +47,14 @@ class IdleTimer:
     _answered_ms: int | None = None
 
     def end(self) -> None:
-        """Records came."""
+        """Reset: records arrived."""
         self.silent_ms = 0
         self._answered_ms = None
 
     def after(self, answered_ms: int | None, timeout_ms: int) -> int:
-        """The silence in ms, now that the broker's last answer is of `answered_ms`.
+        """Silence in ms, up to the broker's last answer at `answered_ms`.
 
-        However far two answers are apart, they count for a quarter of `timeout_ms` at most.
+        Two answers count for a quarter of `timeout_ms` at most, however long the time between them.
         """
         if self._answered_ms is not None and answered_ms is not None:
             passed_ms = answered_ms - self._answered_ms

@@ -1,7 +1,6 @@
-"""A partition this worker has taken over: its state, its token, and how its time moves.
+"""A partition that a worker owns, its fencing token, and how its event time advances.
 
-`stream/ingest/pipeline.py` keeps one of these for each partition number it owns. An input that is
-silent (`stream/ingest/idleness.py`) and read to its end no longer holds the watermark back.
+An input that is idle and read to its end no longer holds the partition's watermark back.
 """
 
 from collections import deque
@@ -14,51 +13,52 @@ from stream.decoding.schemas import Heartbeat
 from stream.errors import LostRecords
 from stream.ingest.idleness import IdleTimer, InputStatus
 from stream.kafka.record_batch import RecordBatch
+from stream.partition.closed import Closed
 from stream.partition.partition import Judged, Partition
-from stream.partition.state import INPUTS, Closed
+from stream.partition.state import INPUTS
 from stream.state.port import StateWrite
 from stream.topics import HEARTBEATS, INVENTORY
 
 
 @dataclass(slots=True)
 class PendingWrite:
-    """A plan on its way to the store, and what becomes true once it is there."""
+    """A write the store has not confirmed, and the closed buckets and positions that it stores."""
 
-    plan: StateWrite
+    write: StateWrite
     closed: list[Closed]
     positions: dict[str, int]
 
 
-#: Counts the records of a batch into a partition.
+#: Judges and counts the records of a batch in a partition.
 Count = Callable[[Partition, RecordBatch], Judged]
 
-#: Open buckets beyond which the input that runs ahead of the others has to wait.
+#: With more open buckets than this, an input ahead of the others in event time waits.
 MAX_OPEN = 200
 
 
 @dataclass(slots=True)
 class OwnedPartition:
-    """A partition taken over with `token`; `stored` holds the offsets that are safe."""
+    """A partition acquired with `token`; `stored` holds the next offset of each topic as stored."""
 
     partition: Partition
     token: int
     stored: dict[str, int]
-    #: Promises that wait for their offsets to be read, with the offset of each.
+    #: Heartbeats whose offsets are not all read yet, each with its own offset.
     heartbeats: list[tuple[int, Heartbeat]] = field(default_factory=list)
     idle_timers: dict[str, IdleTimer] = field(
         default_factory=lambda: {topic: IdleTimer() for topic in INPUTS}
     )
     pending: PendingWrite | None = None
     letters: list[tuple[str, bytes]] = field(default_factory=list)
-    #: Batches of inputs that run ahead in event time, by topic, until the others have caught up.
+    #: Batches, by topic, of inputs that wait for the others to catch up in event time.
     parked: dict[str, deque[tuple[RecordBatch, Count]]] = field(default_factory=dict)
 
     def fresh(self, batch: RecordBatch) -> RecordBatch | None:
-        """The records of a batch that are not counted yet; a batch may be delivered again.
+        """Records of a batch that are not counted yet; None if all are. Batches may be redelivered.
 
         Raises LostRecords when records between the position and the batch were never delivered.
         """
-        position = self.partition.positions.get(batch.topic)
+        position = self.partition.state.positions.get(batch.topic)
         if position is None:
             return batch
         if batch.next_offset <= position:
@@ -73,81 +73,85 @@ class OwnedPartition:
         return batch
 
     def ahead(self, topic: str, inputs: InputStatus) -> bool:
-        """Whether an input has opened so many buckets beyond the watermark that it has to wait.
+        """True if an input has opened too many buckets beyond the watermark and must wait.
 
-        Not while a heartbeat waits for its records: that would raise the watermark itself.
+        An input whose records a heartbeat waits for never does: they raise the watermark.
         """
         partition = self.partition
-        if len(partition.open) <= MAX_OPEN:
+        if len(partition.state.open) <= MAX_OPEN:
             return False
         idle = self.idle(inputs)
-        now_of = {name: mark.now_ms for name, mark in partition.watermarks.items()}
+        now_of = {name: mark.now_ms for name, mark in partition.state.watermarks.items()}
         mine = now_of[topic]
         others = [now for name, now in now_of.items() if name != topic and name not in idle]
         if mine is None or not others or any(now is not None and now >= mine for now in others):
             return False
-        position = partition.positions.get(topic, 0)
-        if any(promise.offsets.get(topic, 0) > position for _, promise in self.heartbeats):
+        position = partition.state.positions.get(topic, 0)
+        if any(beat.offsets.get(topic, 0) > position for _, beat in self.heartbeats):
             return False
         reached = partition.watermark_ms(idle)
         if reached is None:
-            reached = min(partition.open)
-        return mine - reached > MAX_OPEN * partition.window.bucket
+            reached = min(partition.state.open)
+        return mine - reached > MAX_OPEN * partition.state.window.bucket
 
     def idle(self, inputs: InputStatus) -> frozenset[str]:
-        """Inputs that have been silent for long enough and are read to their end.
+        """Inputs that are silent for the idle timeout and read to their end.
 
-        A shop that tells nothing of its stock does not wait for it: `inventory` is idle from the
-        start while its partition is empty.
+        `inventory` is idle from the start while its partition is empty: a shop without stock data
+        does not wait for any.
         """
-        number, marks = self.partition.number, self.partition.watermarks
+        number, marks = self.partition.state.number, self.partition.state.watermarks
         timeout_ms = inputs.idle_timeout_ms
         idle = set()
         for topic in INPUTS:
             tp = TP(topic, number)
             silent_ms = self.idle_timers[topic].after(inputs.answered(tp), timeout_ms)
-            unheard = topic == INVENTORY.name and marks[topic].newest_ms is None
-            if (silent_ms >= timeout_ms or unheard) and inputs.lag(tp) == 0:
+            never_used = topic == INVENTORY.name and marks[topic].newest_ms is None
+            if (silent_ms >= timeout_ms or never_used) and inputs.lag(tp) == 0:
                 idle.add(topic)
         return frozenset(idle)
 
     def advance(self, idle: frozenset[str], *, cause_ms: int) -> None:
-        """Apply the heartbeats that are due and close what the watermark has passed."""
+        """Apply the heartbeats that are due, and close the buckets the watermark has passed.
+
+        `cause_ms` is the broker time of the record that moved the watermark.
+        """
         partition = self.partition
         while self.heartbeats and self._reached(self.heartbeats[0][1]):
-            promised = self.heartbeats.pop(0)[1].event_time_ms
-            partition.heartbeat_ms = max(partition.heartbeat_ms or promised, promised)
-            partition.changed = True
+            event_time_ms = self.heartbeats.pop(0)[1].event_time_ms
+            known_ms = partition.state.heartbeat_ms
+            partition.state.heartbeat_ms = max(known_ms or event_time_ms, event_time_ms)
+            partition.state.changed = True
         watermark = partition.watermark_ms(idle)
         if watermark is not None:
             partition.close_through(watermark, cause_ms=cause_ms)
 
     def closes_due(self, inputs: InputStatus) -> bool:
-        """Whether a bucket has ended by the watermark that is not closed, stored and handed on."""
+        """True if the watermark has passed a bucket that is not closed, stored and passed on."""
         partition = self.partition
         mark = partition.watermark_ms(self.idle(inputs))
-        through_ms = partition.closed_through_ms
-        first_ms = min(partition.open, default=None) if through_ms is None else through_ms
-        width = partition.window.bucket
+        through_ms = partition.state.closed_through_ms
+        first_ms = min(partition.state.open, default=None) if through_ms is None else through_ms
+        width = partition.state.window.bucket
         ended = mark is not None and first_ms is not None and first_ms + width <= mark
-        return ended or bool(partition.closed_unsaved) or self.pending is not None
+        return ended or bool(partition.state.closed_unsaved) or self.pending is not None
 
     @property
     def safe_positions(self) -> dict[str, int]:
-        """Where a successor has to go on: a promise that still waits must be read again."""
+        """Offsets from which another worker may resume: a waiting heartbeat must be read again."""
         waiting = {HEARTBEATS.name: self.heartbeats[0][0]} if self.heartbeats else {}
-        return self.partition.positions | waiting
+        return self.partition.state.positions | waiting
 
     def _reached(self, heartbeat: Heartbeat) -> bool:
-        positions = self.partition.positions
+        positions = self.partition.state.positions
         return all(positions.get(topic, 0) >= offset for topic, offset in heartbeat.offsets.items())
 
 
 def advance_all(partitions: Sequence[OwnedPartition], inputs: InputStatus, *, now_ms: int) -> None:
-    """Advance what only time can: idle inputs, and partitions that are silent altogether.
+    """Advance partitions whose event time no record moves: idle inputs, silent partitions.
 
-    A silent partition follows the slowest of those that are not. Where all are silent, only those
-    that never had an event follow the one that is furthest.
+    A silent partition follows the slowest active one. If all are silent, those that never had an
+    event follow the one that is furthest.
     """
     active: list[int] = []
     silent: list[OwnedPartition] = []
@@ -157,8 +161,8 @@ def advance_all(partitions: Sequence[OwnedPartition], inputs: InputStatus, *, no
         if len(idle) == len(INPUTS):
             silent.append(owned)
         else:
-            active.append(owned.partition.closed_through_ms or 0)
-    reached = [owned.partition.closed_through_ms or 0 for owned in silent]
+            active.append(owned.partition.state.closed_through_ms or 0)
+    reached = [owned.partition.state.closed_through_ms or 0 for owned in silent]
     frontier_ms = min(active) if active else max(reached, default=0)
     for owned in silent if frontier_ms else ():
         if active or owned.partition.untouched:

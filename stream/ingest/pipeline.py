@@ -1,17 +1,13 @@
-"""The worker's ingest: what becomes of each batch, and when buckets close.
+"""The walk of a batch: decoded, judged, counted, its refused records kept as dead letters.
 
-Between the agents and `stream/partition/partition.py`: it hands batches to the partition that owns
-them, applies heartbeats and advances watermarks. Which partitions those are is said in
-`stream/ingest/assignment.py`, how they reach the store in `stream/ingest/flushing.py`. Together
-they are the authority on offsets: reading resumes where the store says, and Kafka is told only what
-is stored.
-
-Never blocks the event loop; holds the input back when the store or the output is slow.
+A batch goes to the partition that owns it (`owner`), and its changes wait for the next flush
+(`flusher`). The pipeline also advances event time between batches. It never blocks the event loop,
+and holds the input back while the store or the output is slow.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import structlog
@@ -24,51 +20,47 @@ from stream.decoding.inventory import InventoryDecoder
 from stream.decoding.plans import PlanDecoder
 from stream.decoding.refusals import UNREADABLE, Refused, refusal
 from stream.errors import UnreadableEvent
-from stream.ingest.assignment import Ask, unknown_broker
-from stream.ingest.flushing import Flushing
+from stream.ingest.assignment import PartitionOwner
+from stream.ingest.flushing import Flusher
 from stream.ingest.idleness import InputStatus, Lag, LastAnswer
 from stream.ingest.owned_partition import Count, OwnedPartition, advance_all
-from stream.kafka.producer import BatchProducer
 from stream.kafka.record_batch import RecordBatch
 from stream.partition.partition import Judged, Partition
 from stream.privacy import Pseudonyms
-from stream.serving.output_loop import OutputLoop
 from stream.settings import Settings
 from stream.sinks.topic_records import dead_letter
-from stream.state.port import StateStore
 from stream.telemetry import EVENTS
 from stream.topics import CATALOG, CLICKS, HEARTBEATS, INVENTORY, ORDERS, PLANS
 
 log = structlog.get_logger(__name__)
 
 
-class Pipeline(Flushing):
-    """Ingest of one worker.
+class Pipeline:
+    """Ingest of one worker, and the authority on its offsets.
 
-    `lag` tells how many records of a topic partition are not counted, `answered` when the broker
-    last said so; `ask`, `adopt` and `rejoin` are those of `Assignment`.
+    Reading resumes at the offsets in the store, and only stored offsets are committed to Kafka.
+    `lag` returns the records of a topic partition that are not counted, `answered` the time of the
+    broker's last answer.
     """
 
     def __init__(
         self,
         settings: Settings,
-        store: StateStore,
-        sink: BatchProducer,
-        output: OutputLoop,
+        owner: PartitionOwner,
+        flusher: Flusher,
         people: Pseudonyms,
         *,
         clock_ms: Callable[[], int],
         lag: Lag,
         answered: LastAnswer,
-        ask: Ask = unknown_broker,
-        adopt: bool = False,
-        rejoin: Callable[[], None] = lambda: None,
     ) -> None:
-        super().__init__(settings, store, sink, output, ask=ask, adopt=adopt, rejoin=rejoin)
+        self.owner = owner
+        self._flusher = flusher
+        self._settings = settings
         self._people = people
         self._clock_ms = clock_ms
         self._inputs = InputStatus(lag, answered, settings.window.idle_timeout)
-        #: Topic partitions that are not to be fetched: they run ahead of the other inputs.
+        #: Topic partitions not to be fetched for now: their input is ahead of the others.
         self.held: frozenset[TP] = frozenset()
         ingest = settings.ingest
         self._format = open_format(ingest)
@@ -79,7 +71,7 @@ class Pipeline(Flushing):
         }
         self._orders = OrderDecoder(**limits)
         self._clicks = ClickDecoder(**limits)
-        self._readings = InventoryDecoder(**limits)
+        self._inventory = InventoryDecoder(**limits)
         self._plans = PlanDecoder(**limits)
         self._catalog = CatalogDecoder(source=self._format, max_value_bytes=ingest.max_value_bytes)
         self.events_in = 0
@@ -104,71 +96,71 @@ class Pipeline(Flushing):
         await self._on_events(batch, count)
 
     async def on_inventory(self, batch: RecordBatch) -> None:
-        """Take a batch of readings of the stock; a tombstone leaves the last known level."""
+        """Take a batch of stock readings; a tombstone leaves the last known level."""
 
         def take(partition: Partition, fresh: RecordBatch) -> Judged:
-            columns = self._readings.columns(fresh, latest_ms=self._latest_ms())
+            columns = self._inventory.columns(fresh, latest_ms=self._latest_ms())
             return partition.take_readings(columns)
 
         await self._on_events(batch, take)
 
     async def on_catalog(self, batch: RecordBatch) -> None:
-        """Take what the catalog says of SKUs; a tombstone leaves what was last known."""
+        """Take catalog entries; a tombstone leaves the last known values."""
         await self._format.prepare(batch)
-        mine = await self._mine(batch)
-        if mine is None:
+        found = await self._uncounted(batch)
+        if found is None:
             return
-        owned, fresh = mine
+        owned, fresh = found
         listed = self._catalog.read(fresh, now_ms=self._clock_ms())
         begin = self._settings.ingest.catalog_series
         for sku, category, listing in listed.taken:
             owned.partition.list_product(sku, category, listing, begin=begin)
         self._refuse(owned, fresh, listed.refused)
-        owned.partition.moved_to(CATALOG.name, fresh.next_offset)
+        owned.partition.state.moved_to(CATALOG.name, fresh.next_offset)
 
     async def on_plans(self, batch: RecordBatch) -> None:
-        """Take plans into the partition's table; every worker reads them from the store."""
+        """Take plans into the partition's table; all workers read them from the store."""
         await self._format.prepare(batch)
-        mine = await self._mine(batch)
-        if mine is None:
+        found = await self._uncounted(batch)
+        if found is None:
             return
-        owned, fresh = mine
+        owned, fresh = found
         announced = self._plans.read(fresh)
         for plan_id, plan in announced.taken:
-            owned.partition.plans.take(plan_id, plan)
+            owned.partition.state.plans.take(plan_id, plan)
         self._refuse(owned, fresh, announced.refused)
-        owned.partition.moved_to(PLANS.name, fresh.next_offset)
+        owned.partition.state.moved_to(PLANS.name, fresh.next_offset)
 
     async def on_heartbeats(self, batch: RecordBatch) -> None:
-        """Note promises about event time; they take effect when their offsets have been read."""
-        mine = await self._mine(batch)
-        if mine is None:
+        """Take heartbeats; each takes effect once the offsets it names are read."""
+        found = await self._uncounted(batch)
+        if found is None:
             return
-        owned, fresh = mine
+        owned, fresh = found
         for position, value in enumerate(fresh.values):
             try:
                 heartbeat = decode_heartbeat(value or b"")
                 if heartbeat.event_time_ms > self._latest_ms() + self._settings.window.bucket:
-                    raise UnreadableEvent("future_timestamp", f"a promise of {heartbeat}")
+                    raise UnreadableEvent("future_timestamp", f"a heartbeat of {heartbeat}")
             except UNREADABLE as error:
                 self._refuse(owned, fresh, [refusal(position, error)])
             else:
                 owned.heartbeats.append((fresh.records[position].offset, heartbeat))
         owned.advance(owned.idle(self._inputs), cause_ms=fresh.newest_timestamp_ms)
-        owned.partition.moved_to(HEARTBEATS.name, fresh.next_offset)
+        owned.partition.state.moved_to(HEARTBEATS.name, fresh.next_offset)
 
     async def _on_events(self, batch: RecordBatch, count: Count) -> None:
         await self._format.prepare(batch)
-        await self._ready()
-        owned = self.owned.get(batch.partition)
+        await self._flusher.wait_for_room()
+        owned = self.owner.owned.get(batch.partition)
         if owned is None:
             return
         owned.parked.setdefault(batch.topic, deque()).append((batch, count))
-        self._catch_up(owned)
-        self._hold()
+        self._count_parked(owned)
+        self._update_held()
 
-    def _catch_up(self, owned: OwnedPartition) -> None:
-        """Count what waits, as far as no input runs ahead."""
+    def _count_parked(self, owned: OwnedPartition) -> None:
+        """Count the parked batches of every input that is not ahead of the others."""
         moved = True
         while moved:
             moved = False
@@ -177,14 +169,11 @@ class Pipeline(Flushing):
                     self._count(owned, *parked.popleft())
                     moved = True
 
-    def _taken_over(self) -> None:
-        self._hold()
-
-    def _hold(self) -> None:
-        """Say which topic partitions are not to be fetched."""
+    def _update_held(self) -> None:
+        """Hold the topic partitions with parked batches back from fetching."""
         held = frozenset(
             TP(topic, number)
-            for number, owned in self.owned.items()
+            for number, owned in self.owner.owned.items()
             for topic, parked in owned.parked.items()
             if parked
         )
@@ -201,19 +190,19 @@ class Pipeline(Flushing):
         EVENTS.labels(fresh.topic, "counted").inc(judged.counted)
         EVENTS.labels(fresh.topic, "duplicate").inc(judged.duplicates)
         self.events_in += len(fresh)
-        self._note_unstored(len(fresh))
-        owned.partition.moved_to(fresh.topic, fresh.next_offset)
+        self._flusher.note_unstored(len(fresh))
+        owned.partition.state.moved_to(fresh.topic, fresh.next_offset)
         fresh.release()
         owned.idle_timers[fresh.topic].end()
         owned.advance(owned.idle(self._inputs), cause_ms=fresh.newest_timestamp_ms)
 
-    async def _mine(self, batch: RecordBatch) -> tuple[OwnedPartition, RecordBatch] | None:
-        """The owner of a batch and its records not counted yet; None when nothing is to be done.
+    async def _uncounted(self, batch: RecordBatch) -> tuple[OwnedPartition, RecordBatch] | None:
+        """The owned partition of a batch and its records not yet counted; None if there are none.
 
-        Waits until store and output take more.
+        Waits until store and output accept more.
         """
-        await self._ready()
-        owned = self.owned.get(batch.partition)
+        await self._flusher.wait_for_room()
+        owned = self.owner.owned.get(batch.partition)
         fresh = None if owned is None else owned.fresh(batch)
         return None if owned is None or fresh is None else (owned, fresh)
 
@@ -235,41 +224,62 @@ class Pipeline(Flushing):
 
     # -- time ------------------------------------------------------------------------------------
 
-    def _tick(self) -> None:
-        """Advance what only time can: idle inputs, and partitions that are silent altogether."""
-        advance_all(list(self.owned.values()), self._inputs, now_ms=self._clock_ms())
-        for owned in self.owned.values():
-            self._catch_up(owned)
-        self._hold()
-        self.claim_again()
+    def tick(self) -> None:
+        """Advance the event time of idle inputs and of silent partitions."""
+        advance_all(list(self.owner.owned.values()), self._inputs, now_ms=self._clock_ms())
+        for owned in self.owner.owned.values():
+            self._count_parked(owned)
+        self._update_held()
+        self.owner.claim_again()
 
     @property
     def watermark_ms(self) -> int | None:
-        """Least watermark of the partitions owned."""
+        """Least watermark of the owned partitions; None before the first event."""
         marks = [
-            owned.partition.watermark_ms(owned.idle(self._inputs)) for owned in self.owned.values()
+            owned.partition.watermark_ms(owned.idle(self._inputs))
+            for owned in self.owner.owned.values()
         ]
         known = [mark for mark in marks if mark is not None]
         return min(known) if known else None
 
     @property
     def closes_due(self) -> bool:
-        """Whether a bucket has ended by the watermarks that is not closed, stored and handed on."""
-        if any(owned.closes_due(self._inputs) for owned in self.owned.values()):
+        """True if a watermark has passed a bucket that is not closed, stored and passed on."""
+        owned_partitions = self.owner.owned.values()
+        if any(owned.closes_due(self._inputs) for owned in owned_partitions):
             return True
-        throughs = [owned.partition.closed_through_ms for owned in self.owned.values()]
+        throughs = [owned.partition.state.closed_through_ms for owned in owned_partitions]
         known = [through for through in throughs if through is not None]
-        if 0 not in self.owned or len(known) < len(throughs):
-            return False  # nobody's roll-ups, or a partition without a bucket yet
-        return (self.rollups.closed_through_ms or 0) < min(known)
+        if 0 not in self.owner.owned or len(known) < len(throughs):
+            return False  # the roll-ups are not ours, or a partition has no bucket yet
+        return (self.owner.rollups.closed_through_ms or 0) < min(known)
 
     async def run(self) -> None:
-        """Tick and flush until cancelled."""
+        """Advance time and flush until cancelled."""
         every_s = self._settings.state.flush_every / 1000
         while True:
             await asyncio.sleep(every_s)
-            self._tick()
+            self.tick()
             await self.flush()
+
+    # -- offsets ---------------------------------------------------------------------------------
+
+    async def resume_offsets(self, assigned: set[TP], generation: int) -> Mapping[TP, int]:
+        """Own exactly the assigned partitions; returns where reading resumes.
+
+        Raises IncompatibleState when the stored offsets do not fit the broker.
+        """
+        offsets = await self.owner.resume_offsets(assigned, generation)
+        self._update_held()
+        return offsets
+
+    def flushed_offset(self, tp: TP) -> int | None:
+        """Next offset after the stored records of a topic partition; None if it is not owned."""
+        return self.owner.flushed_offset(tp)
+
+    async def flush(self) -> None:
+        """Store all records counted so far; returns once the store has them."""
+        await self._flusher.flush()
 
 
 #: An unbound method that consumes the batches of one topic.

@@ -1,9 +1,9 @@
-"""Roll-ups across partitions (`total`, `category:…`, `location:…`), closed when all have closed.
+"""Roll-ups (`total`, `category:…`, `location:…`): sums over partitions, closed after all of them.
 
-Each partition stores its partial sums with every closed bucket; the owner of partition 0 adds them
-up and keeps the result like one more partition (tag `r`), with its own closed blocks and states.
-Visitors of a roll-up are the sum over its series, not the distinct people. The stock of a roll-up
-is not known: units of different products do not add up to anything one could run out of.
+Each partition stores its partial sums with every closed bucket. The owner of partition 0 adds them
+up and stores the result like one more partition (tag `r`), with closed blocks and states of its
+own. Visitors of a roll-up are the sum over its series, not distinct people. A roll-up has no stock:
+units of different products do not add up to a level that could run out.
 """
 
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ import numpy as np
 
 from stream.features.definitions import N_SUMS, closed_block
 from stream.ingest.restore import stored_closes
+from stream.partition.closed import Closed
 from stream.partition.series_index import SeriesIndex
-from stream.partition.state import Closed
 from stream.state.closed_buckets import closed_pages, closed_paths, unpack_partial
 from stream.state.keys import ROLLUPS
 from stream.state.port import Path, StateStore, StateWrite
@@ -24,9 +24,9 @@ MAX_BUCKETS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    """A close on its way to the store, and what becomes true once it is there."""
+    """A close the store has not confirmed, and the roll-ups' bounds once it has."""
 
-    plan: StateWrite
+    write: StateWrite
     closed: list[Closed]
     first_ms: int
     through_ms: int
@@ -47,7 +47,7 @@ class Rollups:
         self._series = SeriesIndex()
         self._saved = 0
         self._first_ms: int | None = None
-        #: Oldest bucket that may lie in the store, kept or not.
+        #: Oldest bucket that may be in the store, within retention or not.
         self._oldest_ms: int | None = None
         self.closed_through_ms: int | None = None
         self._emitted_ms: int | None = None
@@ -59,7 +59,7 @@ class Rollups:
         return self._series.ids
 
     async def acquire(self) -> list[Closed]:
-        """Take the roll-ups over; the buckets that were closed but perhaps not published."""
+        """Acquire the roll-ups; returns the closed buckets that may not have been published."""
         self._pending = None
         self._token = await self._store.acquire(ROLLUPS)
         meta = await self._store.meta(ROLLUPS)
@@ -75,30 +75,30 @@ class Rollups:
         return await stored_closes(self._store, ROLLUPS, len(self._series), starts)
 
     def emitted(self, through_ms: int) -> None:
-        """All buckets before `through_ms` are published; stored with the next close."""
+        """Note that all buckets before `through_ms` are published; stored with the next close."""
         self._emitted_ms = max(self._emitted_ms or 0, through_ms)
 
     @property
     def held(self) -> bool:
-        """Whether this worker may close roll-ups."""
+        """True if this worker owns the roll-ups."""
         return self._token is not None
 
     def release(self) -> None:
-        """Another worker owns the roll-ups now."""
+        """Give the roll-ups up to another worker."""
         self._token = self._pending = None
 
     async def close(self) -> list[Closed]:
-        """Close the buckets every partition has closed; stored before they are returned.
+        """Close the buckets that every partition has closed; stored before they are returned.
 
-        Raises FencedOut when another worker has taken the roll-ups over.
+        Raises FencedOut when another worker owns the roll-ups.
         """
         if self._token is None:
             return []
         pending = self._pending or await self._prepare()
         if pending is None:
             return []
-        self._pending = pending  # kept until its answer is here: a plan is not made twice
-        await self._store.apply(ROLLUPS, self._token, pending.plan)
+        self._pending = pending  # kept until confirmed: a write is not made twice
+        await self._store.apply(ROLLUPS, self._token, pending.write)
         self._pending = None
         self._first_ms, self.closed_through_ms = pending.first_ms, pending.through_ms
         self._oldest_ms = min(pending.first_ms, pending.closed[0].start_ms)
@@ -108,7 +108,7 @@ class Rollups:
         return pending.closed
 
     async def _prepare(self) -> "_Pending | None":
-        """What every partition has closed since the last close; None when that is nothing."""
+        """The next close; None if no bucket is closed in every partition."""
         frontier = await self._frontier()
         if frontier is None:
             return None
@@ -121,11 +121,11 @@ class Rollups:
         closed = await self._summed(starts)
         known_first_ms = start_ms if self._first_ms is None else self._first_ms
         kept_from_ms = max(known_first_ms, end_ms - self._retention_ms)
-        plan = self._plan(closed, first_ms=kept_from_ms, through_ms=end_ms)
-        return _Pending(plan, closed, kept_from_ms, end_ms, len(self._series))
+        write = self._write_of(closed, first_ms=kept_from_ms, through_ms=end_ms)
+        return _Pending(write, closed, kept_from_ms, end_ms, len(self._series))
 
     async def _frontier(self) -> tuple[int, int] | None:
-        """First bucket of any partition, and the time through which all have closed."""
+        """First bucket of any partition, and the time through which all are closed."""
         firsts, throughs = [], []
         for number in range(self._partitions):
             meta = await self._store.meta(number)
@@ -152,8 +152,8 @@ class Rollups:
             closed.append(Closed(start, closed_block(sums_SF), {}))
         return closed
 
-    def _plan(self, closed: list[Closed], *, first_ms: int, through_ms: int) -> StateWrite:
-        plan = StateWrite(
+    def _write_of(self, closed: list[Closed], *, first_ms: int, through_ms: int) -> StateWrite:
+        write = StateWrite(
             meta={
                 "first_bucket_ms": str(first_ms),
                 "closed_through_ms": str(through_ms),
@@ -164,14 +164,14 @@ class Rollups:
         )
         new = self._series.ids[self._saved :]
         if new:
-            plan.pushes.append((("series",), list(new)))
+            write.pushes.append((("series",), list(new)))
         oldest_ms = first_ms if self._oldest_ms is None else self._oldest_ms
         for start in range(oldest_ms, min(first_ms, closed[0].start_ms), self._bucket_ms):
-            plan.deletes += closed_paths(start, len(self._series))
+            write.deletes += closed_paths(start, len(self._series))
         for bucket in closed:
             if bucket.values_SF.any():
-                plan.puts |= closed_pages(bucket.start_ms, bucket.values_SF)
-        return plan
+                write.puts |= closed_pages(bucket.start_ms, bucket.values_SF)
+        return write
 
 
 def _time(meta: dict[str, str], name: str) -> int | None:

@@ -1,20 +1,19 @@
-"""What a partition holds, and what of it a flush stores. No I/O.
+"""The state of one partition, and the writes that make it durable. No I/O.
 
-The series registry, the open buckets, the watermarks and the deduplication window of one partition
-number across all input topics. A `StateWrite` says what has changed since the last one, so that a
-successor can go on exactly here. What changes them is in `stream/partition/partition.py`.
+It spans all input topics of a partition number: series, open buckets, watermarks, deduplication,
+stock and plans. Each `StateWrite` holds the changes since the one before, so that another worker
+can resume from the store alone.
 """
 
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from stream.decoding.catalog import Listing
+from stream.partition.closed import Closed
 from stream.partition.dedup import DedupWindow
 from stream.partition.open_bucket import OpenBucket
 from stream.partition.plan_table import PlanTable
@@ -29,16 +28,6 @@ from stream.topics import CLICKS, EVENT_INPUTS, ORDERS
 #: Topics whose records carry event time, and those whose events have an id and count once.
 INPUTS = tuple(topic.name for topic in EVENT_INPUTS)
 DEDUPED = (ORDERS.name, CLICKS.name)
-
-
-@dataclass(slots=True)
-class Closed:
-    """A closed bucket: float32 values of the S series known when it closed, and sums by roll-up."""
-
-    start_ms: int
-    values_SF: NDArray[np.float32]
-    rollups: dict[str, list[int]]
-    cause_ms: int = 0
 
 
 class PartitionState:
@@ -80,56 +69,56 @@ class PartitionState:
         self.changed = True
 
     def take_write(self) -> tuple[StateWrite, list[Closed]]:
-        """All that changed since the last plan, and the buckets whose closing it stores.
+        """Changes since the last write, and the closed buckets among them.
 
-        The caller stores the plan or gives the partition up: it is not made twice.
+        The caller stores the write or releases the partition: the same changes are not taken twice.
         """
-        plan = StateWrite()
+        write = StateWrite()
         new = self.series.ids[self.saved_series :]
         if new:
-            plan.pushes.append((("series",), list(new)))
+            write.pushes.append((("series",), list(new)))
             self.saved_series = len(self.series)
         if self.unsaved_categories:
-            plan.fields[("categories",)] = self.unsaved_categories
+            write.fields[("categories",)] = self.unsaved_categories
             self.unsaved_categories = {}
         if self.unsaved_listings:
-            plan.fields[("listings",)] = self.unsaved_listings
+            write.fields[("listings",)] = self.unsaved_listings
             self.unsaved_listings = {}
         for start, bucket in self.open.items():
-            plan.patches += [(("open", start), at, block) for at, block in bucket.unsaved_runs()]
+            write.patches += [(("open", start), at, block) for at, block in bucket.unsaved_runs()]
             if bucket.unsaved_visitors:
-                plan.appends.append((("visitors", start), _joined(bucket.unsaved_visitors)))
+                write.appends.append((("visitors", start), _joined(bucket.unsaved_visitors)))
                 bucket.unsaved_visitors = []
-        self.stock.plan(plan)
+        self.stock.add_to(write)
         closed, self.closed_unsaved = self.closed_unsaved, []
-        self._plan_closed(plan, closed)
+        self._add_closed(write, closed)
         if self.plans.changed:
-            plan.puts["plans",] = self.plans.stored()
+            write.puts["plans",] = self.plans.stored()
         for topic, window in self.dedup.items():
             newest = self.watermarks[topic].newest_ms
             if newest is not None:
-                plan.deletes += [("ids", topic, start) for start in window.forget_before(newest)]
+                write.deletes += [("ids", topic, start) for start in window.forget_before(newest)]
             for start, hashes in window.unsaved.items():
-                plan.appends.append((("ids", topic, start), _joined(hashes)))
+                write.appends.append((("ids", topic, start), _joined(hashes)))
             window.unsaved = {}
-        if plan or self.changed:
-            plan.meta = self._meta()
+        if write or self.changed:
+            write.meta = self._meta()
         self.changed = False
-        return plan, closed
+        return write, closed
 
-    def _plan_closed(self, plan: StateWrite, buckets: list[Closed]) -> None:
+    def _add_closed(self, write: StateWrite, buckets: list[Closed]) -> None:
         if not buckets or self.first_bucket_ms is None or self.closed_through_ms is None:
             return
         self.plans.drop_before(self.first_bucket_ms)
         for start in self.expired(self.first_bucket_ms):
-            plan.deletes += [*closed_paths(start, len(self.series)), ("partial", start)]
+            write.deletes += [*closed_paths(start, len(self.series)), ("partial", start)]
         for closed in buckets:
             start = closed.start_ms
-            plan.deletes += [("open", start), ("visitors", start)]
+            write.deletes += [("open", start), ("visitors", start)]
             if closed.values_SF.any():
-                plan.puts |= closed_pages(start, closed.values_SF)
+                write.puts |= closed_pages(start, closed.values_SF)
             if closed.rollups:
-                plan.puts["partial", start] = pack_partial(closed.rollups)
+                write.puts["partial", start] = pack_partial(closed.rollups)
         # a stream that jumped far closes a bucket too old to be kept: away with it next time
         oldest_ms = min(self.first_bucket_ms, buckets[0].start_ms)
         self.saved_span = range(oldest_ms, self.closed_through_ms, self.window.bucket)

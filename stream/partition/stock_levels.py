@@ -1,12 +1,11 @@
-"""The stock of one partition: what each series had on hand, and the readings of open buckets.
+"""Stock levels of one partition's series, and the stock readings of its open buckets. No I/O.
 
-Beside `stream/partition/partition.py`, which judges and closes. Readings are the truth: orders do
-not change a level. They are kept by the bucket they take effect in, in log order, until it closes;
-then they are sorted by event time, the time with nothing on hand is added up in whole ms, and the
-newest of each series is its level from there on. No I/O: `plan` says what a flush must store.
+Readings alone set a level; orders do not change it. A reading waits, in log order, for the bucket
+in which it takes effect to close. The close sorts the readings by event time, adds up the time
+without stock in whole ms, and makes the newest reading of a series its level.
 
 A row of a reading and of a level ends with units on hand, units on order and lead time in ms, each
-plus one, 0 where not told: so bytes the store fills up with are of a series without a level.
+plus one, and 0 for unknown: a range that the store pads with zero bytes has no level.
 
 Axes: N = readings of a batch, R = readings of a bucket, S = series slots.
 """
@@ -54,7 +53,7 @@ class StockLevels:
 
     @property
     def known(self) -> bool:
-        """Whether there has been any reading."""
+        """True once there is any reading."""
         return bool(len(self._levels))
 
     @property
@@ -63,11 +62,11 @@ class StockLevels:
         return sorted(self._open)
 
     def take(self, readings_NC: Ints, *, open_from_N: Ints) -> Mask:
-        """Take readings in log order; which of them are late and have no effect.
+        """Take readings in log order; returns the mask of those that are late and have no effect.
 
-        A row is slot, event time, units on hand, units on order and lead time (-1: not told).
-        `open_from_N` is the start of the first bucket still open when each came. An older reading
-        takes effect there, unless a newer one of its series is known: then it is late.
+        A row is slot, event time, units on hand, units on order and lead time (-1: unknown).
+        `open_from_N` is the start of the first bucket still open when each arrived. An older
+        reading takes effect there, unless a newer one of its series is known: then it is late.
         """
         if not len(readings_NC):
             return np.zeros(0, np.bool_)
@@ -96,10 +95,10 @@ class StockLevels:
         return late_N
 
     def close(self, start_ms: int, n_slots: int) -> Floats | None:
-        """Close a bucket: the stock's columns [S, 2] of its block; None while nothing is known.
+        """Close a bucket; returns its stock columns [S, 2], None before the first reading.
 
-        Buckets are closed oldest first. Readings that waited for an earlier one take effect at the
-        start of this.
+        Buckets close oldest first. A reading that waited for an earlier bucket takes effect at the
+        start of this one.
         """
         if not self.known:
             return None
@@ -129,12 +128,12 @@ class StockLevels:
         stock_S = levels[:n_slots, 1]
         return stock_columns(stock_S, without_S[:n_slots], width_ms=self._width_ms)
 
-    def plan(self, plan: StateWrite) -> None:
-        """Add to a plan what has changed since the last."""
+    def add_to(self, write: StateWrite) -> None:
+        """Add the changes since the last write."""
         for start, parts in self._unsaved.items():
-            plan.appends.append((("readings", start), _bytes(np.concatenate(parts))))
+            write.appends.append((("readings", start), _bytes(np.concatenate(parts))))
         self._unsaved = {}
-        plan.deletes += [("readings", start) for start in self._closed]
+        write.deletes += [("readings", start) for start in self._closed]
         self._closed = []
         changed = np.flatnonzero(self._dirty)
         if len(changed):
@@ -143,10 +142,10 @@ class StockLevels:
             for run in np.split(changed, np.flatnonzero(np.diff(changed) > _GROW_BY) + 1):
                 first, last = int(run[0]), int(run[-1])
                 block = _bytes(self._levels[first : last + 1])
-                plan.patches.append((("levels",), first * _LEVEL_BYTES, block))
+                write.patches.append((("levels",), first * _LEVEL_BYTES, block))
 
     def load(self, levels: bytes, readings: dict[int, bytes]) -> None:
-        """Take over what the store has: the levels, and the readings by bucket."""
+        """Restore the levels, and the readings by bucket, from the store."""
         level_SL = np.frombuffer(levels, "<i8").reshape(-1, LEVEL_WIDTH)
         self._grow(len(level_SL))
         self._levels[: len(level_SL)] = level_SL
@@ -170,7 +169,7 @@ class StockLevels:
 
 
 def levels_block(stock_S: Floats) -> bytes:
-    """Levels as the store keeps them, of units on hand plus one (0: not known) and no time.
+    """Stored levels without a time, from units on hand plus one (0: unknown).
 
     Any reading is newer than such a level.
 

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from model.durations import DAY_MS
 from model.evaluation.score_sums import N_SUMS, VOLUMES
 from stream.errors import ServiceUnavailable
-from stream.kafka.producer import BatchProducer
+from stream.kafka.record_sink import RecordSink
 from stream.scoring.drift_watch import DriftWatch, decode, encode
 from stream.settings import DriftSettings
 from stream.state import keys
 from stream.state.keys import ROLLUPS, Tag
-from stream.state.redis import store_answers
+from stream.state.redis import translate_store_errors
 from stream.topics import ALERTS
 
 log = structlog.get_logger(__name__)
@@ -39,7 +39,7 @@ class DriftTask:
         self,
         settings: DriftSettings,
         client: aioredis.Redis,
-        sink: BatchProducer,
+        sink: RecordSink,
         *,
         partitions: int,
         bucket_ms: int,
@@ -74,7 +74,7 @@ class DriftTask:
             self._watch = None
             return
         if self._watch is None:
-            with store_answers():
+            with translate_store_errors():
                 payload: Any = await self._client.get(keys.drift())
             state = decode(payload)
             self._watch = DriftWatch(self._settings, state)
@@ -93,13 +93,13 @@ class DriftTask:
             await self._sink.send(ALERTS.name, encoded)
         if retrain is not None:
             await self._on_drift(retrain)
-        with store_answers():
+        with translate_store_errors():
             await self._client.set(keys.drift(), encode(watch.state))
 
     async def _scores(self, day_ms: int) -> dict[str, NDArray[np.float64]]:
         scores: dict[str, NDArray[np.float64]] = {}
         size = 8 * int(np.prod(self._shape))
-        with store_answers():
+        with translate_store_errors():
             async with self._client.pipeline(transaction=False) as pipe:
                 for tag in self._tags:
                     pipe.hgetall(keys.of(tag, "scores", day_ms))

@@ -7,6 +7,7 @@ partition, bucket, model, volume class and step (1: the next bucket) with the su
 Axes: V = volume classes, H = horizon steps, K = sums.
 """
 
+import asyncio
 import io
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -74,6 +75,24 @@ class ScoreFiles:
         folder = f"{root.rstrip('/')}/bucket_date={date}"
         filesystem.makedirs(folder, exist_ok=True)
         filesystem.pipe_file(f"{folder}/scores-{uuid4().hex}.parquet", payload.getvalue())
+
+
+class ScoreReporter:
+    """Counts the scores of closed buckets, and keeps them for `files` where there are any."""
+
+    def __init__(self, files: ScoreFiles | None) -> None:
+        self._files = files
+
+    def report(self, scored: Sequence[BucketScore]) -> None:
+        """Count scores; the next `flush` writes them."""
+        count_scores(scored)
+        if self._files is not None:
+            self._files.add(scored)
+
+    async def flush(self) -> None:
+        """Write what waits, in a thread."""
+        if self._files is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._files.flush)
 
 
 def _table(scored: Sequence[BucketScore]) -> pa.Table:

@@ -114,14 +114,14 @@ class ServedModel:
             if static is not None and _takes_static(carried.states):
                 carried.states.tell(static(tag, portion.series))
                 static = None  # the same for all portions
-            known_TSF = portion.values_TSF[:-1] if portion.whole else portion.values_TSF
+            known_TSF = portion.values_TSF[:-1] if portion.is_last else portion.values_TSF
             known = None
             if self.reads_plans:
                 buckets = len(portion.values_TSF) + self.forecaster.horizon
                 known = plans(tag, portion.series, portion.start_ms, buckets)
             self.forecaster.warm_up(carried.states, known_TSF, portion.start_ms, known)
             carried.through_ms += len(known_TSF) * width
-            if portion.whole:
+            if portion.is_last:
                 last = len(known_TSF)
                 carried.plans = (
                     None

@@ -1,11 +1,11 @@
-"""Brings the registry's champion into service, while the model before it serves.
+"""Brings the registry's champion into service, while another model serves.
 
-Looks when a record on the control topic says that something has changed, and now and then anyway:
-a file and an object store alike can only be polled. A new champion is loaded aside, all its states
-are warmed up by a thread that rests most of the time, it forecasts the newest close beside the
-model that serves, and only then may it take over. Whatever goes wrong on the way keeps the model
-that serves; the reason is logged once, kept in the registry's audit and shown with the statistics.
-A champion that failed is tried again, ever more seldom.
+A record on the topic `models` triggers a look at the registry, which is polled as well: files and
+object stores do not notify. A new champion is loaded in the background. A thread that rests most
+of the time warms up its states, and checks its first forecasts against those being served. Only
+then is it staged. Whatever goes wrong, the present model stays; the reason is logged once, kept in
+the registry's audit log and shown with the statistics. A champion that failed is tried again, at
+growing intervals.
 """
 
 import asyncio
@@ -26,27 +26,28 @@ from model.evaluation.sanity_check import fault_of
 from model.inference.forecaster import Forecaster, NetworkForecaster
 from stream.errors import ChampionRefused, ServiceUnavailable, SurgecastError
 from stream.registry.model_registry import Registry
-from stream.serving.model_server import Candidate, ModelServer
+from stream.serving.model_server import ModelServer
+from stream.serving.serving_state import Candidate
 from stream.settings import ModelSettings
 from stream.state.keys import Tag
 from stream.telemetry import SWAPS, WARM_UP
 
 log = structlog.get_logger(__name__)
 
-#: How much longer the preparation rests than it works, while another network serves. Rests and not
-#: a low priority: a thread that is pushed aside holding the interpreter's lock halts the ingest.
+#: How much longer the warm-up rests than it works, while another network serves. It rests instead
+#: of running at low priority: a thread preempted with the interpreter's lock halts the ingest.
 _REST: Final = 2.0
 _FIRST_RETRY_S: Final = 30.0
 _LAST_RETRY_S: Final = 600.0
 #: Closes that may come in while a candidate catches up with the newest one.
 _CATCH_UPS: Final = 8
-#: Buckets that two forecasts' origins may be apart to be held against each other.
+#: Largest distance, in buckets, between the origins of two forecasts that are compared.
 _COMPARABLE: Final = 2
 
 
 @dataclass(slots=True)
 class _Attempt:
-    """The last attempt to bring a champion in."""
+    """The last attempt to bring a champion into service."""
 
     model_id: str
     retry_at_s: float
@@ -55,15 +56,15 @@ class _Attempt:
 
 
 class ChampionWatch:
-    """Brings the registry's champion into `serving`.
+    """Stages the registry's champion in `server`.
 
-    `tags` names the partitions to warm up, `served` reads what is served of one now.
+    `tags` returns the partitions to warm up, `served` reads the forecast of one being served.
     """
 
     def __init__(
         self,
         registry: Registry,
-        serving: ModelServer,
+        server: ModelServer,
         settings: ModelSettings,
         *,
         bucket_ms: int,
@@ -72,7 +73,7 @@ class ChampionWatch:
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
-        self._serving = serving
+        self._server = server
         self._settings = settings
         self._bucket_ms = bucket_ms
         self._tags = tags
@@ -82,13 +83,13 @@ class ChampionWatch:
         self._registry_fault = ""
         self._thread = ThreadPoolExecutor(1, "champion")
         self._changed = asyncio.Event()
-        self._told = threading.Event()
+        self._notified = threading.Event()
         self._leaving = False
-        #: The model that is being prepared and the share of its states that is warm.
+        #: Id of the model being warmed up, and the share of its partitions that are warm.
         self.preparing: tuple[str, float] | None = None
 
     async def run(self, *, every_s: float) -> None:
-        """Look until cancelled: when told to by `look_now`, and every so often."""
+        """Look until cancelled: after each `look_now`, and every `every_s`."""
         loop = asyncio.get_running_loop()
         try:
             while True:
@@ -98,39 +99,39 @@ class ChampionWatch:
                     async with asyncio.timeout(every_s):  # wait_for may swallow a cancellation
                         await self._changed.wait()
         finally:
-            self._leaving = True  # a warm-up breaks off; what it meets is nobody's fault
+            self._leaving = True  # a warm-up breaks off; its errors are no fault of the model
 
     def look_now(self) -> None:
-        """Something has changed; called on the event loop."""
-        self._told.set()
+        """Look at the registry soon; called on the event loop."""
+        self._notified.set()
         self._changed.set()
 
     @property
     def problem(self) -> str:
         """Why the registry's champion does not serve; empty while it does."""
         refused = self._last.fault if self._last is not None else ""
-        return self._serving.problem or refused or self._registry_fault
+        return self._server.problem or refused or self._registry_fault
 
     def look(self) -> None:
-        """Prepare the champion if it is not the model that serves, or is about to."""
+        """Prepare the registry's champion unless it serves or is staged."""
         try:
             champion = self._registry.champion()
             self._registry_fault = ""
         except (ModelError, OSError) as error:
-            fault = f"the registry does not say who serves: {error}"
+            fault = f"the registry names no champion: {error}"
             if fault != self._registry_fault:
                 log.warning("registry_unreadable", reason=str(error))
             self._registry_fault = fault
             return
-        serving = self._serving
-        if champion is None or champion == serving.staged_id:
+        server = self._server
+        if champion is None or champion == server.staged_id:
             return
-        if serving.staged_id is not None:
-            serving.offer(None)  # it was overtaken while it waited
+        if server.staged_id is not None:
+            server.stage(None)  # superseded while it was staged
         last = self._last
-        if champion == serving.model_id:
+        if champion == server.model_id:
             if last is not None and self._clock_s() > last.retry_at_s + _LAST_RETRY_S:
-                self._last = None  # it has served well for a while
+                self._last = None  # it has served without fault for a while
             return
         if last is not None and last.model_id == champion:
             if self._clock_s() < last.retry_at_s:
@@ -144,13 +145,13 @@ class ChampionWatch:
 
     def _attempt(self, attempt: _Attempt) -> None:
         try:
-            self._serving.offer(self._prepare(attempt))
+            self._server.stage(self._prepare(attempt))
             attempt.fault = ""
-        except _Overtaken:
+        except _Superseded:
             self._last = None
             log.info("champion_overtaken", model_id=attempt.model_id)
         except ServiceUnavailable as error:
-            self._last = None  # nothing is wrong with it; the store will answer again
+            self._last = None  # no fault of the model; the store will answer again
             log.warning("champion_waits", model_id=attempt.model_id, reason=str(error))
         except (ModelError, SurgecastError, OSError, RuntimeError, MemoryError) as error:
             if self._leaving:
@@ -167,23 +168,25 @@ class ChampionWatch:
             self.preparing = None
 
     def _prepare(self, attempt: _Attempt) -> Candidate:
-        """A candidate whose states are warm and whose first forecasts are sane."""
+        """A candidate with warm states and plausible first forecasts. Raises ChampionRefused."""
         model_id = attempt.model_id
         began_s = self._clock_s()
         self.preparing = (model_id, 0.0)
-        self._told.clear()
-        serving = self._serving
+        self._notified.clear()
+        server = self._server
         trained_through_ms = self._registry.manifest(model_id).span_ms[1]
-        if serving.too_old(trained_through_ms):
-            raise ChampionRefused("it is too old for the events of now (model.max_age)")
-        known = serving.remembered(model_id)
+        if server.too_old(trained_through_ms):
+            raise ChampionRefused("it is too old for the newest events (model.max_age)")
+        known = server.previous_forecaster(model_id)
         device = self._settings.device
         if device == "auto" and attempt.wait_s > _FIRST_RETRY_S:
             device = "cpu"  # the GPU has failed it before
         fresh = known or self._registry.load(model_id, device)
         if fresh.bucket_ms != self._bucket_ms:
-            raise ChampionRefused(f"it is made for buckets of {fresh.bucket_ms} ms")
-        candidate = serving.candidate(fresh, trained_through_ms)
+            raise ChampionRefused(
+                f"its buckets are {fresh.bucket_ms} ms wide, the deployment's {self._bucket_ms} ms"
+            )
+        candidate = server.new_candidate(fresh, trained_through_ms)
         candidate.model.forecaster = fresh
         tags = self._tags()
         with _own_stream(fresh):
@@ -196,36 +199,36 @@ class ChampionWatch:
         return candidate
 
     def _warm(self, candidate: Candidate, tag: Tag) -> None:
-        """Carry a partition's states to its newest close and look at what they forecast there."""
-        model, serving = candidate.model, self._serving
-        pace = _Pace(0.0 if serving.on_fallback else _REST)
+        """Carry a partition's states to its newest closed bucket, and check the forecast there."""
+        model, server = candidate.model, self._server
+        pace = _Pace(0.0 if server.on_fallback else _REST)
 
         def between() -> None:
             pace.rest()
             if self._leaving:
-                raise _Overtaken
-            if self._told.is_set():
-                self._told.clear()
+                raise _Superseded
+            if self._notified.is_set():
+                self._notified.clear()
                 if self._registry.champion() != model.model_id:
-                    raise _Overtaken
+                    raise _Superseded
 
-        snapshots = serving.snapshots
+        snapshots = server.snapshots
         for _ in range(_CATCH_UPS):
             ready = model.catch_up(
-                tag, None, serving.history,
-                static=serving.static, snapshots=snapshots, plans=serving.plans, between=between,
+                tag, None, server.history,
+                static=server.static, snapshots=snapshots, plans=server.plans, between=between,
             )  # fmt: skip
             if ready is None and tag in candidate.forecasts:
                 return
             if ready is None:
-                # nothing has closed since the states of before: they cannot forecast once more
+                # no bucket has closed since these states forecast: start from earlier ones
                 model.carried.pop(tag, None)
                 ready = model.catch_up(
                     tag,
                     None,
-                    serving.history,
-                    static=serving.static,
-                    plans=serving.plans,
+                    server.history,
+                    static=server.static,
+                    plans=server.plans,
                     between=between,
                 )
             if ready is None:
@@ -235,20 +238,20 @@ class ChampionWatch:
             pace.rest()
             served = self._served(tag)
             pace.rest()
-            apart_ms = 0 if served is None else served.origin_ms - forecast.origin_ms
-            comparable = abs(apart_ms) <= _COMPARABLE * self._bucket_ms
+            lead_ms = 0 if served is None else served.origin_ms - forecast.origin_ms
+            comparable = abs(lead_ms) <= _COMPARABLE * self._bucket_ms
             fault = fault_of(
-                forecast, served if comparable else None, may_be_less=serving.on_fallback
+                forecast, served if comparable else None, may_be_less=server.on_fallback
             )
             if fault is not None:
                 raise ChampionRefused(fault)
             candidate.forecasts[tag] = forecast
-            if apart_ms <= 0:
+            if lead_ms <= 0:
                 return
 
 
 class _Pace:
-    """Rests `share` times as long as the calling thread has worked since."""
+    """Rests `share` times as long as the calling thread has worked since the last rest."""
 
     def __init__(self, share: float) -> None:
         self._share = share
@@ -259,16 +262,16 @@ class _Pace:
         self._since_s = time.monotonic()
 
 
-class _Overtaken(Exception):
-    """Another model has become champion while this one was prepared, or the worker leaves."""
+class _Superseded(Exception):
+    """Another model became champion during the warm-up, or the worker is stopping."""
 
 
 @contextmanager
 def _own_stream(forecaster: Forecaster) -> Iterator[None]:
-    """Beside the steps of the model that serves, where a GPU makes them."""
+    """A CUDA stream of its own, in parallel with the steps of the serving model."""
     if not isinstance(forecaster, NetworkForecaster) or forecaster.device.type != "cuda":
         yield
         return
     with torch.cuda.stream(torch.cuda.Stream(forecaster.device)):  # type: ignore[no-untyped-call]  # torch
         yield
-    torch.cuda.synchronize(forecaster.device)  # another stream goes on with the states
+    torch.cuda.synchronize(forecaster.device)  # another stream continues with the states

@@ -18,7 +18,7 @@ from stream.decoding.catalog import Listing
 from stream.series_ids import level_of, rollup_name, split_sku
 from stream.state import keys
 from stream.state.keys import Tag
-from stream.state.redis import store_answers
+from stream.state.redis import translate_store_errors
 from stream.topics import CATALOG
 
 Floats = NDArray[np.float32]
@@ -93,7 +93,7 @@ def static_reader(client: redis.Redis) -> StaticReader:
     known: dict[Tag, tuple[bytes | None, list[str], Floats]] = {}
 
     def read(tag: Tag, series: Sequence[str]) -> Floats:
-        with store_answers():
+        with translate_store_errors():
             found: Any = client.hget(keys.of(tag, "meta"), f"offset:{CATALOG.name}")
             offset, names, static_SX = known.get(tag, (None, [], NOTHING_S0))
             if offset != found or names != series[: len(names)]:

@@ -14,7 +14,7 @@ from stream.serving.stored_plans import StoredPlans
 from stream.state.forecasts import read_forecast
 from stream.state.history import StoredHistory, read_history
 from stream.state.keys import Tag
-from stream.state.redis import store_answers
+from stream.state.redis import translate_store_errors
 
 
 class ServingReads:
@@ -27,17 +27,17 @@ class ServingReads:
 
     def history(self, tag: Tag, from_ms: int | None, to_ms: int | None) -> Iterator[StoredHistory]:
         """Closed buckets of a partition or of the roll-ups, oldest first, in portions."""
-        with store_answers():
+        with translate_store_errors():
             yield from read_history(
                 self._client, tag, bucket_ms=self._bucket_ms, from_ms=from_ms, to_ms=to_ms
             )
 
     def plans(self, tag: Tag, series: Sequence[str], start_ms: int, buckets: int) -> Plans | None:
         """Plans of series for so many buckets from `start_ms` on; None where there are none."""
-        with store_answers():
+        with translate_store_errors():
             return self._plans(tag, series, start_ms, buckets)
 
     def forecast(self, tag: Tag) -> QuantileForecast | None:
         """The newest forecast that is stored; None where there is none."""
-        with store_answers():
+        with translate_store_errors():
             return read_forecast(self._client, tag)

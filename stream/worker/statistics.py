@@ -1,4 +1,4 @@
-"""What a worker tells the read side of itself twice a second: counters, lag, latency, open sums."""
+"""The statistics a worker publishes to the read side: counters, lag, latency, open sums."""
 
 import time
 from collections import Counter, deque
@@ -38,15 +38,15 @@ class WorkerStatistics:
         pipeline, output = self._pipeline, self._output
         events: dict[str, Counter[str]] = {}
         newest: list[int] = []
-        for owned in pipeline.owned.values():
-            for (topic, verdict), count in owned.partition.counts.items():
+        for owned in pipeline.owner.owned.values():
+            for (topic, verdict), count in owned.partition.state.counts.items():
                 events.setdefault(topic, Counter())[verdict] += count
-            marks = owned.partition.watermarks.values()
+            marks = owned.partition.state.watermarks.values()
             newest += [mark.newest_ms for mark in marks if mark.newest_ms is not None]
         return {
             "worker": self._worker_id,
             "at_ms": at_ms,
-            "partitions": sorted(pipeline.owned),
+            "partitions": sorted(pipeline.owner.owned),
             "events": events,
             "events_per_s": self._events_per_s(),
             "latency_ms": self._latency(),
@@ -54,7 +54,7 @@ class WorkerStatistics:
             "newest_event_ms": max(newest, default=None),
             "buckets_closed": output.buckets_closed,
             "forecasts": output.forecasts,
-            "model_id": output.serving.model_id,
+            "model_id": output.server.model_id,
             "model_problem": self._champion.problem,
             "preparing": self._preparing(),
             "lag": self._total_lag(),
@@ -85,28 +85,30 @@ class WorkerStatistics:
 
     def _total_lag(self) -> int | None:
         lags = [
-            self._lag(TP(topic, number)) for number in self._pipeline.owned for topic in CONSUMERS
+            self._lag(TP(topic, number))
+            for number in self._pipeline.owner.owned
+            for topic in CONSUMERS
         ]
         return None if None in lags else sum(lag for lag in lags if lag is not None)
 
     def _drained(self) -> bool:
-        """Whether all that was read is stored, and all that it closes is served and published."""
+        """True if all records read are stored, and all they closed is forecast and published."""
         pipeline = self._pipeline
         read = all(
             not owned.heartbeats
             and not any(owned.parked.values())
-            and owned.stored == owned.partition.positions
-            for owned in pipeline.owned.values()
+            and owned.stored == owned.partition.state.positions
+            for owned in pipeline.owner.owned.values()
         )
         return read and self._output.idle and not pipeline.closes_due
 
     def _open_rollups(self) -> dict[str, dict[str, list[int]]]:
         sums: dict[str, dict[str, list[int]]] = {}
-        for owned in self._pipeline.owned.values():
-            partition = owned.partition
-            for start, bucket in sorted(partition.open.items())[-2:]:
+        for owned in self._pipeline.owner.owned.values():
+            state = owned.partition.state
+            for start, bucket in sorted(state.open.items())[-2:]:
                 total = sums.setdefault(str(start), {})
-                for name, row in partition.series.rollups(bucket.sums_SF).items():
+                for name, row in state.series.rollups(bucket.sums_SF).items():
                     known = total.get(name)
                     total[name] = (
                         row if known is None else [a + b for a, b in zip(known, row, strict=True)]

@@ -1,8 +1,8 @@
 """Drift, from the scores in the store to the alert and the wish for a new model."""
 
 import json
-from collections.abc import AsyncIterator
-from typing import Any, cast
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,13 +11,10 @@ from redis import Redis
 
 from model.durations import DAY_MS, HOUR_MS
 from model.evaluation.score_sums import SUMS, VOLUMES
-from stream.kafka.producer import BatchProducer
 from stream.scoring.drift_task import DriftTask
 from stream.settings import DriftSettings
 from stream.state import keys
 from stream.state.keys import ROLLUPS
-
-pytestmark = pytest.mark.integration
 
 START_MS = 1_317_600_000_000 // DAY_MS * DAY_MS
 HORIZON = 2
@@ -42,7 +39,7 @@ class Deployment:
         self.task = DriftTask(
             SETTINGS,
             self.client,
-            cast(BatchProducer, self),
+            self,
             partitions=2,
             bucket_ms=HOUR_MS,
             horizon=HORIZON,
@@ -50,11 +47,12 @@ class Deployment:
             on_drift=self.wish,
         )
 
-    async def send(self, topic: str, records: list[tuple[str, bytes]]) -> int:
+    async def send(self, topic: str, records: Iterable[tuple[str, bytes]]) -> int:
+        sent = list(records)
         assert topic == "alerts"
-        assert {name for name, _ in records} == {"total"}
-        self.alerts += [json.loads(payload) for _, payload in records]
-        return len(records)
+        assert {name for name, _ in sent} == {"total"}
+        self.alerts += [json.loads(payload) for _, payload in sent]
+        return len(sent)
 
     async def wish(self, reason: str) -> None:
         self.wishes.append(reason)

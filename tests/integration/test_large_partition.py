@@ -25,10 +25,8 @@ from stream.state.history import load_history, read_history
 from stream.state.keys import of
 from stream.state.redis import RedisStore
 
-pytestmark = pytest.mark.integration
-
 START_MS = 472_000 * HOUR_MS
-PAGE = pages.rows_a_page(PACKED_BYTES)
+PAGE = pages.rows_per_page(PACKED_BYTES)
 SERIES = 2 * PAGE + 7
 #: The series came one after the other: the first bucket has fewer rows, and fewer pages.
 SIZES = (PAGE - 1, PAGE, SERIES, SERIES)
@@ -47,7 +45,7 @@ def close(partition: Partition, start_ms: int, sums_SF: np.ndarray) -> None:
     """Close the bucket at `start_ms` with these sums."""
     bucket = OpenBucket(len(sums_SF))
     bucket.sums_SF[:] = sums_SF
-    partition.open[start_ms] = bucket
+    partition.state.open[start_ms] = bucket
     partition.close_through(start_ms + HOUR_MS)
 
 
@@ -60,11 +58,11 @@ async def values_TSF(client: aioredis.Redis, redis_client: Redis) -> np.ndarray:
     token = await store.acquire(0)
     partition = Partition(0, SETTINGS.window, retention_ms=SETTINGS.state.retention)
     for t, size in enumerate(SIZES):
-        partition.series.slots([f"S{slot}" for slot in range(size)])
+        partition.state.series.slots([f"S{slot}" for slot in range(size)])
         sums_SF = rng.integers(1, 9, (size, N_SUMS))
         close(partition, START_MS + t * HOUR_MS, sums_SF)
-        values_TSF[t, :size] = partition.closed_unsaved[-1].values_SF
-    await store.apply(0, token, partition.take_write()[0])
+        values_TSF[t, :size] = partition.state.closed_unsaved[-1].values_SF
+    await store.apply(0, token, partition.state.take_write()[0])
     rollups = Rollups(store, 1, bucket_ms=HOUR_MS, retention_ms=SETTINGS.state.retention)
     await rollups.acquire()
     await rollups.close()
@@ -113,7 +111,7 @@ def test_portions_are_the_history_cut(
     joined_TSF = np.concatenate([portion.values_TSF for portion in portions])
     np.testing.assert_array_equal(joined_TSF, values_TSF[1:])
     assert [portion.start_ms for portion in portions[1:]] == [p.end_ms for p in portions[:-1]]
-    assert [portion.whole for portion in portions] == [False] * (len(portions) - 1) + [True]
+    assert [portion.is_last for portion in portions] == [False] * (len(portions) - 1) + [True]
     assert len(portions) == {1: 3, 4: 3, 100: 1}[pages_a_trip]
 
 
@@ -148,7 +146,7 @@ async def test_a_long_run_of_closes_leaves_the_store_as_large_as_a_short_one(
     store = RedisStore(client)
     token = await store.acquire(0)
     partition = Partition(0, SETTINGS.window, retention_ms=retention_ms)
-    partition.series.slots([f"S{slot}@B" for slot in range(20)])
+    partition.state.series.slots([f"S{slot}@B" for slot in range(20)])
     rollups = Rollups(store, 1, bucket_ms=HOUR_MS, retention_ms=retention_ms)
     await rollups.acquire()
     read_side = ReadSideWriter(client, ahead_retention_ms=retention_ms)
@@ -157,7 +155,7 @@ async def test_a_long_run_of_closes_leaves_the_store_as_large_as_a_short_one(
     sizes: list[int] = []
     for t in [*range(200), *range(230, 330, 3), *range(600, 602)]:
         close(partition, START_MS + t * HOUR_MS, np.full((20, N_SUMS), t + 1))
-        await store.apply(0, token, partition.take_write()[0])
+        await store.apply(0, token, partition.state.take_write()[0])
         for closed in await rollups.close():
             forecast = QuantileForecast(
                 closed.start_ms, HOUR_MS, SETTINGS.model.quantiles, units_SHQ, units_SHQ, "m"

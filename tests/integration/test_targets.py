@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
-from typing import Any, cast
+from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,20 +15,17 @@ from model.config import TARGETS, Target
 from model.contract import FEATURE_NAMES
 from model.durations import HOUR_MS
 from model.inference.forecaster import Forecaster, NetworkForecaster
-from stream.api.forecasts import body_of
-from stream.kafka.producer import BatchProducer
-from stream.partition.state import Closed
+from stream.api.forecasts import forecast_body
+from stream.partition.closed import Closed, ClosedBuckets
 from stream.readside.reader import Reader
 from stream.readside.series_answers import SeriesForecast
 from stream.serving.model_server import ModelServer
-from stream.serving.output_loop import ClosedBuckets, OutputLoop
+from stream.serving.output_loop import OutputLoop
 from stream.sinks.readside_writer import ReadSideWriter
 from stream.state import keys
 from stream.state.history import StoredHistory, load_history
 from tests.support.model_cases import random_model
 from tests.support.seeding import QUANTILES, Shop, stocked
-
-pytestmark = pytest.mark.integration
 
 
 class Topics:
@@ -37,7 +34,7 @@ class Topics:
     def __init__(self) -> None:
         self.sent: dict[str, list[dict[str, Any]]] = {}
 
-    async def send(self, topic: str, records: Iterator[tuple[str, bytes]]) -> int:
+    async def send(self, topic: str, records: Iterable[tuple[str, bytes]]) -> int:
         """Note the records of a topic, in order."""
         made = [json.loads(record) for _, record in records]
         self.sent.setdefault(topic, []).extend(made)
@@ -59,16 +56,20 @@ class Worker:
         whole = load_history(self.shop.redis, tag, bucket_ms=HOUR_MS, from_ms=from_ms, to_ms=to_ms)
         if whole is not None:
             yield StoredHistory(
-                whole.start_ms, whole.end_ms, whole.series, whole.values_TSF, whole=True
+                whole.start_ms, whole.end_ms, whole.series, whole.values_TSF, is_last=True
             )
 
     async def serve(self, forecaster: Forecaster) -> None:
         """One more bucket closes and passes through the output loop."""
         self.shop.close()
         output = OutputLoop(
-            ModelServer(forecaster, self.history), cast(BatchProducer, self.topics), self.read_side,
-            bucket_ms=HOUR_MS, publish_every_ms=0, clock_ms=lambda: 0,
-        )  # fmt: skip
+            ModelServer(forecaster, self.history),
+            self.topics,
+            self.read_side,
+            bucket_ms=HOUR_MS,
+            publish_every_ms=0,
+            clock_ms=lambda: 0,
+        )
         names = [name for name, tag, _ in self.reader().series() if tag == 0]
         through_ms = self.shop.closed_through_ms
         block_SF = np.zeros((len(names), len(FEATURE_NAMES)), np.float32)
@@ -102,7 +103,7 @@ async def worker(redis_client: Redis, valkey_url: str) -> AsyncIterator[Worker]:
 
 def body(forecast: SeriesForecast) -> dict[str, Any]:
     """What HTTP answers."""
-    return body_of(forecast, horizon=2, quantiles=[0.1, 0.9]).model_dump(exclude_unset=True)
+    return forecast_body(forecast, horizon=2, quantiles=[0.1, 0.9]).model_dump(exclude_unset=True)
 
 
 async def test_the_targets_of_a_model_reach_topic_store_and_api(worker: Worker) -> None:

@@ -1,20 +1,21 @@
-"""Ingest over a real store, without a broker: batches are handed to it as they would be fetched."""
+"""The ingest without a broker: batches are passed to it as they would be fetched."""
 
-from typing import Any, cast
+from collections.abc import Callable, Iterable
 
-import redis.asyncio as aioredis
+from faust.types import TP
 
+from stream.ingest.assignment import PartitionOwner, ReadBroker, unknown_broker
+from stream.ingest.flushing import Flusher
 from stream.ingest.pipeline import Pipeline
-from stream.kafka.producer import BatchProducer
+from stream.partition.closed import ClosedBuckets
 from stream.privacy import Pseudonyms
-from stream.serving.output_loop import ClosedBuckets, OutputLoop
 from stream.settings import Settings
 from stream.state.keys import Tag
-from stream.state.redis import RedisStore
+from stream.state.port import StateStore
 
 
-class _NoOutput:
-    """Takes what has closed and does nothing."""
+class UnreadCloses:
+    """A sink of closed buckets that drops them: the port's simplest implementation."""
 
     def put(self, closed: ClosedBuckets) -> None: ...
 
@@ -24,27 +25,40 @@ class _NoOutput:
 
 
 class Letters:
-    """Keeps dead letters."""
+    """A record sink that keeps what it is sent."""
 
     def __init__(self) -> None:
-        self.letters: list[Any] = []
+        self.letters: list[tuple[str, bytes]] = []
 
-    async def send(self, topic: str, records: Any) -> int:
-        self.letters += list(records)
-        return len(self.letters)
+    async def send(self, topic: str, records: Iterable[tuple[str, bytes]]) -> int:
+        sent = list(records)
+        self.letters += sent
+        return len(sent)
 
 
 def pipeline_of(
-    settings: Settings, connection: aioredis.Redis, letters: Letters, *, now_ms: int
+    settings: Settings,
+    store: StateStore,
+    letters: Letters,
+    *,
+    now_ms: int,
+    lag: Callable[[TP], int | None] = lambda _: 0,
+    answered: Callable[[TP], int | None] = lambda _: None,
+    read_broker: ReadBroker = unknown_broker,
+    adopt: bool = False,
+    rejoin: Callable[[], None] = lambda: None,
 ) -> Pipeline:
-    """A pipeline whose inputs are always read to their end, at a fixed time."""
+    """A pipeline at a fixed time; by default its inputs are always read to their end."""
+    output = UnreadCloses()
+    owner = PartitionOwner(
+        settings, store, output, read_broker=read_broker, adopt=adopt, rejoin=rejoin
+    )
     return Pipeline(
         settings,
-        RedisStore(connection),
-        cast(BatchProducer, letters),
-        cast(OutputLoop, _NoOutput()),
+        owner,
+        Flusher(owner, store, letters, output),
         Pseudonyms(b"key"),
         clock_ms=lambda: now_ms,
-        lag=lambda _: 0,
-        answered=lambda _: None,
+        lag=lag,
+        answered=answered,
     )

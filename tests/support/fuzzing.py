@@ -1,4 +1,4 @@
-"""Records that were valid once: seeded mutations of bytes, of JSON text and of values."""
+"""Seeded mutations of valid records: of bytes, of JSON text and of values."""
 
 import json
 import random
@@ -19,7 +19,7 @@ FIRST_MS = 1_320_000_000_000
 STEP_MS = 50
 PEOPLE = Pseudonyms(b"fuzz")
 
-#: Values that have broken decoders before, ours or others'.
+#: Values that have broken decoders, ours or others'.
 NASTY: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 0.5, -0.0, 1e308, -1e308, 2**31, 2**53 + 1, 2**63 - 1, 2**63,
     -(2**63) - 1, 10**400, "", " ", "\x00", "\ud800", "\udfff\ud800", "é" * 300, "𝒳", "\u202eabc",
@@ -35,7 +35,7 @@ RAW = (
 
 
 def mutations(rng: random.Random) -> Iterator[tuple[str, bytes | None, bytes | None]]:
-    """Topic, key and value of records without end, a third of them left whole."""
+    """Endless records as topic, key and value; a third of them are intact."""
     serial = 0
     while True:
         serial += 1
@@ -82,23 +82,23 @@ def _mangled(kind: int, value: bytes, document: dict[str, Any], rng: random.Rand
         for _ in range(rng.randrange(1, 4)):
             flipped[rng.randrange(len(flipped))] ^= 1 << rng.randrange(8)
         return bytes(flipped)
-    if kind == 6:  # cut, or with something in the middle
+    if kind == 6:  # cut off, or with bytes inserted
         at = rng.randrange(len(value))
         return value[:at] if rng.random() < 0.5 else value[:at] + rng.choice(RAW) + value[at:]
-    if kind == 7:  # a field's text replaced
+    if kind == 7:  # the text of a field replaced
         name = rng.choice(list(document))
         old = json.dumps(document[name]).encode()
         return value.replace(b'"%b": %b' % (name.encode(), old), b'"%b": %b' % (
             name.encode(), rng.choice(RAW)
         ), 1)  # fmt: skip
-    if kind == 8:  # a key twice, or something deep beside it
+    if kind == 8:  # a duplicate key, or a deeply nested extra field
         extra = rng.choice((b'"ts": 1, ', b'"sku": "S1", ', b'"x": %b, ' % rng.choice(RAW)))
         return b"{" + extra + value[1:]
     return rng.choice((None, b"", b"null", b"[]", b'"x"', b"7", rng.choice(RAW), value[::-1]))
 
 
 class Fuzzed:
-    """A partition that is fed mutated records; `letters` counts dead letters written."""
+    """A partition fed with mutated records; `letters` counts its dead letters."""
 
     def __init__(self) -> None:
         window = WindowSettings(allowed_lateness=120_000, dedup=900_000)
@@ -114,10 +114,10 @@ class Fuzzed:
     @property
     def judged(self) -> int:
         """Events with a verdict: counted, duplicate, late or rejected."""
-        return sum(self.partition.counts.values())
+        return sum(self.partition.state.counts.values())
 
     def feed(self, records: list[tuple[str, bytes | None, bytes | None]]) -> None:
-        """Count a portion as the pipeline does, dead letters and stores' plans included."""
+        """Count records as the pipeline does, including dead letters and store writes."""
         for topic in ("orders", "clicks", "inventory"):
             fakes = [
                 FakeRecord(self.fed + place, key, value)
@@ -130,7 +130,7 @@ class Fuzzed:
         watermark = self.partition.watermark_ms()
         if watermark is not None:
             self.partition.close_through(watermark)
-        self.partition.take_write()
+        self.partition.state.take_write()
 
     def _count(self, topic: str, fakes: list[FakeRecord]) -> None:
         latest_ms = FIRST_MS + fakes[-1].offset * STEP_MS + 60_000
@@ -156,7 +156,7 @@ class Fuzzed:
 
 
 def run(n_records: int, *, seed: int, portion: int = 500) -> Fuzzed:
-    """Feed so many mutated records; fails where one crashes or has no verdict."""
+    """Feed `n_records` mutated records; fails if one crashes or gets no verdict."""
     stream = mutations(random.Random(seed))
     fuzzed = Fuzzed()
     while fuzzed.fed < n_records:

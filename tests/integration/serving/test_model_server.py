@@ -199,7 +199,7 @@ def of_other_buckets(worker: Deployment) -> tuple[str, str]:
     """A champion for days."""
     span_ms = worker.shop.start_ms
     model = random_model(1, span_end_ms=span_ms, bucket_ms=86_400_000)
-    return worker.registry.publish(model, promote=True), "buckets of 86400000 ms"
+    return worker.registry.publish(model, promote=True), "its buckets are 86400000 ms wide"
 
 
 def wild(worker: Deployment) -> tuple[str, str]:
@@ -313,18 +313,18 @@ def test_a_model_overtaken_while_it_warms_up_never_serves(worker: Deployment) ->
 
 def test_a_partition_that_moves_away_meanwhile_leaves_no_states(worker: Deployment) -> None:
     worker.publish(1, promote=True)
-    looked = worker.serving.offer
+    looked = worker.serving.stage
 
     def moved(candidate: Any) -> None:
         worker.serving.forget(0)
         looked(candidate)
 
-    worker.serving.offer = moved  # type: ignore[method-assign]  # between two steps
+    worker.serving.stage = moved  # type: ignore[method-assign]  # between two steps
     worker.watch.look()
     worker.serving.swap_in()
 
-    assert 0 not in worker.serving._active.carried
-    assert {1, ROLLUPS} <= worker.serving._active.carried.keys()
+    assert 0 not in worker.serving._state.active.carried
+    assert {1, ROLLUPS} <= worker.serving._state.active.carried.keys()
 
 
 def test_a_preparation_rests_beside_a_network_and_hurries_beside_the_fallback(

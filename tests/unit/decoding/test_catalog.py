@@ -11,8 +11,8 @@ from stream.decoding.catalog import MAX_AHEAD_MS, CatalogDecoder, Listing
 from stream.ingest.restore import restore
 from stream.partition.partition import Partition
 from stream.settings import WindowSettings
-from stream.state.memory import MemoryStore
 from tests.support.batches import batch
+from tests.support.memory_store import MemoryStore
 
 NOW_MS = 1_700_000_000_000
 WINDOW = WindowSettings()
@@ -116,8 +116,8 @@ async def test_avro_says_what_json_says(schema_id: int, scale: int) -> None:
 
 
 async def _flushed(store: MemoryStore, partition: Partition, token: int) -> None:
-    plan, _ = partition.take_write()
-    await store.apply(partition.number, token, plan)
+    plan, _ = partition.state.take_write()
+    await store.apply(partition.state.number, token, plan)
 
 
 async def test_a_later_entry_replaces_what_it_names_and_a_successor_knows_it() -> None:
@@ -131,20 +131,20 @@ async def test_a_later_entry_replaces_what_it_names_and_a_successor_knows_it() -
     partition.list_product("A", "toys", Listing(price=3.0, launched_ms=7))
     partition.list_product("A", None, Listing("Other"))
     partition.list_product("C", None, Listing(price=0.0))
-    plan, _ = partition.take_write()
+    plan, _ = partition.state.take_write()
     await store.apply(0, token, plan)
     successor = await restore(store, 0, WINDOW, retention_ms=10**9)
 
     assert plan.fields[("listings",)] == {"A": '["Other",3.0,7]'}
-    assert successor.listings == {"A": Listing("Other", 3.0, 7), "C": Listing(price=0.0)}
-    assert successor.series.category_of == {"A": "toys", "B": "bags"}
-    assert not successor.take_write()[0].fields
+    assert successor.state.listings == {"A": Listing("Other", 3.0, 7), "C": Listing(price=0.0)}
+    assert successor.state.series.category_of == {"A": "toys", "B": "bags"}
+    assert not successor.state.take_write()[0].fields
 
 
 def test_categories_alone_store_what_they_did() -> None:
     partition = Partition(0, WINDOW, retention_ms=10**9)
     partition.list_product("A", "bags", Listing())
-    plan, _ = partition.take_write()
+    plan, _ = partition.state.take_write()
 
     assert plan.fields == {("categories",): {"A": "bags"}}
 
@@ -155,15 +155,23 @@ def test_a_partition_is_untouched_until_an_event_is_heard() -> None:
     assert partition.untouched
     partition.list_product("A", "bags", Listing(), begin=True)
     partition.list_product("A", "bags", Listing(price=1.0), begin=True)
-    assert (partition.series.ids, partition.listed, partition.untouched) == (["A"], 1, True)
-    partition.watermarks["orders"].newest_ms = 5
+    assert (partition.state.series.ids, partition.state.listed, partition.untouched) == (
+        ["A"],
+        1,
+        True,
+    )
+    partition.state.watermarks["orders"].newest_ms = 5
     assert not partition.untouched
 
 
 def test_a_product_that_is_sold_somewhere_gets_no_series_of_its_own() -> None:
     partition = Partition(0, WINDOW, retention_ms=10**9)
-    partition.series.slots(["A@Berlin"])
+    partition.state.series.slots(["A@Berlin"])
     partition.list_product("A", "bags", Listing(), begin=True)
 
-    assert (partition.series.ids, partition.listed, partition.untouched) == (["A@Berlin"], 0, False)
-    assert partition.listings == {}
+    assert (partition.state.series.ids, partition.state.listed, partition.untouched) == (
+        ["A@Berlin"],
+        0,
+        False,
+    )
+    assert partition.state.listings == {}

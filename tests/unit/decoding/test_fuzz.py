@@ -10,7 +10,7 @@ def test_mutated_records_have_one_verdict_each_and_none_crashes(seed: int) -> No
     """In = counted + duplicate + late + rejected, and each refused record has a readable letter."""
     fuzzed = run(10_000, seed=seed)
 
-    counts = fuzzed.partition.counts
+    counts = fuzzed.partition.state.counts
     assert fuzzed.judged == 10_000
     refused = sum(n for (_, verdict), n in counts.items() if verdict in ("late", "rejected"))
     assert fuzzed.letters == refused

@@ -1,7 +1,6 @@
 """The laws of ownership, stores that fail and inputs that run ahead, without services."""
 
 import asyncio
-from typing import Any, cast
 
 import pytest
 from faust.types import TP
@@ -9,46 +8,27 @@ from faust.types import TP
 from model.durations import HOUR_MS
 from stream.errors import IncompatibleState, ServiceUnavailable
 from stream.ingest import assignment, flushing
-from stream.ingest.pipeline import Pipeline
+from stream.ingest.owned_partition import OwnedPartition
 from stream.kafka.broker_identity import BrokerOffsets, Identity
-from stream.kafka.producer import BatchProducer
-from stream.privacy import Pseudonyms
-from stream.serving.output_loop import ClosedBuckets, OutputLoop
 from stream.settings import Settings
 from stream.state.keys import Tag
-from stream.state.memory import MemoryStore
 from stream.state.port import StateStore, StateWrite
 from tests.support.batches import batch, click, order
+from tests.support.brokerless import Letters, pipeline_of
+from tests.support.memory_store import MemoryStore
 
 ORDERS, CLICKS = TP("orders", 0), TP("clicks", 0)
 NOW_MS = 2**41
 NOWHERE = BrokerOffsets()
 
 
-class NoOutput:
-    """Takes closed buckets and does nothing."""
-
-    def put(self, closed: ClosedBuckets) -> None: ...
-
-    def forget(self, tag: Tag) -> None: ...
-
-    async def wait_for_room(self) -> None: ...
-
-
-class NoSink:
-    """Takes dead letters and does nothing."""
-
-    async def send(self, topic: str, records: Any) -> int:
-        return len(list(records))
-
-
 class Worker:
-    """A pipeline alone, with settable news of the broker and a count of the rejoins it wanted."""
+    """A pipeline alone, with a settable broker and a count of the rejoins it asked for."""
 
     def __init__(
         self,
         store: StateStore,
-        places: BrokerOffsets = NOWHERE,
+        broker: BrokerOffsets = NOWHERE,
         *,
         adopt: bool = False,
         idle_timeout: str = "0ms",
@@ -56,26 +36,28 @@ class Worker:
         self.lag: dict[TP, int] = {}
         self.answered_ms = 0
         self.rejoins = 0
-        self.places = places
-        self.pipeline = Pipeline(
+        self.broker = broker
+        self.pipeline = pipeline_of(
             Settings(
                 kafka={"partitions": 1, "session_timeout": "1ms"},
                 window={"idle_timeout": idle_timeout, "allowed_lateness": "0ms", "dedup": "30d"},
             ),
             store,
-            cast(BatchProducer, NoSink()),
-            cast(OutputLoop, NoOutput()),
-            Pseudonyms(b"key"),
-            clock_ms=lambda: NOW_MS,
+            Letters(),
+            now_ms=NOW_MS,
             lag=lambda tp: self.lag.get(tp, 0),
             answered=lambda _: self.answered_ms,
-            ask=self._ask,
+            read_broker=self._read_broker,
             adopt=adopt,
             rejoin=self._rejoin,
         )
 
-    async def _ask(self, assigned: set[TP]) -> BrokerOffsets:
-        return self.places
+    @property
+    def owned(self) -> dict[int, OwnedPartition]:
+        return self.pipeline.owner.owned
+
+    async def _read_broker(self, assigned: set[TP]) -> BrokerOffsets:
+        return self.broker
 
     def _rejoin(self) -> None:
         self.rejoins += 1
@@ -86,7 +68,7 @@ class Worker:
 
     async def tick(self) -> None:
         """One turn of the flush loop."""
-        self.pipeline._tick()
+        self.pipeline.tick()
         await self.pipeline.flush()
 
 
@@ -105,7 +87,7 @@ async def test_an_owner_that_is_fenced_while_assigned_takes_its_partition_over_a
     await store.acquire(0)
     await worker.pipeline.on_orders(batch("orders", [order("2", 20)], offset=1))
     await worker.tick()
-    assert 0 not in worker.pipeline.owned
+    assert 0 not in worker.owned
 
     await worker.tick()
     await asyncio.sleep(0.01)
@@ -143,8 +125,8 @@ class LostAnswers(MemoryStore):
         super().__init__()
         self.calls = 0
 
-    async def apply(self, tag: Tag, token: int, plan: StateWrite) -> None:
-        await super().apply(tag, token, plan)
+    async def apply(self, tag: Tag, token: int, write: StateWrite) -> None:
+        await super().apply(tag, token, write)
         self.calls += 1
         if self.calls % 2:
             raise ServiceUnavailable("the answer was lost")
@@ -183,7 +165,7 @@ async def test_a_store_that_is_away_holds_a_take_over_up(monkeypatch: pytest.Mon
 
     worker = Worker(Absent())
     await worker.join()
-    assert list(worker.pipeline.owned) == [0]
+    assert list(worker.owned) == [0]
 
 
 async def test_a_store_that_hangs_bounds_what_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,9 +174,9 @@ async def test_a_store_that_hangs_bounds_what_is_counted(monkeypatch: pytest.Mon
     answers = asyncio.Event()
 
     class Hanging(MemoryStore):
-        async def apply(self, tag: Tag, token: int, plan: StateWrite) -> None:
+        async def apply(self, tag: Tag, token: int, write: StateWrite) -> None:
             await answers.wait()
-            await super().apply(tag, token, plan)
+            await super().apply(tag, token, write)
 
     store = Hanging()
     worker = Worker(store)
@@ -207,7 +189,7 @@ async def test_a_store_that_hangs_bounds_what_is_counted(monkeypatch: pytest.Mon
     under_way = asyncio.create_task(worker.tick())
     feeding = asyncio.create_task(feed())
     await asyncio.sleep(0.05)
-    assert worker.pipeline.owned[0].partition.positions["orders"] == 4
+    assert worker.owned[0].partition.state.positions["orders"] == 4
     answers.set()
     while not feeding.done():
         await worker.tick()
@@ -228,14 +210,14 @@ async def test_an_input_far_ahead_of_the_other_waits_and_nothing_of_it_is_lost()
     for day in range(365):
         lines = [order(f"{day}-{h}", (24 * day + h) * HOUR_MS + 1) for h in range(24)]
         await worker.pipeline.on_orders(batch("orders", lines, offset=24 * day))
-        most = max(most, len(worker.pipeline.owned[0].partition.open))
+        most = max(most, len(worker.owned[0].partition.state.open))
     assert most <= 200 + 24
     assert worker.pipeline.held == {ORDERS}
 
     for n, day in enumerate(range(0, 370, 5), start=1):
         seen = click(f"c{n}", 24 * day * HOUR_MS + 2 * HOUR_MS)
         await worker.pipeline.on_clicks(batch("clicks", [seen], offset=n))
-        most = max(most, len(worker.pipeline.owned[0].partition.open))
+        most = max(most, len(worker.owned[0].partition.state.open))
         await worker.tick()
     assert most <= 200 + 24
     assert worker.pipeline.held == frozenset()
@@ -254,7 +236,7 @@ async def test_a_heartbeat_that_waits_for_records_lets_them_through() -> None:
         lines = [order(f"{n}-{i}", (100 * n + i) * HOUR_MS) for i in range(100)]
         await worker.pipeline.on_orders(batch("orders", lines, offset=100 * n))
     assert worker.pipeline.held == frozenset()
-    assert worker.pipeline.owned[0].partition.closed_through_ms == 4000 * HOUR_MS
+    assert worker.owned[0].partition.state.closed_through_ms == 4000 * HOUR_MS
 
 
 async def test_a_promise_that_still_waits_survives_a_crash_and_a_rebalance() -> None:
@@ -334,10 +316,10 @@ async def test_an_input_is_not_silent_while_the_broker_is_away() -> None:
     await worker.tick()
     await worker.pipeline.on_orders(batch("orders", [order("30", 2 * HOUR_MS)], offset=30))
     await worker.tick()
-    counts = worker.pipeline.owned[0].partition.counts
+    counts = worker.owned[0].partition.state.counts
     assert (counts["orders", "counted"], counts["orders", "late"]) == (31, 0)
 
     for _ in range(30):  # now there is nothing to come
         worker.answered_ms += 100
         await worker.tick()
-    assert worker.pipeline.owned[0].partition.closed_through_ms == 2 * HOUR_MS
+    assert worker.owned[0].partition.state.closed_through_ms == 2 * HOUR_MS

@@ -14,8 +14,8 @@ from stream.ingest.restore import restore
 from stream.partition.partition import Judged, Partition
 from stream.privacy import Pseudonyms
 from stream.settings import WindowSettings
-from stream.state.memory import MemoryStore
 from tests.support.batches import batch, click, order
+from tests.support.memory_store import MemoryStore
 
 MINUTE = 60_000
 WINDOW = WindowSettings(allowed_lateness=2 * MINUTE, dedup=15 * MINUTE)
@@ -138,7 +138,7 @@ def test_an_event_far_ahead_of_the_stream_does_not_drag_the_watermark() -> None:
 
         assert judged.counted == 2
         assert [refused.reason for refused in judged.refused] == ["future_timestamp"]
-        assert state.watermarks["orders"].newest_ms == 10
+        assert state.state.watermarks["orders"].newest_ms == 10
 
 
 def test_a_first_event_of_1970_does_not_shut_the_stream_out() -> None:
@@ -180,7 +180,7 @@ def test_rollups_are_the_sums_of_their_series() -> None:
 def test_a_batch_that_skips_records_stops_the_worker() -> None:
     """Delivery again is harmless, delivery too late is not."""
     owned = OwnedPartition(partition(), token=1, stored={})
-    owned.partition.moved_to("orders", 5)
+    owned.partition.state.moved_to("orders", 5)
 
     assert owned.fresh(batch("orders", [order("1", 0)] * 3, offset=2)) is None
     partly = owned.fresh(batch("orders", [order("1", 0)] * 3, offset=4))
@@ -218,7 +218,7 @@ async def test_a_stored_partition_goes_on_as_if_nothing_had_happened() -> None:
             )
         expected += close(whole)
         got += close(broken)
-        plan, _ = broken.take_write()
+        plan, _ = broken.state.take_write()
         await store.apply(0, token, plan)
         broken = await restore(store, 0, WINDOW, retention_ms=48 * HOUR_MS)
 
@@ -227,6 +227,6 @@ async def test_a_stored_partition_goes_on_as_if_nothing_had_happened() -> None:
         np.testing.assert_array_equal(mine.values_SF, theirs.values_SF)
         stored = (await store.blobs(0, [("closed", mine.start_ms)]))[0]
         assert stored == pack_block(mine.values_SF)
-    assert broken.counts == whole.counts
-    assert whole.counts["orders", "duplicate"] > 0
-    assert broken.series.ids == whole.series.ids
+    assert broken.state.counts == whole.state.counts
+    assert whole.state.counts["orders", "duplicate"] > 0
+    assert broken.state.series.ids == whole.state.series.ids

@@ -12,8 +12,8 @@ from stream.ingest.restore import restore
 from stream.partition.partition import Partition
 from stream.serving.plan_blocks import PlanScopes, plan_block
 from stream.settings import WindowSettings
-from stream.state.memory import MemoryStore
 from tests.support.batches import batch
+from tests.support.memory_store import MemoryStore
 
 SERIES = [
     "A", "A@Bonn", "B@Bonn", "B@Ulm", "C", "total", "category:Bags", "category:Toys",
@@ -136,39 +136,39 @@ async def test_a_partition_keeps_its_plans_and_drops_those_beyond_retention() ->
     window = WindowSettings(allowed_lateness=0)
     partition = Partition(0, window, retention_ms=10 * HOUR_MS)
     token = await store.acquire(0)
-    partition.plans.take("old", Plan("old", "event", 0, 5 * HOUR_MS))
-    partition.plans.take("new", Plan("new", "event", 0, 50 * HOUR_MS))
-    partition.plans.take("gone", Plan("gone", "event", 0, 50 * HOUR_MS))
-    partition.plans.take("gone", None)
-    await store.apply(0, token, partition.take_write()[0])
+    partition.state.plans.take("old", Plan("old", "event", 0, 5 * HOUR_MS))
+    partition.state.plans.take("new", Plan("new", "event", 0, 50 * HOUR_MS))
+    partition.state.plans.take("gone", Plan("gone", "event", 0, 50 * HOUR_MS))
+    partition.state.plans.take("gone", None)
+    await store.apply(0, token, partition.state.take_write()[0])
     heir = await restore(store, 0, window, retention_ms=10 * HOUR_MS)
     first = await store.meta(0)
-    assert len(heir.plans) == 2
+    assert len(heir.state.plans) == 2
 
     heir.close_through(4 * HOUR_MS)
     heir.close_through(30 * HOUR_MS)
-    await store.apply(0, token, heir.take_write()[0])
+    await store.apply(0, token, heir.state.take_write()[0])
 
-    assert len(heir.plans) == 1
+    assert len(heir.state.plans) == 1
     last = await restore(store, 0, window, retention_ms=10 * HOUR_MS)
-    assert [plan.plan_id for plan in last.plans.read(last.plans.stored())] == ["new"]
+    assert [plan.plan_id for plan in last.state.plans.read(last.state.plans.stored())] == ["new"]
     assert (await store.meta(0))["plans"] != first["plans"]
 
 
 async def test_plans_that_do_not_change_are_not_written_again() -> None:
     partition = Partition(0, WindowSettings(), retention_ms=10 * HOUR_MS)
-    partition.plans.take("p", Plan("p", "event", 0, HOUR_MS))
-    assert ("plans",) in partition.take_write()[0].puts
+    partition.state.plans.take("p", Plan("p", "event", 0, HOUR_MS))
+    assert ("plans",) in partition.state.take_write()[0].puts
 
-    partition.plans.take("p", Plan("p", "event", 0, HOUR_MS))
-    assert ("plans",) not in partition.take_write()[0].puts
+    partition.state.plans.take("p", Plan("p", "event", 0, HOUR_MS))
+    assert ("plans",) not in partition.state.take_write()[0].puts
 
 
 def test_a_partition_that_never_had_a_plan_stores_none() -> None:
     partition = Partition(0, WindowSettings(), retention_ms=10 * HOUR_MS)
-    partition.moved_to("orders", 1)
+    partition.state.moved_to("orders", 1)
 
-    plan, _ = partition.take_write()
+    plan, _ = partition.state.take_write()
 
     assert plan.puts == {}
     assert "plans" not in plan.meta

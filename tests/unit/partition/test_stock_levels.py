@@ -18,11 +18,11 @@ from stream.features.packed_block import MAX_ON_HAND, pack_block, unpack_block
 from stream.ingest.idleness import InputStatus
 from stream.ingest.owned_partition import OwnedPartition
 from stream.ingest.restore import restore
+from stream.partition.closed import Closed
 from stream.partition.partition import Judged, Partition
-from stream.partition.state import Closed
 from stream.settings import WindowSettings
-from stream.state.memory import MemoryStore
 from tests.support.batches import batch, order
+from tests.support.memory_store import MemoryStore
 from tests.support.stock_recount import Reading, accepted, recount, stored_share
 
 MINUTE = 60_000
@@ -32,41 +32,41 @@ ONLY_STOCK = frozenset({"orders", "clicks"})
 DECODER = InventoryDecoder()
 
 
-def partition() -> Partition:
+def empty_partition() -> Partition:
     """A partition whose first bucket begins at 0."""
-    state = Partition(0, WINDOW, retention_ms=10_000 * HOUR_MS)
-    state.close_through(0)
-    return state
+    partition = Partition(0, WINDOW, retention_ms=10_000 * HOUR_MS)
+    partition.close_through(0)
+    return partition
 
 
-def read(state: Partition, *readings: Reading) -> Judged:
+def read(partition: Partition, *readings: Reading) -> Judged:
     """Take readings of the stock."""
     values: list[Any] = [{"sku": n, "ts": t, "on_hand": units} for n, t, units in readings]
-    return state.take_readings(DECODER.columns(batch("inventory", values), latest_ms=2**60))
+    return partition.take_readings(DECODER.columns(batch("inventory", values), latest_ms=2**60))
 
 
-def told(state: Partition, closed: list[Closed]) -> dict[tuple[str, int], tuple[int, int]]:
+def told(partition: Partition, closed: list[Closed]) -> dict[tuple[str, int], tuple[int, int]]:
     """Units on hand and share in 1/255 of each series and bucket whose stock is known."""
     found = {}
     for bucket in closed:
         for slot in np.flatnonzero(bucket.values_SF[:, STOCK]).tolist():
             stock, share = bucket.values_SF[slot, N_SUMS:].tolist()
-            place = state.series.ids[slot], bucket.start_ms
+            place = partition.state.series.ids[slot], bucket.start_ms
             found[place] = (int(stock) - 1, round(share * 255))
     return found
 
 
 def test_a_bucket_knows_its_last_level_and_the_time_without_stock() -> None:
     """Half an hour without stock is half the bucket; before the first reading nothing is known."""
-    state = partition()
+    partition = empty_partition()
     read(
-        state,
+        partition,
         ("A", HOUR_MS + 15 * MINUTE, 0),
         ("A", HOUR_MS + 45 * MINUTE, 7),
         ("A", 5 * HOUR_MS, 0),
     )
 
-    closed = told(state, state.close_through(6 * HOUR_MS))
+    closed = told(partition, partition.close_through(6 * HOUR_MS))
     assert closed == {
         ("A", HOUR_MS): (7, 128),
         ("A", 2 * HOUR_MS): (7, 0),
@@ -78,17 +78,20 @@ def test_a_bucket_knows_its_last_level_and_the_time_without_stock() -> None:
 
 def test_readings_of_one_moment_count_in_the_order_of_the_log() -> None:
     """The last of them is the level."""
-    state = partition()
-    read(state, ("A", 10, 0), ("A", 10, 4), ("B", 10, 4), ("B", 10, 0))
+    partition = empty_partition()
+    read(partition, ("A", 10, 0), ("A", 10, 4), ("B", 10, 4), ("B", 10, 0))
 
-    assert told(state, state.close_through(HOUR_MS)) == {("A", 0): (4, 0), ("B", 0): (0, 255)}
+    assert told(partition, partition.close_through(HOUR_MS)) == {
+        ("A", 0): (4, 0),
+        ("B", 0): (0, 255),
+    }
 
 
 def test_an_old_reading_holds_from_the_first_open_bucket_unless_a_newer_is_known() -> None:
     """A compacted topic begins with what was said long ago; an outdated word is late."""
-    state = partition()
+    partition = empty_partition()
     judged = read(
-        state,
+        partition,
         ("A", 8 * HOUR_MS, 3),
         ("B", HOUR_MS, 0),
         ("A", HOUR_MS, 9),
@@ -98,45 +101,45 @@ def test_an_old_reading_holds_from_the_first_open_bucket_unless_a_newer_is_known
 
     assert judged.counted == 3
     assert [(one.position, one.reason) for one in judged.refused] == [(2, "late"), (4, "late")]
-    closed = told(state, state.close_through(9 * HOUR_MS))
+    closed = told(partition, partition.close_through(9 * HOUR_MS))
     assert closed[("B", 7 * HOUR_MS)] == (0, 255)
     assert ("B", 6 * HOUR_MS) not in closed
     assert closed[("A", 8 * HOUR_MS)] == (3, 0)
-    assert state.counts["inventory", "late"] == 2
+    assert partition.state.counts["inventory", "late"] == 2
 
 
 def test_a_reading_for_a_closed_bucket_changes_none_that_is_final() -> None:
     """Where the others' silence has closed buckets, the level holds from what is still open."""
-    state = partition()
-    read(state, ("A", 10, 5))
-    state.close_through(4 * HOUR_MS)
-    judged = read(state, ("A", 20, 0), ("A", 15, 8))
+    partition = empty_partition()
+    read(partition, ("A", 10, 5))
+    partition.close_through(4 * HOUR_MS)
+    judged = read(partition, ("A", 20, 0), ("A", 15, 8))
 
     assert judged.counted == 1
     assert [one.reason for one in judged.refused] == ["late"]
-    assert told(state, state.close_through(5 * HOUR_MS)) == {("A", 4 * HOUR_MS): (0, 255)}
+    assert told(partition, partition.close_through(5 * HOUR_MS)) == {("A", 4 * HOUR_MS): (0, 255)}
 
 
 async def test_a_successor_knows_what_is_outdated_and_keeps_no_closed_readings() -> None:
     """By the levels of closed buckets, and by the readings of open ones."""
-    store, state = MemoryStore(), partition()
+    store, partition = MemoryStore(), empty_partition()
     token = await store.acquire(0)
     read(
-        state,
+        partition,
         ("A", 5 * HOUR_MS, 1),
         ("B", 9 * HOUR_MS + MINUTE, 0),
         ("C", 9 * HOUR_MS + 50 * MINUTE, 1),
     )
-    await store.apply(0, token, state.take_write()[0])
-    closed = told(state, state.close_through(9 * HOUR_MS))
-    await store.apply(0, token, state.take_write()[0])
-    state = await restore(store, 0, WINDOW, retention_ms=10_000 * HOUR_MS)
-    judged = read(state, ("A", 4 * HOUR_MS, 0), ("B", 8 * HOUR_MS, 2))
+    await store.apply(0, token, partition.state.take_write()[0])
+    closed = told(partition, partition.close_through(9 * HOUR_MS))
+    await store.apply(0, token, partition.state.take_write()[0])
+    partition = await restore(store, 0, WINDOW, retention_ms=10_000 * HOUR_MS)
+    judged = read(partition, ("A", 4 * HOUR_MS, 0), ("B", 8 * HOUR_MS, 2))
 
     assert [one.reason for one in judged.refused] == ["late", "late"]
     assert closed[("A", 8 * HOUR_MS)] == (1, 0)
     assert await store.blobs(0, [("readings", 5 * HOUR_MS)]) == [None]
-    assert told(state, state.close_through(10 * HOUR_MS)) == {
+    assert told(partition, partition.close_through(10 * HOUR_MS)) == {
         ("A", 9 * HOUR_MS): (1, 0),
         ("B", 9 * HOUR_MS): (0, stored_share(Fraction(59, 60))),
         ("C", 9 * HOUR_MS): (1, 0),
@@ -145,25 +148,30 @@ async def test_a_successor_knows_what_is_outdated_and_keeps_no_closed_readings()
 
 def test_what_was_said_before_the_first_bucket_holds_in_it() -> None:
     """Readings open no bucket: a year of them before the first order is no year of silence."""
-    state = Partition(0, WINDOW, retention_ms=10_000 * HOUR_MS)
-    read(state, ("A", HOUR_MS, 0), ("B", 2 * HOUR_MS, 3), ("A", 30 * HOUR_MS, 1))
+    partition = Partition(0, WINDOW, retention_ms=10_000 * HOUR_MS)
+    read(partition, ("A", HOUR_MS, 0), ("B", 2 * HOUR_MS, 3), ("A", 30 * HOUR_MS, 1))
     lines = [order("1", 20 * HOUR_MS, sku="C"), order("2", 30 * HOUR_MS, sku="C")]
-    state.count_orders(OrderDecoder().columns(batch("orders", lines), latest_ms=2**60))
+    partition.count_orders(OrderDecoder().columns(batch("orders", lines), latest_ms=2**60))
 
-    closed = state.close_through(22 * HOUR_MS)
+    closed = partition.close_through(22 * HOUR_MS)
     assert [bucket.start_ms for bucket in closed] == [20 * HOUR_MS, 21 * HOUR_MS]
-    assert told(state, closed[:1]) == {("A", 20 * HOUR_MS): (0, 255), ("B", 20 * HOUR_MS): (3, 0)}
+    assert told(partition, closed[:1]) == {
+        ("A", 20 * HOUR_MS): (0, 255),
+        ("B", 20 * HOUR_MS): (3, 0),
+    }
 
 
 def test_the_stock_holds_the_watermark_back_like_any_input() -> None:
     """No bucket closes before a reading that is on time."""
-    state = partition()
-    state.watermarks["orders"].newest_ms = state.watermarks["clicks"].newest_ms = 9 * HOUR_MS
-    assert state.watermark_ms() is None
-    read(state, ("A", 3 * HOUR_MS, 1))
+    partition = empty_partition()
+    partition.state.watermarks["orders"].newest_ms = partition.state.watermarks[
+        "clicks"
+    ].newest_ms = 9 * HOUR_MS
+    assert partition.watermark_ms() is None
+    read(partition, ("A", 3 * HOUR_MS, 1))
 
-    assert state.watermark_ms() == 3 * HOUR_MS - LATENESS
-    assert state.watermark_ms(frozenset({"inventory"})) == 9 * HOUR_MS - LATENESS
+    assert partition.watermark_ms() == 3 * HOUR_MS - LATENESS
+    assert partition.watermark_ms(frozenset({"inventory"})) == 9 * HOUR_MS - LATENESS
 
 
 def test_only_an_inventory_that_never_had_a_reading_is_idle_from_the_start() -> None:
@@ -174,7 +182,7 @@ def test_only_an_inventory_that_never_had_a_reading_is_idle_from_the_start() -> 
         return unread if tp.topic == "inventory" else 0
 
     inputs = InputStatus(lag, lambda _: None, HOUR_MS)
-    owned = OwnedPartition(partition(), 1, {})
+    owned = OwnedPartition(empty_partition(), 1, {})
     assert owned.idle(inputs) == {"inventory"}
     unread = 3
     assert owned.idle(inputs) == frozenset()
@@ -185,9 +193,9 @@ def test_only_an_inventory_that_never_had_a_reading_is_idle_from_the_start() -> 
 
 def test_a_shop_without_readings_stores_what_it_did_before() -> None:
     """Silent buckets have no block, and the meta no word of the stock."""
-    state = partition()
-    state.close_through(3 * HOUR_MS)
-    plan, closed = state.take_write()
+    partition = empty_partition()
+    partition.close_through(3 * HOUR_MS)
+    plan, closed = partition.state.take_write()
 
     assert len(closed) == 3
     assert not plan.puts
@@ -196,15 +204,15 @@ def test_a_shop_without_readings_stores_what_it_did_before() -> None:
 
 def test_a_far_future_reading_is_refused_and_a_tombstone_says_nothing() -> None:
     """Neither moves a level; both have a verdict."""
-    state = partition()
+    partition = empty_partition()
     values = [{"sku": "A", "ts": 10, "on_hand": 2}, None]
     values.append({"sku": "A", "ts": 800 * 24 * HOUR_MS, "on_hand": 0})
     columns = DECODER.columns(batch("inventory", values), latest_ms=2**60)
-    judged = state.take_readings(columns)
+    judged = partition.take_readings(columns)
 
     assert (judged.counted, [one.reason for one in judged.refused]) == (2, ["future_timestamp"])
-    assert told(state, state.close_through(HOUR_MS)) == {("A", 0): (2, 0)}
-    assert dict(state.counts) == {
+    assert told(partition, partition.close_through(HOUR_MS)) == {("A", 0): (2, 0)}
+    assert dict(partition.state.counts) == {
         ("inventory", "counted"): 2, ("inventory", "duplicate"): 0,
         ("inventory", "late"): 0, ("inventory", "rejected"): 1,
     }  # fmt: skip
@@ -229,34 +237,34 @@ async def test_whatever_the_cuts_and_crashes_the_stock_equals_a_recount(
     """Random disorder, batches and restarts: closed buckets and verdicts are those of the log."""
     steps = sorted(steps, key=lambda step: step[1] + step[2])
     log = [(name, minute * MINUTE, units) for name, minute, _, units in steps]
-    store, state = MemoryStore(), partition()
+    store, partition = MemoryStore(), empty_partition()
     found: dict[tuple[str, int], tuple[int, int]] = {}
     token = await store.acquire(0)
     borders = sorted({0, len(log), *(cut for cut in cuts if cut < len(log))})
     for low, high in pairwise(borders):
-        read(state, *log[low:high])
-        state.moved_to("inventory", high)
-        closed = state.close_through(state.watermark_ms(ONLY_STOCK) or 0)
-        found |= told(state, closed)
-        await store.apply(0, token, state.take_write()[0])
+        read(partition, *log[low:high])
+        partition.state.moved_to("inventory", high)
+        closed = partition.close_through(partition.watermark_ms(ONLY_STOCK) or 0)
+        found |= told(partition, closed)
+        await store.apply(0, token, partition.state.take_write()[0])
         if data.draw(st.booleans()):
-            state = await restore(store, 0, WINDOW, retention_ms=10_000 * HOUR_MS)
-    found |= told(state, state.close_through(12 * HOUR_MS))
+            partition = await restore(store, 0, WINDOW, retention_ms=10_000 * HOUR_MS)
+    found |= told(partition, partition.close_through(12 * HOUR_MS))
 
     window = {"width_ms": HOUR_MS, "lateness_ms": LATENESS}
     expected = recount(log, **window, start_ms=0, end_ms=12 * HOUR_MS)
     assert found == {
         place: (on_hand, stored_share(share)) for place, (on_hand, share) in expected.items()
     }
-    assert state.counts["inventory", "late"] == accepted(log, **window)[1]
+    assert partition.state.counts["inventory", "late"] == accepted(log, **window)[1]
 
 
 @given(st.integers(0, 10**9), st.integers(0, HOUR_MS - 1))
 def test_a_stored_row_comes_back_bit_for_bit(on_hand: int, without_ms: int) -> None:
     """What a worker publishes is what any reader of the store sees; a row has 40 bytes."""
-    state = partition()
-    read(state, ("A", without_ms, on_hand))
-    values_SF = state.close_through(HOUR_MS)[0].values_SF
+    partition = empty_partition()
+    read(partition, ("A", without_ms, on_hand))
+    values_SF = partition.close_through(HOUR_MS)[0].values_SF
     raw = pack_block(values_SF)
 
     assert len(raw) == 40

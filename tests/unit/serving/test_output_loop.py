@@ -3,18 +3,15 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
 
 from model.contract import FEATURE_NAMES, QuantileForecast
 from model.durations import HOUR_MS
-from stream.kafka.producer import BatchProducer
-from stream.partition.state import Closed
-from stream.serving.model_server import ModelServer
-from stream.serving.output_loop import ClosedBuckets, OutputLoop
-from stream.sinks.readside_writer import ReadSideWriter
+from stream.partition.closed import Closed, ClosedBuckets
+from stream.serving.output_loop import OutputLoop
 from stream.state.keys import Tag
 
 MOMENTS = ("swap_in", "advance", "forecast")
@@ -63,9 +60,13 @@ class Recorder:
 def running(recorder: Recorder) -> Iterator[OutputLoop]:
     """An output loop on the recorder."""
     output = OutputLoop(
-        cast(ModelServer, recorder), cast(BatchProducer, recorder), cast(ReadSideWriter, recorder),
-        bucket_ms=HOUR_MS, publish_every_ms=0, clock_ms=lambda: 0,
-    )  # fmt: skip
+        recorder,
+        recorder,
+        recorder,
+        bucket_ms=HOUR_MS,
+        publish_every_ms=0,
+        clock_ms=lambda: 0,
+    )
     task = asyncio.create_task(output.run())
     yield output
     assert not task.done(), "the loop goes on whatever moved away"
@@ -132,9 +133,13 @@ async def test_an_order_to_stop_that_comes_with_a_close_is_obeyed() -> None:
     """The loop ends at once, though what it waited for has come in the same turn."""
     recorder = Recorder()
     output = OutputLoop(
-        cast(ModelServer, recorder), cast(BatchProducer, recorder), cast(ReadSideWriter, recorder),
-        bucket_ms=HOUR_MS, publish_every_ms=0, clock_ms=lambda: 0,
-    )  # fmt: skip
+        recorder,
+        recorder,
+        recorder,
+        bucket_ms=HOUR_MS,
+        publish_every_ms=0,
+        clock_ms=lambda: 0,
+    )
     task = asyncio.create_task(output.run())
     await asyncio.sleep(0.01)  # it waits for a close
     output.put(bucket(0))

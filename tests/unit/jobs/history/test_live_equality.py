@@ -60,8 +60,8 @@ def test_closed_buckets_of_a_replay_equal_the_history_of_its_files(width: int) -
             partition.categorise(sku, category)
         deliver(partition, [r for r in records if r[3] == number], width)
         partition.close_through(history.end_ms)
-        slots = [history.series.index(name) for name in partition.series.ids]
-        for closed in partition.closed_unsaved:
+        slots = [history.series.index(name) for name in partition.state.series.ids]
+        for closed in partition.state.closed_unsaved:
             t = (closed.start_ms - history.start_ms) // HOUR_MS
             live_TSF[t, slots[: len(closed.values_SF)]] = closed.values_SF
             for name, row in closed.rollups.items():

@@ -1,0 +1,45 @@
+"""What the output loop needs of the serving thread and of the read side."""
+
+from typing import Protocol
+
+from model.contract import QuantileForecast
+from stream.state.keys import Tag
+from stream.state.port import ReadSideWrite
+
+
+class BucketServer(Protocol):
+    """Forecasts closed buckets; `ModelServer` is the one that runs a model."""
+
+    @property
+    def model_id(self) -> str:
+        """Id of the serving model."""
+        ...
+
+    def swap_in(self) -> bool:
+        """Swap in a staged model. True if every partition must be forecast again."""
+        ...
+
+    def advance(self, tag: Tag, through_ms: int) -> QuantileForecast | None:
+        """Step a partition over its closed buckets and forecast; None if none is new."""
+        ...
+
+    def forget(self, tag: Tag) -> None:
+        """Drop the states of a partition."""
+        ...
+
+
+class ForecastStore(Protocol):
+    """Stores the newest forecast of a partition; `ReadSideWriter` is the one on Redis."""
+
+    async def forecast(
+        self,
+        tag: Tag,
+        forecast: QuantileForecast,
+        *,
+        calibrated: bool,
+        watermark_ms: int,
+        emitted_ms: int,
+        block: ReadSideWrite | None = None,
+    ) -> None:
+        """Replace the newest forecast. Raises ServiceUnavailable."""
+        ...
