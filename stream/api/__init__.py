@@ -1,1 +1,1 @@
-"""The HTTP API under `/v1`; it asks nothing but the read side."""
+"""The HTTP API under `/v1`, on top of the read side."""

@@ -1,4 +1,4 @@
-"""`GET /v1/accuracy`: what was forecast, against what came."""
+"""`GET /v1/accuracy`: accuracy of published forecasts against the actuals."""
 
 from typing import Annotated
 
@@ -17,21 +17,21 @@ router = APIRouter(tags=["accuracy"])
 def get_accuracy(
     request: Request,
     days: Annotated[
-        int, Query(ge=1, le=KEEP_DAYS, description="days of event time, the open one included")
+        int, Query(ge=1, le=KEEP_DAYS, description="days of event time, including the current one")
     ] = 7,
     *,
-    steps: Annotated[bool, Query(description="a row for each horizon step as well")] = False,
+    steps: Annotated[bool, Query(description="add a row for each horizon step")] = False,
 ) -> Accuracy:
-    """Get WQL, bias and coverage of the forecasts that were sent, by model and volume class."""
-    gate: SharedReader = request.app.state.gate
-    with gate.reading() as reader:
+    """Get WQL, bias and coverage of the published forecasts by model and volume class."""
+    shared: SharedReader = request.app.state.reader
+    with shared.reading() as reader:
         info = reader.info()
         if info is None:
             raise Problem(404, "no-accuracy", "no worker has started yet")
-        found = reader.accuracy(days)
+        accuracy = reader.accuracy(days)
         calibrated = reader.calibrated()
     rows = []
-    for model_id, volume, sums_HK in found.models():
+    for model_id, volume, sums_HK in accuracy.models():
         for step in (None, *(range(len(sums_HK)) if steps else ())):
             score = score_of(sums_HK if step is None else sums_HK[step])
             if score.labels:
@@ -50,8 +50,8 @@ def get_accuracy(
                     )
                 )
     return Accuracy(
-        from_ms=found.from_ms,
-        to_ms=found.to_ms,
+        from_ms=accuracy.from_ms,
+        to_ms=accuracy.to_ms,
         bucket_ms=info.bucket_ms,
         band=(info.quantiles[0], info.quantiles[-1]),
         nominal_coverage=round(info.quantiles[-1] - info.quantiles[0], 6),

@@ -1,7 +1,7 @@
-"""Who may ask: `Authorization: Bearer KEY`, compared in constant time.
+"""Authentication by `Authorization: Bearer KEY`, compared in constant time.
 
-Without keys the API serves this machine only, and only requests addressed to it by a name of this
-machine, so that a web page elsewhere cannot have a browser ask for it.
+Without keys the API serves only this machine, and only requests whose Host header names it, so
+that a foreign web page cannot read it through a browser (DNS rebinding).
 """
 
 import hmac
@@ -21,7 +21,7 @@ _bearer = HTTPBearer(auto_error=False, description="One of api.keys")
 
 
 def require_keys_beyond_localhost(settings: ApiSettings) -> None:
-    """Raise UsageError where the API would be open to the network without a key.
+    """Raise UsageError if the API would be open to the network without a key.
 
     >>> require_keys_beyond_localhost(ApiSettings(host="127.0.0.1"))
     >>> require_keys_beyond_localhost(ApiSettings(host="0.0.0.0"))
@@ -36,20 +36,22 @@ def require_keys_beyond_localhost(settings: ApiSettings) -> None:
 
 
 def key_check(settings: ApiSettings) -> Callable[..., None]:
-    """Dependency that lets a request with one of the keys pass; any where there are none."""
+    """Return a dependency that admits requests with one of the keys, or local ones without keys."""
     keys = [key.get_secret_value().encode() for key in settings.keys]
 
     def check(
         request: Request,
-        given: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)] = None,
+        credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)] = None,
     ) -> None:
         if not keys:
             if request.url.hostname not in LOCAL_HOSTS:
-                raise Problem(403, "wrong-host", "without api.keys only this machine is served")
+                raise Problem(
+                    403, "wrong-host", "api.keys is empty, so only this machine is served"
+                )
             return
-        sent = given.credentials.encode() if given else b""
-        # no early end: how long it takes must not tell which key is nearly right
-        if not sum(hmac.compare_digest(sent, key) for key in keys):
+        token = credentials.credentials.encode() if credentials else b""
+        # compares every key: the time taken must not reveal which one nearly matches
+        if not sum(hmac.compare_digest(token, key) for key in keys):
             raise Problem(
                 401,
                 "wrong-key",

@@ -1,4 +1,4 @@
-"""`/docs`: the API's reference as one page without scripts, written from its OpenAPI document."""
+"""`/docs`: the API reference as one page without scripts, rendered from the OpenAPI document."""
 
 from html import escape
 from typing import Any
@@ -14,7 +14,7 @@ td{padding:2px 18px 2px 0;vertical-align:top}
 
 
 def reference_page(openapi: dict[str, Any]) -> str:
-    """The reference as HTML.
+    """Render the reference as HTML.
 
     >>> page = reference_page({"info": {"title": "A", "version": "1"}, "paths": {
     ...     "/x": {"get": {"description": "Get <x>."}}}})
@@ -37,9 +37,10 @@ def reference_page(openapi: dict[str, Any]) -> str:
 
 def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     rows = "".join(
-        f"<tr><td><code>{escape(each['name'])}</code><td>{escape(each['in'])}"
-        f"<td>{escape(_type(each.get('schema', {})))}<td>{escape(each.get('description', ''))}"
-        for each in operation.get("parameters", [])
+        f"<tr><td><code>{escape(parameter['name'])}</code><td>{escape(parameter['in'])}"
+        f"<td>{escape(_type(parameter.get('schema', {})))}"
+        f"<td>{escape(parameter.get('description', ''))}"
+        for parameter in operation.get("parameters", [])
     )
     body = " -d @body.json -H 'Content-Type: application/json'" if method == "post" else ""
     call = f"curl -H 'Authorization: Bearer KEY'{body} 'http://HOST:PORT{path}'"
@@ -53,7 +54,7 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
 def _type(schema: dict[str, Any]) -> str:
     if "enum" in schema:
         return " | ".join(map(str, schema["enum"]))
-    kinds = [each for each in schema.get("anyOf", [schema]) if each.get("type") != "null"]
-    if kinds != [schema]:
-        return _type(kinds[0]) if kinds else ""
+    variants = [each for each in schema.get("anyOf", [schema]) if each.get("type") != "null"]
+    if variants != [schema]:
+        return _type(variants[0]) if variants else ""
     return str(schema.get("type", ""))

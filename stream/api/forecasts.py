@@ -14,25 +14,27 @@ from stream.series_ids import split_series
 router = APIRouter(tags=["forecasts"])
 
 
-def body_of(
+def forecast_body(
     forecast: SeriesForecast,
     *,
     horizon: int | None = None,
     quantiles: Sequence[float] | None = None,
 ) -> Forecast:
-    """A forecast as the answer's body, cut to a horizon and to some of its quantiles.
+    """Return a forecast as a response body, limited to a horizon and to some quantiles.
 
-    Raises Problem for a horizon beyond the forecast's or a quantile it does not have.
+    Raises Problem for a horizon beyond the forecast's, or an unknown quantile.
     """
     steps = len(forecast.units_HQ)
     if horizon is not None and horizon > steps:
-        raise Problem(422, "horizon-too-long", f"horizon {horizon} exceeds the forecast's {steps}")
-    wanted = tuple(quantiles) if quantiles else forecast.quantiles
-    missing = [q for q in wanted if q not in forecast.quantiles]
+        raise Problem(
+            422, "horizon-too-long", f"horizon {horizon} exceeds the forecast's {steps} buckets"
+        )
+    chosen = tuple(quantiles) if quantiles else forecast.quantiles
+    missing = [q for q in chosen if q not in forecast.quantiles]
     if missing:
-        has = ", ".join(f"{q:g}" for q in forecast.quantiles)
-        raise Problem(422, "unknown-quantile", f"quantile {missing[0]:g} is not among {has}")
-    columns = [forecast.quantiles.index(q) for q in sorted(wanted)]
+        known = ", ".join(f"{q:g}" for q in forecast.quantiles)
+        raise Problem(422, "unknown-quantile", f"quantile {missing[0]:g} is not one of {known}")
+    columns = [forecast.quantiles.index(q) for q in sorted(chosen)]
     sku, location = split_series(forecast.series_id)
     return Forecast(
         series_id=forecast.series_id,
@@ -40,7 +42,7 @@ def body_of(
         location=location,
         origin_ms=forecast.origin_ms,
         bucket_ms=forecast.bucket_ms,
-        quantiles=sorted(wanted),
+        quantiles=sorted(chosen),
         units=forecast.units_HQ[:horizon, columns].tolist(),
         cumulative_units=forecast.cumulative_HQ[:horizon, columns].tolist(),
         **{name: block[:horizon, columns].tolist() for name, block in forecast.targets.items()},
@@ -54,7 +56,7 @@ def body_of(
 
 
 def parse_quantiles(text: str | None) -> list[float] | None:
-    """Quantiles written `0.1,0.5,0.9`. Raises Problem for anything else.
+    """Parse quantiles such as `0.1,0.5,0.9`. Raises Problem for anything else.
 
     >>> parse_quantiles("0.1, 0.9"), parse_quantiles(None)
     ([0.1, 0.9], None)
@@ -64,40 +66,42 @@ def parse_quantiles(text: str | None) -> list[float] | None:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise Problem(422, "invalid-request", "quantiles are written like 0.1,0.5,0.9") from None
+        raise Problem(
+            422, "invalid-request", f"quantiles {text!r} are not numbers such as 0.1,0.5,0.9"
+        ) from None
 
 
 @router.get("/v1/forecasts/{series_id:path}", response_model_exclude_unset=True)
 def get_forecast(
     request: Request,
     series_id: str,
-    horizon: Annotated[int | None, Query(ge=1, description="first buckets only")] = None,
-    quantiles: Annotated[str | None, Query(description="some of them, like 0.1,0.5,0.9")] = None,
+    horizon: Annotated[int | None, Query(ge=1, description="number of buckets")] = None,
+    quantiles: Annotated[str | None, Query(description="subset, such as 0.1,0.5,0.9")] = None,
 ) -> Forecast:
     """Get the newest forecast of a series."""
-    gate: SharedReader = request.app.state.gate
-    with gate.reading() as reader:
+    shared: SharedReader = request.app.state.reader
+    with shared.reading() as reader:
         if reader.find(series_id) is None:
             raise unknown_series(series_id)
         forecast = reader.forecast(series_id)
     if forecast is None:
         raise no_forecast(series_id)
-    return body_of(forecast, horizon=horizon, quantiles=parse_quantiles(quantiles))
+    return forecast_body(forecast, horizon=horizon, quantiles=parse_quantiles(quantiles))
 
 
 @router.post("/v1/forecasts:batch", response_model_exclude_unset=True)
 def get_forecasts(request: Request, body: BatchRequest) -> ForecastBatch:
     """Get the newest forecasts of up to 1,000 series."""
-    gate: SharedReader = request.app.state.gate
-    wanted = list(dict.fromkeys(body.series_ids))
-    with gate.reading() as reader:
-        live = reader.live(wanted)
-    found = [live[name][1] for name in wanted]
+    shared: SharedReader = request.app.state.reader
+    series_ids = list(dict.fromkeys(body.series_ids))
+    with shared.reading() as reader:
+        live = reader.live(series_ids)
+    forecasts = {series_id: live[series_id][1] for series_id in series_ids}
     return ForecastBatch(
         forecasts=[
-            body_of(forecast, horizon=body.horizon, quantiles=body.quantiles)
-            for forecast in found
+            forecast_body(forecast, horizon=body.horizon, quantiles=body.quantiles)
+            for forecast in forecasts.values()
             if forecast is not None
         ],
-        missing=[name for name, forecast in zip(wanted, found, strict=True) if forecast is None],
+        missing=[name for name, forecast in forecasts.items() if forecast is None],
     )

@@ -1,7 +1,7 @@
-"""`/healthz`, `/readyz` and `/metrics`: for those who run the product.
+"""`/healthz`, `/readyz` and `/metrics`: endpoints for operators.
 
-The counters are the workers', read from the store and added up, so they are there wherever the
-workers run. To scrape each worker by itself, set `worker.metrics_port`.
+The metrics are totals over all workers, read from the store. To scrape each worker separately, set
+`worker.metrics_port`.
 """
 
 from collections.abc import Iterator
@@ -27,36 +27,36 @@ router = APIRouter(tags=["operations"])
 
 @open_router.get("/healthz")
 def healthz() -> dict[str, str]:
-    """Say that this process runs."""
+    """Check that this process runs."""
     return {"status": "ok"}
 
 
 @open_router.get("/readyz")
 def readyz(request: Request) -> dict[str, str | int]:
-    """Say whether answers are fresh: the store answers and a worker reports."""
-    gate: SharedReader = request.app.state.gate
-    with gate.reading() as reader:
+    """Check that answers are fresh: the store answers and a worker reports."""
+    shared: SharedReader = request.app.state.reader
+    with shared.reading() as reader:
         stats = reader.stats()
     if stats.at_ms is None or wall_clock_ms() - stats.at_ms > STALE_AFTER_MS:
-        raise Problem(503, "no-worker", "no worker reports; start one with: surgecast worker")
+        raise Problem(503, "no-worker", "no worker is reporting; start one with: surgecast worker")
     return {"status": "ready", "workers": len(stats.workers)}
 
 
 @router.get("/metrics")
 def metrics(request: Request) -> Response:
-    """Counters and gauges of all workers, as Prometheus reads them."""
-    gate: SharedReader = request.app.state.gate
-    with gate.reading() as reader:
+    """Get counters and gauges of all workers in the Prometheus text format."""
+    shared: SharedReader = request.app.state.reader
+    with shared.reading() as reader:
         stats, n_series = reader.stats(), reader.n_series
         accuracy = reader.accuracy(_ACCURACY_DAYS)
     registry = CollectorRegistry()
-    registry.register(_Families(stats, n_series, len(request.app.state.listeners)))
-    registry.register(_AccuracyFamilies(accuracy))
+    registry.register(_WorkerMetrics(stats, n_series, len(request.app.state.listeners)))
+    registry.register(_AccuracyMetrics(accuracy))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
-class _AccuracyFamilies:
-    """What forecasts were worth over the last days, by model and volume class."""
+class _AccuracyMetrics:
+    """Accuracy of the last days by model and volume class."""
 
     def __init__(self, accuracy: LiveAccuracy) -> None:
         self._accuracy = accuracy
@@ -64,13 +64,21 @@ class _AccuracyFamilies:
     def collect(self) -> Iterator[Metric]:
         labels = ["model_id", "volume"]
         families = {
-            "wql": GaugeMetricFamily("surgecast_wql", "WQL of what was sent.", labels=labels),
-            "naive_wql": GaugeMetricFamily(
-                "surgecast_naive_wql", "WQL of last week's units.", labels=labels
+            "wql": GaugeMetricFamily(
+                "surgecast_wql", "WQL of the published forecasts.", labels=labels
             ),
-            "bias": GaugeMetricFamily("surgecast_bias", "Median too high by.", labels=labels),
+            "naive_wql": GaugeMetricFamily(
+                "surgecast_naive_wql",
+                "WQL of the seasonal naive, last week's units.",
+                labels=labels,
+            ),
+            "bias": GaugeMetricFamily(
+                "surgecast_bias",
+                "Median minus actual units, as a share of actual units.",
+                labels=labels,
+            ),
             "coverage": GaugeMetricFamily(
-                "surgecast_coverage", "Share of demand in the outermost band.", labels=labels
+                "surgecast_coverage", "Share of demand inside the outermost band.", labels=labels
             ),
         }
         for model_id, volume, sums_HK in self._accuracy.models():
@@ -82,16 +90,16 @@ class _AccuracyFamilies:
         yield from families.values()
 
 
-class _Families:
-    """The metrics of one moment."""
+class _WorkerMetrics:
+    """Totals over the workers at one point in time."""
 
     def __init__(self, stats: DeploymentStats, n_series: int, n_listeners: int) -> None:
         self._stats = stats
         self._gauges: dict[str, tuple[str, float | None]] = {
-            "surgecast_workers": ("Workers that report.", len(stats.workers)),
-            "surgecast_series": ("Series, roll-ups included.", n_series),
-            "surgecast_events_per_second": ("Events read a second.", stats.events_per_s),
-            "surgecast_lag_records": ("Records not read yet.", stats.lag),
+            "surgecast_workers": ("Workers that are reporting.", len(stats.workers)),
+            "surgecast_series": ("Series, including roll-ups.", n_series),
+            "surgecast_events_per_second": ("Events read per second.", stats.events_per_s),
+            "surgecast_lag_records": ("Records waiting to be read.", stats.lag),
             "surgecast_watermark_seconds": (
                 "Event-time watermark of the partition furthest behind, Unix seconds.",
                 None if stats.watermark_ms is None else stats.watermark_ms / 1_000,
@@ -116,13 +124,13 @@ class _Families:
         )
         latency = GaugeMetricFamily(
             "surgecast_event_to_forecast_latency_seconds",
-            "From a record's broker timestamp to its forecast being readable, slowest worker.",
+            "Time from a record's broker timestamp to its readable forecast, slowest worker.",
             labels=["quantile"],
         )
         for quantile, value_ms in (("0.5", stats.latency_p50_ms), ("0.99", stats.latency_p99_ms)):
             if value_ms is not None:
                 latency.add_metric([quantile], value_ms / 1_000)
         yield latency
-        for name, (meaning, value) in self._gauges.items():
+        for name, (description, value) in self._gauges.items():
             if value is not None:
-                yield GaugeMetricFamily(name, meaning, value=value)
+                yield GaugeMetricFamily(name, description, value=value)

@@ -1,4 +1,4 @@
-"""`GET /v1/history/{series_id}` and `GET /v1/features/{series_id}`: what happened so far."""
+"""`GET /v1/history/{series_id}` and `GET /v1/features/{series_id}`: closed buckets and features."""
 
 from datetime import datetime
 from typing import Annotated, Final
@@ -26,15 +26,15 @@ from stream.readside.trailing_sums import BASE_DAYS, mean_day, trailing_sums
 
 router = APIRouter(tags=["history"])
 
-_MOST_BUCKETS: Final = 10_000
+_MAX_BUCKETS: Final = 10_000
 _WINDOWS: Final = {"1h": HOUR_MS, "24h": DAY_MS, "7d": 7 * DAY_MS, "28d": 28 * DAY_MS}
-#: Sums of some span, float64 [F].
+#: Sums over a span, float64 [F].
 Sums = NDArray[np.float64]
-_TIME: Final = "milliseconds since the epoch, or RFC 3339"
+_TIME_FORMATS: Final = "milliseconds since the epoch, or RFC 3339"
 
 
 def parse_time_ms(text: str) -> int:
-    """Milliseconds of a time written as such or by RFC 3339. Raises Problem for anything else.
+    """Parse a time in milliseconds or RFC 3339. Raises Problem for anything else.
 
     >>> parse_time_ms("1322582400000"), parse_time_ms("2011-11-29T16:00:00Z")
     (1322582400000, 1322582400000)
@@ -44,9 +44,9 @@ def parse_time_ms(text: str) -> int:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise Problem(422, "invalid-time", f"{text!r} is neither {_TIME}") from None
+        raise Problem(422, "invalid-time", f"time {text!r} is not {_TIME_FORMATS}") from None
     if moment.tzinfo is None:
-        raise Problem(422, "invalid-time", f"{text!r} has no offset from UTC; add Z or +01:00")
+        raise Problem(422, "invalid-time", f"time {text!r} has no UTC offset; add Z or +01:00")
     return round(moment.timestamp() * 1_000)
 
 
@@ -54,12 +54,12 @@ def parse_time_ms(text: str) -> int:
 def get_history(
     request: Request,
     series_id: str,
-    from_: Annotated[str | None, Query(alias="from", description=_TIME)] = None,
-    to: Annotated[str | None, Query(description=_TIME)] = None,
+    from_: Annotated[str | None, Query(alias="from", description=_TIME_FORMATS)] = None,
+    to: Annotated[str | None, Query(description=_TIME_FORMATS)] = None,
 ) -> History:
-    """Get closed buckets; without a range, those of the last seven days of event time."""
-    gate: SharedReader = request.app.state.gate
-    with gate.reading() as reader:
+    """Get closed buckets; the default range is the last seven days of event time."""
+    shared: SharedReader = request.app.state.reader
+    with shared.reading() as reader:
         info, progress = reader.info(), reader.progress(series_id)
         if reader.find(series_id) is None or info is None:
             raise unknown_series(series_id)
@@ -68,9 +68,9 @@ def get_history(
         from_ms = parse_time_ms(from_) if from_ else to_ms - 7 * DAY_MS
         if progress is not None:
             n = len(progress.closed_starts(from_ms, to_ms, bucket_ms=info.bucket_ms))
-            if n > _MOST_BUCKETS:
+            if n > _MAX_BUCKETS:
                 raise Problem(
-                    422, "range-too-long", f"{n:,} buckets; ask for at most {_MOST_BUCKETS:,}"
+                    422, "range-too-long", f"{n:,} buckets exceed the limit of {_MAX_BUCKETS:,}"
                 )
         history = reader.history(series_id, from_ms, to_ms)
     rows = zip(history.start_T.tolist(), history.values_TF.tolist(), strict=True)
@@ -87,25 +87,25 @@ def get_history(
 @router.get("/v1/features/{series_id:path}")
 def get_features(request: Request, series_id: str) -> Features:
     """Get rolling sums over 1 h, 24 h, 7 d and 28 d of event time, rates, trend and stock."""
-    gate: SharedReader = request.app.state.gate
-    with gate.reading() as reader:
+    shared: SharedReader = request.app.state.reader
+    with shared.reading() as reader:
         info = reader.info()
         if reader.find(series_id) is None or info is None:
             raise unknown_series(series_id)
-        opened = reader.open_bucket(series_id)
+        open_buckets = reader.open_bucket(series_id)
         progress = reader.progress(series_id)
         end_ms = progress.closed_through_ms if progress else 0
-        whole = _WINDOWS["28d"] <= _MOST_BUCKETS * info.bucket_ms
-        kept_ms = _WINDOWS["28d"] if whole else (BASE_DAYS + 1) * DAY_MS
-        past = reader.history(series_id, end_ms - kept_ms, end_ms)
+        fits = _WINDOWS["28d"] <= _MAX_BUCKETS * info.bucket_ms
+        longest_ms = _WINDOWS["28d"] if fits else (BASE_DAYS + 1) * DAY_MS
+        past = reader.history(series_id, end_ms - longest_ms, end_ms)
     sums = {
         name: trailing_sums(past.start_T, past.values_TF, end_ms=end_ms, span_ms=span_ms)
         for name, span_ms in _WINDOWS.items()
-        if info.bucket_ms <= span_ms <= kept_ms
+        if info.bucket_ms <= span_ms <= longest_ms
     }
     mean_F = mean_day(past.start_T, past.values_TF, end_ms=end_ms)
-    long_ms = end_ms - int(past.start_T[0]) if len(past.start_T) else 0
-    long_F = trailing_sums(past.start_T, past.values_TF, end_ms=end_ms, span_ms=kept_ms)
+    past_ms = end_ms - int(past.start_T[0]) if len(past.start_T) else 0
+    long_F = trailing_sums(past.start_T, past.values_TF, end_ms=end_ms, span_ms=longest_ms)
     return Features(
         series_id=series_id,
         bucket_ms=info.bucket_ms,
@@ -115,17 +115,17 @@ def get_features(request: Request, series_id: str) -> Features:
         trend=(
             None
             if mean_F is None
-            else trend(sums["24h"], mean_F, sums["7d"], long_F * (7 * DAY_MS / long_ms))
+            else trend(sums["24h"], mean_F, sums["7d"], long_F * (7 * DAY_MS / past_ms))
         ),
         stock=stock_now(past.values_TF[past.start_T >= end_ms - DAY_MS]),
         units_winsorised=units_winsorised(past.values_TF) if len(past.values_TF) else None,
-        open=[_open(bucket) for bucket in opened],
+        open=[_open(bucket) for bucket in open_buckets],
         **age_fields(past.age),
     )
 
 
 def rates(day_F: Sums, long_F: Sums) -> Rates:
-    """Rates of the last 24 h from its sums; prices are held against the longer span's.
+    """Return rates of the last 24 h; the relative price compares with the longer span.
 
     >>> day_F, long_F = np.array([10, 2, 40, 6, 100, 20, 0, 5, 60.0]), np.zeros(9)
     >>> rates(day_F, long_F).mean_price
@@ -143,7 +143,7 @@ def rates(day_F: Sums, long_F: Sums) -> Rates:
 
 
 def trend(day_F: Sums, mean_day_F: Sums, week_F: Sums, mean_week_F: Sums) -> Trend:
-    """Units of the last 24 h against the mean day before, and of the week against the mean week.
+    """Compare units of the last 24 h with the mean day before, and of the week with the mean week.
 
     >>> trend(np.full(9, 30.0), np.full(9, 20.0), np.full(9, 50.0), np.full(9, 40.0)).change
     0.5
@@ -163,7 +163,7 @@ def _change(now: float, before: float) -> float | None:
 
 
 def stock_now(day_TF: Floats) -> StockNow | None:
-    """Stock by the buckets of the last 24 h; None where the newest does not know it.
+    """Stock from the buckets of the last 24 h; None if unknown in the newest.
 
     >>> stock_now(np.array([[0.0] * 9 + [4.0, 0.0], [0.0] * 9 + [1.0, 0.5]]))
     StockNow(on_hand=0, stockout_share_24h=0.25)

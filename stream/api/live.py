@@ -1,8 +1,8 @@
 """`GET /v1/stream?series=…`: forecasts and open buckets as they change, as server-sent events.
 
-Events: `forecast` (the body of `GET /v1/forecasts/{series_id}`) when a series has a newer one,
-`bucket` (an open bucket and its sums so far) when its sums change. At most four looks a second; a
-comment every 15 s keeps proxies from closing a quiet connection.
+Events: `forecast` (the body of `GET /v1/forecasts/{series_id}`) for a newer forecast, `bucket` (an
+open bucket and its sums so far) when the sums change. The store is read four times a second; a
+comment every 15 s keeps proxies from closing an idle connection.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
-from stream.api.forecasts import body_of
+from stream.api.forecasts import forecast_body
 from stream.api.problems import Problem, unknown_series
 from stream.api.shared_reader import SharedReader, age_fields
 from stream.errors import ServiceUnavailable
@@ -24,88 +24,92 @@ from stream.readside.reader import Live
 router = APIRouter(tags=["live"])
 
 _EVERY_S: Final = 0.25
-_BEATS: Final = 60  # looks without news before a comment is sent
-_MOST_SERIES: Final = 100
-_MOST_LISTENERS: Final = 200
+_IDLE_READS: Final = 60  # reads without a change before a keep-alive comment
+_MAX_SERIES: Final = 100
+_MAX_LISTENERS: Final = 200
 
 
 @router.get("/v1/stream", response_class=StreamingResponse)
 async def stream_series(
     request: Request,
-    series: Annotated[list[str], Query(description="repeat it, or separate ids by commas")],
+    series: Annotated[list[str], Query(description="series ids, separated by commas or repeated")],
 ) -> StreamingResponse:
     """Follow up to 100 series."""
-    gate: SharedReader = request.app.state.gate
+    shared: SharedReader = request.app.state.reader
     listeners: set[object] = request.app.state.listeners
     names = list(dict.fromkeys(name for part in series for name in part.split(",") if name))
-    if not 1 <= len(names) <= _MOST_SERIES:
-        raise Problem(422, "invalid-request", f"name 1 to {_MOST_SERIES} series")
-    if len(listeners) >= _MOST_LISTENERS:
-        raise Problem(503, "too-many-listeners", f"{_MOST_LISTENERS} listeners are served already")
-    await run_in_threadpool(_require_known, gate, names)
+    if not 1 <= len(names) <= _MAX_SERIES:
+        raise Problem(422, "invalid-request", f"{len(names)} series given; give 1 to {_MAX_SERIES}")
+    if len(listeners) >= _MAX_LISTENERS:
+        raise Problem(
+            503,
+            "too-many-listeners",
+            f"the limit of {_MAX_LISTENERS} listeners is reached; try again later",
+        )
+    await run_in_threadpool(_require_known, shared, names)
     return StreamingResponse(
-        _events(gate, names, listeners),
+        _events(shared, names, listeners),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 
 
-def _require_known(gate: SharedReader, names: list[str]) -> None:
-    with gate.reading() as reader:
+def _require_known(shared: SharedReader, names: list[str]) -> None:
+    with shared.reading() as reader:
         for name in names:
             if reader.find(name) is None:
                 raise unknown_series(name)
 
 
-def _look(
-    gate: SharedReader, names: list[str]
+def _read(
+    shared: SharedReader, names: list[str]
 ) -> tuple[dict[str, Live], dict[str, dict[str, Any]]]:
-    with gate.reading() as reader:
+    with shared.reading() as reader:
         return reader.live(names), {name: age_fields(reader.age(name)) for name in names}
 
 
 async def _events(
-    gate: SharedReader, names: list[str], listeners: set[object]
+    shared: SharedReader, names: list[str], listeners: set[object]
 ) -> AsyncIterator[str]:
-    me = object()
-    listeners.add(me)
-    told: dict[tuple[str, str], Any] = {}
-    quiet = 0
+    listener = object()
+    listeners.add(listener)
+    sent: dict[tuple[str, str], Any] = {}
+    idle = 0
     try:
         while True:
             try:
-                news = changed(told, *await run_in_threadpool(_look, gate, names))
+                changes = changed_events(sent, *await run_in_threadpool(_read, shared, names))
             except ServiceUnavailable as error:
-                news = [event("unavailable", {"detail": str(error)})] if quiet == 0 else []
-            for text in news:
+                changes = [sse_event("unavailable", {"detail": str(error)})] if idle == 0 else []
+            for text in changes:
                 yield text
-            quiet = 0 if news else quiet + 1
-            if quiet >= _BEATS:
-                yield ": still here\n\n"
-                quiet = 1
+            idle = 0 if changes else idle + 1
+            if idle >= _IDLE_READS:
+                yield ": keep-alive\n\n"
+                idle = 1
             await asyncio.sleep(_EVERY_S)
     finally:
-        listeners.discard(me)
+        listeners.discard(listener)
 
 
-def changed(
-    told: dict[tuple[str, str], Any],
+def changed_events(
+    sent: dict[tuple[str, str], Any],
     live: Mapping[str, Live],
     ages: Mapping[str, Mapping[str, Any]],
 ) -> list[str]:
-    """Events for what differs from what was told before; `told` is brought up to date."""
-    news = []
-    for name, (opened, forecast) in live.items():
+    """Return events for what differs from `sent`, and update `sent`."""
+    events = []
+    for name, (open_buckets, forecast) in live.items():
         if forecast is not None:
-            mark = (forecast.origin_ms, forecast.emitted_ms, forecast.model_id)
-            if told.get((name, "forecast")) != mark:
-                told[name, "forecast"] = mark
-                news.append(event("forecast", body_of(forecast).model_dump()))
-        sums = [(bucket.start_ms, bucket.values_F.tolist()) for bucket in opened]
-        if told.get((name, "bucket")) != sums:
-            told[name, "bucket"] = sums
-            news += [
-                event(
+            version = (forecast.origin_ms, forecast.emitted_ms, forecast.model_id)
+            if sent.get((name, "forecast")) != version:
+                sent[name, "forecast"] = version
+                events.append(sse_event("forecast", forecast_body(forecast).model_dump()))
+        sums = [(bucket.start_ms, bucket.values_F.tolist()) for bucket in open_buckets]
+        if sent.get((name, "bucket")) != sums:
+            sent[name, "bucket"] = sums
+            events += [
+                sse_event(
                     "bucket",
                     {
                         "series_id": name,
@@ -116,13 +120,13 @@ def changed(
                 )
                 for start, values in sums
             ]
-    return news
+    return events
 
 
-def event(kind: str, body: Mapping[str, Any]) -> str:
-    r"""One server-sent event.
+def sse_event(kind: str, body: Mapping[str, Any]) -> str:
+    r"""Format a server-sent event.
 
-    >>> event("bucket", {"a": 1})
+    >>> sse_event("bucket", {"a": 1})
     'event: bucket\ndata: {"a":1}\n\n'
     """
     return f"event: {kind}\ndata: {json.dumps(body, separators=(',', ':'))}\n\n"

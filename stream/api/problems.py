@@ -1,4 +1,4 @@
-"""Errors as problem details (RFC 9457, `application/problem+json`), whoever raised them."""
+"""Turns every error into problem details (RFC 9457, `application/problem+json`)."""
 
 from http import HTTPStatus
 from typing import Any
@@ -15,7 +15,7 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class ProblemDetails(BaseModel):
-    """What went wrong: `type` is stable and for machines, `detail` says what to do."""
+    """An error: `type` is a stable identifier, `detail` is text for people."""
 
     type: str
     title: str
@@ -25,7 +25,7 @@ class ProblemDetails(BaseModel):
 
 
 class Problem(HTTPException):
-    """An answer that is an error. `kind` becomes the `type`."""
+    """An HTTP error; `kind` becomes the `type` of its problem details."""
 
     def __init__(
         self, status: int, kind: str, detail: str, headers: dict[str, str] | None = None
@@ -35,45 +35,47 @@ class Problem(HTTPException):
 
 
 def unknown_series(series_id: str) -> Problem:
-    """No series of that id has been seen."""
-    return Problem(404, "unknown-series", f"no series {series_id!r}; GET /v1/series lists them")
+    """404 for a series id without events."""
+    return Problem(
+        404, "unknown-series", f"unknown series {series_id!r}; GET /v1/series lists all series"
+    )
 
 
 def no_forecast(series_id: str) -> Problem:
-    """The series exists, and has no forecast before its next bucket closes."""
+    """404 for a series that gets its first forecast when its next bucket closes."""
     return Problem(
-        404, "no-forecast-yet", f"{series_id!r} gets its first forecast when a bucket closes"
+        404, "no-forecast-yet", f"series {series_id!r} has no forecast until its next bucket closes"
     )
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of the application a problem."""
+    """Register the error handlers on the application."""
 
-    async def of_http(request: Request, error: Exception) -> JSONResponse:
+    async def from_http(request: Request, error: Exception) -> JSONResponse:
         if not isinstance(error, HTTPException):
             raise error
         kind = getattr(error, "kind", HTTPStatus(error.status_code).phrase.lower())
-        return _answer(request, error.status_code, kind, str(error.detail), error.headers)
+        return _response(request, error.status_code, kind, str(error.detail), error.headers)
 
-    async def of_validation(request: Request, error: Exception) -> JSONResponse:
+    async def from_validation(request: Request, error: Exception) -> JSONResponse:
         if not isinstance(error, RequestValidationError):
             raise error
         first = error.errors()[0]
-        where = " ".join(str(part) for part in first["loc"])
-        return _answer(request, 422, "invalid-request", f"{where}: {first['msg']}")
+        place = " ".join(str(part) for part in first["loc"])
+        return _response(request, 422, "invalid-request", f"{place}: {first['msg']}")
 
-    async def of_ours(request: Request, error: Exception) -> JSONResponse:
+    async def from_surgecast(request: Request, error: Exception) -> JSONResponse:
         if isinstance(error, ServiceUnavailable):
-            return _answer(request, 503, "store-unavailable", str(error), {"Retry-After": "1"})
+            return _response(request, 503, "store-unavailable", str(error), {"Retry-After": "1"})
         kind = "incompatible-store" if isinstance(error, IncompatibleState) else "failed"
-        return _answer(request, 500, kind, str(error))
+        return _response(request, 500, kind, str(error))
 
-    app.add_exception_handler(HTTPException, of_http)
-    app.add_exception_handler(RequestValidationError, of_validation)
-    app.add_exception_handler(SurgecastError, of_ours)
+    app.add_exception_handler(HTTPException, from_http)
+    app.add_exception_handler(RequestValidationError, from_validation)
+    app.add_exception_handler(SurgecastError, from_surgecast)
 
 
-def _answer(
+def _response(
     request: Request, status: int, kind: str, detail: str, headers: Any = None
 ) -> JSONResponse:
     problem = ProblemDetails(

@@ -1,4 +1,4 @@
-"""Bodies of the API. Times are milliseconds since the epoch, UTC; quantities are units."""
+"""Request and response bodies. Times are UTC milliseconds since the epoch; quantities are units."""
 
 from typing import Annotated, Literal
 
@@ -8,14 +8,14 @@ from stream.series_ids import Level
 
 
 class Aged(BaseModel):
-    """Carried by every answer about a series: time since its worker last reported."""
+    """Age of an answer about a series: time since its worker last reported."""
 
-    age_ms: int | None = Field(description="None when no worker was ever seen")
+    age_ms: int | None = Field(description="null if no worker has ever reported")
     stale: bool
 
 
 class SeriesItem(Aged):
-    """One series of the list."""
+    """A series in the list."""
 
     series_id: str
     level: Level
@@ -25,7 +25,7 @@ class SeriesItem(Aged):
 
 
 class SeriesPage(BaseModel):
-    """A page of the list; `next_cursor` is None on the last."""
+    """A page of the list; `next_cursor` is null on the last page."""
 
     series: list[SeriesItem]
     next_cursor: str | None
@@ -34,8 +34,8 @@ class SeriesPage(BaseModel):
 class Forecast(Aged):
     """`units[h][q]`: quantile q of the demand in bucket `[origin_ms + h·bucket_ms, …)`, h from 0.
 
-    `cumulative_units[h][q]`: quantile of the sum of buckets 0…h, forecast as such. `revenue` and
-    `visitors` are like `units`, and left out where the model does not forecast them.
+    `cumulative_units[h][q]`: quantile q of the sum of buckets 0…h, forecast directly. `revenue` and
+    `visitors` are like `units`, and absent if the model does not forecast them.
     """
 
     series_id: str
@@ -56,7 +56,7 @@ class Forecast(Aged):
 
 
 class BatchRequest(BaseModel):
-    """Up to 1,000 series at once."""
+    """A request for up to 1,000 series."""
 
     series_ids: Annotated[list[str], Field(min_length=1, max_length=1_000)]
     horizon: Annotated[int | None, Field(ge=1)] = None
@@ -64,7 +64,7 @@ class BatchRequest(BaseModel):
 
 
 class ForecastBatch(BaseModel):
-    """Forecasts in the order asked for; `missing` are unknown or not forecast yet."""
+    """Forecasts in the order of the request; `missing` series are unknown or not forecast yet."""
 
     forecasts: list[Forecast]
     missing: list[str]
@@ -78,7 +78,7 @@ class Bucket(BaseModel):
 
 
 class History(Aged):
-    """Closed buckets that start in `[from_ms, to_ms)`, oldest first, silent ones as zeros."""
+    """Closed buckets that start in `[from_ms, to_ms)`, oldest first; zeros without events."""
 
     series_id: str
     bucket_ms: int
@@ -88,27 +88,27 @@ class History(Aged):
 
 
 class Rates(BaseModel):
-    """Over the last 24 h; None where there is nothing to divide by."""
+    """Rates over the last 24 h; null if the divisor is zero."""
 
     units_per_hour: float
     conversion: float | None = Field(description="purchases per view")
-    cart_rate: float | None = Field(description="carts per view")
+    cart_rate: float | None = Field(description="cart additions per view")
     return_rate: float | None = Field(description="units returned per unit sold")
-    mean_price: float | None = Field(description="revenue per unit kept")
-    relative_price: float | None = Field(description="mean price against that of 28 days")
+    mean_price: float | None = Field(description="revenue per unit sold, net of returns")
+    relative_price: float | None = Field(description="mean price divided by that of 28 days")
 
 
 class StockNow(BaseModel):
-    """The stock by the readings of `inventory`, as of the newest closed bucket."""
+    """Stock from the `inventory` topic, as of the newest closed bucket."""
 
     on_hand: int
-    stockout_share_24h: float = Field(description="share of the last 24 h with nothing on hand")
+    stockout_share_24h: float = Field(description="share of the last 24 h out of stock")
 
 
 class Trend(BaseModel):
-    """Units of the last 24 h against the mean day of up to seven days before.
+    """Units of the last 24 h compared with the mean day of up to seven days before.
 
-    `week_change` compares the last seven days with the mean week of the 28 days that end with them.
+    `week_change` compares the last seven days with the mean week of the last 28 days.
     """
 
     units_24h: float
@@ -118,12 +118,12 @@ class Trend(BaseModel):
 
 
 class Features(Aged):
-    """Rolling sums of closed buckets before `as_of_ms`, and what is in the open ones so far.
+    """Rolling sums of closed buckets before `as_of_ms`, and the sums so far of open buckets.
 
-    A window shorter than a bucket is None, or one of more than 10,000 buckets; so is the trend
-    without a full day to compare with, and the stock of a series that has no reading.
-    `units_winsorised` is the newest bucket's units, cut down to what training would believe of the
-    trailing 28 days (fewer where they are more than 10,000 buckets).
+    A window is null if it is shorter than a bucket or has more than 10,000 buckets. `trend` is null
+    without a full day to compare with, `stock` without an inventory reading. `units_winsorised` is
+    the newest bucket's units after the outlier limit that training derives from the last 28 days
+    (8 days if 28 have more than 10,000 buckets).
     """
 
     series_id: str
@@ -138,33 +138,35 @@ class Features(Aged):
 
 
 class AccuracyRow(BaseModel):
-    """Forecasts of one model for one volume class, pooled over steps where `step` is None.
+    """Accuracy of one model for one volume class; pooled over steps if `step` is null.
 
-    `volume` is by the mean units a bucket that were forecast: low < 0.1 ≤ medium < 1 ≤ high;
-    `rollup` is total, categories and locations, `all` every series but those.
+    `volume` is the class of the mean forecast units per bucket: low < 0.1 ≤ medium < 1 ≤ high;
+    `rollup` is total, categories and locations, `all` is every other series.
     """
 
     model_id: str
     volume: Literal["all", "low", "medium", "high", "rollup"]
-    step: int | None = Field(description="1 is the bucket right after the forecast")
-    labels: int = Field(description="forecasts that were scored; a sample stands for its class")
+    step: int | None = Field(description="1 is the first bucket after the origin")
+    labels: int = Field(description="scored forecasts; a sample represents its class")
     wql: float | None = Field(description="2 · Σ pinball / Σ units, mean over quantiles")
-    naive_wql: float | None = Field(description="of last week's units at the same time")
-    wql_beside_naive: float | None = Field(description="over the buckets of naive_wql")
+    naive_wql: float | None = Field(description="WQL of the seasonal naive, last week's units")
+    wql_beside_naive: float | None = Field(description="WQL over the buckets of naive_wql")
     bias: float | None = Field(description="Σ (median − units) / Σ units")
     coverage: float | None = Field(
-        description="share of demand in the outermost band, ties of counts spread evenly"
+        description="share of demand inside the outermost band, by the PIT of counts"
     )
-    interval_coverage: float | None = Field(description="the same with both ends counted in")
+    interval_coverage: float | None = Field(
+        description="share of demand inside the outermost band, ends included"
+    )
 
 
 class Accuracy(BaseModel):
-    """What was forecast against what came, over whole days `[from_ms, to_ms)` of event time."""
+    """Accuracy of published forecasts over whole days `[from_ms, to_ms)` of event time."""
 
     from_ms: int
     to_ms: int
     bucket_ms: int
     band: tuple[float, float] = Field(description="quantiles of the outermost band")
     nominal_coverage: float
-    calibrated: bool = Field(description="whether the newest forecasts are calibrated")
+    calibrated: bool = Field(description="true if the newest forecasts are calibrated")
     rows: list[AccuracyRow]

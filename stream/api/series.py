@@ -1,4 +1,4 @@
-"""`GET /v1/series`: which series there are."""
+"""`GET /v1/series`: the list of series."""
 
 import base64
 import binascii
@@ -16,22 +16,24 @@ from stream.series_ids import Level, level_of, split_series
 router = APIRouter(tags=["series"])
 
 
-def cursor_after(series_id: str) -> str:
-    """Opaque cursor of the page after a series."""
+def encode_cursor(series_id: str) -> str:
+    """Return the opaque cursor of the page after a series."""
     return base64.urlsafe_b64encode(series_id.encode()).decode().rstrip("=")
 
 
-def after_cursor(cursor: str) -> str:
-    """Series a page starts after. Raises Problem for a cursor that is not ours.
+def decode_cursor(cursor: str) -> str:
+    """Return the series before the cursor's page. Raises Problem for an invalid cursor.
 
-    >>> after_cursor(cursor_after("85123A"))
+    >>> decode_cursor(encode_cursor("85123A"))
     '85123A'
     """
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         return base64.b64decode(padded, altchars="-_", validate=True).decode()
     except (binascii.Error, UnicodeError):
-        raise Problem(422, "invalid-cursor", f"cursor {cursor!r} is not one of ours") from None
+        raise Problem(
+            422, "invalid-cursor", f"cursor {cursor!r} is not a next_cursor of /v1/series"
+        ) from None
 
 
 @router.get("/v1/series")
@@ -40,45 +42,46 @@ def list_series(
     *,
     level: Level | None = None,
     category: str | None = None,
-    q: Annotated[str | None, Query(description="part of the id, in any case")] = None,
+    q: Annotated[str | None, Query(description="part of the series id, ignoring case")] = None,
     sort: Annotated[
-        Literal["id", "-units"], Query(description="-units: most sold in eight days first")
+        Literal["id", "-units"],
+        Query(description="-units: by units of the last eight days, largest first"),
     ] = "id",
     limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
     cursor: str | None = None,
 ) -> SeriesPage:
-    """List series, a page at a time."""
-    gate: SharedReader = request.app.state.gate
-    with gate.reading() as reader:
+    """List series by page."""
+    shared: SharedReader = request.app.state.reader
+    with shared.reading() as reader:
         names = _ordered(reader, sort)
-        wanted = (q or "").casefold()
-        found = [
+        part = (q or "").casefold()
+        matches = [
             name
             for name in names
             if (level is None or level_of(name) == level)
             and (category is None or _category(reader, name) == category)
-            and wanted in name.casefold()
+            and part in name.casefold()
         ]
-        start = _start(found, sort, after_cursor(cursor)) if cursor else 0
-        page = found[start : start + limit]
+        start = _start(matches, sort, decode_cursor(cursor)) if cursor else 0
+        page = matches[start : start + limit]
         items = [_item(reader, name) for name in page]
-    more = start + limit < len(found)
-    return SeriesPage(series=items, next_cursor=cursor_after(page[-1]) if more else None)
+    more = start + limit < len(matches)
+    return SeriesPage(series=items, next_cursor=encode_cursor(page[-1]) if more else None)
 
 
 def _ordered(reader: Reader, sort: str) -> list[str]:
     names = sorted(name for name, _, _ in reader.series())
     if sort == "id":
         return names
-    reader.movers(1)  # brings the sums up to date
-    sold = reader.by_volume()
-    return sold + sorted(set(names) - set(sold))
+    reader.movers(1)  # updates the sums
+    by_volume = reader.by_volume()
+    return by_volume + sorted(set(names) - set(by_volume))
 
 
-def _start(found: list[str], sort: str, last: str) -> int:
+def _start(names: list[str], sort: str, last: str) -> int:
     if sort == "id":
-        return bisect_right(found, last)
-    return found.index(last) + 1 if last in found else 0
+        return bisect_right(names, last)
+    return names.index(last) + 1 if last in names else 0
 
 
 def _category(reader: Reader, series_id: str) -> str | None:

@@ -1,6 +1,6 @@
-"""The HTTP API: `serve_api(settings)` blocks until it is told to stop.
+"""Runs the HTTP API: `serve_api(settings)` blocks until SIGTERM or SIGINT.
 
-Reads the store alone; the workers need not be reachable from here. Routes are in `stream/feed/api`.
+It needs only the store; the workers may be unreachable.
 """
 
 from importlib.metadata import version
@@ -11,9 +11,7 @@ import uvicorn
 from fastapi import Depends, FastAPI
 from fastapi.responses import HTMLResponse
 
-from stream.api import accuracy, forecasts, live, series
-from stream.api import health as operations
-from stream.api import history as past
+from stream.api import accuracy, forecasts, health, history, live, series
 from stream.api.auth import key_check, require_keys_beyond_localhost
 from stream.api.docs_page import reference_page
 from stream.api.problems import MEDIA_TYPE, ProblemDetails, install
@@ -22,31 +20,31 @@ from stream.processes.ports import free_port, require_free_port
 from stream.readside.reader import connect
 from stream.settings import ApiSettings, Settings
 
-_STOP_WITHIN_S = 3
+_STOP_TIMEOUT_S = 3
 
 log = structlog.get_logger(__name__)
 
 
 def create_app(redis: Any, settings: ApiSettings) -> FastAPI:
-    """The application over a Redis client with `decode_responses=False`."""
+    """Create the application on a Redis client that has `decode_responses=False`."""
     app = FastAPI(
         title="Surgecast",
         version=version("surgecast"),
-        description="Demand forecasts of every series, and the features they come from.",
+        description="Demand forecasts of every series, with its history and features.",
         docs_url=None,
         redoc_url=None,
         responses={
-            code: {"model": ProblemDetails, "content": {MEDIA_TYPE: {}}, "description": meaning}
-            for code, meaning in (("4XX", "The request's fault"), ("5XX", "Ours; try again"))
+            code: {"model": ProblemDetails, "content": {MEDIA_TYPE: {}}, "description": text}
+            for code, text in (("4XX", "Client error"), ("5XX", "Server error; try again"))
         },
     )
-    app.state.gate = SharedReader(redis)
+    app.state.reader = SharedReader(redis)
     app.state.listeners = set()
     install(app)
-    keyed = [Depends(key_check(settings))]
-    app.include_router(operations.open_router)
-    for part in (operations, series, forecasts, past, accuracy, live):
-        app.include_router(part.router, dependencies=keyed)
+    with_key = [Depends(key_check(settings))]
+    app.include_router(health.open_router)
+    for part in (health, series, forecasts, history, accuracy, live):
+        app.include_router(part.router, dependencies=with_key)
 
     @app.get("/docs", include_in_schema=False)
     def docs() -> HTMLResponse:
@@ -58,24 +56,24 @@ def create_app(redis: Any, settings: ApiSettings) -> FastAPI:
 def serve_api(settings: Settings) -> None:
     """Run the API until SIGTERM or SIGINT.
 
-    Raises UsageError for a taken port, or for no keys on an address others can reach;
-    ServiceUnavailable when no store is named.
+    Raises UsageError if the port is taken or a public address has no keys, ServiceUnavailable if
+    no store is configured.
     """
-    wanted = settings.api
-    require_keys_beyond_localhost(wanted)
-    port = wanted.port or free_port()
-    require_free_port(wanted.host, port, what="the HTTP API", setting="SURGECAST_API__PORT")
+    api = settings.api
+    require_keys_beyond_localhost(api)
+    port = api.port or free_port()
+    require_free_port(api.host, port, what="the HTTP API", setting="SURGECAST_API__PORT")
     redis = connect(settings.redis)
     config = uvicorn.Config(
-        create_app(redis, wanted),
-        host=wanted.host,
+        create_app(redis, api),
+        host=api.host,
         port=port,
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=_STOP_WITHIN_S,
+        timeout_graceful_shutdown=_STOP_TIMEOUT_S,
     )
-    log.info("api_started", url=f"http://{wanted.host}:{port}/docs")
+    log.info("api_started", url=f"http://{api.host}:{port}/docs")
     try:
         uvicorn.Server(config).run()
     finally:

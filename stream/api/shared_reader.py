@@ -1,4 +1,4 @@
-"""One reader for all requests, used by one at a time."""
+"""One reader for all requests, guarded by a lock."""
 
 import threading
 import time
@@ -9,31 +9,31 @@ from typing import Any, Final
 from stream.readside.reader import Reader
 from stream.readside.series_answers import Age
 
-_FRESH_S: Final = 0.1
+_MAX_AGE_S: Final = 0.1
 
 
 class SharedReader:
-    """Hands the reader to one request at a time, refreshed at most ten times a second."""
+    """Lends the reader to one request at a time; refreshes it at most ten times a second."""
 
     def __init__(self, redis: Any) -> None:
         self._reader = Reader(redis)
         self._lock = threading.Lock()
-        self._looked_s = float("-inf")
+        self._refreshed_s = float("-inf")
 
     @contextmanager
     def reading(self) -> Iterator[Reader]:
-        """The reader, fresh. Raises ServiceUnavailable when the store does not answer."""
+        """Yield the refreshed reader. Raises ServiceUnavailable if the store does not answer."""
         with self._lock:
             now_s = time.monotonic()
-            if now_s - self._looked_s >= _FRESH_S:
-                self._looked_s = float("-inf")  # a look that fails is taken again
+            if now_s - self._refreshed_s >= _MAX_AGE_S:
+                self._refreshed_s = float("-inf")  # a failed refresh is repeated
                 self._reader.refresh()
-                self._looked_s = now_s
+                self._refreshed_s = now_s
             yield self._reader
 
 
 def age_fields(age: Age) -> dict[str, Any]:
-    """The two fields every answer about a series carries.
+    """Return the age fields of every response about a series.
 
     >>> age_fields(Age(12, stale=False))
     {'age_ms': 12, 'stale': False}

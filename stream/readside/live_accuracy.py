@@ -19,6 +19,7 @@ from model.evaluation.score_sums import N_SUMS, ROLLUP, VOLUMES, Score, score_of
 from stream.errors import ServiceUnavailable
 from stream.state import keys
 from stream.state.keys import Tag
+from stream.state.scores import add_scores
 
 Sums = NDArray[np.float64]
 
@@ -63,12 +64,4 @@ def read_accuracy(
         answers = pipe.execute()
     except RedisError as error:
         raise ServiceUnavailable(f"the store does not answer: {error}") from error
-    shape = (len(VOLUMES), horizon, N_SUMS)
-    sums: dict[str, Sums] = {}
-    for fields in answers:
-        for name, payload in fields.items():
-            if len(payload) == 8 * int(np.prod(shape)):
-                part_VHK = np.frombuffer(payload, "<f8").reshape(shape)
-                model_id = name.decode()
-                sums[model_id] = sums[model_id] + part_VHK if model_id in sums else part_VHK
-    return LiveAccuracy(first, last + DAY_MS, sums)
+    return LiveAccuracy(first, last + DAY_MS, add_scores(answers, horizon=horizon))

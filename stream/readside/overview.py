@@ -77,10 +77,8 @@ class Overview:
 
     def _list_workers(self) -> None:
         now_ms = self._now_ms()
-        if (
-            self._workers_listed_ms is None
-            or now_ms - self._workers_listed_ms >= _LIST_WORKERS_EVERY_MS
-        ):
+        listed_ms = self._workers_listed_ms
+        if listed_ms is None or now_ms - listed_ms >= _LIST_WORKERS_EVERY_MS:
             worker_keys = self._redis.scan_iter(match=keys.stats_pattern(), count=10_000)
             self._worker_keys = sorted(worker_keys)
             self._workers_listed_ms = now_ms

@@ -70,9 +70,7 @@ class Reader:
     """
 
     def __init__(self, redis: "Redis", *, now_ms: Callable[[], int] = wall_clock_ms) -> None:
-        self._redis: Any = (
-            redis  # redis-py's stubs mix the results of its blocking and async clients
-        )
+        self._redis: Any = redis  # redis-py's stubs mix blocking and async results
         self._row_script = self._redis.register_script(_READ_ROWS)
         self._overview = Overview(redis, now_ms=now_ms)
         self._movers = Movers(redis)

@@ -1,4 +1,4 @@
-"""The HTTP API over a seeded store, by a real server and a plain client."""
+"""The HTTP API on a seeded store, through a real server and a plain client."""
 
 import json
 import threading
@@ -31,12 +31,13 @@ KEY = "a-key-for-tests"
 
 
 class Api:
-    """A running API."""
+    """An API server in a thread."""
 
     def __init__(self, redis: Any, settings: ApiSettings) -> None:
         self.url = f"http://127.0.0.1:{free_port()}"
+        self.app = create_app(redis, settings)
         config = uvicorn.Config(
-            create_app(redis, settings),
+            self.app,
             port=int(self.url.rpartition(":")[2]),
             log_config=None,
             timeout_graceful_shutdown=1,
@@ -54,6 +55,10 @@ class Api:
         self.server.should_exit = True
         self.thread.join(timeout=10)
 
+    def expire_reader(self) -> None:
+        """Let the next request read the store again, however soon it comes."""
+        self.app.state.reader._refreshed_s = float("-inf")
+
     def open(self, path: str, body: Any = None, key: str | None = KEY, **headers: str) -> Any:
         if key:
             headers["Authorization"] = f"Bearer {key}"
@@ -68,7 +73,7 @@ class Api:
             return json.loads(answer.read())
 
     def problem(self, path: str, body: Any = None, key: str | None = KEY, **headers: str) -> Any:
-        """The problem details of an answer that must be an error."""
+        """Return the problem details of a request that must fail."""
         with pytest.raises(urllib.error.HTTPError) as caught:
             self.get(path, body, key, **headers)
         with caught.value as error:
@@ -95,8 +100,8 @@ def quoted(series_id: str) -> str:
     return urllib.parse.quote(series_id, safe="")
 
 
-def test_a_forecast_is_what_the_store_holds(api: Api, shop: Shop) -> None:
-    """Units and sums are the stored ones, for a SKU and for a roll-up."""
+def test_a_forecast_equals_the_stored_one(api: Api, shop: Shop) -> None:
+    """Units and cumulative units equal the stored rows, for a SKU and for roll-ups."""
     reader = Reader(shop.redis)
     reader.refresh()
     for series_id in (shop.names[3], "total", "category:Garden"):
@@ -111,22 +116,22 @@ def test_a_forecast_is_what_the_store_holds(api: Api, shop: Shop) -> None:
         assert 0 <= answer["age_ms"] < 60_000
 
 
-def test_a_forecast_is_cut_as_asked(api: Api) -> None:
-    """The first buckets, some quantiles; what it does not have is refused with what it has."""
+def test_a_forecast_is_limited_to_the_requested_part(api: Api) -> None:
+    """A horizon and quantiles select a part; an error names the quantiles that exist."""
     whole = api.get("/v1/forecasts/total")
-    cut = api.get("/v1/forecasts/total?horizon=3&quantiles=0.9,0.1")
+    part = api.get("/v1/forecasts/total?horizon=3&quantiles=0.9,0.1")
 
-    assert cut["quantiles"] == [0.1, 0.9]
-    assert cut["units"] == [[row[0], row[8]] for row in whole["units"][:3]]
+    assert part["quantiles"] == [0.1, 0.9]
+    assert part["units"] == [[row[0], row[8]] for row in whole["units"][:3]]
     assert "0.5" in api.problem("/v1/forecasts/total?quantiles=0.55")["detail"]
     assert api.problem("/v1/forecasts/total?horizon=25")["status"] == 422
     assert api.problem("/v1/forecasts/total?horizon=0")["type"].endswith(":invalid-request")
 
 
-def test_a_batch_answers_for_each_or_names_it_missing(api: Api, shop: Shop) -> None:
-    """In the order asked for, each once; more than 1,000 are refused."""
-    asked = [shop.names[5], "nobody", "total", shop.names[5]]
-    answer = api.get("/v1/forecasts:batch", {"series_ids": asked, "horizon": 2})
+def test_a_batch_returns_each_series_or_lists_it_as_missing(api: Api, shop: Shop) -> None:
+    """In the order of the request, each once; more than 1,000 are rejected."""
+    requested = [shop.names[5], "nobody", "total", shop.names[5]]
+    answer = api.get("/v1/forecasts:batch", {"series_ids": requested, "horizon": 2})
 
     assert [f["series_id"] for f in answer["forecasts"]] == [shop.names[5], "total"]
     assert {len(f["units"]) for f in answer["forecasts"]} == {2}
@@ -136,22 +141,22 @@ def test_a_batch_answers_for_each_or_names_it_missing(api: Api, shop: Shop) -> N
 
 
 def test_pages_of_the_list_cover_every_series_once(api: Api, shop: Shop) -> None:
-    """Following the cursor gives each series once, in either order."""
+    """Following the cursor returns each series once, in either sort order."""
     for sort in ("id", "-units"):
-        seen: list[str] = []
+        listed: list[str] = []
         path = f"/v1/series?limit=5&sort={sort}"
         cursor = ""
         while True:
             page = api.get(f"{path}&cursor={cursor}" if cursor else path)
-            seen += [item["series_id"] for item in page["series"]]
+            listed += [item["series_id"] for item in page["series"]]
             cursor = page["next_cursor"]
             if cursor is None:
                 break
-        assert sorted(seen) == sorted([*shop.names, *shop.rollups])
+        assert sorted(listed) == sorted([*shop.names, *shop.rollups])
 
 
 def test_the_list_is_filtered(api: Api, shop: Shop) -> None:
-    """By level, category and part of the id."""
+    """Filters: level, category and part of the id."""
     skus = api.get("/v1/series?level=sku&limit=1000")["series"]
     assert sorted(item["series_id"] for item in skus) == sorted(shop.names)
     category = skus[0]["category"]
@@ -162,8 +167,8 @@ def test_the_list_is_filtered(api: Api, shop: Shop) -> None:
     assert api.problem("/v1/series?cursor=%21")["type"] == "urn:surgecast:problem:invalid-cursor"
 
 
-def test_history_takes_both_ways_to_write_a_time(api: Api, shop: Shop) -> None:
-    """Milliseconds and RFC 3339 name the same buckets; without a range it is the last week."""
+def test_history_accepts_both_time_formats(api: Api, shop: Shop) -> None:
+    """Milliseconds and RFC 3339 select the same buckets; the default range is the last week."""
     by_ms = api.get(f"/v1/history/total?from={shop.start_ms}&to={shop.start_ms + 3 * HOUR_MS}")
     text = urllib.parse.urlencode({"from": "2011-11-01T00:00:00Z", "to": "2011-11-01T04:00+01:00"})
 
@@ -175,7 +180,7 @@ def test_history_takes_both_ways_to_write_a_time(api: Api, shop: Shop) -> None:
 
 
 def test_features_are_sums_of_the_history(api: Api, shop: Shop) -> None:
-    """Every window is the sum of its closed buckets; the open bucket is apart."""
+    """Every window is the sum of its closed buckets; the open bucket is separate."""
     features = api.get(f"/v1/features/{shop.names[1]}")
     end = features["as_of_ms"]
     for window, span in (
@@ -191,12 +196,12 @@ def test_features_are_sums_of_the_history(api: Api, shop: Shop) -> None:
     assert features["trend"]["units_24h"] == features["windows"]["24h"]["units"]
 
 
-def test_the_stock_is_told_where_it_is_known(api: Api, shop: Shop) -> None:
-    """By the newest closed bucket, with the share of 24 h; nothing is made up for the others."""
+def test_stock_is_returned_only_where_known(api: Api, shop: Shop) -> None:
+    """As of the newest closed bucket, with the stockout share of 24 h; null for other series."""
     name, other = shop.names[1], shop.names[2]
-    place = Reader(shop.redis)
-    place.refresh()
-    tag, slot = place.find(name) or (0, 0)
+    reader = Reader(shop.redis)
+    reader.refresh()
+    tag, slot = reader.find(name) or (0, 0)
     end = api.get(f"/v1/features/{name}")["as_of_ms"]
     for start, stock, share in ((end - 2 * HOUR_MS, 1, 1.0), (end - HOUR_MS, 9, 0.2)):
         stored: Any = shop.redis.get(keys.of(tag, "closed", start)) or b""
@@ -205,9 +210,9 @@ def test_the_stock_is_told_where_it_is_known(api: Api, shop: Shop) -> None:
         values_SF[slot, [STOCK, STOCKOUT_SHARE]] = stock, share
         shop.redis.set(keys.of(tag, "closed", start), pack_block(values_SF))
 
-    told = api.get(f"/v1/features/{name}")
-    assert told["stock"] == {"on_hand": 8, "stockout_share_24h": pytest.approx(0.6)}
-    assert told["units_winsorised"] <= 1e6
+    features = api.get(f"/v1/features/{name}")
+    assert features["stock"] == {"on_hand": 8, "stockout_share_24h": pytest.approx(0.6)}
+    assert features["units_winsorised"] <= 1e6
     assert api.get(f"/v1/features/{other}")["stock"] is None
     buckets = api.get(f"/v1/history/{name}?from={end - 2 * HOUR_MS}&to={end}")["buckets"]
     assert [bucket["values"]["on_hand"] for bucket in buckets] == [0, 8]
@@ -215,16 +220,16 @@ def test_the_stock_is_told_where_it_is_known(api: Api, shop: Shop) -> None:
     assert "on_hand" not in buckets[0]["values"]
 
 
-def test_a_series_nobody_has_seen_is_a_404(api: Api) -> None:
-    """The same problem on every route about one series."""
+def test_an_unknown_series_is_a_404(api: Api) -> None:
+    """Every route about one series returns the same problem."""
     for path in ("forecasts", "history", "features"):
         assert api.problem(f"/v1/{path}/nobody")["type"] == "urn:surgecast:problem:unknown-series"
     assert api.problem("/v1/stream?series=nobody")["status"] == 404
     assert api.problem("/v1/nothing-here")["status"] == 404
 
 
-def test_without_the_key_nothing_is_told(api: Api) -> None:
-    """Only health is open; a wrong key is as good as none."""
+def test_every_route_but_health_requires_the_key(api: Api) -> None:
+    """A missing and a wrong key are both a 401."""
     for path in ("/v1/series", "/v1/forecasts/total", "/v1/stream?series=total", "/metrics"):
         assert api.problem(path, key=None)["status"] == 401
         assert api.problem(path, key="wrong")["type"] == "urn:surgecast:problem:wrong-key"
@@ -232,7 +237,7 @@ def test_without_the_key_nothing_is_told(api: Api) -> None:
 
 
 def test_without_keys_only_this_machine_is_served(shop: Shop) -> None:
-    """A foreign Host header, as DNS rebinding sends, is refused; another address needs keys."""
+    """A foreign Host header (DNS rebinding) is rejected; a public address requires keys."""
     with Api(shop.redis, ApiSettings()) as api:
         assert api.get("/v1/forecasts/total", key=None)["series_id"] == "total"
         assert api.problem("/v1/series", key=None, Host="evil.example")["status"] == 403
@@ -241,21 +246,21 @@ def test_without_keys_only_this_machine_is_served(shop: Shop) -> None:
 
 
 def test_ready_only_with_a_worker(api: Api, shop: Shop) -> None:
-    """Without a worker answers still come, and say that they are stale."""
+    """Without a worker the API is not ready, but still answers."""
     shop.flush()
     assert api.get("/readyz", key=None)["status"] == "ready"
 
     shop.redis.delete(keys.stats("seeded"))
-    time.sleep(0.2)  # twice as long as an answer is kept
+    api.expire_reader()
 
     assert api.problem("/readyz", key=None)["type"] == "urn:surgecast:problem:no-worker"
     assert api.get("/v1/forecasts/total")["units"]
 
 
 def test_metrics_are_the_workers(api: Api, shop: Shop) -> None:
-    """Prometheus finds the verdict counters and the watermark."""
+    """The Prometheus page has the workers' verdict counters and watermark."""
     shop.flush()
-    time.sleep(0.2)  # twice as long as an answer is kept
+    api.expire_reader()
     with api.open("/metrics") as answer:
         text = answer.read().decode()
 
@@ -263,8 +268,8 @@ def test_metrics_are_the_workers(api: Api, shop: Shop) -> None:
     assert "surgecast_watermark_seconds 1.32" in text
 
 
-def test_accuracy_adds_up_what_the_workers_left(api: Api, shop: Shop) -> None:
-    """Partitions are pooled; `all` leaves roll-ups out; steps are told when asked for."""
+def test_accuracy_totals_the_stored_scores(api: Api, shop: Shop) -> None:
+    """Partitions are pooled, `all` excludes roll-ups, and rows by step are optional."""
     shop.write_scores(loss=0.25, naive=0.4, covered=0.79)
 
     answer = api.get("/v1/accuracy?days=2")
@@ -294,22 +299,22 @@ def test_accuracy_before_any_forecast_has_come_due(api: Api) -> None:
     assert api.get("/v1/accuracy")["rows"] == []
 
 
-def test_a_listener_hears_of_what_changes(api: Api, shop: Shop) -> None:
-    """First what is, then each newer bucket and forecast; its end is noticed."""
+def test_a_listener_receives_every_change(api: Api, shop: Shop) -> None:
+    """First the current state, then newer buckets and forecasts; a disconnect is noticed."""
     with api.open(f"/v1/stream?series=total,{shop.names[0]}") as answer:
         kinds = [_event(answer)[0] for _ in range(4)]
         assert sorted(kinds) == ["bucket", "bucket", "forecast", "forecast"]
 
         shop.close()
-        heard: dict[tuple[str, str], Any] = {}
-        while ("total", "forecast") not in heard or ("total", "bucket") not in heard:
+        received: dict[tuple[str, str], Any] = {}
+        while ("total", "forecast") not in received or ("total", "bucket") not in received:
             kind, body = _event(answer)
-            heard[body["series_id"], kind] = body
+            received[body["series_id"], kind] = body
 
-    assert heard["total", "forecast"]["origin_ms"] == shop.closed_through_ms
-    assert heard["total", "bucket"]["bucket_start_ms"] == shop.closed_through_ms
-    listeners = api.server.config.app.state.listeners  # type: ignore[union-attr]  # ours
-    deadline = time.monotonic() + 5
+    assert received["total", "forecast"]["origin_ms"] == shop.closed_through_ms
+    assert received["total", "bucket"]["bucket_start_ms"] == shop.closed_through_ms
+    listeners = api.app.state.listeners
+    deadline = time.monotonic() + 30
     while listeners and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not listeners
@@ -321,16 +326,19 @@ def _event(answer: Any) -> tuple[str, Any]:
     return kind.removeprefix("event: ").strip(), json.loads(data.removeprefix("data: "))
 
 
-def test_a_store_that_is_away_is_a_503() -> None:
-    """Retriable, in problem details, with the reason."""
-    with Redis(port=1, socket_connect_timeout=0.2) as nobody, Api(nobody, ApiSettings()) as api:
+def test_an_unreachable_store_is_a_503() -> None:
+    """The problem is retriable and names the reason."""
+    with (
+        Redis(port=1, socket_connect_timeout=0.2) as unreachable,
+        Api(unreachable, ApiSettings()) as api,
+    ):
         problem = api.problem("/v1/series", key=None)
 
     assert (problem["status"], problem["type"]) == (503, "urn:surgecast:problem:store-unavailable")
 
 
-def test_the_reference_needs_no_other_site(api: Api) -> None:
-    """`/docs` names every route and loads nothing."""
+def test_the_reference_loads_nothing_from_other_sites(api: Api) -> None:
+    """`/docs` lists every route and has no scripts or external links."""
     with api.open("/docs", key=None) as answer:
         page = answer.read().decode()
     paths = api.get("/openapi.json", key=None)["paths"]
