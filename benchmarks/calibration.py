@@ -34,7 +34,7 @@ from stream.registry.model_registry import Registry
 from stream.scoring.live_scoring import LiveScoring
 from stream.settings import CalibrationSettings
 from stream.state.keys import ROLLUPS, Tag
-from stream.state.port import Path, ReadBlock
+from stream.state.port import Path, ReadSideWrite
 
 WARM_UP = 28 * 24
 N_PARTITIONS = 4
@@ -67,7 +67,7 @@ class ArrayReads:
         picked_TSF[places < 0] = 0.0
         return self.start_ms, picked_TSF
 
-    def write(self, block: ReadBlock) -> None:
+    def write(self, block: ReadSideWrite) -> None:
         """Apply what a forecast changes."""
         self.stored |= block.puts
         for path, fields in block.fields.items():

@@ -30,7 +30,7 @@ from stream.scoring.model_family import family_of
 from stream.scoring.pending_forecasts import Levels, pack, sampled, unpack
 from stream.settings import CalibrationSettings
 from stream.state.keys import KEEP_DAYS, ROLLUPS, Tag
-from stream.state.port import Path, ReadBlock
+from stream.state.port import Path, ReadSideWrite
 
 log = structlog.get_logger(__name__)
 
@@ -69,7 +69,7 @@ class ScoredForecast:
 
     forecast: QuantileForecast
     calibrated: bool = False
-    block: ReadBlock = field(default_factory=ReadBlock)
+    block: ReadSideWrite = field(default_factory=ReadSideWrite)
     scored: list[BucketScore] = field(default_factory=list)
 
 
@@ -206,11 +206,13 @@ def _score(
     return scored
 
 
-def _changed(life: CalibrationState, forecast: QuantileForecast, *, days: set[int]) -> ReadBlock:
+def _changed(
+    life: CalibrationState, forecast: QuantileForecast, *, days: set[int]
+) -> ReadSideWrite:
     """What is to be written; what no bucket can be scored against any more is dropped."""
     origin_ms = forecast.origin_ms
     reach_ms = forecast.units_SHQ.shape[1] * forecast.bucket_ms
-    block = ReadBlock()
+    block = ReadSideWrite()
     for origin in [o for o in life.waiting if o + reach_ms <= origin_ms]:
         del life.waiting[origin]
         block.deletes.append(("sent", origin))

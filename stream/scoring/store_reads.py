@@ -11,7 +11,7 @@ from stream.state import keys
 from stream.state.history import read_blocks
 from stream.state.keys import Tag
 from stream.state.port import Path
-from stream.state.redis import store_answers
+from stream.state.redis import translate_store_errors
 
 
 class StoreReads:
@@ -24,17 +24,17 @@ class StoreReads:
         """Blobs in one round trip; None where absent."""
         if not paths:
             return []
-        with store_answers():
+        with translate_store_errors():
             return list(self._client.mget([keys.of(tag, *path) for path in paths]))
 
     def hash(self, tag: Tag, path: Path) -> dict[bytes, bytes]:
         """A whole hash."""
-        with store_answers():
+        with translate_store_errors():
             return dict(self._client.hgetall(keys.of(tag, *path)))
 
     def closed(self, tag: Tag, starts: Sequence[int]) -> tuple[int, NDArray[np.float32]]:
         """The first bucket that is kept, and the closed buckets [T, slots, F] that start then."""
-        with store_answers():
+        with translate_store_errors():
             pipe = self._client.pipeline(transaction=True)
             pipe.hget(keys.of(tag, "meta"), "first_bucket_ms")
             pipe.llen(keys.of(tag, "series"))

@@ -24,8 +24,8 @@ from stream.state.forecasts import (
 )
 from stream.state.keys import Tag
 from stream.state.pages import cut, paths
-from stream.state.port import Path, ReadBlock
-from stream.state.redis import store_answers
+from stream.state.port import Path, ReadSideWrite
+from stream.state.redis import translate_store_errors
 
 STATS_EXPIRE_S = 10
 #: How long a worker keeps what was forecast one step ahead: as far back as charts go.
@@ -45,7 +45,7 @@ class ReadSideWriter:
 
     async def info(self, info: dict[str, Any]) -> None:
         """Say what this deployment looks like; labels of an earlier writer are kept."""
-        with store_answers():
+        with translate_store_errors():
             old = json.loads(await self._client.get(keys.info()) or b"{}")
             merged = {"labels": old.get("labels", {}), **info}
             await self._client.set(keys.info(), json.dumps(merged))
@@ -58,7 +58,7 @@ class ReadSideWriter:
         calibrated: bool,
         watermark_ms: int,
         emitted_ms: int,
-        block: ReadBlock | None = None,
+        block: ReadSideWrite | None = None,
     ) -> None:
         """Replace the newest forecast of a partition, in one block with what else is to change."""
         header: dict[Any, Any] = {
@@ -72,16 +72,16 @@ class ReadSideWriter:
         }
         if forecast.extras:
             header["targets"] = ",".join(forecast.extras)
-        with store_answers():
-            await self._replace(tag, header, forecast, block or ReadBlock())
+        with translate_store_errors():
+            await self._replace(tag, header, forecast, block or ReadSideWrite())
 
     async def ahead(self, tag: Tag, forecast: QuantileForecast, *, origin_ms: int) -> None:
         """Keep what was forecast one step ahead of an earlier origin."""
-        with store_answers():
+        with translate_store_errors():
             await self._client.mset(_bands(tag, forecast, origin_ms))
 
     async def _replace(
-        self, tag: Tag, header: dict[Any, Any], forecast: QuantileForecast, more: ReadBlock
+        self, tag: Tag, header: dict[Any, Any], forecast: QuantileForecast, more: ReadSideWrite
     ) -> None:
         size, horizon, n_quantiles = forecast.units_SHQ.shape
         pages = _pages(
@@ -127,7 +127,7 @@ class ReadSideWriter:
 
     async def stats(self, worker_id: str, stats: dict[str, Any]) -> None:
         """Publish one worker's counters; they expire when the worker is gone."""
-        with store_answers():
+        with translate_store_errors():
             await self._client.set(keys.stats(worker_id), json.dumps(stats), ex=STATS_EXPIRE_S)
 
 

@@ -1,1 +1,1 @@
-"""The state port and its two stores: memory for tests, Redis for everything else."""
+"""The store of a deployment: its port, the Redis implementation, keys and stored formats."""

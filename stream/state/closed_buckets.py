@@ -1,4 +1,4 @@
-"""Closed buckets in the store: values [S, F] to pages and back, the one place that knows both.
+"""Stored format of closed buckets: values [S, F] to pages and back.
 
 Axes: T = buckets, S = series slots, F = features.
 """
@@ -24,7 +24,7 @@ Floats = NDArray[np.float32]
 
 
 def closed_pages(start_ms: int, values_SF: Floats) -> dict[Path, bytes]:
-    """What to store of a closed bucket, by path.
+    """Pages of a closed bucket, by path.
 
     >>> [(path, len(page)) for path, page in closed_pages(60, np.ones((2, 11))).items()]
     [(('closed', 60), 80)]
@@ -33,37 +33,37 @@ def closed_pages(start_ms: int, values_SF: Floats) -> dict[Path, bytes]:
 
 
 def closed_paths(start_ms: int, n_series: int) -> list[Path]:
-    """Where the pages of a closed bucket lie, of a partition that has `n_series` by now."""
+    """Paths of the pages of a closed bucket, in a partition of `n_series` series."""
     return pages.paths(("closed", start_ms), n_series, PACKED_BYTES)
 
 
 def closed_values(stored: Sequence[bytes | None]) -> Floats:
-    """Values [S, F] out of the pages of `closed_paths`, of the slots the bucket had when it closed.
+    """Values [S, F] from the pages of `closed_paths`; S is the number of slots at the close.
 
     >>> closed_values([None]).shape[0]
     0
     """
-    return unpack_block(pages.joined(stored, PACKED_BYTES))
+    return unpack_block(pages.join(stored, PACKED_BYTES))
 
 
 def closed_sums(stored: Sequence[bytes | None]) -> Floats:
-    """The sums alone, as `closed_values`; read-only."""
-    return stored_sums(pages.joined(stored, PACKED_BYTES))
+    """Sums only, else as `closed_values`; read-only."""
+    return stored_sums(pages.join(stored, PACKED_BYTES))
 
 
 def paste_closed(stored: Sequence[bytes | None], values_SF: Floats) -> None:
-    """Write the pages of `closed_paths` over the first rows of `values_SF`, without a copy between.
+    """Unpack the pages of `closed_paths` into the first rows of `values_SF`, without a copy.
 
-    Rows that the bucket had none of stay as they are.
+    Rows of later slots stay unchanged.
     """
-    step = pages.rows_a_page(PACKED_BYTES)
+    step = pages.rows_per_page(PACKED_BYTES)
     for first, page in zip(range(0, len(values_SF), step), stored, strict=False):
         if page:
             unpack_into(values_SF[first : first + step], page)
 
 
 def pack_partial(rollups: Mapping[str, Sequence[int]]) -> bytes:
-    """Whole-number sums by roll-up as they are stored beside a closed bucket.
+    """Packed integer sums of a closed bucket by roll-up.
 
     >>> unpack_partial(pack_partial({"total": [3, 0]}))
     {'total': [3, 0]}
@@ -72,5 +72,5 @@ def pack_partial(rollups: Mapping[str, Sequence[int]]) -> bytes:
 
 
 def unpack_partial(stored: bytes | None) -> dict[str, list[int]]:
-    """The inverse of `pack_partial`; nothing where nothing is stored."""
+    """The inverse of `pack_partial`; empty if nothing is stored."""
     return dict(json.loads(zlib.decompress(stored))) if stored else {}

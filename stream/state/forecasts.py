@@ -1,10 +1,10 @@
-"""Forecasts as the store keeps them: 16 bits a quantile, and 4 bytes for a band of the past.
+"""Stored format of forecasts: 16 bits a quantile, and 4 bytes for the band of a past bucket.
 
-A forecast row is two float32 units (powers of two, of the buckets and of the running sums) and then
-float16 [2 × H × Q] in multiples of them: within 0.05 % of the value, monotone as the values are,
-without bound. Each further target of the model has rows of its own, of one such unit and [H × Q];
-the header names them, and without any there are none. The band of a past bucket, which only charts
-draw, is one word of three codes.
+A forecast row is two float32 units (powers of two; one for the buckets, one for the running sums)
+and then float16 [2 × H × Q] in multiples of them: within 0.05 % of the value, in the same order,
+without an upper bound. Each further target of the model has rows of its own, of one such unit and
+[H × Q]; the header lists those targets. The band of a past bucket, which only charts draw, is one
+word of three codes.
 
 Axes: S = series slots, H = horizon, Q = quantiles.
 """
@@ -20,24 +20,24 @@ from numpy.typing import NDArray
 from model.contract import QuantileForecast
 from stream.state import keys
 from stream.state.keys import Tag
-from stream.state.pages import joined, paths
+from stream.state.pages import join, paths
 
 Floats = NDArray[np.float32]
 
-#: Quantiles kept of the forecast one step ahead, and the bytes they take.
+#: Quantiles of the one-step-ahead band, and its size in bytes.
 BAND_QUANTILES: Final = (0.1, 0.5, 0.9)
 BAND_BYTES: Final = 4
 
 _UNIT: Final = 4
 _HEADER: Final = 2 * _UNIT
 _LARGEST: Final = 32_768.0
-#: A band is three logarithmic codes; the greatest stands for `_MOST` units, `_NOTHING` for no band.
+#: A band is three logarithmic codes; the largest means `_MOST` units, a word `_NO_BAND` no band.
 _BITS: Final = 10
 _MOST_CODE: Final = (1 << _BITS) - 1
 _MOST: Final = 1e9
 _FINENESS: Final = 8.0
 _LOG_MOST: Final = float(np.log1p(_MOST * _FINENESS))
-_NOTHING: Final = 0xFFFFFFFF
+_NO_BAND: Final = 0xFFFFFFFF
 
 
 def row_bytes(horizon: int, n_quantiles: int) -> int:
@@ -59,33 +59,33 @@ def target_row_bytes(horizon: int, n_quantiles: int) -> int:
 
 
 def pack_forecast(forecast: QuantileForecast) -> bytes:
-    """Rows of all series, one after the other."""
+    """Contiguous rows of all series."""
     return _pack(forecast.units_SHQ, forecast.cumulative_SHQ)
 
 
 def pack_target(block_SHQ: Floats) -> bytes:
-    """Rows of one further target of all series, one after the other."""
+    """Contiguous rows of one further target, all series."""
     return _pack(block_SHQ)
 
 
 def _pack(*blocks: Floats) -> bytes:
-    """Rows of the units of all blocks, then of their values."""
+    """Rows of the units of all blocks, followed by their values."""
     size, horizon, n_quantiles = blocks[0].shape
     header, half = _UNIT * len(blocks), 2 * horizon * n_quantiles
     rows_SB = np.empty((size, header + len(blocks) * half), np.uint8)
-    for place, values_SHQ in enumerate(blocks):
+    for number, values_SHQ in enumerate(blocks):
         flat_SV = values_SHQ.reshape(size, -1)
         unit_S = _units(flat_SV)
         if (unit_S != 1).any():
             flat_SV = flat_SV / unit_S[:, None]
-        rows_SB[:, _UNIT * place : _UNIT * (place + 1)] = unit_S[:, None].view(np.uint8)
-        at = header + place * half
+        rows_SB[:, _UNIT * number : _UNIT * (number + 1)] = unit_S[:, None].view(np.uint8)
+        at = header + number * half
         rows_SB[:, at : at + half] = flat_SV.astype("<f2").view(np.uint8)
     return rows_SB.tobytes()
 
 
 def unpack_forecast(row: bytes, *, horizon: int, n_quantiles: int) -> tuple[Floats, Floats] | None:
-    """Buckets [H, Q] and running sums [H, Q] of one series; None where there is no such row.
+    """Buckets [H, Q] and running sums [H, Q] of one series; None if the row has another size.
 
     >>> units_SHQ = np.array([[[1.0, 2.0], [3.0, 9e6]]], np.float32)
     >>> row = pack_forecast(QuantileForecast(0, 1, (0.1, 0.9), units_SHQ, units_SHQ, ""))
@@ -102,7 +102,7 @@ def unpack_forecast(row: bytes, *, horizon: int, n_quantiles: int) -> tuple[Floa
 
 
 def unpack_target(row: bytes, *, horizon: int, n_quantiles: int) -> Floats | None:
-    """A further target [H, Q] of one series; None where there is no such row.
+    """A further target [H, Q] of one series; None if the row has another size.
 
     >>> row = pack_target(np.array([[[1.0, 2.0], [3.0, 9e6]]], np.float32))
     >>> values_HQ = unpack_target(row, horizon=2, n_quantiles=2)
@@ -117,7 +117,7 @@ def unpack_target(row: bytes, *, horizon: int, n_quantiles: int) -> Floats | Non
 
 
 def named_targets(header: Mapping[bytes, bytes]) -> tuple[str, ...]:
-    """Further targets whose rows belong to a stored forecast, by its header.
+    """Further targets of a stored forecast, from its header.
 
     >>> named_targets({b"targets": b"revenue,visitors"}), named_targets({})
     (('revenue', 'visitors'), ())
@@ -143,8 +143,8 @@ def unpack_rows(block: bytes, *, horizon: int, n_quantiles: int) -> tuple[Floats
 
 
 def read_forecast(client: redis.Redis, tag: Tag) -> QuantileForecast | None:
-    """What is served of a partition now, of units alone; None where nothing is."""
-    found: Any = client.get(keys.info())  # it lies elsewhere in a cluster
+    """The newest forecast of a partition, units only; None if there is none."""
+    found: Any = client.get(keys.info())  # on a cluster in another slot
     if found is None:
         return None
     info = json.loads(found)
@@ -153,12 +153,12 @@ def read_forecast(client: redis.Redis, tag: Tag) -> QuantileForecast | None:
     if count is None:
         return None
     size = row_bytes(info["horizon"], len(quantiles))
-    wanted = paths(("forecast", "rows"), int(count), size)
+    row_paths = paths(("forecast", "rows"), int(count), size)
     with client.pipeline(transaction=True) as block:
         block.hgetall(keys.of(tag, "forecast"))
-        block.mget([keys.of(tag, *path) for path in wanted])
+        block.mget([keys.of(tag, *path) for path in row_paths])
         header, pages = block.execute()
-    rows = joined(pages, size)
+    rows = join(pages, size)
     if not header or not rows or len(rows) % size:
         return None
     units_SHQ, cumulative_SHQ = unpack_rows(
@@ -175,16 +175,16 @@ def read_forecast(client: redis.Redis, tag: Tag) -> QuantileForecast | None:
 
 
 def _units(flat_SV: Floats) -> Floats:
-    """Least power of two [S], 1 at least, that brings each row into float16's range."""
+    """Smallest power of two [S], at least 1, that fits each row into the range of float16."""
     most_S = np.maximum(flat_SV.max(axis=1, initial=0.0) / _LARGEST, 1.0)
     units_S: Floats = np.exp2(np.ceil(np.log2(most_S))).astype("<f4")
     return units_S
 
 
 def pack_bands(forecast: QuantileForecast) -> bytes:
-    """One word a series: its forecast's first step at `BAND_QUANTILES`, within 1.2 %.
+    """One word a series: the first step of its forecast at `BAND_QUANTILES`, within 1.2 %.
 
-    Zero stays zero and order is kept.
+    Zero stays zero; the order of the quantiles is preserved.
     """
     known_Q = np.array(forecast.quantiles)
     words_S = np.zeros(len(forecast.units_SHQ), "<u4")
@@ -196,7 +196,7 @@ def pack_bands(forecast: QuantileForecast) -> bytes:
 
 
 def unpack_bands(packed: bytes) -> Floats:
-    r"""Bands [rows, 3]; NaN for a row of all ones, which says that nothing was forecast.
+    r"""Bands [rows, 3]; NaN for a row of all ones, which means that there was no forecast.
 
     >>> unpack_bands(bytes(4) + b"\xff" * 4).tolist()
     [[0.0, 0.0, 0.0], [nan, nan, nan]]
@@ -205,5 +205,5 @@ def unpack_bands(packed: bytes) -> Floats:
     shift_3 = np.arange(len(BAND_QUANTILES), dtype=np.uint32) * np.uint32(_BITS)
     code_S3 = (words_S[:, None] >> shift_3) & np.uint32(_MOST_CODE)
     bands_S3: Floats = (np.expm1(code_S3 * (_LOG_MOST / _MOST_CODE)) / _FINENESS).astype(np.float32)
-    bands_S3[words_S == np.uint32(_NOTHING)] = np.nan
+    bands_S3[words_S == np.uint32(_NO_BAND)] = np.nan
     return bands_S3

@@ -1,8 +1,8 @@
-"""Closed buckets of a partition out of Redis: what a model is warmed up with, or trained on.
+"""Reads the closed buckets of a partition from Redis, for warm-up and for training.
 
-`read_history` hands them out in portions and fetches the next one while the caller works on this
-one, so that weeks of a large partition are never in memory at once; `load_history` is all of them
-as one array. Used by the worker's serving thread and by the trainer: the client is synchronous.
+`read_history` yields portions and prefetches the next one while the caller works, so weeks of a
+large partition are never in memory at once; `load_history` returns one array. The client is
+synchronous, because the worker's serving thread and the trainer call this.
 
 Axes: T = buckets, S = series slots, F = features.
 """
@@ -21,22 +21,22 @@ from stream.state import keys
 from stream.state.closed_buckets import closed_paths, paste_closed
 from stream.state.keys import Tag
 
-#: Pages fetched in one round trip, 20 MB at most; no portion is larger.
+#: Pages of one round trip at most, 20 MB; no portion is larger.
 _CHUNK_PAGES = 256
 
 
 @dataclass(frozen=True, slots=True)
 class StoredHistory:
-    """Closed buckets ``[start_ms, end_ms)`` of all series of a partition; silent ones are zero.
+    """Closed buckets ``[start_ms, end_ms)`` of all series of a partition; zero where silent.
 
-    `whole` says that no portion follows this one.
+    `is_last` is True if no portion follows.
     """
 
     start_ms: int
     end_ms: int
     series: list[str]
     values_TSF: NDArray[np.float32]
-    whole: bool = True
+    is_last: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def read_history(
     span = _span(client, tag, bucket_ms=bucket_ms, from_ms=from_ms, to_ms=to_ms)
     if span is None:
         return
-    size = _blocks_a_trip(len(span.series))
+    size = _blocks_per_trip(len(span.series))
     portions = [span.starts[at : at + size] for at in range(0, len(span.starts), size)]
 
     def fetch(starts: range) -> NDArray[np.float32]:
@@ -69,14 +69,14 @@ def read_history(
         _read_into(client, tag, starts, values_TSF)
         return values_TSF
 
-    with ThreadPoolExecutor(1, thread_name_prefix="history") as ahead:
-        coming = ahead.submit(fetch, portions[0])
+    with ThreadPoolExecutor(1, thread_name_prefix="history") as prefetch:
+        pending = prefetch.submit(fetch, portions[0])
         for number, starts in enumerate(portions, start=1):
-            values_TSF = coming.result()
+            values_TSF = pending.result()
             if number < len(portions):
-                coming = ahead.submit(fetch, portions[number])
-            whole = number == len(portions)
-            yield StoredHistory(starts[0], starts.stop, span.series, values_TSF, whole)
+                pending = prefetch.submit(fetch, portions[number])
+            is_last = number == len(portions)
+            yield StoredHistory(starts[0], starts.stop, span.series, values_TSF, is_last)
 
 
 def load_history(
@@ -87,12 +87,12 @@ def load_history(
     from_ms: int | None = None,
     to_ms: int | None = None,
 ) -> StoredHistory | None:
-    """Stored buckets from `from_ms` to `to_ms` (default: all); None when nothing has closed yet."""
+    """Stored buckets from `from_ms` to `to_ms` (default: all); None if none has closed."""
     span = _span(client, tag, bucket_ms=bucket_ms, from_ms=from_ms, to_ms=to_ms)
     if span is None:
         return None
     values_TSF = np.zeros((len(span.starts), len(span.series), N_FEATURES), np.float32)
-    size = _blocks_a_trip(len(span.series))
+    size = _blocks_per_trip(len(span.series))
     for at in range(0, len(span.starts), size):
         _read_into(client, tag, span.starts[at : at + size], values_TSF[at : at + size])
     return StoredHistory(span.starts[0], span.end_ms, span.series, values_TSF)
@@ -101,7 +101,7 @@ def load_history(
 def _span(
     client: redis.Redis, tag: Tag, *, bucket_ms: int, from_ms: int | None, to_ms: int | None
 ) -> _Span | None:
-    """Which of the buckets asked for are stored, and of which series."""
+    """Stored buckets within the given limits, and their series; None if there are none."""
     with client.pipeline(transaction=True) as block:
         block.hmget(keys.of(tag, "meta"), "first_bucket_ms", "closed_through_ms")
         block.lrange(keys.of(tag, "series"), 0, -1)
@@ -115,16 +115,16 @@ def _span(
     return _Span(range(start_ms, end_ms, bucket_ms), [name.decode() for name in names])
 
 
-def _blocks_a_trip(n_series: int) -> int:
+def _blocks_per_trip(n_series: int) -> int:
     return max(1, _CHUNK_PAGES // len(closed_paths(0, n_series)))
 
 
 def read_blocks(
     client: redis.Redis, tag: Tag, starts: Sequence[int], *, n_series: int
 ) -> NDArray[np.float32]:
-    """The closed buckets [T, S, F] that start then; what is not stored is zero."""
+    """Closed buckets [T, S, F] by their starts; zero where not stored."""
     values_TSF = np.zeros((len(starts), n_series, N_FEATURES), np.float32)
-    size = _blocks_a_trip(n_series)
+    size = _blocks_per_trip(n_series)
     for at in range(0, len(starts), size):
         _read_into(client, tag, starts[at : at + size], values_TSF[at : at + size])
     return values_TSF
@@ -133,7 +133,7 @@ def read_blocks(
 def _read_into(
     client: redis.Redis, tag: Tag, starts: Sequence[int], values_TSF: NDArray[np.float32]
 ) -> None:
-    """One round trip: the blocks at `starts` over zeros."""
+    """Read the blocks at `starts` into an array of zeros, in one round trip."""
     n_pages = len(closed_paths(0, values_TSF.shape[1]))
     paths = [path for start in starts for path in closed_paths(start, values_TSF.shape[1])]
     pages: list[Any] = client.mget([keys.of(tag, *path) for path in paths])

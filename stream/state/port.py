@@ -1,8 +1,8 @@
-"""The state port: what a partition asks of a store, and the plan of one atomic write.
+"""The port of the state store: reads of a partition, and one atomic, fenced write a flush.
 
-Two stores implement it (`memory.py` for unit tests, `redis.py` for all else) and one contract
-test holds both to the same behaviour. A write carries the token its owner got when it acquired the
-partition; a later owner's token makes it fail, so a worker that has lost a partition cannot write.
+`stream/state/redis.py` implements it; a store in memory serves the unit tests, and one contract
+test covers both. A write carries the token that its owner received when it acquired the partition.
+A later owner's token makes it fail, so a worker that has lost a partition cannot write.
 """
 
 from dataclasses import dataclass, field
@@ -20,11 +20,11 @@ _numbers = count(1)
 
 @dataclass(slots=True)
 class StateWrite:
-    """Everything one flush changes under a partition; applied whole or not at all, and once.
+    """All changes of one flush to a partition; applied as a whole or not at all, and once.
 
-    Order of application: puts, patches, appends, pushes, meta, deletes. `number` tells the plans of
-    a process apart: with the owner's token it names the plan, so that one whose answer was lost on
-    the way can be applied again without effect.
+    Order of application: puts, patches, appends, pushes, fields, meta, deletes. `number` is unique
+    within a process; owner's token and number identify the write, so a write whose answer was lost
+    can be sent again without effect.
     """
 
     meta: dict[str, str] = field(default_factory=dict)
@@ -47,30 +47,30 @@ class StateStore(Protocol):
     """Blobs, lists and hashes of partitions, written in fenced transactions."""
 
     async def acquire(self, tag: Tag) -> int:
-        """Take a partition over; the token that every write must carry from now on."""
+        """Take over a partition. Returns the token that every later write must carry."""
 
-    async def apply(self, tag: Tag, token: int, plan: StateWrite) -> None:
-        """Apply a plan atomically; the plan applied last is not applied again.
+    async def apply(self, tag: Tag, token: int, write: StateWrite) -> None:
+        """Apply a write atomically; no effect if it is the partition's last one.
 
-        Raises FencedOut when a later owner holds the partition.
+        Raises FencedOut when a later owner has acquired the partition.
         """
 
     async def meta(self, tag: Tag) -> dict[str, str]:
-        """All meta fields of a partition; empty when it has none."""
+        """All meta fields of a partition; empty if it has none."""
 
     async def blobs(self, tag: Tag, paths: list[Path]) -> list[bytes | None]:
         """Blobs in one round trip; None where absent."""
 
     async def items(self, tag: Tag, path: Path) -> list[str]:
-        """A whole list."""
+        """A whole list; empty where absent."""
 
     async def fields_of(self, tag: Tag, path: Path) -> dict[str, str]:
-        """A whole hash."""
+        """A whole hash; empty where absent."""
 
 
 @dataclass(slots=True)
-class ReadBlock:
-    """What is written with a forecast, besides it."""
+class ReadSideWrite:
+    """Further changes of a partition that are written with its newest forecast."""
 
     puts: dict[Path, bytes] = field(default_factory=dict)
     fields: dict[Path, dict[str, bytes]] = field(default_factory=dict)

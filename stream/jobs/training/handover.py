@@ -1,8 +1,8 @@
-"""What a trainer hands over with a model: the states of all partitions, warm.
+"""Warms up a model's states in the trainer, so that workers need not.
 
-Weeks of stored history are stepped once, in the trainer, at low priority and before the model
-becomes champion. A worker that takes the model into service then loads its states and steps them
-over the few buckets that have closed since.
+The trainer steps the model through weeks of stored history, at low priority and before the model
+becomes champion. A worker then loads the states and steps them over the few buckets that have
+closed since.
 """
 
 import json
@@ -23,37 +23,37 @@ from stream.serving.stored_plans import StoredPlans
 from stream.state import keys
 from stream.state.history import StoredHistory, read_history
 from stream.state.keys import ROLLUPS, Tag
-from stream.state.redis import store_answers
+from stream.state.redis import translate_store_errors
 
 log = structlog.get_logger(__name__)
 
 
-def hand_over(client: Redis, states_path: str, forecaster: NetworkForecaster) -> None:
-    """Keep the states of all partitions for this model, each up to its newest closed bucket.
+def hand_over_states(client: Redis, states_path: str, forecaster: NetworkForecaster) -> None:
+    """Store this model's states of all partitions, each up to its newest closed bucket.
 
-    They are a cache: where the store is away or of other buckets, workers warm up by themselves,
-    and the reason is logged.
+    They are only a cache: if the store is unavailable or has another bucket width, the reason is
+    logged and workers warm up themselves.
     """
     began_s = time.monotonic()
     snapshots = Snapshots(client, states_path)
     try:
-        with store_answers():
+        with translate_store_errors():
             found: Any = client.get(keys.info())
             partitions = int(json.loads(found or b"{}").get("partitions", 0))
-            store = _Store(client, partitions, bucket_ms=forecaster.bucket_ms)
+            warm_up = _WarmUp(client, partitions, bucket_ms=forecaster.bucket_ms)
             tags: list[Tag] = [*range(partitions), ROLLUPS]
-            handed = sum(store.warm(tag, forecaster, snapshots) for tag in tags)
+            saved = sum(warm_up.run(tag, forecaster, snapshots) for tag in tags)
     except (ServiceUnavailable, HistoryTooShort, IncompatibleCheckpoint) as error:
         log.warning("states_not_handed_over", model_id=forecaster.model_id, reason=str(error))
         return
     finally:
         snapshots.close()
     seconds = round(time.monotonic() - began_s, 1)
-    log.info("states_handed_over", model_id=forecaster.model_id, partitions=handed, seconds=seconds)
+    log.info("states_handed_over", model_id=forecaster.model_id, partitions=saved, seconds=seconds)
 
 
-class _Store:
-    """What the states of a partition are made from."""
+class _WarmUp:
+    """Warm-up from the history, static features and plans in the store."""
 
     def __init__(self, client: Redis, partitions: int, *, bucket_ms: int) -> None:
         self._client = client
@@ -61,8 +61,8 @@ class _Store:
         self._static = static_reader(client)
         self._plans = StoredPlans(client, partitions, bucket_ms=bucket_ms)
 
-    def warm(self, tag: Tag, forecaster: NetworkForecaster, snapshots: Snapshots) -> bool:
-        """Carry a model's states to before the newest bucket of a partition, and keep them."""
+    def run(self, tag: Tag, forecaster: NetworkForecaster, snapshots: Snapshots) -> bool:
+        """Step the states up to a partition's newest bucket and save them. True if saved."""
         model = ServedModel(forecaster)
         ready = model.catch_up(
             tag, None, self._history,

@@ -1,7 +1,7 @@
-"""History for the trainer: what the store keeps, and before that what the archive has.
+"""Training history from the store, extended into the past by the archive.
 
-The roll-ups and the largest other series of all partitions, as one dense block. Partitions are
-read in portions of buckets, so that memory is bounded by what is chosen, not by what is stored.
+One dense block of the roll-ups and the largest other series of all partitions. Reads portions of
+buckets, so that memory depends on the chosen series, not on all stored ones.
 
 Axes: T = buckets, S = series, F = features.
 """
@@ -26,7 +26,7 @@ from stream.serving.stored_plans import StoredPlans
 from stream.state import keys
 from stream.state.history import read_history
 from stream.state.keys import ROLLUPS, Tag
-from stream.state.redis import store_answers
+from stream.state.redis import translate_store_errors
 
 log = structlog.get_logger(__name__)
 
@@ -34,28 +34,27 @@ log = structlog.get_logger(__name__)
 def stored_history(
     client: Redis, *, largest: int, max_span_ms: int, archive: str | None = None
 ) -> History:
-    """Closed buckets of the roll-ups (last) and of the `largest` other series with most units.
+    """Closed buckets of the `largest` series by units, then of the roll-ups, with stored plans.
 
-    It ends where the partition that is furthest behind has closed, and reaches back `max_span_ms`
-    at most. It has the plans that the store knows of. Raises HistoryTooShort where nothing has
-    closed, IncompatibleState for a store of other features, ServiceUnavailable. An archive that
-    cannot be used is left out, and that is logged.
+    Ends at the last bucket that all partitions have closed and spans at most `max_span_ms`. An
+    archive that cannot be used is left out with a warning. Raises HistoryTooShort if no bucket has
+    closed, IncompatibleState if the store has other features, ServiceUnavailable.
     """
-    with store_answers():
+    with translate_store_errors():
         history = _stored(client, largest=largest, max_span_ms=max_span_ms)
     if archive is not None and history.end_ms - history.start_ms < max_span_ms:
         history = _with_archive(history, archive, max_span_ms=max_span_ms)
-    with store_answers():
+    with translate_store_errors():
         return _with_plans(client, history)
 
 
 def _stored(client: Redis, *, largest: int, max_span_ms: int) -> History:
     info = _info(client)
     if not info:
-        raise HistoryTooShort("the store holds nothing yet; no worker has started")
+        raise HistoryTooShort("the store is empty: no worker has started yet")
     if info["spec_hash"] != FeatureSpec().hash:
         raise IncompatibleState(
-            f"the store holds features {info['spec_hash']}, this build makes {FeatureSpec().hash}"
+            f"the store has features {info['spec_hash']}, this build has {FeatureSpec().hash}"
         )
     width = int(info["bucket_ms"])
     tags: list[Tag] = [*range(int(info["partitions"])), ROLLUPS]
@@ -67,17 +66,17 @@ def _stored(client: Redis, *, largest: int, max_span_ms: int) -> History:
     if start_ms >= end_ms:
         raise HistoryTooShort("no bucket has closed yet in all partitions")
     chosen = _chosen(client, [*spans], start_ms, end_ms, width, largest=largest)
-    values_TSF = _gathered(client, chosen, start_ms, end_ms, width)
+    values_TSF = _read_values(client, chosen, start_ms, end_ms, width)
     names = [name for part in chosen.values() for name in part]
-    told = [
+    static = [
         static_features([*part], stored_categories(client, tag), stored_listings(client, tag))
         for tag, part in chosen.items()
     ]
-    return History(values_TSF, start_ms, width, names, np.concatenate(told))
+    return History(values_TSF, start_ms, width, names, np.concatenate(static))
 
 
 def _with_plans(client: Redis, history: History) -> History:
-    """The same history with the plans of its buckets, and of one horizon more."""
+    """Add the plans of the history's buckets and of one further horizon."""
     info = _info(client)
     stored = StoredPlans(client, int(info["partitions"]), bucket_ms=history.bucket_ms)
     buckets = history.buckets + int(info["horizon"])
@@ -92,7 +91,7 @@ def _info(client: Redis) -> dict[str, Any]:
 def _chosen(
     client: Redis, tags: list[Tag], start_ms: int, end_ms: int, width: int, *, largest: int
 ) -> dict[Tag, dict[str, int]]:
-    """Series → slot of each partition: all roll-ups, and those with most units of the others."""
+    """Series → slot of each partition: all roll-ups and the `largest` other series by units."""
     ranked: list[tuple[float, Tag, str, int]] = []
     chosen: dict[Tag, dict[str, int]] = {tag: {} for tag in tags if tag != ROLLUPS}
     chosen[ROLLUPS] = {}
@@ -113,7 +112,7 @@ def _chosen(
     return chosen
 
 
-def _gathered(
+def _read_values(
     client: Redis, chosen: dict[Tag, dict[str, int]], start_ms: int, end_ms: int, width: int
 ) -> NDArray[np.float32]:
     n_series = sum(map(len, chosen.values()))
@@ -132,7 +131,7 @@ def _gathered(
 
 
 def _bounds(client: Redis, tag: Tag) -> tuple[int, int] | None:
-    """Start of the first bucket kept and end of the last one closed; None when none has."""
+    """Start of the first stored bucket and end of the last closed one; None if there is none."""
     names = ["first_bucket_ms", "closed_through_ms"]
     found: Any = client.hmget(keys.of(tag, "meta"), names)
     first, through = found
@@ -140,7 +139,7 @@ def _bounds(client: Redis, tag: Tag) -> tuple[int, int] | None:
 
 
 def _with_archive(history: History, path: str, *, max_span_ms: int) -> History:
-    """The same series with what the archive has before the store's first bucket."""
+    """Prepend the archive's buckets from before the store's first bucket."""
     width = history.bucket_ms
     try:
         before = read_archive(
@@ -153,7 +152,10 @@ def _with_archive(history: History, path: str, *, max_span_ms: int) -> History:
         log.warning("archive_left_out", reason=str(error))
         return history
     if before.bucket_ms != width:
-        log.warning("archive_left_out", reason=f"it has buckets of {before.bucket_ms} ms")
+        log.warning(
+            "archive_left_out",
+            reason=f"its buckets have {before.bucket_ms} ms, those of the store {width} ms",
+        )
         return history
     joined_TSF = np.concatenate((before.values_TSF, history.values_TSF))
     return replace(history, values_TSF=joined_TSF, start_ms=before.start_ms)

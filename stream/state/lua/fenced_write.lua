@@ -1,12 +1,12 @@
--- Apply the commands of one flush, unless a later owner has acquired the partition, or the flush has
+-- Apply the commands of one write, unless a later owner has acquired the partition, or the write has
 -- been applied already and only its answer was lost.
 -- KEYS[1] = meta hash, the other KEYS are all keys written; ARGV[1] = token, ARGV[2] = name of the
--- flush, then for each command: number of words, the words.
-local known = redis.call('HMGET', KEYS[1], 'fence', 'applied')
-if known[1] ~= ARGV[1] then
+-- write (token:number), then for each command: number of words, the words.
+local stored = redis.call('HMGET', KEYS[1], 'fence', 'applied')
+if stored[1] ~= ARGV[1] then
   return redis.error_reply('FENCED another worker owns this partition')
 end
-if known[2] == ARGV[2] then
+if stored[2] == ARGV[2] then
   return 'OK'
 end
 local i = 3

@@ -23,7 +23,7 @@ from stream.settings import CalibrationSettings
 from stream.state import keys
 from stream.state.closed_buckets import closed_pages
 from stream.state.keys import KEEP_DAYS, ROLLUPS
-from stream.state.port import ReadBlock
+from stream.state.port import ReadSideWrite
 
 START = 1_317_600_000_000
 HORIZON = 4
@@ -51,7 +51,7 @@ class RedisReads(StoreReads):
             for path, page in closed_pages(START + at * HOUR_MS, values_SF).items():
                 client.set(keys.of(0, *path), page)
 
-    def write(self, block: ReadBlock) -> None:
+    def write(self, block: ReadSideWrite) -> None:
         for path, payload in block.puts.items():
             self.client.set(keys.of(0, *path), payload)
         for path, fields in block.fields.items():

@@ -1,4 +1,4 @@
-"""Forecasts as the store keeps them: how much of a value is lost, and what never is."""
+"""Stored forecasts: the loss of precision, and what is preserved exactly."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ QUANTILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 def forecast() -> QuantileForecast:
-    """Series from a hundredth of a unit to ten million units a bucket, and one of zeros."""
+    """Series of 0.01 to ten million units a bucket, and one of zeros."""
     rng = np.random.default_rng(0)
     level_S = np.concatenate([np.zeros(1), np.logspace(-2, 7, 40)])
     steps_SHQ = level_S[:, None, None] * rng.gamma(1.0, size=(41, 24, 9))
@@ -28,34 +28,37 @@ def forecast() -> QuantileForecast:
     )
 
 
-def stored(given: QuantileForecast) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    packed, width = pack_forecast(given), row_bytes(24, 9)
+def packed_and_unpacked(
+    forecast: QuantileForecast,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    packed, width = pack_forecast(forecast), row_bytes(24, 9)
     rows = [packed[at : at + width] for at in range(0, len(packed), width)]
     read = [unpack_forecast(row, horizon=24, n_quantiles=9) for row in rows]
     pairs = [pair for pair in read if pair is not None]
-    assert len(pairs) == len(given.units_SHQ)
+    assert len(pairs) == len(forecast.units_SHQ)
     return np.stack([units for units, _ in pairs]), np.stack([sums for _, sums in pairs])
 
 
 def test_a_stored_forecast_is_within_a_twentieth_of_a_percent() -> None:
-    """Of its value, or a millionth of a unit where it is next to nothing; zeros stay zeros."""
+    """Of its value, or within a millionth of a unit near zero; zeros stay zeros."""
     given = forecast()
-    for values, before in zip(stored(given), (given.units_SHQ, given.cumulative_SHQ), strict=True):
+    blocks = given.units_SHQ, given.cumulative_SHQ
+    for values, before in zip(packed_and_unpacked(given), blocks, strict=True):
         np.testing.assert_allclose(values, before, rtol=5e-4, atol=1e-6)
         assert not values[0].any()
 
 
-def test_a_stored_forecast_still_rises() -> None:
-    """With the quantile, and the running sums with the step: rounding swaps no two numbers."""
-    units_SHQ, sums_SHQ = stored(forecast())
+def test_a_stored_forecast_stays_monotone() -> None:
+    """In the quantile, and the running sums in the step: rounding swaps no two numbers."""
+    units_SHQ, sums_SHQ = packed_and_unpacked(forecast())
 
     assert (np.diff(units_SHQ, axis=2) >= 0).all()
     assert (np.diff(sums_SHQ, axis=2) >= 0).all()
     assert (np.diff(sums_SHQ, axis=1) >= 0).all()
 
 
-def test_a_row_of_another_shape_is_no_forecast() -> None:
-    """A reader that knows another horizon gets nothing rather than other numbers."""
+def test_a_row_of_another_shape_is_not_a_forecast() -> None:
+    """A reader with another horizon gets None instead of wrong numbers."""
     row = pack_forecast(forecast())[: row_bytes(24, 9)]
 
     assert unpack_forecast(row, horizon=23, n_quantiles=9) is None
@@ -63,7 +66,7 @@ def test_a_row_of_another_shape_is_no_forecast() -> None:
 
 
 def test_bands_are_within_a_hundredth_and_in_order() -> None:
-    """Each of the three quantiles, at every size of series; none reads as missing."""
+    """All three quantiles, at every volume; no band is read as missing."""
     given = forecast()
     packed = pack_bands(given)
     bands_S3 = unpack_bands(packed)
