@@ -1,4 +1,4 @@
-"""Write the table of settings into README.md, between its two markers, from the settings tree.
+"""Write the settings table of README.md, between its two markers, from the settings tree.
 
 python scripts/settings_table.py          # rewrites the table
 """
@@ -13,9 +13,7 @@ from stream.settings import Settings, duration_text
 
 README = Path(__file__).parents[1] / "README.md"
 START, END = "<!-- settings -->", "<!-- /settings -->"
-#: Sections that no part of this version reads.
-UNREAD = {"alerts", "stock"}
-#: Whole milliseconds that are written as durations.
+#: Settings in whole milliseconds, shown as durations.
 DURATIONS = {
     "session_timeout", "bucket", "allowed_lateness", "idle_timeout", "dedup", "future_tolerance",
     "max_gap", "flush_every", "retention", "publish_every", "every", "max_age", "max_step",
@@ -24,12 +22,10 @@ DURATIONS = {
 
 
 def table() -> str:
-    """The settings as Markdown: section, what it is about, names with defaults."""
+    """Return the settings as a Markdown table: section, names with defaults, purpose."""
     rows = ["| section | name = default | |", "|---|---|---|"]
     plain = []
     for name, field in Settings.model_fields.items():
-        if name in UNREAD:
-            continue
         if isinstance(field.default, BaseModel):
             section = type(field.default)
             about = " ".join((section.__doc__ or "").split())
@@ -39,7 +35,7 @@ def table() -> str:
             rows.append(f"| `{name}` | {values} | {about} |")
         else:
             plain.append(_setting(name, field.default))
-    rows.insert(2, f"| (none) | {', '.join(plain)} | Where files go, how much is logged. |")
+    rows.insert(2, f"| (none) | {', '.join(plain)} | Folder of all files; level of the log. |")
     return "\n".join(rows)
 
 
@@ -54,7 +50,7 @@ def _setting(name: str, value: Any) -> str:
 
 
 def readme_with(text: str, rows: str) -> str:
-    """The README with its table replaced."""
+    """Return the README with its table replaced."""
     before, _, rest = text.partition(START)
     _, _, after = rest.partition(END)
     return f"{before}{START}\n{rows}\n{END}{after}"

@@ -1,8 +1,8 @@
-"""The wall clock; whoever needs it gets it as an argument."""
+"""The wall clock, passed as an argument to all code that reads the time."""
 
 import time
 
 
 def wall_clock_ms() -> int:
-    """Milliseconds since the epoch, now."""
+    """Return the current time in ms since the epoch."""
     return time.time_ns() // 1_000_000

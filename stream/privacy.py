@@ -1,7 +1,7 @@
-"""Keyed pseudonyms for people's ids, and the scrubbing of records that could not be read.
+"""Keyed pseudonyms for people's ids, and their replacement in refused records.
 
-A pseudonym is BLAKE2b under the deployment's key: equal ids give equal pseudonyms, and without the
-key nobody can test a guess. Nothing downstream of the decoder ever sees an id.
+A pseudonym is BLAKE2b under the deployment's key: equal ids give equal pseudonyms, and a guess
+cannot be tested without the key. No id passes the decoder.
 """
 
 import json
@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_64_digest
 
-#: Fields that name people, wherever they occur in an input record.
+#: Fields that identify people, anywhere in an input record.
 PERSON_FIELDS = ("customer_id", "visitor_id")
-
 
 _PERSON_VALUE = re.compile(
     rf'("(?:{"|".join(PERSON_FIELDS)})"\s*:\s*)("(?:[^"\\]|\\.)*"?|[^,}}\]\s]+)'
@@ -25,7 +24,7 @@ _PERSON_VALUE = re.compile(
 
 
 class Pseudonyms:
-    """Pseudonyms under one key (any length; BLAKE2b takes the first 64 bytes of its digest).
+    """Pseudonyms under one key of any length.
 
     >>> people = Pseudonyms(b"secret")
     >>> people.text("visitor-1") == Pseudonyms(b"secret").text("visitor-1")
@@ -40,10 +39,10 @@ class Pseudonyms:
         self._seed = int.from_bytes(distinct, "little")
 
     def numbers(self, person_N: Sequence[str]) -> NDArray[np.int64]:
-        """63-bit keyed hashes of many people, for counting distinct ones within a bucket.
+        """Return 63-bit keyed hashes [N] of people, to count distinct ones in a bucket.
 
-        XXH3 under a secret seed: a tenth of BLAKE2b's cost, good enough for sets that never leave
-        the store; what is shown to anybody is `text`.
+        XXH3 under a secret seed: a tenth of BLAKE2b's cost, sufficient for sets that never leave
+        the store. Anything shown to a person uses `text`.
 
         >>> first, second, third = Pseudonyms(b"k").numbers(["a", "b", "a"]).tolist()
         >>> first == third != second
@@ -53,7 +52,7 @@ class Pseudonyms:
         return (np.frombuffer(b"".join(hashes), ">u8") >> np.uint64(1)).astype(np.int64)
 
     def text(self, person_id: str) -> str:
-        """Printable pseudonym, for dead letters.
+        """Return a printable pseudonym, for dead letters.
 
         >>> Pseudonyms(b"secret").text("a")[:2]
         'p:'
@@ -62,7 +61,7 @@ class Pseudonyms:
         return f"p:{blake2b(raw, key=self._key, digest_size=8).hexdigest()}"
 
     def scrub(self, raw: str) -> str:
-        """The record with every person id replaced, whether or not it is valid JSON.
+        """Return the record with every person's id replaced, also if it is not valid JSON.
 
         >>> Pseudonyms(b"k").scrub('{"sku": "A", "customer_id": "13085"').count("13085")
         0
@@ -98,7 +97,7 @@ class Pseudonyms:
 
 
 def _encodable(text: str) -> str:
-    """The text with lone surrogates, which UTF-8 cannot carry, written as JSON escapes them.
+    """Return the text with lone surrogates, which UTF-8 cannot encode, as JSON escapes.
 
     >>> _encodable(chr(0xD800)) == chr(92) + "ud800"
     True

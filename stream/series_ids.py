@@ -1,7 +1,7 @@
 """The grammar of series ids: `sku`, `sku@location`, and the roll-ups.
 
-A roll-up is `total`, `category:NAME` or `location:NAME`. Every module that builds or takes apart
-an id does it here; `stream.decoding.fields` decides which names an event may use.
+A roll-up is `total`, `category:NAME` or `location:NAME`. All series ids are built and split here;
+`stream.decoding.fields` decides which names an event may use.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _LOCATION: Final = "location:"
 
 
 def join_series(sku: str, location: str | None) -> str:
-    """Series id of a SKU at a location, or of a SKU without one.
+    """Return the series id of a SKU, at a location if there is one.
 
     >>> join_series("85123A", "Berlin"), join_series("85123A", None)
     ('85123A@Berlin', '85123A')
@@ -28,7 +28,7 @@ def join_series(sku: str, location: str | None) -> str:
 
 
 def split_series(series_id: str) -> tuple[str | None, str | None]:
-    """SKU and location of a series id; both None for a roll-up.
+    """Return SKU and location of a series id; both None for a roll-up.
 
     >>> split_series("85123A@Berlin"), split_series("85123A"), split_series("category:Bags")
     (('85123A', 'Berlin'), ('85123A', None), (None, None))
@@ -37,7 +37,7 @@ def split_series(series_id: str) -> tuple[str | None, str | None]:
 
 
 def split_sku(series_id: str) -> tuple[str, str | None]:
-    """SKU and location of a series id that is not a roll-up.
+    """Return SKU and location of a series id that is not a roll-up.
 
     >>> split_sku("85123A@Berlin"), split_sku("85123A")
     (('85123A', 'Berlin'), ('85123A', None))
@@ -47,7 +47,7 @@ def split_sku(series_id: str) -> tuple[str, str | None]:
 
 
 def category_id(name: str) -> str:
-    """Series id of a category's roll-up.
+    """Return the series id of a category's roll-up.
 
     >>> category_id("Bags")
     'category:Bags'
@@ -56,7 +56,7 @@ def category_id(name: str) -> str:
 
 
 def location_id(name: str) -> str:
-    """Series id of a location's roll-up.
+    """Return the series id of a location's roll-up.
 
     >>> location_id("Berlin")
     'location:Berlin'
@@ -65,7 +65,7 @@ def location_id(name: str) -> str:
 
 
 def is_rollup(series_id: str) -> bool:
-    """Whether a series id names a sum over series.
+    """True if a series id is a roll-up, a sum over series.
 
     >>> [is_rollup(name) for name in ("total", "category:Bags", "location:Berlin", "85123A")]
     [True, True, True, False]
@@ -74,7 +74,7 @@ def is_rollup(series_id: str) -> bool:
 
 
 def level_of(series_id: str) -> Level:
-    """Level of aggregation of a series.
+    """Return the level of aggregation of a series.
 
     >>> level_of("total"), level_of("category:Toys"), level_of("85123A@DE")
     ('total', 'category', 'sku')
@@ -87,7 +87,7 @@ def level_of(series_id: str) -> Level:
 
 
 def rollup_name(series_id: str) -> str:
-    """Name of the category or location that a roll-up adds up.
+    """Return the category or location of a roll-up.
 
     >>> rollup_name("category:Garden: tools")
     'Garden: tools'
@@ -96,7 +96,7 @@ def rollup_name(series_id: str) -> str:
 
 
 def rollups_of(series: Sequence[str]) -> NDArray[np.int64]:
-    """Positions of the roll-ups in a list of series ids.
+    """Return the positions of the roll-ups in a list of series ids.
 
     >>> rollups_of(["85123A", "total", "category:garden"]).tolist()
     [1, 2]

@@ -1,8 +1,7 @@
-"""Logs and counters. Logs are structured; people's ids never go in, see `stream.privacy`.
+"""Structured logs and Prometheus metrics of every role.
 
-On a terminal the log is for reading, elsewhere it is one JSON object a line. It goes to stderr, so
-that stdout belongs to what a command answers. The counters are Prometheus'; a worker serves them
-where `worker.metrics_port` says, the HTTP API under `/metrics`.
+A terminal gets readable logs, any other stream one JSON object a line. Logs go to stderr, so that
+stdout carries only a command's output. They never contain people's ids (`stream.privacy`).
 """
 
 import logging
@@ -14,7 +13,7 @@ from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
 Level = Literal["debug", "info", "warning", "error"]
 
-#: Libraries that say too much: what matters of it reaches the operator as our own errors.
+#: Least level of noisy libraries; their relevant failures reach the operator as our own errors.
 _QUIET: Final = {
     "aiokafka": logging.WARNING,
     "faust": logging.WARNING,
@@ -33,60 +32,41 @@ EVENTS: Final = Counter(
     ["topic", "verdict"],
 )
 ROUTED: Final = Counter(
-    "surgecast_routed", "What a router has read and sent: documents, lines, refused.", ["what"]
-)
-BUCKETS_CLOSED: Final = Counter(
-    "surgecast_buckets_closed", "Buckets closed, per partition.", ["partition"]
-)
-FORECASTS: Final = Counter(
-    "surgecast_forecasts", "Forecasts written, by what caused them.", ["reason"]
-)
-FLUSHES: Final = Histogram(
-    "surgecast_flush_seconds",
-    "One transaction of a partition into the store.",
-    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
+    "surgecast_routed", "Router input and output by kind: documents, lines, refused.", ["what"]
 )
 LATENCY: Final = Histogram(
     "surgecast_event_to_forecast_seconds",
-    "From a record's broker timestamp to its forecast being readable.",
+    "From a record's broker timestamp until its forecast can be read.",
     buckets=(0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 60),
 )
 SCORED: Final = Counter(
     "surgecast_scored",
-    "Sums over scored forecasts by sum, volume class, step and model.",
+    "Sums over scored forecasts, by kind of sum, volume class, step and model.",
     ["sum", "volume", "step", "model_id"],
-)
-WATERMARK: Final = Gauge(
-    "surgecast_watermark_seconds", "Event-time watermark, Unix seconds.", ["partition"]
 )
 SWAPS: Final = Counter(
     "surgecast_model_swaps",
-    "Models that took over in this worker, or did not: swapped, refused, reverted, fallback.",
+    "Model changes of this worker by outcome: swapped, refused, reverted, fallback.",
     ["outcome"],
 )
-WARM_UP: Final = Gauge(
-    "surgecast_model_warm_up_seconds", "How long the newest model took to get ready aside."
-)
+WARM_UP: Final = Gauge("surgecast_model_warm_up_seconds", "Duration of the newest model's warm-up.")
 TRAINED: Final = Gauge(
-    "surgecast_trainer_last_training_timestamp_seconds", "When the last training ended, Unix time."
+    "surgecast_trainer_last_training_timestamp_seconds", "End of the last training, Unix seconds."
 )
-TRAINING: Final = Gauge(
-    "surgecast_trainer_last_training_seconds", "How long the last training took."
-)
+TRAINING: Final = Gauge("surgecast_trainer_last_training_seconds", "Duration of the last training.")
 VERDICTS: Final = Gauge(
     "surgecast_trainer_last_verdict",
-    "1 for what became of the last training: promoted, refused, failed, skipped; else 0.",
+    "1 for the outcome of the last training: promoted, refused, failed or skipped; else 0.",
     ["verdict"],
 )
-LAG: Final = Gauge("surgecast_lag_records", "Records not read yet.", ["topic", "partition"])
 
 
 def configure_logging(
     level: Level = "info", *, stream: TextIO | None = None, pretty: bool | None = None
 ) -> None:
-    """Send structlog's and the standard library's records to `stream` (stderr) at `level`.
+    """Send the log records of structlog and logging to `stream` (default stderr), from `level` on.
 
-    `pretty` is for people, otherwise one JSON object a line; by default a terminal gets pretty.
+    `pretty` makes lines readable instead of one JSON object each; by default on a terminal only.
     """
     out = stream if stream is not None else sys.stderr
     readable = out.isatty() if pretty is None else pretty
@@ -114,8 +94,8 @@ def configure_logging(
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level.upper())
-    for name, least in _QUIET.items():
-        logging.getLogger(name).setLevel(max(least, root.level))
+    for name, least_level in _QUIET.items():
+        logging.getLogger(name).setLevel(max(least_level, root.level))
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -125,6 +105,6 @@ def configure_logging(
 
 
 def serve_metrics(host: str, port: int) -> int:
-    """Serve `/metrics` from a thread; return the port. Raises OSError when it cannot listen."""
+    """Serve `/metrics` from a thread; return the port. Raises OSError if the port is not free."""
     server, _ = start_http_server(port, addr=host)
     return int(server.server_port)

@@ -1,7 +1,7 @@
-"""The topics of the product in one table: names, direction, retention, compaction.
+"""The table of the product's topics: names, direction, retention, compaction.
 
-Agents, sinks, `surgecast topics` and docker-compose all go by this table. All inputs keyed by SKU
-have the same number of partitions, so one worker owns a SKU's orders, clicks and catalog together.
+All inputs keyed by SKU have the same number of partitions, so one worker owns a SKU's orders,
+clicks and catalog entries.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from model.durations import DAY_MS
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One topic. `retention_ms` is None where compaction keeps the newest record of each key."""
+    """One topic. `retention_ms` is None if compaction keeps the newest record of each key."""
 
     name: str
     direction: Literal["input", "output", "control"]
@@ -36,14 +36,13 @@ HEARTBEATS = Topic("heartbeats", "control", DAY_MS, keyed_by="partition")
 MODELS = Topic("models", "control", DAY_MS, keyed_by="action")
 FORECASTS = Topic("forecasts", "output", DAY_MS, keyed_by="series_id")
 ALERTS = Topic("alerts", "output", 30 * DAY_MS, keyed_by="series_id")
-SIGNALS = Topic("signals", "output", DAY_MS, keyed_by="series_id")
 FEATURES = Topic("features", "output", 7 * DAY_MS, keyed_by="series_id")
 DEAD_LETTER = Topic("dead-letter", "output", 14 * DAY_MS, keyed_by="topic")
 
-#: Inputs whose records carry event time, in which they take part in the watermark.
+#: Inputs whose event times move the watermark.
 EVENT_INPUTS = (ORDERS, CLICKS, INVENTORY)
 
 TOPICS = (
     ORDERS, CLICKS, CATALOG, INVENTORY, PLANS, HEARTBEATS, MODELS,
-    FORECASTS, ALERTS, SIGNALS, FEATURES, DEAD_LETTER,
+    FORECASTS, ALERTS, FEATURES, DEAD_LETTER,
 )  # fmt: skip

@@ -1,9 +1,8 @@
-"""Every setting of the product; `load_settings` reads them once, at the entry point."""
+"""Every setting of the product, read once at the entry point by `load_settings`."""
 
 from stream.settings.endpoints import NO_STORE
 from stream.settings.tree import (
     AccuracySettings,
-    AlertSettings,
     ApiSettings,
     CalibrationSettings,
     DashboardSettings,
@@ -21,7 +20,6 @@ from stream.settings.tree import (
     ServerSettings,
     Settings,
     StateSettings,
-    StockSettings,
     TrainerSettings,
     WindowSettings,
     WorkerSettings,
@@ -35,7 +33,6 @@ from stream.settings.tree import (
 __all__ = [
     "NO_STORE",
     "AccuracySettings",
-    "AlertSettings",
     "ApiSettings",
     "CalibrationSettings",
     "DashboardSettings",
@@ -53,7 +50,6 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "StateSettings",
-    "StockSettings",
     "TrainerSettings",
     "WindowSettings",
     "WorkerSettings",

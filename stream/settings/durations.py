@@ -1,4 +1,4 @@
-"""What the settings are made of: sections, and durations such as ``250ms``, ``15m``, ``28d``."""
+"""Types of the settings: sections, and durations such as ``250ms``, ``15m``, ``28d``."""
 
 import re
 from typing import Annotated, Final
@@ -11,7 +11,7 @@ _UNIT_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": HOUR_MS, "d": DAY_MS}
 
 
 def duration_ms(text: str | int) -> int:
-    """Milliseconds of a duration such as ``15m``; a plain integer is milliseconds already.
+    """Parse a duration such as ``15m``; return ms. A plain integer is in ms.
 
     Raises ValueError for anything else.
 
@@ -27,7 +27,7 @@ def duration_ms(text: str | int) -> int:
 
 
 def duration_text(milliseconds: int) -> str:
-    """Shortest exact way to write a duration.
+    """Return the shortest exact text of a duration.
 
     >>> duration_text(3_600_000), duration_text(90_000)
     ('1h', '90s')
@@ -44,7 +44,7 @@ DurationMs = Annotated[int, BeforeValidator(duration_ms)]
 def _bucket_ms(text: str | int) -> int:
     width = duration_ms(text)
     if not 60_000 <= width <= DAY_MS or DAY_MS % width:
-        raise ValueError(f"{text!r} must be between 1m and 1d and divide a day evenly")
+        raise ValueError(f"{text!r} is not between 1m and 1d, or does not divide a day evenly")
     return width
 
 
@@ -52,6 +52,6 @@ BucketMs = Annotated[int, BeforeValidator(_bucket_ms)]
 
 
 class Section(BaseModel):
-    """A part of the tree: frozen, and a misspelt name is an error."""
+    """A section of the settings: frozen; an unknown name is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

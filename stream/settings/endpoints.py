@@ -1,4 +1,4 @@
-"""The settings of what is reached over a network: broker, store, and where we listen ourselves."""
+"""Settings of network addresses: broker, store, and the product's own servers."""
 
 from pathlib import Path
 from typing import Final, Literal
@@ -15,7 +15,7 @@ NO_STORE: Final = (
 
 
 class KafkaSettings(Section):
-    """Where the broker is, and how topics are laid out."""
+    """Address and security of the broker; partitions and replication of the topics."""
 
     bootstrap_servers: str | None = None
     group: str = "surgecast"
@@ -30,35 +30,35 @@ class KafkaSettings(Section):
 
 
 class RedisSettings(Section):
-    """Where the store is. The password may stand in the URL or apart from it."""
+    """Address of the store. The password may be part of the URL or set on its own."""
 
     url: str | None = None
     password: SecretStr | None = None
 
 
 class WorkerSettings(Section):
-    """Where a worker serves its Prometheus counters; nowhere when unset."""
+    """Address of a worker's Prometheus metrics; none are served without a port."""
 
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = Field(None, ge=0, le=65_535)
 
 
 class ServerSettings(Section):
-    """Where a server of ours listens; port 0 picks a free one."""
+    """Address of an HTTP server; port 0 picks a free one."""
 
     host: str = "127.0.0.1"
     port: int = Field(0, ge=0, le=65_535)
 
 
 class DashboardSettings(ServerSettings):
-    """The live page. `origins` are further hosts, such as a proxy's, whose pages may connect."""
+    """Address of the live page. `origins`: more hosts, such as a proxy, whose pages may connect."""
 
     port: int = Field(5006, ge=0, le=65_535)
     origins: tuple[str, ...] = ()
 
 
 class ApiSettings(ServerSettings):
-    """The HTTP API and its keys."""
+    """Address of the HTTP API, and its keys."""
 
     port: int = Field(8000, ge=0, le=65_535)
     keys: tuple[SecretStr, ...] = ()

@@ -1,7 +1,4 @@
-"""What is read of the environment, and given to child processes in it.
-
-Settings come in as ``SURGECAST_SECTION__NAME`` (`stream/settings/tree.py`), and leave the same way.
-"""
+"""Environment variables of the settings, read by us and passed on to child processes."""
 
 import os
 from pathlib import Path
@@ -16,7 +13,7 @@ DELIMITER: Final = "__"
 
 
 def variable(*names: object) -> str:
-    """The environment variable of a setting.
+    """Return the environment variable of a setting.
 
     >>> variable("window", "bucket")
     'SURGECAST_WINDOW__BUCKET'
@@ -25,21 +22,21 @@ def variable(*names: object) -> str:
 
 
 def kafka_home() -> Path | None:
-    """Apache Kafka distribution named by KAFKA_HOME, to start in place of the in-memory broker.
+    """Return the Apache Kafka distribution that replaces the in-memory broker, from KAFKA_HOME.
 
-    Raises UsageError when it is set and holds no `libs/` with jars.
+    None if it is not set. Raises UsageError if it has no `libs/kafka*.jar`.
     """
     text = os.environ.get("KAFKA_HOME")
     if not text:
         return None
     home = Path(text)
     if not any(home.glob("libs/kafka*.jar")):
-        raise UsageError(f"KAFKA_HOME={text} is no Apache Kafka distribution: no libs/kafka*.jar")
+        raise UsageError(f"KAFKA_HOME={text} is not an Apache Kafka folder: no libs/kafka*.jar")
     return home
 
 
 def child_environment(settings: BaseModel) -> dict[str, str]:
-    """Environment that makes a child process read these same settings."""
+    """Return an environment in which a child process reads the same settings."""
     environment = dict(os.environ)
     for section, value in settings.model_dump(mode="python").items():
         leaves = value if isinstance(value, dict) else {None: value}

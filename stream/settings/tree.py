@@ -1,8 +1,7 @@
-"""The one settings tree: environment ``SURGECAST_SECTION__NAME``, a TOML file, command-line flags.
+"""All settings: command-line flags, environment ``SURGECAST_SECTION__NAME``, a TOML file.
 
-Flags win over the environment, the environment over the file; but for where Kafka lies
-(`stream/settings/environment.py`), nothing else in the product reads the environment. Values are
-handed down by argument. Durations are held as whole milliseconds.
+Flags override the environment, which overrides the file. No other code reads the environment,
+except for KAFKA_HOME. Durations are whole milliseconds.
 """
 
 from pathlib import Path
@@ -31,17 +30,17 @@ from stream.settings.endpoints import (
 from stream.settings.environment import DELIMITER, PREFIX, child_environment, kafka_home, variable
 
 __all__ = [
-    "AccuracySettings", "AlertSettings", "ApiSettings", "CalibrationSettings", "DashboardSettings",
+    "AccuracySettings", "ApiSettings", "CalibrationSettings", "DashboardSettings",
     "DriftSettings", "DurationMs", "ForecastSettings", "IngestSettings", "KafkaSettings",
     "ModelSettings", "PrivacySettings", "RedisSettings", "RegistrySettings", "RouterSettings",
-    "Section", "ServerSettings", "Settings", "StateSettings", "StockSettings", "TrainerSettings",
+    "Section", "ServerSettings", "Settings", "StateSettings", "TrainerSettings",
     "WindowSettings", "WorkerSettings", "child_environment", "duration_ms", "duration_text",
     "kafka_home", "load_settings",
 ]  # fmt: skip
 
 
 class WindowSettings(Section):
-    """Event time: bucket width, lateness, silence, deduplication."""
+    """Event time: bucket width, lateness, idle inputs, deduplication."""
 
     bucket: BucketMs = HOUR_MS
     allowed_lateness: DurationMs = 120_000
@@ -52,17 +51,17 @@ class WindowSettings(Section):
 
 
 class StateSettings(Section):
-    """How often state is written and how long closed buckets stay in the store."""
+    """Interval of flushes, and retention of closed buckets in the store."""
 
     flush_every: DurationMs = 100
     retention: DurationMs = 28 * DAY_MS
 
 
 class IngestSettings(Section):
-    """What is let in, and in which format. An empty list of locations admits every one.
+    """Accepted records and their format. An empty list of locations accepts all.
 
     `schema_registry` is the URL of a Confluent-style registry, or a JSON file of schemas by id.
-    With `catalog_series` a SKU that comes into the catalog is a series before its first event.
+    With `catalog_series` a new SKU of the catalog is a series before its first event.
     """
 
     locations: tuple[str, ...] = ()
@@ -76,9 +75,9 @@ class IngestSettings(Section):
 
 
 class RouterSettings(Section):
-    """A topic keyed by order or customer, or of order documents, that `surgecast router` re-keys.
+    """The topic that `surgecast router` re-keys: order documents, or lines by order or customer.
 
-    There is none unless `source` names it.
+    None by default.
     """
 
     source: str | None = None
@@ -86,15 +85,14 @@ class RouterSettings(Section):
 
 
 class ModelSettings(Section):
-    """What the forecast looks like and where models are kept (default: `<data_dir>/registry`).
+    """Forecasts and networks; folder of the models (default: `<data_dir>/registry`).
 
-    Exponential smoothing serves in the place of a champion whose data ends `max_age` of event time
-    ago, or that takes more than `max_step` for a step of a partition.
-    `inputs_off` names inputs of the network that are held at zero. With `prior` a series without
-    history begins at what its category, price and first clicks promise. `static` is the width of
-    what the network learns of each category, brand and location beside that (8 is plenty, 0 =
-    nothing). With `plans` new networks read what the topic `plans` says of past and future.
-    `targets` are what new networks forecast beside units: `revenue`, `visitors`.
+    Exponential smoothing replaces a champion whose data ended `max_age` of event time ago, or that
+    takes more than `max_step` for a step of a partition. `inputs_off` sets inputs of the network
+    to zero. With `prior` a series without history starts from its category, price and first
+    clicks. `static` is the width of learned embeddings of category, brand and location (8 is
+    plenty, 0 = none). With `plans` new networks use the past and future plans of the topic
+    `plans`. `targets` are forecast in addition to units: `revenue`, `visitors`.
     """
 
     horizon: int = Field(24, ge=1, le=366)
@@ -112,23 +110,23 @@ class ModelSettings(Section):
 
 
 class RegistrySettings(Section):
-    """How many models are kept; the champion and the one before it always are."""
+    """Number of models kept; the champion and its predecessor always are."""
 
     keep: int = Field(20, ge=2)
 
 
 class ForecastSettings(Section):
-    """How often a series' forecast goes to the topic; the store always has the newest."""
+    """Least interval between records of a series in the topic; the store has every forecast."""
 
     publish_every: DurationMs = 0
 
 
 class CalibrationSettings(Section):
-    """Whether published quantiles are corrected by what came, how fast, and from how many series.
+    """Correction of published quantiles by the actuals.
 
-    `rate` is what a level moves at a close that missed it altogether; `min_closes` closed buckets
-    of every step make a forecast `calibrated`; `sample` series of each volume class and partition
-    are scored.
+    `rate` is the step of a calibration level after a close at which every series missed it;
+    `min_closes` closed buckets of every step make a forecast `calibrated`; `sample` series of each
+    volume class and partition are scored.
     """
 
     enabled: bool = True
@@ -138,15 +136,16 @@ class CalibrationSettings(Section):
 
 
 class AccuracySettings(Section):
-    """Where the scores of what was sent go besides the store: a folder or fsspec URL."""
+    """Folder or fsspec URL for the scores of published forecasts, in addition to the store."""
 
     path: str | None = None
 
 
 class DriftSettings(Section):
-    """When a model counts as drifted, and how soon after a retrain another one is asked for.
+    """Drift alarm, and least time between two retrains.
 
-    `threshold` is in standard deviations of a day's score, summed up beyond half a one a day.
+    `threshold`: the cumulative sum, in standard deviations, that raises an alarm; deviations under
+    0.5 a day are ignored.
     """
 
     enabled: bool = True
@@ -156,12 +155,12 @@ class DriftSettings(Section):
 
 
 class TrainerSettings(Section):
-    """When `surgecast trainer` trains a challenger, for how long, from how much of the past.
+    """Schedule, duration and history of the challengers that `surgecast trainer` trains.
 
-    A training ends after `max_time`, after `updates` where they are limited, or where it learns no
-    more. It learns from what the store keeps, and from the archive before that where one is named;
-    `origins` are held back from it, for the comparison with the champion. A retrain that is asked
-    for waits until `cooldown` after the last training, and learns from the last `drift_span`.
+    A training ends after `max_time`, after `updates` if set, or when the loss stops improving. Its
+    history is the store's, preceded by that of `archive` if set; the last `origins` are held out
+    to compare with the champion. A requested retrain waits for `cooldown` after the last training
+    and uses the last `drift_span`.
     """
 
     every: DurationMs = DAY_MS
@@ -177,20 +176,8 @@ class TrainerSettings(Section):
     metrics_port: int | None = Field(None, ge=0, le=65_535)
 
 
-class AlertSettings(Section):
-    """The budget alerts may spend."""
-
-    false_alarms_per_day: float = Field(5.0, gt=0)
-
-
-class StockSettings(Section):
-    """Stock policy."""
-
-    service_level: float = Field(0.95, gt=0, lt=1)
-
-
 class PrivacySettings(Section):
-    """The key of the pseudonyms. Without one, a random key is made for the life of the store."""
+    """Key of the pseudonyms; by default a random key that lives as long as the store."""
 
     key: SecretStr | None = None
 
@@ -218,8 +205,6 @@ class Settings(BaseSettings):
     accuracy: AccuracySettings = AccuracySettings()
     drift: DriftSettings = DriftSettings()
     trainer: TrainerSettings = TrainerSettings()
-    alerts: AlertSettings = AlertSettings()
-    stock: StockSettings = StockSettings()
     privacy: PrivacySettings = PrivacySettings()
     dashboard: DashboardSettings = DashboardSettings()
     api: ApiSettings = ApiSettings()
@@ -231,7 +216,7 @@ class Settings(BaseSettings):
 
     @property
     def states_path(self) -> str:
-        """Folder or fsspec URL of the states that are kept of the partitions."""
+        """Folder or fsspec URL of the partitions' state snapshots."""
         return f"{self.registry_path}/states"
 
     @classmethod
@@ -243,14 +228,14 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, then environment, then the TOML file."""
+        """Return the sources by priority: flags, environment, TOML file."""
         return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
 
 
 def load_settings(config: Path | None = None, **flags: Any) -> Settings:
-    """Read the settings once. `flags` are nested dicts of what the command line gave.
+    """Read the settings. `flags` are nested dicts of command-line values.
 
-    Raises UsageError that names the setting, its value and what was expected.
+    Raises UsageError that names the setting and the expected value.
     """
     if config is not None and not config.is_file():
         raise UsageError(f"--config {config}: no such file")
