@@ -26,7 +26,7 @@ from stream.ingest.restore import restore
 from stream.ingest.rollups import Rollups
 from stream.ops.embedded import embedded_store
 from stream.readside.reader import Reader
-from stream.serving.carried_states import KEEP_EVERY
+from stream.serving.carried_states import SNAPSHOT_EVERY
 from stream.serving.model_server import ModelServer
 from stream.serving.state_snapshots import Snapshots
 from stream.settings import Settings
@@ -150,7 +150,7 @@ def _recovery(
         Row("recovery_restore", round(restored_s, 2), "s"),
         Row("recovery_states", round(served_s, 2), "s",
             {"read_s": round(waited_s, 2), "kept_mb": kept >> 20,
-             "buckets": min(KEEP_EVERY, load.buckets)}),
+             "buckets": min(SNAPSHOT_EVERY, load.buckets)}),
         Row("cold_partition", round(cold_s, 2), "s", {"of_partitions": load.partitions}),
     ]  # fmt: skip
 
@@ -185,7 +185,7 @@ def _keep(
 
     They are of one bucket: what numbers are in them does not matter to the time they take.
     """
-    through_ms = load.end_ms - min(KEEP_EVERY, load.buckets - 1) * load.bucket_ms
+    through_ms = load.end_ms - min(SNAPSHOT_EVERY, load.buckets - 1) * load.bucket_ms
     states = forecaster.new_states(1)
     for portion in reading.history(tag, through_ms - load.bucket_ms, through_ms):
         forecaster.warm_up(states, portion.values_TSF, portion.start_ms)

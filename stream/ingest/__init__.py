@@ -1,1 +1,1 @@
-"""The partitions a worker owns: taking over, counting, flushing, roll-ups."""
+"""Drives a worker's partitions: acquire, count batches, flush, close roll-ups."""

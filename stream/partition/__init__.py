@@ -1,1 +1,1 @@
-"""One partition, pure: event time, deduplication, open buckets, what a flush stores."""
+"""One partition, without I/O: watermark, deduplication, open buckets, closing, stored changes."""

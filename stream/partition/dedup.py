@@ -1,4 +1,4 @@
-"""Event ids seen within a window of event time.
+"""Deduplication: which event ids were seen within a window of event time.
 
 Axes: N = events of a batch, in log order.
 """
@@ -15,10 +15,10 @@ from stream.partition.watermark import Ints, Mask
 class DedupWindow:
     """Event ids seen within a window of event time, as 64-bit hashes in segments one window long.
 
-    An id is remembered until its segment lies more than one window behind the newest event: for at
-    least `window_ms`, at most twice that. This is judged event by event, so it does not depend on
-    how the log was cut into batches. `unsaved` holds the hashes not yet stored, by segment; the
-    owner empties it.
+    An id is remembered until its segment is more than one window behind the newest event: for at
+    least `window_ms`, at most twice that. Each event is judged on its own, so the result does not
+    depend on how the log is cut into batches. `unsaved` holds the hashes not yet stored, by
+    segment; the owner empties it.
 
     >>> seen = DedupWindow(window_ms=1_000)
     >>> times, none_late = np.array([10, 10, 20]), np.zeros(3, np.bool_)
@@ -35,18 +35,18 @@ class DedupWindow:
     unsaved: dict[int, list[Hashes]] = field(default_factory=dict)
 
     def fresh(self, hash_N: Hashes, event_time_N: Ints, *, newest_N: Ints, late_N: Mask) -> Mask:
-        """Which events carry an id that is not remembered; late ones are not counted or learnt.
+        """Mask of the events whose id is not remembered; ids of late events are not remembered.
 
-        `newest_N` is the newest event time when each event came.
+        `newest_N` is the newest event time when each event arrived.
         """
         segments = sorted(self.segments.items())
-        held = [seen.contains(hash_N) for _, seen in segments]
+        known = [seen.contains(hash_N) for _, seen in segments]
         repeated = len(distinct(hash_N)) < len(hash_N)
-        if not repeated and not any(held_N.any() for held_N in held):
+        if not repeated and not any(known_N.any() for known_N in known):
             return np.ones(len(hash_N), np.bool_)
         remembered: dict[int, int] = {}
-        for (start, _), held_N in zip(segments, held, strict=True):
-            remembered.update(dict.fromkeys(hash_N[held_N].tolist(), start))
+        for (start, _), known_N in zip(segments, known, strict=True):
+            remembered.update(dict.fromkeys(hash_N[known_N].tolist(), start))
         columns = (hash_N, event_time_N, newest_N, late_N)
         events = zip(*(column.tolist() for column in columns), strict=True)
         result = np.ones(len(hash_N), np.bool_)
@@ -75,14 +75,14 @@ class DedupWindow:
         self.unsaved.setdefault(start_ms, []).append(hash_M)
 
     def load(self, start_ms: int, hash_M: Hashes) -> None:
-        """Take a segment's ids in, from the store or as they come."""
+        """Add ids to a segment."""
         segment = self.segments.get(start_ms)
         if segment is None:
             segment = self.segments[start_ms] = HashSet()
         segment.add(hash_M)
 
     def forget_before(self, newest_ms: int) -> list[int]:
-        """Drop segments more than a window behind `newest_ms`; their starts, for the store."""
+        """Drop segments more than a window behind `newest_ms`; returns their starts."""
         old = [start for start in self.segments if start + 2 * self.window_ms < newest_ms]
         for start in old:
             del self.segments[start]

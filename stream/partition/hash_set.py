@@ -1,10 +1,10 @@
-"""A set of 64-bit hashes that is asked and filled by whole batches, in numpy.
+"""A set of 64-bit hashes, probed and filled a batch at a time in numpy.
 
 Open addressing with linear probing. A Python set costs some 85 bytes and two cache misses a member;
-here it is 11 to 32 bytes, and a batch is probed in a few passes. Used for event ids and for visits.
-Zero marks an empty cell, so the hash 0 is taken for 1.
+this one costs 11 to 32 bytes, and probes a batch in a few passes. Zero marks an empty cell, so the
+hash 0 counts as 1.
 
-Axes: N = hashes of a batch, K = those of them that are still pending.
+Axes: N = hashes of a batch, K = hashes still pending.
 """
 
 from typing import Final
@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 Hashes = NDArray[np.uint64]
 Mask = NDArray[np.bool_]
 
-#: 2⁶⁴ divided by the golden ratio, odd: spreads whatever bits differ over the high ones (Knuth, The
-#: Art of Computer Programming, volume 3, section 6.4).
+#: 2⁶⁴ divided by the golden ratio, odd: spreads differences in any bits over the high bits (Knuth,
+#: The Art of Computer Programming, volume 3, section 6.4).
 _SPREAD: Final = np.uint64(0x9E3779B97F4A7C15)
 _ONE: Final = np.uint64(1)
 _FIRST_BITS: Final = 12
-#: From this many bits on a table that is full grows by two instead of eight.
+#: A full table with at least this many bits doubles; a smaller one grows eightfold.
 _LARGE_BITS: Final = 18
 _FULL: Final = 0.7
 
 
 def distinct(hash_N: Hashes) -> Hashes:
-    """The hashes of a batch, each once, in rising order.
+    """Distinct hashes of a batch, in rising order.
 
     >>> distinct(np.array([3, 1, 3], np.uint64)).tolist()
     [1, 3]
@@ -59,32 +59,32 @@ class HashSet:
 
     @property
     def members(self) -> Hashes:
-        """All hashes, in no order."""
-        held: Hashes = self._cells[self._cells != 0]
-        return held
+        """All hashes, in no particular order."""
+        members: Hashes = self._cells[self._cells != 0]
+        return members
 
     def contains(self, hash_N: Hashes) -> Mask:
-        """Which hashes are in the set."""
-        sought_N = np.maximum(hash_N, _ONE)
-        cell_N = self._home(sought_N)
+        """Mask of the hashes that are in the set."""
+        wanted_N = np.maximum(hash_N, _ONE)
+        cell_N = self._home(wanted_N)
         found_N = self._cells[cell_N]
-        held_N: Mask = found_N == sought_N
-        pending_K = np.flatnonzero((found_N != 0) & ~held_N)
+        found_mask_N: Mask = found_N == wanted_N
+        pending_K = np.flatnonzero((found_N != 0) & ~found_mask_N)
         last = len(self._cells) - 1
         while len(pending_K):
             cell_K = (cell_N[pending_K] + 1) & last
             cell_N[pending_K] = cell_K
             found_K = self._cells[cell_K]
-            here_K = found_K == sought_N[pending_K]
-            held_N[pending_K[here_K]] = True
-            pending_K = pending_K[(found_K != 0) & ~here_K]
-        return held_N
+            match_K = found_K == wanted_N[pending_K]
+            found_mask_N[pending_K[match_K]] = True
+            pending_K = pending_K[(found_K != 0) & ~match_K]
+        return found_mask_N
 
     def add(self, hash_N: Hashes) -> None:
-        """Put hashes in; those that are there, or come twice, change nothing."""
+        """Add hashes; duplicates change nothing."""
         if self._n + len(hash_N) > len(self._cells) * _FULL:
             self._grow(len(hash_N))
-        self._n += len(hash_N)  # at most: `_grow` counts again
+        self._n += len(hash_N)  # an upper bound: `_grow` counts again
         self._insert(np.maximum(hash_N, _ONE))
 
     def _insert(self, hash_K: Hashes) -> None:

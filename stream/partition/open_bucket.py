@@ -1,9 +1,8 @@
-"""Sums of the open buckets of one partition, in memory, and what of them must be stored.
+"""Sums of one open bucket in memory, and its changes since the last flush.
 
-Third station: judged columns are added here; `stream/partition/partition.py` closes buckets, stores
-changes. Blocks are int64 [slots × features]; changes are tracked in pages so that a flush writes
-few bytes when little happened and whole runs when much did. Distinct visitors are counted by the
-set of the bucket's (series, visitor) pairs, which is exact but for collisions of pseudonyms.
+A block is int64 [S, F]. Changes are tracked in pages: a flush writes a few bytes after a few events
+and whole runs after many. Distinct visitors are counted with a set of (series, visitor) pairs,
+exact but for collisions of pseudonyms.
 
 Axes: N = events, S = slots, F = features.
 """
@@ -20,7 +19,7 @@ from stream.partition.hash_set import Hashes, HashSet, distinct
 Ints = NDArray[np.int64]
 
 PAGE_SLOTS = 64
-#: Slots a partition may have (2²⁴), and where the pseudonym begins in a remembered visit.
+#: Bits of a slot in a stored visit, below the pseudonym: a partition has at most 2²⁴ slots.
 SLOT_BITS = 24
 
 
@@ -45,7 +44,7 @@ class OpenBucket:
 
     @classmethod
     def from_bytes(cls, block: bytes, visitors: bytes, n_slots: int) -> "OpenBucket":
-        """An open bucket as the store has it."""
+        """Restore an open bucket from its stored block and visits."""
         rows = np.frombuffer(block, "<i8").reshape(-1, N_SUMS)
         bucket = cls(max(n_slots, len(rows)))
         bucket._sums[: len(rows)] = rows
@@ -58,7 +57,7 @@ class OpenBucket:
         return self._sums[: self._n_slots]
 
     def grow(self, n_slots: int) -> None:
-        """Make room for slots that are new since the bucket was opened."""
+        """Add rows for series that are new since the bucket opened."""
         if n_slots > self._capacity:
             capacity = max(-(-n_slots // PAGE_SLOTS) * PAGE_SLOTS, 2 * self._capacity)
             sums = np.zeros((capacity, N_SUMS), np.int64)
@@ -81,8 +80,8 @@ class OpenBucket:
     def add_visitors(self, slot_N: Ints, visitor_N: Ints) -> None:
         """Count visitors that are new to their series in this bucket, by 63-bit pseudonyms.
 
-        A visit is remembered as one integer: the slot in the low bits, above it what fits of the
-        pseudonym. Two visitors of one series and bucket are taken for one with a chance of 2⁻³⁹.
+        A visit is one integer: the slot in the low bits, the high bits of the pseudonym above.
+        Two visitors of one series and bucket count as one with a probability of 2⁻³⁹.
         """
         visits = (visitor_N >> SLOT_BITS << SLOT_BITS | slot_N).view(np.uint64)
         distinct_V = distinct(visits)
@@ -94,7 +93,7 @@ class OpenBucket:
             np.add.at(self._sums[:, VISITORS], slot_V, 1)
 
     def unsaved_runs(self) -> Iterator[tuple[int, bytes]]:
-        """Byte offset and bytes of each run of changed pages; they count as saved afterwards."""
+        """Yield byte offset and bytes of each run of changed pages, and mark them as saved."""
         pages = np.flatnonzero(self._dirty)
         if not len(pages):
             return

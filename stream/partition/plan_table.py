@@ -1,4 +1,4 @@
-"""The plans one partition has read."""
+"""The announced promotions, prices, closures and events that one partition has read."""
 
 import msgspec
 from xxhash import xxh3_64_hexdigest
@@ -7,9 +7,9 @@ from stream.decoding.plans import Plan
 
 
 class PlanTable:
-    """The plans one partition has read; `changed` says that the store has an older table.
+    """Plans read by one partition; `changed` is True while the store has an older table.
 
-    `digest` tells the stored table from others; it is empty where none was ever stored.
+    `digest` identifies the stored table; it is empty if none was ever stored.
 
     >>> table = PlanTable()
     >>> table.take("p", Plan("p", "event", 0, 10))
@@ -28,7 +28,7 @@ class PlanTable:
         return len(self._plans)
 
     def take(self, plan_id: str, plan: Plan | None) -> None:
-        """Announce, change or (None) withdraw a plan."""
+        """Add or replace a plan; None withdraws it."""
         if self._plans.get(plan_id) == plan:
             return
         self._plans.pop(plan_id, None)
@@ -37,24 +37,24 @@ class PlanTable:
         self.changed = True
 
     def drop_before(self, time_ms: int) -> None:
-        """Forget the plans that have ended by then."""
+        """Drop the plans that end at or before `time_ms`."""
         ended = [plan_id for plan_id, plan in self._plans.items() if plan.end_ms <= time_ms]
         for plan_id in ended:
             del self._plans[plan_id]
         self.changed |= bool(ended)
 
     def stored(self) -> bytes:
-        """All plans as bytes, to be stored now; the same for the same plans."""
+        """Encode all plans for the store; equal plans give equal bytes."""
         packed = msgspec.json.encode(sorted(self._plans.values(), key=lambda plan: plan.plan_id))
         self.changed, self.digest = False, xxh3_64_hexdigest(packed)
         return packed
 
     def load(self, packed: bytes) -> None:
-        """Go on from what was stored."""
+        """Restore the plans from a stored table."""
         self._plans = {plan.plan_id: plan for plan in self.read(packed)}
         self.changed, self.digest = False, xxh3_64_hexdigest(packed) if packed else ""
 
     @staticmethod
     def read(packed: bytes) -> list[Plan]:
-        """The plans of a stored table; none of an empty one."""
+        """Decode a stored table; an empty one has no plans."""
         return msgspec.json.decode(packed, type=list[Plan]) if packed else []

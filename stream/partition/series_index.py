@@ -1,7 +1,7 @@
-"""The series of a partition: their slots, and the roll-ups each belongs to.
+"""Slots of a partition's series, and the roll-ups that each series belongs to.
 
-A slot is a row of every block of the partition and never changes. Roll-ups are `total`,
-`category:…` (from the catalog, by SKU) and `location:…` (from the series itself).
+A slot is the row of a series in every block of the partition, and never changes. Roll-ups are
+`total`, `category:…` (from the catalog, by SKU) and `location:…` (from the series id).
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from stream.series_ids import TOTAL, category_id, location_id, split_sku
 
 Ints = NDArray[np.int64]
 
-#: The group of a series that has none; its sums go to a last row nobody reads.
+#: Group of a series without one; its sums go to a last row that is never read.
 _NONE = -1
 
 
@@ -54,7 +54,7 @@ class SeriesIndex:
         return np.fromiter(map(known.__getitem__, series_N), np.int64, len(series_N))
 
     def has(self, sku: str) -> bool:
-        """Whether a SKU has a series, at any location or at none."""
+        """True if a SKU has a series, at any location or at none."""
         return sku in self._slots_of
 
     def categorise(self, sku: str, category: str) -> None:
@@ -64,7 +64,7 @@ class SeriesIndex:
             self._category[slot] = self._group(category_id(category))
 
     def rollups(self, sums_SF: Ints) -> dict[str, list[int]]:
-        """Partial sums by roll-up, leaving out those without any event; [F] each."""
+        """Partial sums [F] by roll-up, without roll-ups that had no event."""
         total_F = sums_SF.sum(axis=0)
         if not total_F.any():
             return {}

@@ -1,9 +1,8 @@
-"""Event time: buckets, watermarks, verdicts and the deduplication window.
+"""Event time: bucket starts, and the watermark that decides which events are late.
 
-Second station of the path: the columns of `stream/decoding/events.py` are judged here before they
-are summed. Everything is a function of event times and the order of the log; no clock is read. A
-watermark is the newest event time of one input of one partition less the allowed lateness, and
-never goes back.
+Everything here is a function of event times and the order of the log; no clock is read. A watermark
+is the newest event time of one input of one partition less the allowed lateness. It never goes
+back.
 
 Axes: N = events of a batch, in log order.
 """
@@ -28,7 +27,7 @@ def bucket_start_ms(event_time_ms: int, *, width_ms: int) -> int:
     return event_time_ms - event_time_ms % width_ms
 
 
-#: Events in a row that are refused as too far ahead before the stream is believed to have jumped.
+#: Events in a row that are refused as too far ahead before the stream counts as having jumped.
 MAX_IMPLAUSIBLE = 100
 
 
@@ -38,7 +37,7 @@ class Watermark:
 
     >>> watermark = Watermark(allowed_lateness_ms=5_000)
     >>> times = np.array([20_000, 14_000, 16_000])
-    >>> (times < watermark.observe(times) - 5_000).tolist()  # which were late when they came
+    >>> (times < watermark.observe(times) - 5_000).tolist()  # late on arrival
     [False, True, False]
     >>> watermark.now_ms
     15000
@@ -54,7 +53,7 @@ class Watermark:
         return None if self.newest_ms is None else self.newest_ms - self.allowed_lateness_ms
 
     def observe(self, event_time_N: Ints) -> Ints:
-        """Observe events in log order; for each, the newest event time up to and with it."""
+        """Observe events in log order; returns the newest event time [N] up to each of them."""
         if not len(event_time_N):
             return event_time_N
         newest_N = np.maximum.accumulate(event_time_N)
@@ -64,11 +63,11 @@ class Watermark:
         return newest_N
 
     def implausible(self, event_time_N: Ints, *, max_gap_ms: int) -> Mask:
-        """Events so far ahead of the stream that they must be wrong; call before `observe`.
+        """Mask of events too far ahead of the stream to be true; call before `observe`.
 
-        The reference is the newest event seen, or the median of the first batch. When
-        `MAX_IMPLAUSIBLE` events in a row are ahead of it, it is the reference that was wrong (a
-        first event dated 1970, say): from then on the stream is believed.
+        The reference is the newest event seen, or the median of the first batch. After
+        `MAX_IMPLAUSIBLE` such events in a row the reference itself was wrong (a first event dated
+        1970, say), and the stream is accepted from there on.
 
         >>> watermark = Watermark(0, newest_ms=0)
         >>> ahead = np.full(MAX_IMPLAUSIBLE + 2, 1_000)

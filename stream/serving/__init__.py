@@ -1,1 +1,1 @@
-"""One model step a closed bucket, and the way of the forecast out."""
+"""One model step a closed bucket; forecasts and features to store and topics."""

@@ -1,7 +1,7 @@
-"""A model and the states of the partitions it has read: carried bucket by bucket, or caught up.
+"""A model and its states of each partition, carried from bucket to bucket.
 
-States are a cache of what the store implies: those of a partition that is new to a model are loaded
-as they were last kept and stepped over what has closed since, or warmed up from all of the stored
+States are a cache: the stored history implies them. For a partition new to a model they are loaded
+from the last snapshot and stepped over the buckets closed since, or else warmed up from all stored
 history, in portions.
 
 Axes: T = buckets, S = series, F = features.
@@ -32,29 +32,29 @@ Floats = NDArray[np.float32]
 #: Stored history of a partition in portions: (tag, from_ms or None, to_ms or None).
 HistoryReader = Callable[[Tag, int | None, int | None], Iterator[StoredHistory]]
 
-#: Closed buckets between two times that states are kept.
-KEEP_EVERY: Final = 24
+#: Closed buckets between two snapshots of a partition's states.
+SNAPSHOT_EVERY: Final = 24
 
 
 @dataclass(slots=True)
 class CarriedStates:
     """States of one partition, valid through (exclusive) `through_ms`.
 
-    `plans` are those of the bucket to be stepped over next, and of the horizon behind it.
+    `plans` are those of the next bucket to step over, and of the horizon after it.
     """
 
     states: Any
     through_ms: int
-    #: Through when they were when they were last kept; None = never.
-    kept_ms: int | None = None
+    #: The end of their last snapshot; None before the first.
+    snapshot_ms: int | None = None
     plans: Plans | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ReadyToStep:
-    """A partition's states before its newest closed bucket, and the values [S, F] of that.
+    """States of a partition before its newest closed bucket, and that bucket's values [S, F].
 
-    The states are those that were read on, whoever drops the partition's meanwhile.
+    These states stay valid if another thread drops those of the partition meanwhile.
     """
 
     carried: CarriedStates
@@ -63,7 +63,7 @@ class ReadyToStep:
 
 @dataclass(slots=True)
 class ServedModel:
-    """A forecaster with its states. `trained_through_ms` is None where it needed no training."""
+    """A forecaster with its states. `trained_through_ms` is None if it needs no training."""
 
     forecaster: Forecaster
     trained_through_ms: int | None = None
@@ -76,7 +76,7 @@ class ServedModel:
 
     @property
     def reads_plans(self) -> bool:
-        """Whether the forecaster makes any use of plans."""
+        """True if the forecaster uses plans."""
         return isinstance(self.forecaster, NetworkForecaster) and self.forecaster.config.plans
 
     def catch_up(
@@ -92,10 +92,9 @@ class ServedModel:
     ) -> ReadyToStep | None:
         """Carry a partition's states over all but the last closed bucket.
 
-        States it has none of are loaded or made. None when no bucket is new to them, or there is no
-        series. `static` says what is known of the series, where the model makes something of it,
-        `plans` what was planned, and is. `between` is called before each portion; what is carried
-        before reading breaks off stays carried.
+        Missing states are loaded from a snapshot, or made. Returns None if no bucket is new to
+        them, or there is no series. `static` and `plans` read the inputs that the model uses.
+        `between` is called before each portion; the portions before an error stay carried.
         """
         width = self.forecaster.bucket_ms
         carried = self.carried.get(tag) or self._begin(tag, through_ms, snapshots)
@@ -107,7 +106,7 @@ class ServedModel:
             if not portion.series:
                 return None
             if carried is None or portion.start_ms != carried.through_ms:
-                # nothing known, or so old that the store has lost what follows it
+                # no states, or so old that the store no longer has the next bucket
                 states = self.forecaster.new_states(len(portion.series))
                 carried = CarriedStates(states, portion.start_ms)
             self.carried[tag] = carried
@@ -132,29 +131,29 @@ class ServedModel:
         return None
 
     def step(self, ready: ReadyToStep) -> QuantileForecast:
-        """Step a partition over the bucket that `approach` stopped before, and forecast."""
+        """Step a partition over its newest closed bucket, and forecast."""
         carried, last_SF = ready.carried, ready.last_SF
         forecast = self.forecaster.step(carried.states, last_SF, carried.through_ms, carried.plans)
         carried.through_ms = forecast.origin_ms
         return forecast
 
-    def keep(self, tag: Tag, carried: CarriedStates, snapshots: Snapshots) -> None:
-        """Keep the states now and then; what follows them is stepped again after a restart."""
-        age_ms = carried.through_ms - (carried.kept_ms or 0)
-        if age_ms < KEEP_EVERY * self.forecaster.bucket_ms:
+    def save(self, tag: Tag, carried: CarriedStates, snapshots: Snapshots) -> None:
+        """Save a snapshot every `SNAPSHOT_EVERY` buckets; a restart steps over later buckets."""
+        age_ms = carried.through_ms - (carried.snapshot_ms or 0)
+        if age_ms < SNAPSHOT_EVERY * self.forecaster.bucket_ms:
             return
         if snapshots.save(tag, self.forecaster, carried.states, carried.through_ms):
-            carried.kept_ms = carried.through_ms
+            carried.snapshot_ms = carried.through_ms
 
     def _begin(
         self, tag: Tag, before_ms: int | None, snapshots: Snapshots | None
     ) -> CarriedStates | None:
-        """The states kept of a partition, where they are of a time before `before_ms`."""
-        kept = snapshots.load(tag, self.forecaster) if snapshots else None
-        if kept is None or (before_ms is not None and kept.through_ms >= before_ms):
+        """The snapshot of a partition's states, if it is older than `before_ms`."""
+        snapshot = snapshots.load(tag, self.forecaster) if snapshots else None
+        if snapshot is None or (before_ms is not None and snapshot.through_ms >= before_ms):
             return None
-        log.info("states_loaded", partition=tag, through_ms=kept.through_ms)
-        return CarriedStates(kept.states, kept.through_ms, kept_ms=kept.through_ms)
+        log.info("states_loaded", partition=tag, through_ms=snapshot.through_ms)
+        return CarriedStates(snapshot.states, snapshot.through_ms, snapshot_ms=snapshot.through_ms)
 
 
 def _takes_static(states: Any) -> bool:

@@ -146,7 +146,7 @@ class ModelServer:
         if ready is None:
             return None
         if self.snapshots is not None:
-            model.keep(tag, ready.carried, self.snapshots)
+            model.save(tag, ready.carried, self.snapshots)
         began_s = self._clock_s()
         forecast = model.step(ready)
         self._state.step_completed()

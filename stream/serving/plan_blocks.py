@@ -1,16 +1,16 @@
-"""Which series a plan is for, and what all plans amount to, bucket by bucket.
+"""Plans as model inputs: which series a plan applies to, and its value in each bucket.
 
-- A plan of a SKU is for its series at all locations, or at the one it names; not for roll-ups.
-- A plan of a category is for the series of its SKUs, and for the category's roll-up.
-- A plan of everything is for every series and roll-up; at one location, for the series there and
+- A plan of a SKU applies to its series at all locations, or at the one it names; to no roll-up.
+- A plan of a category applies to the series of its SKUs, and to the category's roll-up.
+- A plan of everything applies to every series and roll-up; at one location, to the series there and
   the location's roll-up.
-- A plan of a category at one location is for the category's series there, and for no roll-up. A new
-  price is never for a roll-up, which has no price of its own.
+- A plan of a category at one location applies to the category's series there, and to no roll-up. A
+  new price never applies to a roll-up, which has no price of its own.
 
-A discount, closure or event counts by the share of the bucket it covers, a new price where it
-covers half of it. Where plans overlap, the strongest holds: the largest share, the lowest price.
+A discount, closure or event counts by the share of the bucket it covers, a new price if it covers
+half of it. Where plans overlap, the strongest applies: the largest share, the lowest price.
 
-The work grows with the plans that touch the span asked for, and with the series these are for.
+Cost follows the plans that overlap the span, and the series they apply to.
 
 Axes: T = buckets, N = series with a plan, P = plan columns.
 """
@@ -30,16 +30,16 @@ from stream.state.keys import Tag
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
-#: Plans of a partition's series, by name, in so many buckets from a time on; None where none has
-#: any: (tag, series in slot order, start_ms, buckets).
+#: Reads the plans of a partition's series: (tag, series in slot order, start_ms, buckets). Returns
+#: None if no series has a plan.
 PlanReader = Callable[[Tag, Sequence[str], int, int], PlanBlock | None]
 
 _COLUMN: Final = {"promotion": PROMOTION, "price": PRICE, "closure": CLOSURE, "event": EVENT}
-_NOBODY: Final = np.zeros(0, np.int64)
+_NO_ROWS: Final = np.zeros(0, np.int64)
 
 
 def no_plans(tag: Tag, series: Sequence[str], start_ms: int, buckets: int) -> None:
-    """The reader of a deployment without plans."""
+    """Read the plans of a deployment without any."""
 
 
 class PlanScopes:
@@ -61,12 +61,12 @@ class PlanScopes:
         self._by_location: dict[str, list[int]] = {}
         self._rollups: list[int] = []
 
-    def begin(self, series: Sequence[str]) -> bool:
-        """Whether these are the series known, and perhaps more behind them."""
+    def extends(self, series: Sequence[str]) -> bool:
+        """True if the known series are the first of these."""
         return list(series[: len(self.series)]) == self.series
 
     def grow(self, series: Sequence[str]) -> None:
-        """Take in the series that are new at the end."""
+        """Add the new series at the end."""
         known = len(self.series)
         for slot, name in enumerate(series[known:], start=known):
             self.series.append(name)
@@ -80,14 +80,14 @@ class PlanScopes:
                 self._by_location.setdefault(location, []).append(slot)
 
     def members(self, categories: Mapping[str, str]) -> dict[str, list[int]]:
-        """Slots of the series of each category, which `categories` tells of each SKU."""
+        """Slots of the series of each category; `categories` maps SKUs to categories."""
         members: dict[str, list[int]] = {}
         for sku, category in categories.items():
             members.setdefault(category, []).extend(self._by_sku.get(sku, ()))
         return members
 
     def rows(self, plan: Plan, members: Mapping[str, Sequence[int]]) -> Ints:
-        """Slots, rising, of the series a plan is for; `members` are those of each category."""
+        """Slots, rising, of the series a plan applies to; `members` maps categories to slots."""
         rollup = None
         if plan.sku is not None:
             found = self._by_sku.get(plan.sku, [])
@@ -108,11 +108,11 @@ class PlanScopes:
             return self._all(rollups=plan.kind != "price")
         if rollup in self._slots and plan.kind != "price":
             found = [*found, self._slots[rollup]]
-        return np.array(sorted(found), np.int64) if found else _NOBODY
+        return np.array(sorted(found), np.int64) if found else _NO_ROWS
 
     def _all(self, *, rollups: bool) -> Ints:
-        everyone = np.arange(len(self.series), dtype=np.int64)
-        return everyone if rollups else np.delete(everyone, self._rollups)
+        all_slots = np.arange(len(self.series), dtype=np.int64)
+        return all_slots if rollups else np.delete(all_slots, self._rollups)
 
 
 def plan_block(
@@ -124,9 +124,9 @@ def plan_block(
     bucket_ms: int,
     buckets: int,
 ) -> PlanBlock | None:
-    """What is planned for some series in `buckets` buckets from `start_ms` on; None for nothing.
+    """Plans of some series in `buckets` buckets from `start_ms` on; None if there are none.
 
-    `categories` maps SKUs to their category.
+    `categories` maps SKUs to categories.
 
     >>> scopes = PlanScopes()
     >>> scopes.grow(["A", "B"])
@@ -136,31 +136,31 @@ def plan_block(
     ([1], [0.0, 0.4, 0.2, 0.0])
     """
     end_ms = start_ms + buckets * bucket_ms
-    touching = [plan for plan in plans if plan.start_ms < end_ms and plan.end_ms > start_ms]
-    by_category = any(plan.category is not None for plan in touching)
+    overlapping = [plan for plan in plans if plan.start_ms < end_ms and plan.end_ms > start_ms]
+    by_category = any(plan.category is not None for plan in overlapping)
     members = scopes.members(categories) if by_category else {}
-    meant = [(plan, scopes.rows(plan, members)) for plan in touching]
-    meant = [(plan, rows) for plan, rows in meant if rows.size]
-    if not meant:
+    applied = [(plan, scopes.rows(plan, members)) for plan in overlapping]
+    applied = [(plan, rows) for plan, rows in applied if rows.size]
+    if not applied:
         return None
-    rows_N = np.unique(np.concatenate([rows for _, rows in meant]))
+    rows_N = np.unique(np.concatenate([rows for _, rows in applied]))
     values_TNP = np.zeros((buckets, rows_N.size, N_PLANS), np.float32)
-    for plan, rows in meant:
+    for plan, rows in applied:
         first = max(0, (plan.start_ms - start_ms) // bucket_ms)
         last = min(buckets, -(-(plan.end_ms - start_ms) // bucket_ms))
         begin_T = start_ms + bucket_ms * np.arange(first, last, dtype=np.int64)
         until_T = np.minimum(begin_T + bucket_ms, plan.end_ms)
         share_T1 = ((until_T - np.maximum(begin_T, plan.start_ms)) / bucket_ms)[:, None]
         columns = np.searchsorted(rows_N, rows)
-        held = values_TNP[first:last, columns, _COLUMN[plan.kind]]
-        values_TNP[first:last, columns, _COLUMN[plan.kind]] = _stronger(plan, held, share_T1)
+        before = values_TNP[first:last, columns, _COLUMN[plan.kind]]
+        values_TNP[first:last, columns, _COLUMN[plan.kind]] = _stronger(plan, before, share_T1)
     return PlanBlock(rows_N, values_TNP)
 
 
-def _stronger(plan: Plan, held: Floats, share_T1: NDArray[np.float64]) -> NDArray[np.floating]:
-    """What holds where a plan joins those before it."""
+def _stronger(plan: Plan, before: Floats, share_T1: NDArray[np.float64]) -> NDArray[np.floating]:
+    """Values where a plan joins the earlier plans [T, N]."""
     if plan.kind == "price":
-        lower = np.where(held > 0, np.minimum(held, plan.value), plan.value)
-        return np.where(share_T1 >= 0.5, lower, held)
+        lower = np.where(before > 0, np.minimum(before, plan.value), plan.value)
+        return np.where(share_T1 >= 0.5, lower, before)
     strength = plan.value if plan.kind == "promotion" else 1.0
-    return np.maximum(held, strength * share_T1)
+    return np.maximum(before, strength * share_T1)

@@ -1,11 +1,10 @@
-"""Kept states of the partitions: files beside the models, and in the store which of them hold.
+"""Snapshots of the states of partitions: files in the registry, pointers to them in the store.
 
-A worker that takes a partition over, or another model into service, reads states from here and
-steps them over what has closed since, in place of weeks of history. The bulk lies where the models
-lie, which all workers reach; the store says whose states a file holds and through when, so a store
-that was emptied or filled anew makes every file void. Of each partition the states of a few models
-are kept: the one that serves, the one before it, and one that is to come. Files are a cache:
-whatever is wrong with one costs a warm-up.
+A worker that acquires a partition, or warms up a model, loads a snapshot and steps it over the
+buckets closed since, instead of weeks of history. The files are stored with the models, where all
+workers reach them. The pointers name model, file and end of each snapshot: an emptied or refilled
+store invalidates every file. Each partition has snapshots of a few models: the serving one, the one
+before it, and a candidate. Files are a cache: a damaged one costs a warm-up.
 """
 
 import json
@@ -28,9 +27,9 @@ from stream.state.keys import Tag
 log = structlog.get_logger(__name__)
 
 _POINTERS: Final = "kept"
-#: Models whose states are kept of a partition: those with the newest states.
+#: Snapshots of a partition: those of the models with the newest states.
 MODELS: Final = 3
-#: States of a series that are longer than this are not kept.
+#: Larger states of a series than this, in bytes, are not saved.
 MAX_BYTES: Final = 4_096
 
 
@@ -43,7 +42,7 @@ class Snapshot:
 
 
 class Snapshots:
-    """Kept states under one folder or fsspec URL. Saved by a thread of its own, one at a time."""
+    """Snapshots under one folder or fsspec URL, written by a thread of its own, one at a time."""
 
     def __init__(self, client: redis.Redis, path: str) -> None:
         filesystem, root = fsspec.core.url_to_fs(path)
@@ -55,7 +54,7 @@ class Snapshots:
         self._closed = False
 
     def load(self, tag: Tag, forecaster: Forecaster) -> Snapshot | None:
-        """The states kept of a partition for this model; None where there are none to be had."""
+        """The snapshot of a partition's states of a model; None if there is no usable one."""
         try:
             if not isinstance(forecaster, NetworkForecaster):
                 return None
@@ -69,15 +68,15 @@ class Snapshots:
         return Snapshot(states, pointer["through_ms"])
 
     def save(self, tag: Tag, forecaster: Forecaster, states: States, through_ms: int) -> bool:
-        """Copy the states and begin to write them.
+        """Copy the states and write them in the background.
 
-        False when the last ones are still on the way, or this is closed.
-        What fails is logged: the states kept before hold on.
+        False while the write before is under way, and after `close`. A failed write is logged; the
+        snapshot before it stays.
         """
         saving = self._saving.get(tag)
         if self._closed or (saving is not None and not saving.done()):
             return False
-        # A baseline is warmed up in no time, a transformer's cache is as long as what made it.
+        # A baseline warms up at once; a transformer's cache is as long as its history.
         if isinstance(states, NetworkStates) and states.bytes_per_series <= MAX_BYTES:
             model_id = forecaster.model_id
             payload = states.snapshot(model_id)
@@ -85,7 +84,7 @@ class Snapshots:
         return True
 
     def close(self) -> None:
-        """Wait for what is being written; nothing is from then on."""
+        """Wait for the writes under way; no further one begins."""
         self._closed = True
         self._thread.shutdown()
 
@@ -107,7 +106,7 @@ class Snapshots:
             log.warning("states_not_kept", partition=tag, reason=str(error))
 
     def _pointers(self, tag: Tag) -> dict[str, dict[str, Any]]:
-        """Model id → file of its states and through when they are."""
+        """Model id → file and end of its snapshot."""
         found: Any = self._client.hgetall(keys.of(tag, _POINTERS))
         return {name.decode(): dict(json.loads(text)) for name, text in found.items()}
 
@@ -116,7 +115,7 @@ class Snapshots:
 
 
 def _superseded(pointers: dict[str, dict[str, Any]], written: str) -> dict[str, str]:
-    """Model id → file of what goes when new states of the model `written` have come.
+    """Model id → file of the snapshots to delete after a new one of the model `written`.
 
     >>> old = {"a": {"through_ms": 1, "file": "f"}, "b": {"through_ms": 2, "file": "g"}}
     >>> _superseded(old, "a")

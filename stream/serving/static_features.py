@@ -1,7 +1,7 @@
-"""What a model is told of a series beside its history: what the catalog says, and its location.
+"""Static features of series, from the catalog and the series id.
 
-The catalog speaks of SKUs; the location is part of the series' id. A roll-up is told
-what it is the sum of: `category:bags` its category, `location:Berlin` its location.
+The catalog describes SKUs; the location is part of the series id. A roll-up has the feature that it
+adds up: `category:bags` has a category, `location:Berlin` a location.
 
 Axes: S = series, X = static columns.
 """
@@ -23,10 +23,10 @@ from stream.topics import CATALOG
 
 Floats = NDArray[np.float32]
 
-#: What is known [S, X] of some series of a partition.
+#: Returns the static features [S, X] of some series of a partition.
 StaticReader = Callable[[Tag, Sequence[str]], Floats]
 _NO_LISTINGS: Final[Mapping[str, Listing]] = {}
-#: What is known of no series.
+#: Static features of no series.
 NOTHING_S0 = np.zeros((0, N_STATIC), np.float32)
 
 
@@ -35,7 +35,7 @@ def static_features(
     categories: Mapping[str, str],
     listings: Mapping[str, Listing] = _NO_LISTINGS,
 ) -> Floats:
-    """What is known [S, X] of series, by what the catalog says of SKUs; zero where nothing is.
+    """Static features [S, X] of series from the catalog; zero where unknown.
 
     >>> series = ["A@Berlin", "category:bags", "location:Berlin", "B"]
     >>> known = static_features(series, {"A": "bags"})
@@ -73,22 +73,22 @@ def static_features(
 
 
 def stored_categories(client: redis.Redis, tag: Tag) -> dict[str, str]:
-    """Category of each SKU of a partition that the catalog has named one for."""
+    """Category of each SKU of a partition, where the catalog has one."""
     found: Any = client.hgetall(keys.of(tag, "categories"))
     return {sku.decode(): name.decode() for sku, name in found.items()}
 
 
 def stored_listings(client: redis.Redis, tag: Tag) -> dict[str, Listing]:
-    """What else the catalog says of each SKU of a partition that it says anything of."""
+    """Brand, price and launch of each SKU of a partition that has a catalog entry."""
     found: Any = client.hgetall(keys.of(tag, "listings"))
     return {sku.decode(): Listing.read(stored) for sku, stored in found.items()}
 
 
 def static_reader(client: redis.Redis) -> StaticReader:
-    """Reads what is known of a partition's series, by the catalog as the store has it now.
+    """Return a reader of static features from the stored catalog.
 
-    A look costs a short field: the catalog is read for new series, and again when the partition's
-    topic of it was read on.
+    A call reads one short field; the catalog is read for new series, and again after the
+    partition has consumed further catalog records.
     """
     known: dict[Tag, tuple[bytes | None, list[str], Floats]] = {}
 

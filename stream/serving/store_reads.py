@@ -1,7 +1,7 @@
-"""What serving reads of the store: stored history, plans, and the forecast that is served.
+"""Reads of the store for serving: closed buckets, plans, and the newest forecast.
 
-Called from serving's own threads, with a blocking client. A store that is away is a
-ServiceUnavailable.
+Called from the serving threads, with a blocking client. Every read raises ServiceUnavailable when
+the store does not answer.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,11 +33,11 @@ class ServingReads:
             )
 
     def plans(self, tag: Tag, series: Sequence[str], start_ms: int, buckets: int) -> Plans | None:
-        """Plans of series for so many buckets from `start_ms` on; None where there are none."""
+        """Plans of series in `buckets` buckets from `start_ms` on; None if there are none."""
         with translate_store_errors():
             return self._plans(tag, series, start_ms, buckets)
 
     def forecast(self, tag: Tag) -> QuantileForecast | None:
-        """The newest forecast that is stored; None where there is none."""
+        """The newest stored forecast of a partition; None before the first."""
         with translate_store_errors():
             return read_forecast(self._client, tag)

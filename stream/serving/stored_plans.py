@@ -1,9 +1,9 @@
-"""The plans of all partitions out of Redis, as the model reads them.
+"""Reads the plans of all partitions from Redis, as model inputs.
 
-Every worker sees every plan, whatever partition it was read from. A look costs one short field a
-partition; tables are fetched when they have changed, and the categories of a partition's SKUs when
-a category has plans and its catalog was read on. Synchronous, for the serving thread, the thread
-that prepares a champion, and the trainer.
+Every worker sees every plan, from whichever partition it was read. A call reads one short field a
+partition; a table is fetched when it has changed, and the categories of a partition's SKUs when a
+category has plans and further catalog records were consumed. Synchronous, for the serving thread,
+the warm-up thread and the trainer.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +22,7 @@ from stream.topics import CATALOG
 
 
 class StoredPlans:
-    """A `PlanReader` over the store; may be asked by several threads."""
+    """A `PlanReader` over the store; safe to call from several threads."""
 
     def __init__(self, client: redis.Redis, partitions: int, *, bucket_ms: int) -> None:
         self._client = client
@@ -37,22 +37,22 @@ class StoredPlans:
     def __call__(
         self, tag: Tag, series: Sequence[str], start_ms: int, buckets: int
     ) -> PlanBlock | None:
-        """Plans of a partition's series; None where none has any."""
+        """Plans of a partition's series; None if no series has one."""
         with self._lock:
-            plans = self._touching(start_ms, start_ms + buckets * self._bucket_ms)
+            plans = self._overlapping(start_ms, start_ms + buckets * self._bucket_ms)
             if not plans:
                 return None
             scopes = self._scopes.get(tag)
-            if scopes is None or not scopes.begin(series):
-                scopes = self._scopes[tag] = PlanScopes()  # another store's, or a new one
+            if scopes is None or not scopes.extends(series):
+                scopes = self._scopes[tag] = PlanScopes()  # of another store, or of a new partition
             scopes.grow(series)
             categories = self._categories_of([] if tag == ROLLUPS else [tag], plans)
             return self._block(plans, scopes, categories, start_ms, buckets)
 
     def of_any(self, series: Sequence[str], start_ms: int, buckets: int) -> PlanBlock | None:
-        """Plans of series of all partitions and roll-ups together."""
+        """Plans of series of any partitions, and of roll-ups."""
         with self._lock:
-            plans = self._touching(start_ms, start_ms + buckets * self._bucket_ms)
+            plans = self._overlapping(start_ms, start_ms + buckets * self._bucket_ms)
             scopes = PlanScopes()
             scopes.grow(series)
             categories = self._categories_of(range(self._partitions), plans)
@@ -71,7 +71,7 @@ class StoredPlans:
             start_ms=start_ms, bucket_ms=self._bucket_ms, buckets=buckets,
         )  # fmt: skip
 
-    def _touching(self, start_ms: int, end_ms: int) -> list[Plan]:
+    def _overlapping(self, start_ms: int, end_ms: int) -> list[Plan]:
         self._refresh()
         return [
             plan
@@ -89,7 +89,7 @@ class StoredPlans:
                 self._versions[number] = version
 
     def _categories_of(self, tags: Iterable[Tag], plans: list[Plan]) -> dict[str, str]:
-        """Category of each SKU of some partitions, where a plan asks for it."""
+        """Category of each SKU of some partitions; empty if no plan is for a category."""
         if not any(plan.category is not None for plan in plans):
             return {}
         wanted = list(tags)
@@ -105,7 +105,7 @@ class StoredPlans:
         return found
 
     def _fields(self, name: str, tags: Iterable[Tag]) -> list[bytes | None]:
-        """One field of the meta of some partitions."""
+        """One meta field of each of some partitions."""
         with self._client.pipeline(transaction=False) as trip:
             for tag in tags:
                 trip.hget(keys.of(tag, "meta"), name)

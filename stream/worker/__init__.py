@@ -1,1 +1,1 @@
-"""The worker role: the composition root of the main path."""
+"""The worker role: builds and runs the path from input topics to forecasts."""

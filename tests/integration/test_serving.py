@@ -16,14 +16,12 @@ from model.contract import QuantileForecast
 from model.durations import HOUR_MS
 from model.inference.forecaster import NetworkForecaster
 from model.networks.quantile_network import QuantileNetwork
-from stream.serving.carried_states import KEEP_EVERY
+from stream.serving.carried_states import SNAPSHOT_EVERY
 from stream.serving.model_server import ModelServer
 from stream.serving.state_snapshots import Snapshots
 from stream.state import keys
 from stream.state.history import StoredHistory
 from tests.support.model_cases import START_MS, awkward
-
-pytestmark = pytest.mark.integration
 
 _NAMES, VALUES_TSF = awkward(120)
 
@@ -120,7 +118,7 @@ def test_states_are_kept_now_and_then_only(redis_client: Redis, folder: Path) ->
     snapshots = Snapshots(redis_client, str(folder))
     serving = ModelServer(forecaster(), Store().history, snapshots=snapshots)
     through = []
-    for buckets in range(2, 3 * KEEP_EVERY):
+    for buckets in range(2, 3 * SNAPSHOT_EVERY):
         advance(serving, buckets)
         while not all(saving.done() for saving in snapshots._saving.values()):
             pass
@@ -128,7 +126,7 @@ def test_states_are_kept_now_and_then_only(redis_client: Redis, folder: Path) ->
         assert isinstance(text, bytes)
         through.append(json.loads(text)["through_ms"])
 
-    assert sorted(set(through)) == [at(1), at(1 + KEEP_EVERY), at(1 + 2 * KEEP_EVERY)]
+    assert sorted(set(through)) == [at(1), at(1 + SNAPSHOT_EVERY), at(1 + 2 * SNAPSHOT_EVERY)]
     assert len(list(folder.iterdir())) == 1
 
 

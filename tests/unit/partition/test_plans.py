@@ -207,8 +207,8 @@ def test_a_new_price_is_for_no_roll_up() -> None:
 def test_series_that_join_later_have_the_plans_too() -> None:
     scopes = PlanScopes()
     scopes.grow(["A"])
-    assert scopes.begin(["A", "A@Bonn"])
-    assert not scopes.begin(["B"])
+    assert scopes.extends(["A", "A@Bonn"])
+    assert not scopes.extends(["B"])
     scopes.grow(["A", "A@Bonn"])
 
     assert scopes.rows(Plan("p", "event", 0, 1, sku="A"), {}).tolist() == [0, 1]
