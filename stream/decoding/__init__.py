@@ -1,1 +1,1 @@
-"""Bytes of a fetched batch to columns, or to a refusal with its reason."""
+"""Decodes fetched batches into columns; refuses unreadable records with a reason."""

@@ -1,10 +1,10 @@
-"""Avro in Confluent's wire format to the same structs that JSON gives.
+"""Avro in Confluent's wire format, decoded to the same structs as JSON.
 
 A record is a zero byte, the writer schema's id (4 bytes, big-endian) and Avro binary. It is read
-with the writer's schema and matched to our shapes by field name, by the same rules as JSON: fields
-may come in any order, further ones are ignored, a nullable union is an optional field. Logical
-timestamps become ms. Schemas are got before a batch is decoded (`prepare`): decoding never waits. A
-registry that is away holds the input back, and no record is refused for it.
+with the writer's schema and matched to our shapes by field name, by the rules of JSON: fields in
+any order, unknown ones ignored, a nullable union is an optional field. Logical timestamps become
+ms. `prepare` fetches the schemas of a batch, so decoding never waits; while the registry is
+unavailable, the input waits and no record is refused.
 """
 
 import asyncio
@@ -29,14 +29,14 @@ Schema = Any
 log = structlog.get_logger(__name__)
 
 HEADER_BYTES: Final = 5
-#: How long an id that the registry does not know is not asked for again.
-FORGET_UNKNOWN_S: Final = 30.0
+#: Time until an unknown schema id is requested again.
+RETRY_UNKNOWN_S: Final = 30.0
 RETRY_S: Final = 1.0
-#: Logical types whose plain value is what we want: whole milliseconds, text.
+#: Logical types that are read as their plain values: whole milliseconds, text.
 _PLAIN: Final = {("long", "timestamp-millis"), ("string", "uuid")}
-#: Fields of any input record that are times.
+#: All time fields of the input records.
 _TIMES: Final = ("ts", "launched_at", "start", "end")
-#: What fastavro raises for bytes that do not fit the schema.
+#: Errors of fastavro for bytes that do not match the schema.
 _BROKEN: Final = (
     ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RecursionError, TypeError,
     ValueError,
@@ -44,7 +44,7 @@ _BROKEN: Final = (
 
 
 class AvroFormat:
-    """Avro records whose writer schemas `registry` knows; `clock_s` is a monotonic clock."""
+    """Avro records with writer schemas from `registry`; `clock_s` is a monotonic clock."""
 
     def __init__(
         self, registry: SchemaRegistry, *, clock_s: Callable[[], float] = time.monotonic
@@ -55,17 +55,17 @@ class AvroFormat:
         self._unknown: dict[int, tuple[UnreadableEvent, float]] = {}
 
     async def prepare(self, records: Iterable[Any]) -> None:
-        """Get the schemas of these records; waits while the registry does not answer."""
-        heads = {record.value[:HEADER_BYTES] for record in records if record.value is not None}
-        for head in heads:
-            if len(head) != HEADER_BYTES or head[0]:
+        """Fetch the schemas of these records; wait while the registry does not answer."""
+        headers = {record.value[:HEADER_BYTES] for record in records if record.value is not None}
+        for header in headers:
+            if len(header) != HEADER_BYTES or header[0]:
                 continue
-            schema_id = int.from_bytes(head[1:])
-            if schema_id not in self._schemas and not self._surely_unknown(schema_id):
-                await self._get(schema_id)
+            schema_id = int.from_bytes(header[1:])
+            if schema_id not in self._schemas and not self._recently_unknown(schema_id):
+                await self._fetch(schema_id)
 
     def decoder(self, shape: type[S]) -> Callable[[bytes], S]:
-        """Decoder of structs of one shape; it raises UnreadableEvent."""
+        """Return a decoder of structs of one shape; it raises UnreadableEvent."""
         read, convert = self.read, msgspec.convert
         times = tuple(name for name in _TIMES if name == "ts" or hasattr(shape, name))
 
@@ -79,28 +79,30 @@ class AvroFormat:
         return decode
 
     def read(self, value: bytes, times: Sequence[str] = _TIMES) -> Any:
-        """The record as the writer wrote it, its `times` in ms. Raises UnreadableEvent."""
+        """Return the writer's record with its `times` in ms. Raises UnreadableEvent."""
         schema = self._schema(value)
         payload = BytesIO(value)
         payload.seek(HEADER_BYTES)
         try:
             document = fastavro.schemaless_reader(payload, schema, None)
         except _BROKEN as error:
-            said = str(error) or type(error).__name__
-            raise UnreadableEvent("malformed_avro", f"does not fit its schema: {said}") from None
-        left = len(value) - payload.tell()
-        if left:
-            raise UnreadableEvent("malformed_avro", f"{left} bytes lie behind the record")
+            message = str(error) or type(error).__name__
+            raise UnreadableEvent(
+                "malformed_avro", f"does not match its schema: {message}"
+            ) from None
+        trailing = len(value) - payload.tell()
+        if trailing:
+            raise UnreadableEvent("malformed_avro", f"{trailing} bytes follow the record")
         if isinstance(document, dict):
             for name in times:
                 if isinstance(document.get(name), datetime):
                     document[name] = _moment_ms(name, document[name])
         return document
 
-    def legible(self, value: bytes | None) -> bytes | None:
-        """The record as JSON, if it can be read; else only its size and digest.
+    def readable(self, value: bytes | None) -> bytes | None:
+        """Return the record as JSON; if it cannot be read, only its size and digest.
 
-        What looks like text is handed on: it may be a JSON record on the wrong topic.
+        A value that looks like JSON is returned unchanged.
         """
         if value is None or value[:1] == b"{":
             return value
@@ -111,27 +113,27 @@ class AvroFormat:
 
     def _schema(self, value: bytes) -> Schema:
         if value[:1] == b"{":
-            raise UnreadableEvent("not_avro", "the record is JSON, and ingest.format is avro")
+            raise UnreadableEvent("not_avro", "the record is JSON, but ingest.format is avro")
         if len(value) < HEADER_BYTES or value[0]:
-            raise UnreadableEvent("malformed_avro", "no zero byte and schema id at its start")
+            raise UnreadableEvent("malformed_avro", "no zero byte and schema id at the start")
         schema_id = int.from_bytes(value[1:HEADER_BYTES])
         schema = self._schemas.get(schema_id)
         if schema is None:
             fault = self._unknown.get(schema_id)
             if fault is not None:
                 raise UnreadableEvent(fault[0].reason, fault[0].detail)
-            raise UnreadableEvent("unknown_schema", f"schema {schema_id} was never asked for")
+            raise UnreadableEvent("unknown_schema", f"schema {schema_id} was not fetched")
         return schema
 
-    def _surely_unknown(self, schema_id: int) -> bool:
+    def _recently_unknown(self, schema_id: int) -> bool:
         found = self._unknown.get(schema_id)
-        return found is not None and self._clock_s() - found[1] < FORGET_UNKNOWN_S
+        return found is not None and self._clock_s() - found[1] < RETRY_UNKNOWN_S
 
-    async def _get(self, schema_id: int) -> None:
+    async def _fetch(self, schema_id: int) -> None:
         while True:
             try:
                 schemas = await asyncio.to_thread(self._registry.fetch, schema_id)
-                self._schemas[schema_id] = parsed(schema_id, schemas)
+                self._schemas[schema_id] = parse_schemas(schema_id, schemas)
             except UnreadableEvent as error:
                 self._unknown[schema_id] = (error, self._clock_s())
             except ServiceUnavailable as error:
@@ -141,33 +143,36 @@ class AvroFormat:
             return
 
 
-def parsed(schema_id: int, schemas: Sequence[Any]) -> Schema:
-    """The last of `schemas`, ready to read with. Raises UnreadableEvent (`unknown_schema`)."""
+def parse_schemas(schema_id: int, schemas: Sequence[Any]) -> Schema:
+    """Parse a schema, the last of `schemas`, after those it references.
+
+    Raises UnreadableEvent (`unknown_schema`).
+    """
     named: dict[str, Any] = {}
     try:
         for schema in schemas:
-            ready = fastavro.parse_schema(plain(schema), named_schemas=named)
+            parsed = fastavro.parse_schema(without_plain_types(schema), named_schemas=named)
     except (SchemaParseException, UnknownType, *_BROKEN) as error:
         raise UnreadableEvent(
             "unknown_schema", f"schema {schema_id} cannot be used: {error}"
         ) from None
-    return ready
+    return parsed
 
 
-def plain(schema: Any) -> Any:
-    """The schema without the logical types whose plain value is what we want.
+def without_plain_types(schema: Any) -> Any:
+    """Return the schema without the logical types that are read as plain values.
 
-    >>> plain({"type": "long", "logicalType": "timestamp-millis"})
+    >>> without_plain_types({"type": "long", "logicalType": "timestamp-millis"})
     {'type': 'long'}
     """
     if isinstance(schema, list):
-        return [plain(part) for part in schema]
+        return [without_plain_types(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
     kind = schema.get("type")
     drop = isinstance(kind, str) and (kind, schema.get("logicalType")) in _PLAIN
     return {
-        name: plain(part) if name in ("type", "fields", "items", "values") else part
+        name: without_plain_types(part) if name in ("type", "fields", "items", "values") else part
         for name, part in schema.items()
         if not (drop and name == "logicalType")
     }
@@ -176,6 +181,6 @@ def plain(schema: Any) -> Any:
 def _moment_ms(name: str, moment: datetime) -> int:
     if moment.tzinfo is None:
         raise UnreadableEvent(
-            "invalid_timestamp", f"{name} {moment} is local, without a UTC offset"
+            "invalid_timestamp", f"{name} {moment} is a local time without a UTC offset"
         )
     return round(moment.timestamp() * 1000)

@@ -1,4 +1,4 @@
-"""What the decoders hand on: the readable events of a batch as columns, and the refused records.
+"""Decoded batches: readable events as columns, and the refused records.
 
 Axes: N = readable events of the batch, in log order.
 """
@@ -17,9 +17,9 @@ Floats = NDArray[np.float64]
 
 @dataclass(slots=True)
 class Columns:
-    """Readable events of a batch as columns, and the refused ones.
+    """Readable events of a batch as columns, and the refused records.
 
-    `position_N` is each event's place in the batch, `series_N` its series id, `id_hash_N` the
+    `position_N` is an event's position in the batch, `series_N` its series id, `id_hash_N` the
     64-bit hash of its `event_id`.
     """
 
@@ -43,7 +43,7 @@ class OrderColumns(Columns):
 
 @dataclass(slots=True)
 class ClickColumns(Columns):
-    """Clicks: the feature column each is counted in, and who made it (None: not told)."""
+    """Clicks: the feature column that counts each, and the visitor (None if unknown)."""
 
     column_N: Ints
     visitor_N: Sequence[str | None]

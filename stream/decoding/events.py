@@ -1,12 +1,12 @@
-"""Bytes of a fetched batch to columns; what cannot be read is refused with a reason.
+"""Decoders of the topics `orders` and `clicks`: a fetched batch to columns and refusals.
 
-Stands between `stream/kafka/faust_transport.py` and `stream/partition/watermark.py`. The fast path
-decodes the whole batch into msgspec structs and checks columns at once; only when something is
-wrong does it look record by record. It does not know buckets, watermarks or slots.
+The fast path decodes the whole batch into msgspec structs and checks whole columns; only a batch
+with a bad record is read record by record. Buckets, watermarks and slots come later.
 
 Axes: N = readable events of the batch, in log order.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypeVar, cast
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from xxhash import xxh3_64_digest
 
 from stream.decoding.columns import ClickColumns, Columns, OrderColumns
-from stream.decoding.fields import MAX_LINE_VALUE, MAX_QUANTITY, event_times, floats
+from stream.decoding.fields import MAX_LINE_VALUE, MAX_QUANTITY, event_times, floats, out_of_range
 from stream.decoding.formats import Format
 from stream.decoding.input_decoder import InputDecoder, Triple
 from stream.decoding.refusals import UNREADABLE, Refused, refusal
@@ -27,13 +27,13 @@ from stream.kafka.record_batch import RecordBatch
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-#: Columns of the decoded structs, by field.
+#: Field of the decoded structs → its column.
 Table = dict[str, Sequence[Any]]
 E = TypeVar("E", Order, Click)
 
 
 class EventDecoder(InputDecoder[E]):
-    """Decoder of one topic of events; a key it has verified costs a lookup from then on."""
+    """Decoder of one topic of events; checks each key, SKU and location only once."""
 
     def __init__(
         self,
@@ -43,10 +43,11 @@ class EventDecoder(InputDecoder[E]):
         source: Format | None = None,
     ) -> None:
         super().__init__(locations=locations, max_value_bytes=max_value_bytes, source=source)
-        self._plain: set[str] = set()
+        #: Verified SKUs without a location.
+        self._plain_skus: set[str] = set()
 
     def _read(self, batch: RecordBatch, latest_ms: int) -> tuple[Table, Columns]:
-        """The events' fields as columns, and what all events have in common, without the bad."""
+        """Return the readable events' fields by name, and the columns common to all topics."""
         values, keys = batch.values, batch.keys
         refused: list[Refused] = []
         try:
@@ -66,10 +67,10 @@ class EventDecoder(InputDecoder[E]):
         series = self._series(keys, table, bad)
         position_N = np.asarray(positions, np.int64)
         if bad:
-            for place, fault in sorted(bad.items()):
-                refused.append(Refused(int(position_N[place]), fault.reason, fault.detail))
+            for i, fault in sorted(bad.items()):
+                refused.append(Refused(int(position_N[i]), fault.reason, fault.detail))
             refused.sort(key=lambda one: one.position)
-            keep = [place for place in range(len(events)) if place not in bad]
+            keep = [i for i in range(len(events)) if i not in bad]
             table = {name: [column[i] for i in keep] for name, column in table.items()}
             series = [series[i] for i in keep]
             time_N, position_N = time_N[keep], position_N[keep]
@@ -78,7 +79,7 @@ class EventDecoder(InputDecoder[E]):
         return table, Columns(position_N, time_N, series, hashes, refused)
 
     def _table(self, events: list[E]) -> Table:
-        """The fields as columns: a list a field, since a tuple an event wakes the collector."""
+        """Return one list per field: one tuple per event would trigger garbage collection."""
         return {
             "event_id": [event.event_id for event in events],
             "ts": [event.ts for event in events],
@@ -87,7 +88,7 @@ class EventDecoder(InputDecoder[E]):
         }
 
     def _value_faults(self, table: Table, bad: dict[int, UnreadableEvent]) -> None:
-        """Add the places of events whose values cannot be counted to `bad`."""
+        """Add events whose values cannot be counted to `bad`, by index."""
         if "" in table["event_id"]:
             fault = UnreadableEvent("missing_event_id", "event_id is empty")
             bad.update((i, fault) for i, name in enumerate(table["event_id"]) if not name)
@@ -107,40 +108,40 @@ class EventDecoder(InputDecoder[E]):
     def _series(
         self, keys: list[bytes | None], table: Table, bad: dict[int, UnreadableEvent]
     ) -> Sequence[str]:
-        """Series ids; places whose key, SKU or location is at fault go into `bad`."""
+        """Return series ids; adds events with a wrong key, SKU or location to `bad`, by index."""
         skus: Sequence[str] = table["sku"]
         locations: Sequence[str | None] = table["location"]
-        # Nearly always all keys are the SKUs, without location: then a few passes in C will do. The
-        # separator cannot hide a shift between neighbours: no valid SKU contains it.
+        # Usually all keys equal their SKUs and there is no location: then a few passes in C are
+        # enough. No valid SKU contains the separator, so it cannot hide a shift between neighbours.
         if locations.count(None) == len(skus) and None not in keys:
             same = b"\0".join(cast("list[bytes]", keys)) == "\0".join(skus).encode()
-            if same and self._plain.issuperset(skus):
+            if same and self._plain_skus.issuperset(skus):
                 return skus
-            new = set(skus).difference(self._plain)
-            if same and not self._learn({(sku.encode(), sku, None) for sku in new}):
+            new = set(skus).difference(self._plain_skus)
+            if same and not self._verify({(sku.encode(), sku, None) for sku in new}):
                 return skus
         triples = list(zip(keys, skus, locations, strict=True))
-        faults = self._learn(set(triples).difference(self._known))
-        known = self._known
+        faults = self._verify(set(triples).difference(self._verified))
+        verified = self._verified
         if faults:
-            for place, triple in enumerate(triples):
+            for i, triple in enumerate(triples):
                 if triple in faults:
-                    bad.setdefault(place, faults[triple])
-            return [known.get(triple, "") for triple in triples]
-        return [known[triple] for triple in triples]
+                    bad.setdefault(i, faults[triple])
+            return [verified.get(triple, "") for triple in triples]
+        return [verified[triple] for triple in triples]
 
-    def _learn(self, unknown: set[Triple]) -> dict[Triple, UnreadableEvent]:
-        """Verify keys, SKUs and locations seen for the first time; the faults among them."""
+    def _verify(self, new: set[Triple]) -> dict[Triple, UnreadableEvent]:
+        """Verify keys, SKUs and locations seen for the first time; return the faults."""
         faults = {}
-        for triple in unknown:
+        for triple in new:
             try:
-                self._known[triple] = self._name(triple)
+                self._verified[triple] = self._series_id(triple)
             except UnreadableEvent as error:
                 faults[triple] = error
             else:
                 _, sku, location = triple
                 if location is None:
-                    self._plain.add(sku)
+                    self._plain_skus.add(sku)
         return faults
 
 
@@ -150,7 +151,7 @@ class OrderDecoder(EventDecoder[Order]):
     shape = Order
 
     def columns(self, batch: RecordBatch, *, latest_ms: int) -> OrderColumns:
-        """Decode a batch; `latest_ms` is the newest event time that can be true."""
+        """Decode a batch; event times after `latest_ms` are refused."""
         table, common = self._read(batch, latest_ms)
         return OrderColumns(
             common.position_N,
@@ -173,11 +174,10 @@ class OrderDecoder(EventDecoder[Order]):
         quantity = floats(table["quantity"])
         price = np.array(table["unit_price"], np.float64)
         fine = (quantity != 0) & (np.abs(quantity) <= MAX_QUANTITY)
-        with np.errstate(over="ignore", invalid="ignore"):  # infinite is too much as well
+        with np.errstate(over="ignore", invalid="ignore"):  # infinity exceeds the limit
             fine &= (price >= 0) & (np.abs(quantity) * price <= MAX_LINE_VALUE)
-        for place in np.flatnonzero(~fine).tolist():
-            fault = _order_fault(table["quantity"][place], table["unit_price"][place])
-            bad.setdefault(place, fault)
+        for i in np.flatnonzero(~fine).tolist():
+            bad.setdefault(i, _order_fault(table["quantity"][i], table["unit_price"][i]))
 
 
 class ClickDecoder(EventDecoder[Click]):
@@ -186,7 +186,7 @@ class ClickDecoder(EventDecoder[Click]):
     shape = Click
 
     def columns(self, batch: RecordBatch, *, latest_ms: int) -> ClickColumns:
-        """Decode a batch; `latest_ms` is the newest event time that can be true."""
+        """Decode a batch; event times after `latest_ms` are refused."""
         table, common = self._read(batch, latest_ms)
         return ClickColumns(
             common.position_N,
@@ -210,7 +210,11 @@ def _order_fault(quantity: int, price: float) -> UnreadableEvent:
         return UnreadableEvent("zero_quantity", "quantity is 0")
     if price < 0:
         return UnreadableEvent("negative_price", f"unit_price {price} is negative")
-    return UnreadableEvent("out_of_range", f"quantity {quantity} at {price} is beyond belief")
+    if abs(quantity) > MAX_QUANTITY:
+        return out_of_range("quantity", quantity, MAX_QUANTITY if quantity > 0 else -MAX_QUANTITY)
+    if not math.isfinite(price):
+        return out_of_range("unit_price", price, MAX_LINE_VALUE)
+    return out_of_range("line value", abs(quantity) * price, MAX_LINE_VALUE)
 
 
 decode_heartbeat = msgspec.json.Decoder(Heartbeat).decode

@@ -1,8 +1,7 @@
-"""How the bytes of an input record become a struct: JSON, or Avro behind a schema registry.
+"""Formats of input records: JSON, or Avro with a schema registry.
 
-Stands under `stream/decoding/events.py`, which knows columns and never the format. A format also
-says what of a refused record may go into a dead letter: people's ids are found, and replaced, in
-text only.
+A format decodes values into structs and turns a refused record into text for its dead letter, since
+people's ids can be replaced only in text.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,41 +22,41 @@ class Format(Protocol):
     """A format of input records."""
 
     async def prepare(self, records: Iterable[Any]) -> None:
-        """Get what decoding the values of these records needs; waits until it is there."""
+        """Fetch what decoding these records needs, and wait for it."""
 
     def decoder(self, shape: type[S]) -> Callable[[bytes], S]:
-        """Decoder of structs of one shape.
+        """Return a decoder of structs of one shape.
 
-        It raises UnreadableEvent, or msgspec's errors where the format is msgspec's own.
+        It raises UnreadableEvent, or msgspec's errors for a format of msgspec.
         """
 
-    def legible(self, value: bytes | None) -> bytes | None:
-        """The record as text in which people's ids can be found, or a note in its place."""
+    def readable(self, value: bytes | None) -> bytes | None:
+        """Return the record as text in which people's ids can be found, or a note in its place."""
 
 
 class JsonFormat:
     """One JSON object a record."""
 
     async def prepare(self, records: Iterable[Any]) -> None:
-        """Nothing is needed from elsewhere; the records are not even looked at."""
+        """Do nothing; the records are not parsed yet."""
 
     def decoder(self, shape: type[S]) -> Callable[[bytes], S]:
-        """Decoder of structs of one shape; raises msgspec's errors."""
+        """Return a decoder of structs of one shape; it raises msgspec's errors."""
         return msgspec.json.Decoder(shape).decode
 
-    def legible(self, value: bytes | None) -> bytes | None:
-        """The record itself, unless it is binary.
+    def readable(self, value: bytes | None) -> bytes | None:
+        """Return the record itself, unless it is binary.
 
-        >>> JsonFormat().legible(b'{"sku": 1}')
+        >>> JsonFormat().readable(b'{"sku": 1}')
         b'{"sku": 1}'
-        >>> JsonFormat().legible(bytes(10))[:34]
-        b'{"withheld":"10 bytes, not legible'
+        >>> JsonFormat().readable(bytes(10))[:35]
+        b'{"withheld":"10 bytes, not readable'
         """
         return withheld(value) if value is not None and value[:1] == b"\0" else value
 
 
 def open_format(settings: "IngestSettings") -> Format:
-    """The format the settings name. Raises UsageError where Avro has no registry to go by."""
+    """Return the format of the settings. Raises UsageError for Avro without a registry."""
     if settings.format == "json":
         return JsonFormat()
     from stream.decoding.avro import AvroFormat

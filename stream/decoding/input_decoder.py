@@ -1,8 +1,6 @@
-"""Which records of an input topic are let in: size, key and location, one rule for every topic.
+"""Base of the decoders: checks the size, key and location of every input record.
 
-Stands under the decoders of `stream/decoding/events.py`, `stream/decoding/inventory.py` and
-`stream/decoding/plans.py`. What the fields of a record may hold is said in
-`stream/decoding/fields.py`.
+The rules for a record's fields are in `stream.decoding.fields`.
 """
 
 from collections.abc import Callable
@@ -19,10 +17,9 @@ Triple = tuple[bytes | None, str, str | None]
 
 
 class InputDecoder(Generic[S]):
-    """Decoder of one input topic into structs of `shape`, and what it refuses unread.
+    """Decoder of one input topic into structs of `shape`.
 
-    `source` says how bytes become structs (`stream/decoding/formats.py`); by default they are JSON.
-    An empty `locations` admits every one.
+    `source` is the format of the records, by default JSON. An empty `locations` accepts all.
     """
 
     shape: type[S]
@@ -37,15 +34,15 @@ class InputDecoder(Generic[S]):
         self._decode: Callable[[bytes], S] = (source or JsonFormat()).decoder(self.shape)
         self._locations = frozenset(locations)
         self._max_value_bytes = max_value_bytes
-        #: What was verified: a key, SKU and location met again cost a lookup.
-        self._known: dict[Triple, str] = {}
+        #: Verified keys, SKUs and locations → series id.
+        self._verified: dict[Triple, str] = {}
 
     def _read_one(self, value: bytes | None) -> S:
-        """The struct of a value. Raises UnreadableEvent, or what the format raises."""
-        return self._decode(admissible(value, max_bytes=self._max_value_bytes))
+        """Return the struct of a value. Raises UnreadableEvent or the format's own errors."""
+        return self._decode(require_value(value, max_bytes=self._max_value_bytes))
 
-    def _name(self, triple: Triple) -> str:
-        """Series id of a record with this key, SKU and location. Raises UnreadableEvent."""
+    def _series_id(self, triple: Triple) -> str:
+        """Return the series id of a key, SKU and location. Raises UnreadableEvent."""
         key, sku, location = triple
         name = series_id(sku, location)
         require_same(require_key(key, "SKU"), sku, "SKU")
@@ -59,23 +56,25 @@ class InputDecoder(Generic[S]):
             )
 
 
-def admissible(value: bytes | None, *, max_bytes: int) -> bytes:
-    """The value of a record. Raises UnreadableEvent where there is none, or too much of it.
+def require_value(value: bytes | None, *, max_bytes: int) -> bytes:
+    """Return the value of a record. Raises UnreadableEvent if it is missing or too large.
 
-    >>> admissible(b"abc", max_bytes=2)
+    >>> require_value(b"abc", max_bytes=2)
     Traceback (most recent call last):
         ...
-    stream.errors.UnreadableEvent: too_large: 3 bytes, at most 2 are read
+    stream.errors.UnreadableEvent: too_large: 3 bytes exceed ingest.max_value_bytes, which is 2
     """
     if value is None:
         raise UnreadableEvent("null_value", "the record has no value")
     if len(value) > max_bytes:
-        raise UnreadableEvent("too_large", f"{len(value)} bytes, at most {max_bytes} are read")
+        raise UnreadableEvent(
+            "too_large", f"{len(value)} bytes exceed ingest.max_value_bytes, which is {max_bytes}"
+        )
     return value
 
 
 def require_key(key: bytes | None, field: str) -> bytes:
-    """The key of a record, which repeats its `field`. Raises UnreadableEvent where it has none.
+    """Return the key of a record, which repeats its `field`. Raises UnreadableEvent if missing.
 
     >>> require_key(None, "SKU")
     Traceback (most recent call last):
@@ -88,7 +87,7 @@ def require_key(key: bytes | None, field: str) -> bytes:
 
 
 def require_same(key: bytes, name: str, field: str) -> None:
-    """Raise UnreadableEvent for a key that is not the record's `field`, which holds `name`.
+    """Raise UnreadableEvent if the key is not `name`, the value of the record's `field`.
 
     >>> require_same(b"A", "B", "SKU")
     Traceback (most recent call last):

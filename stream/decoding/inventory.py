@@ -1,8 +1,7 @@
-"""Readings of the stock, from the bytes of a fetched batch to columns; the bad are refused.
+"""Decoder of the topic `inventory`: a fetched batch to stock readings as columns and refusals.
 
-The counterpart of `stream/decoding/events.py` for the topic `inventory`, with the same rules and
-reasons. A reading says what lies on the shelf at a moment; it has no id, since reading it twice
-changes nothing. A tombstone says nothing of any moment, so the last reading stays.
+A reading is the stock at one time; it has no id, since a duplicate changes nothing. A tombstone has
+no time, so the last reading remains valid.
 
 Axes: N = readings of the batch, in log order.
 """
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.durations import DAY_MS
-from stream.decoding.fields import event_time_ms
+from stream.decoding.fields import event_time_ms, out_of_range
 from stream.decoding.input_decoder import InputDecoder
 from stream.decoding.refusals import UNREADABLE, Refused, refusal
 from stream.decoding.schemas import StockReading
@@ -23,19 +22,19 @@ from stream.kafka.record_batch import RecordBatch
 
 Ints = NDArray[np.int64]
 
-#: More units than this on hand or on order, or days of lead time, are a mistake.
+#: Greatest units on hand or on order, and greatest lead time.
 MAX_UNITS = 10**9
 MAX_LEAD_DAYS = 3_660
-#: What a reading does not tell.
+#: Stands for a value that the reading does not have.
 UNKNOWN = -1
 
 
 @dataclass(slots=True)
 class InventoryColumns:
-    """Readings of a batch as columns, and the refused ones.
+    """Readings of a batch as columns, and the refused records.
 
-    `position_N` is each reading's place in the batch; units on hand and on order, lead time in ms,
-    the latter two `UNKNOWN` where the reading does not say. `tombstones` had no value.
+    `position_N` is a reading's position in the batch. Units on hand and on order, lead time in ms;
+    the latter two may be `UNKNOWN`. `tombstones` is the number of records without a value.
     """
 
     position_N: Ints
@@ -52,12 +51,12 @@ class InventoryColumns:
 
 
 class InventoryDecoder(InputDecoder[StockReading]):
-    """Decoder of the `inventory` topic; a key it has verified costs a lookup from then on."""
+    """Decoder of the `inventory` topic; checks each key, SKU and location only once."""
 
     shape = StockReading
 
     def columns(self, batch: RecordBatch, *, latest_ms: int) -> InventoryColumns:
-        """Decode a batch; `latest_ms` is the newest event time that can be true."""
+        """Decode a batch; event times after `latest_ms` are refused."""
         rows: list[tuple[int, int, int, int, int]] = []
         names: list[str] = []
         refused: list[Refused] = []
@@ -81,14 +80,14 @@ class InventoryDecoder(InputDecoder[StockReading]):
 
     def _series(self, key: bytes | None, reading: StockReading) -> str:
         triple = (key, reading.sku, reading.location)
-        name = self._known.get(triple)
+        name = self._verified.get(triple)
         if name is None:
-            name = self._known[triple] = self._name(triple)
+            name = self._verified[triple] = self._series_id(triple)
         return name
 
 
 def _amounts(reading: StockReading) -> tuple[int, int, int]:
-    """Units on hand and on order, and the lead time in ms.
+    """Return units on hand and on order, and the lead time in ms.
 
     >>> _amounts(StockReading("A", 0, on_hand=3, lead_time_days=1.5))
     (3, -1, 129600000)
@@ -100,7 +99,9 @@ def _amounts(reading: StockReading) -> tuple[int, int, int]:
     if reading.lead_time_days is not None:
         days = reading.lead_time_days
         if not (math.isfinite(days) and 0 <= days <= MAX_LEAD_DAYS):
-            raise UnreadableEvent("out_of_range", f"lead_time_days {days} is beyond belief")
+            raise UnreadableEvent(
+                "out_of_range", f"lead_time_days {days} is not between 0 and {MAX_LEAD_DAYS}"
+            )
         lead_time = round(days * DAY_MS)
     return _units("on_hand", reading.on_hand), on_order, lead_time
 
@@ -109,5 +110,5 @@ def _units(name: str, units: int) -> int:
     if units < 0:
         raise UnreadableEvent("negative_stock", f"{name} {units} is negative")
     if units > MAX_UNITS:
-        raise UnreadableEvent("out_of_range", f"{name} {units} is beyond belief")
+        raise out_of_range(name, units, MAX_UNITS)
     return units

@@ -1,9 +1,8 @@
-"""Plans: what is known of the future, from the topic `plans` to one table a partition.
+"""Decoder of the topic `plans`: announced promotions, prices, closures and events.
 
-A plan is keyed by its id, so it may arrive at any partition; each partition keeps those it has
-read, in the store, and every worker reads the tables of all (`stream/serving/stored_plans.py`). The
-newest record of an id holds; a tombstone withdraws it. Which series a plan is for is said in
-`stream/serving/plan_blocks.py`.
+A plan is keyed by its id, so it may arrive at any partition; each partition stores its plans, and
+every worker reads those of all partitions. The newest record of an id replaces earlier ones; a
+tombstone withdraws the plan.
 """
 
 import math
@@ -22,14 +21,14 @@ from stream.kafka.record_batch import RecordBatch
 Kind = Literal["promotion", "price", "closure", "event"]
 
 KINDS: Final = ("promotion", "price", "closure", "event")
-#: A price above this is a mistake.
+#: Greatest price of a plan.
 MAX_PRICE: Final = 10**7
 
 
 class Plan(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A plan in ``[start_ms, end_ms)``; `value` is a discount share, a new price, or 0.
 
-    Without `sku` and `category` it is for everything; with `location`, there only.
+    It applies to a `sku`, a `category` or, without both, to all; with `location`, only there.
     """
 
     plan_id: str
@@ -43,13 +42,10 @@ class Plan(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 @dataclass(slots=True)
-class Announced:
-    """What a batch says of plans, in log order: `taken` holds (plan id, plan or None).
+class PlanBatch:
+    """Plans of a batch in log order: `accepted` holds (plan id, plan or None if withdrawn)."""
 
-    None is a withdrawal.
-    """
-
-    taken: list[tuple[str, Plan | None]] = field(default_factory=list)
+    accepted: list[tuple[str, Plan | None]] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
 
 
@@ -58,17 +54,17 @@ class PlanDecoder(InputDecoder[PlanRecord]):
 
     shape = PlanRecord
 
-    def read(self, batch: RecordBatch) -> Announced:
+    def read(self, batch: RecordBatch) -> PlanBatch:
         """Decode a batch."""
-        announced = Announced()
+        decoded = PlanBatch()
         for position, (key, value) in enumerate(zip(batch.keys, batch.values, strict=True)):
             try:
-                named = require_key(key, "plan_id")
-                plan = None if value is None else self._plan(named, value)
-                announced.taken.append((named.decode(), plan))
+                plan_id = require_key(key, "plan_id")
+                plan = None if value is None else self._plan(plan_id, value)
+                decoded.accepted.append((plan_id.decode(), plan))
             except UNREADABLE as error:
-                announced.refused.append(refusal(position, error))
-        return announced
+                decoded.refused.append(refusal(position, error))
+        return decoded
 
     def _plan(self, key: bytes, value: bytes) -> Plan:
         record = self._read_one(value)
@@ -76,26 +72,29 @@ class PlanDecoder(InputDecoder[PlanRecord]):
             raise UnreadableEvent("missing_plan_id", "plan_id is empty")
         require_same(key, record.plan_id, "plan_id")
         self._require_location(record.location)
-        return checked(record)
+        return validate_plan(record)
 
 
-def checked(record: PlanRecord) -> Plan:
-    """The plan a record announces. Raises UnreadableEvent for one that makes no sense.
+def validate_plan(record: PlanRecord) -> Plan:
+    """Return the plan of a record. Raises UnreadableEvent for an invalid value.
 
-    >>> checked(PlanRecord("p", "promotion", 0, 3_600_000, sku="A", value=0.3)).value
+    >>> validate_plan(PlanRecord("p", "promotion", 0, 3_600_000, sku="A", value=0.3)).value
     0.3
-    >>> checked(PlanRecord("p", "promotion", 5, 5, sku="A", value=0.3))
+    >>> validate_plan(PlanRecord("p", "promotion", 5, 5, sku="A", value=0.3))
     Traceback (most recent call last):
         ...
     stream.errors.UnreadableEvent: invalid_span: end 5 is not after start 5
     """
     if record.kind not in KINDS:
         raise UnreadableEvent(
-            "unknown_kind", f"kind {record.kind[:60]!r} is none of {', '.join(KINDS)}"
+            "unknown_kind", f"kind {record.kind[:60]!r} is not one of {', '.join(KINDS)}"
         )
     start_ms, end_ms = timestamp_ms(record.start), timestamp_ms(record.end)
     if not 0 <= start_ms < 2**53 or end_ms >= 2**53:
-        raise UnreadableEvent("invalid_timestamp", f"{start_ms} to {end_ms} is beyond the calendar")
+        raise UnreadableEvent(
+            "invalid_timestamp",
+            f"start {start_ms} or end {end_ms} is not between 0 and {2**53 - 1}",
+        )
     if end_ms <= start_ms:
         raise UnreadableEvent("invalid_span", f"end {record.end} is not after start {record.start}")
     _require_scope(record)
@@ -112,27 +111,37 @@ def checked(record: PlanRecord) -> Plan:
 
 
 def _require_scope(record: PlanRecord) -> None:
-    """Raise UnreadableEvent for names that no series or category can have."""
+    """Raise UnreadableEvent for an ambiguous scope or an invalid name."""
     if record.sku is not None and record.category is not None:
-        raise UnreadableEvent("ambiguous_scope", "a plan is for a sku or for a category, not both")
+        raise UnreadableEvent(
+            "ambiguous_scope",
+            f"a plan has a sku or a category, not both: {record.sku[:60]!r} and "
+            f"{record.category[:60]!r}",
+        )
     if record.sku is not None or record.location is not None:
         series_id("any" if record.sku is None else record.sku, record.location)
     category = record.category
     if category is not None and not (0 < len(category) <= MAX_NAME):
-        raise UnreadableEvent("invalid_category", f"category {category[:60]!r} cannot be used")
+        raise UnreadableEvent(
+            "invalid_category",
+            f"category {category[:60]!r} has {len(category)} characters, "
+            f"not between 1 and {MAX_NAME}",
+        )
 
 
 def _value(record: PlanRecord) -> float:
     value = record.value
     if record.kind in ("closure", "event"):
         if value is not None:
-            raise UnreadableEvent("unexpected_value", f"a plan of kind {record.kind} has no value")
+            raise UnreadableEvent(
+                "unexpected_value", f"a plan of kind {record.kind} takes no value, not {value}"
+            )
         return 0.0
     if value is None:
         raise UnreadableEvent("missing_field", f"a plan of kind {record.kind} needs a value")
-    most = 1.0 if record.kind == "promotion" else MAX_PRICE
-    if not (math.isfinite(value) and 0 < value <= most):
+    limit = 1.0 if record.kind == "promotion" else MAX_PRICE
+    if not (math.isfinite(value) and 0 < value <= limit):
         raise UnreadableEvent(
-            "out_of_range", f"value {value} of a {record.kind} must lie in (0, {most:g}]"
+            "out_of_range", f"value {value} of a {record.kind} is not in (0, {limit:g}]"
         )
     return value

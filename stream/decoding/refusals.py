@@ -1,4 +1,4 @@
-"""Why a record is refused: reasons, details, and what of it a dead letter may show."""
+"""Refusals: the reason and detail of a record that cannot be read."""
 
 from dataclasses import dataclass
 from hashlib import sha256
@@ -10,25 +10,25 @@ from stream.errors import UnreadableEvent
 
 @dataclass(slots=True)
 class Refused:
-    """A record that is not counted: its place in the batch, and why."""
+    """A refused record: its position in the batch, the reason and a detail."""
 
     position: int
     reason: str
     detail: str
 
 
-#: What a decoder may raise for a record; nesting without end is one way not to be JSON.
+#: Errors that a decoder may raise for a record; RecursionError for JSON nested too deeply.
 UNREADABLE = (UnreadableEvent, msgspec.MsgspecError, UnicodeError, RecursionError)
 
 
 def withheld(value: bytes) -> bytes:
-    """What a dead letter says in place of a record that may hide a person: size and digest."""
-    note = f"{len(value)} bytes, not legible; sha256 {sha256(value).hexdigest()}"
+    """Return the note that replaces a record which may contain people's ids: size and digest."""
+    note = f"{len(value)} bytes, not readable; sha256 {sha256(value).hexdigest()}"
     return msgspec.json.encode({"withheld": note})
 
 
 def schema_reason(message: str) -> str:
-    """Dead-letter reason of a msgspec validation message.
+    """Return the dead-letter reason of a msgspec validation message.
 
     >>> schema_reason("Object missing required field `sku`")
     'missing_field'
@@ -45,7 +45,7 @@ def schema_reason(message: str) -> str:
 
 
 def unreadable(error: Exception) -> UnreadableEvent:
-    """Why a record could not be read, of any error a decoder raises.
+    """Return any error of a decoder as an UnreadableEvent.
 
     >>> unreadable(msgspec.DecodeError("Input data was truncated")).reason
     'malformed_json'
@@ -58,7 +58,7 @@ def unreadable(error: Exception) -> UnreadableEvent:
 
 
 def refusal(position: int, error: Exception) -> Refused:
-    """The record at a position of its batch, refused for any error a decoder raises.
+    """Return the refusal of the record at a position, from any error of a decoder.
 
     >>> refusal(3, msgspec.DecodeError("Input data was truncated"))
     Refused(position=3, reason='malformed_json', detail='Input data was truncated')

@@ -1,7 +1,7 @@
-"""Where the Avro schemas of input records come from: a Confluent-style registry, or a local file.
+"""Avro schemas of input records, from a Confluent-style registry or a local file.
 
-A registry answers for one schema id at a time; `stream/decoding/avro.py` remembers the answers.
-Calls block, so they are made in a thread. Secrets go into the request's header and nowhere else.
+Calls block, so run them in a thread; nothing is cached here. Secrets appear only in the request's
+header.
 """
 
 import base64
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stream.settings import IngestSettings
 
 TIMEOUT_S: Final = 10.0
-#: A schema may name others, and those others again; beyond this it is a mistake, or a circle.
+#: Limits on the references of a schema, which may have references too, even circular ones.
 _MAX_REFERENCES: Final = 64
 _MAX_DEPTH: Final = 8
 
@@ -29,17 +29,17 @@ class SchemaRegistry(Protocol):
     """Writer schemas by id."""
 
     def fetch(self, schema_id: int) -> list[Any]:
-        """The schema, as parsed JSON, last; before it those it names.
+        """Return the schemas that it references, then the schema, as parsed JSON.
 
-        Raises UnreadableEvent (`unknown_schema`) where there is none that can be used,
-        ServiceUnavailable where nobody answers.
+        Raises UnreadableEvent (`unknown_schema`) if there is no usable schema, ServiceUnavailable
+        if the registry does not answer.
         """
 
 
 class FileRegistry:
-    """Schemas in a JSON file, ``{"7": {"type": "record", …}}``; read again for an id not seen yet.
+    """Schemas in a JSON file, ``{"7": {"type": "record", …}}``, read again at every fetch.
 
-    The file is read at once, so a wrong path is found at the start. Raises UsageError.
+    The constructor reads it too, so a wrong path is found at the start. Raises UsageError.
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,7 +47,7 @@ class FileRegistry:
         self._read()
 
     def fetch(self, schema_id: int) -> list[Any]:
-        """The schema of an id. Raises UnreadableEvent, UsageError."""
+        """Return the schema of an id. Raises UnreadableEvent, UsageError."""
         found = self._read().get(str(schema_id))
         if found is None:
             raise UnreadableEvent("unknown_schema", f"schema {schema_id} is not in {self._path}")
@@ -61,12 +61,14 @@ class FileRegistry:
         except ValueError as error:
             raise UsageError(f"ingest.schema_registry {self._path} is not JSON: {error}") from None
         if not isinstance(document, dict):
-            raise UsageError(f"ingest.schema_registry {self._path} is no object of schemas by id")
+            raise UsageError(
+                f"ingest.schema_registry {self._path} is not a JSON object of schemas by id"
+            )
         return document
 
 
 class HttpRegistry:
-    """A registry behind HTTP(S); user and password may stand in the URL or be given apart."""
+    """A registry behind HTTP(S); user and password are part of the URL or separate arguments."""
 
     def __init__(
         self,
@@ -79,8 +81,8 @@ class HttpRegistry:
         parts = urlsplit(url)
         host = parts.hostname or ""
         host = f"[{host}]" if ":" in host else host
-        place = host if parts.port is None else f"{host}:{parts.port}"
-        self._url = urlunsplit((parts.scheme, place, parts.path.rstrip("/"), "", ""))
+        address = host if parts.port is None else f"{host}:{parts.port}"
+        self._url = urlunsplit((parts.scheme, address, parts.path.rstrip("/"), "", ""))
         username, password = username or parts.username, password or parts.password
         self._authorization = None
         if username is not None:
@@ -94,7 +96,7 @@ class HttpRegistry:
                 raise UsageError(f"ingest.schema_registry_cafile {cafile}: {error}") from None
 
     def fetch(self, schema_id: int) -> list[Any]:
-        """The schema of an id, those it names first. Raises UnreadableEvent, ServiceUnavailable."""
+        """Return a schema after those it references. Raises UnreadableEvent, ServiceUnavailable."""
         schemas: dict[str, Any] = {}
         self._add(schemas, f"/schemas/ids/{schema_id}", f"schema {schema_id}")
         return list(schemas.values())
@@ -119,7 +121,7 @@ class HttpRegistry:
         request = urllib.request.Request(  # noqa: S310 - the operator's http or https URL
             self._url + path, headers={"Accept": "application/vnd.schemaregistry.v1+json"}
         )
-        if self._authorization is not None:  # not handed on to where a redirect leads
+        if self._authorization is not None:  # not sent to the target of a redirect
             request.add_unredirected_header("Authorization", self._authorization)
         try:
             with urllib.request.urlopen(  # noqa: S310 - as above
@@ -140,17 +142,19 @@ class HttpRegistry:
                 f"schema registry {self._url} does not answer: {error}"
             ) from None
         if not isinstance(answer, dict) or "schema" not in answer:
-            raise ServiceUnavailable(f"{self._url} does not answer as a schema registry does")
+            raise ServiceUnavailable(
+                f"{self._url} is not a schema registry: no schema in its answer"
+            )
         return answer
 
 
 def open_registry(settings: "IngestSettings") -> SchemaRegistry:
-    """The registry the settings name. Raises UsageError for a file that cannot be used."""
+    """Return the registry of the settings. Raises UsageError if it cannot be used."""
     name = settings.schema_registry or ""
     if "://" not in name:
         return FileRegistry(Path(name))
     if not name.startswith(("http://", "https://")):
-        raise UsageError("ingest.schema_registry must be an http or https URL, or a file")
+        raise UsageError("ingest.schema_registry is neither an http or https URL nor a file")
     password = settings.schema_registry_password
     return HttpRegistry(
         name,

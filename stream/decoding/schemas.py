@@ -1,7 +1,6 @@
-"""The shapes of the input records, as msgspec structs: only what the product computes with.
+"""Shapes of the input records as msgspec structs, with only the fields that are used.
 
-Fields that name people (`customer_id`) and nobody needs are not read at all; `visitor_id` becomes a
-keyed pseudonym in the decoder. Unknown fields are ignored.
+Unknown fields are ignored, and so is `customer_id`; `visitor_id` becomes a keyed pseudonym.
 """
 
 from typing import Literal
@@ -21,7 +20,7 @@ class Order(msgspec.Struct, gc=False):
 
 
 class Click(msgspec.Struct, gc=False):
-    """One thing a visitor did on a product page."""
+    """One action of a visitor on a product page."""
 
     event_id: str
     ts: int | str
@@ -32,7 +31,7 @@ class Click(msgspec.Struct, gc=False):
 
 
 class CatalogEntry(msgspec.Struct, gc=False):
-    """What is known of a SKU."""
+    """Catalog fields of a SKU."""
 
     sku: str
     category: str | None = None
@@ -42,7 +41,7 @@ class CatalogEntry(msgspec.Struct, gc=False):
 
 
 class StockReading(msgspec.Struct, gc=False):
-    """What was in stock of a SKU, at a location, at a moment."""
+    """The stock of a SKU, at a location, at one time."""
 
     sku: str
     ts: int | str
@@ -53,7 +52,7 @@ class StockReading(msgspec.Struct, gc=False):
 
 
 class PlanRecord(msgspec.Struct, gc=False):
-    """What is planned for a SKU, a category or everything, at one location or all."""
+    """A plan for a SKU, a category or all, at one location or all."""
 
     plan_id: str
     kind: str
@@ -66,7 +65,7 @@ class PlanRecord(msgspec.Struct, gc=False):
 
 
 class Heartbeat(msgspec.Struct, gc=False):
-    """A promise: up to `offsets` all is older than `event_time_ms`, and nothing older follows."""
+    """A time mark: records before `offsets` are older than `event_time_ms`, later ones are not."""
 
     event_time_ms: int
     offsets: dict[str, int]

@@ -113,7 +113,7 @@ class Pipeline:
         owned, fresh = found
         listed = self._catalog.read(fresh, now_ms=self._clock_ms())
         begin = self._settings.ingest.catalog_series
-        for sku, category, listing in listed.taken:
+        for sku, category, listing in listed.accepted:
             owned.partition.list_product(sku, category, listing, begin=begin)
         self._refuse(owned, fresh, listed.refused)
         owned.partition.state.moved_to(CATALOG.name, fresh.next_offset)
@@ -126,7 +126,7 @@ class Pipeline:
             return
         owned, fresh = found
         announced = self._plans.read(fresh)
-        for plan_id, plan in announced.taken:
+        for plan_id, plan in announced.accepted:
             owned.partition.state.plans.take(plan_id, plan)
         self._refuse(owned, fresh, announced.refused)
         owned.partition.state.moved_to(PLANS.name, fresh.next_offset)
@@ -211,9 +211,9 @@ class Pipeline:
         for one in refused:
             record = batch.records[one.position]
             letter = dead_letter(
-                one, self._format.legible(record.value),
+                one, self._format.readable(record.value),
                 topic=batch.topic, partition=batch.partition, offset=record.offset,
-                received_ms=now, people=self._people,
+                received_ms=now, pseudonyms=self._people,
             )  # fmt: skip
             owned.letters.append((f"{batch.topic}-{batch.partition}", letter))
             verdict = "late" if one.reason == "late" else "rejected"

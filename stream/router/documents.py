@@ -17,7 +17,7 @@ import msgspec
 
 from stream.decoding.fields import timestamp_ms
 from stream.decoding.formats import Format, JsonFormat
-from stream.decoding.input_decoder import admissible
+from stream.decoding.input_decoder import require_value
 from stream.decoding.refusals import Refused, refusal, unreadable
 from stream.errors import UnreadableEvent
 
@@ -110,7 +110,7 @@ class DocumentReader:
     def _one(self, position: int, value: bytes | None) -> Routed:
         routed = Routed(position)
         try:
-            value = admissible(value, max_bytes=self._max_bytes)
+            value = require_value(value, max_bytes=self._max_bytes)
             try:
                 document = self._decode(value)
             except (msgspec.ValidationError, UnreadableEvent):

@@ -149,11 +149,11 @@ class Router:
         await self._commit({tp: record.offset + 1 for tp, (record, _) in released})
 
     def _letters(self, tp: TopicPartition, record: ConsumerRecord, routed: Routed) -> list[bytes]:
-        value = self._source.legible(record.value)
+        value = self._source.readable(record.value)
         return [
             dead_letter(
                 one, value, topic=tp.topic, partition=tp.partition, offset=record.offset,
-                received_ms=self._clock_ms(), people=self._people,
+                received_ms=self._clock_ms(), pseudonyms=self._people,
             )
             for one in routed.refused
         ]  # fmt: skip

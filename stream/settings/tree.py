@@ -116,7 +116,7 @@ class RegistrySettings(Section):
 
 
 class ForecastSettings(Section):
-    """Least interval between records of a series in the topic; the store has every forecast."""
+    """Least interval between records of a series in the topic; the store always has the newest."""
 
     publish_every: DurationMs = 0
 

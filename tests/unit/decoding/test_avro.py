@@ -1,4 +1,4 @@
-"""Avro gives the events JSON gives, and what cannot be read is refused with its reason."""
+"""Avro records decode to the same events as JSON; unreadable ones are refused with a reason."""
 
 import io
 import json
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from xxhash import xxh3_64_intdigest
 
-from stream.decoding.avro import FORGET_UNKNOWN_S, AvroFormat
+from stream.decoding.avro import RETRY_UNKNOWN_S, AvroFormat
 from stream.decoding.columns import OrderColumns
 from stream.decoding.events import OrderDecoder
 from stream.errors import ServiceUnavailable, UnreadableEvent
@@ -49,18 +49,18 @@ SCHEMAS: dict[int, Any] = {
 
 
 class Schemas:
-    """A registry of the schemas above; counts what it is asked, and may be away at first."""
+    """A registry of the schemas above; counts requests, the first of which may fail."""
 
-    def __init__(self, *, away: int = 0) -> None:
-        self.asked: Counter[int] = Counter()
-        self.away = away
+    def __init__(self, *, failures: int = 0) -> None:
+        self.requests: Counter[int] = Counter()
+        self.failures = failures
 
     def fetch(self, schema_id: int) -> list[Any]:
-        self.asked[schema_id] += 1
-        if self.asked.total() <= self.away:
-            raise ServiceUnavailable("away")
+        self.requests[schema_id] += 1
+        if self.requests.total() <= self.failures:
+            raise ServiceUnavailable("no answer")
         if schema_id not in SCHEMAS:
-            raise UnreadableEvent("unknown_schema", f"schema {schema_id} is nowhere")
+            raise UnreadableEvent("unknown_schema", f"schema {schema_id} does not exist")
         return [SCHEMAS[schema_id]]
 
 
@@ -82,8 +82,8 @@ async def read(values: list[bytes | None], registry: Schemas | None = None) -> O
     return OrderDecoder(source=source).columns(fetched, latest_ms=NOW_MS)
 
 
-async def test_avro_gives_the_columns_json_gives() -> None:
-    """The same lines in both formats: the same columns, whatever schema wrote them."""
+async def test_avro_decodes_to_the_columns_of_json() -> None:
+    """The same lines in both formats give the same columns, for any writer schema."""
     lines = [order(str(i), NOW_MS - i, quantity=i + 1, price=i / 4) for i in range(20)]
     expected = OrderDecoder().columns(batch("orders", lines), latest_ms=NOW_MS)
     more = {"customer_id": "c", "colour": "red", "location": None}
@@ -110,7 +110,7 @@ async def test_a_nullable_union_is_an_optional_field() -> None:
     assert list(got.series_N) == ["A@Berlin", "A"]
 
 
-async def test_every_notation_of_a_moment_is_the_same_event_time() -> None:
+async def test_every_notation_of_a_time_gives_the_same_event_time() -> None:
     """Logical milliseconds, microseconds, and RFC 3339 text; a price may be a decimal."""
     moment = datetime.fromtimestamp(NOW_MS / 1000, UTC)
     got = await read(
@@ -160,13 +160,13 @@ async def test_a_bad_record_is_refused_with_its_reason_and_its_neighbours_are_ke
 
 
 async def test_ten_thousand_damaged_records_are_each_counted_or_refused() -> None:
-    """Random bytes changed, cut or added: nothing else is ever raised."""
+    """Random bytes changed or cut: no other error is raised."""
     rng = np.random.default_rng(5)
     values: list[bytes | None] = []
     for _ in range(10_000):
         value = bytearray(FINE)
-        for place in rng.integers(5, len(value), rng.integers(1, 4)):
-            value[place] = rng.integers(256)
+        for position in rng.integers(5, len(value), rng.integers(1, 4)):
+            value[position] = rng.integers(256)
         values.append(bytes(value[: rng.integers(5, len(value) + 1)]))
     got = await read(values)
 
@@ -174,37 +174,39 @@ async def test_ten_thousand_damaged_records_are_each_counted_or_refused() -> Non
     assert min(len(got), len(got.refused)) > 0
 
 
-async def test_a_schema_is_asked_for_once_and_an_unknown_one_again_after_a_while() -> None:
+async def test_a_schema_is_fetched_once_and_an_unknown_one_again_after_a_while() -> None:
     now = [0.0]
     registry = Schemas()
     source = AvroFormat(registry, clock_s=lambda: now[0])
     records = batch("orders", [FINE, b"\0\0\0\0\x63x"], keys=[b"A", b"A"]).records
     for _ in range(3):
         await source.prepare(records)
-    assert registry.asked == {1: 1, 0x63: 1}
-    now[0] = FORGET_UNKNOWN_S + 1
+    assert registry.requests == {1: 1, 0x63: 1}
+    now[0] = RETRY_UNKNOWN_S + 1
     await source.prepare(records)
 
-    assert registry.asked == {1: 1, 0x63: 2}
+    assert registry.requests == {1: 1, 0x63: 2}
 
 
-async def test_a_registry_that_is_away_refuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_record_is_refused_while_the_registry_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The input waits until it answers."""
     monkeypatch.setattr("stream.decoding.avro.RETRY_S", 0.01)
-    got = await read([FINE], Schemas(away=3))
+    got = await read([FINE], Schemas(failures=3))
 
     assert (len(got), got.refused) == (1, [])
 
 
-async def test_a_dead_letter_shows_what_was_read_and_hides_what_was_not() -> None:
-    """A record that can be read becomes JSON, where people's ids are found; others stay hidden."""
+async def test_a_dead_letter_shows_readable_records_only() -> None:
+    """A readable record becomes JSON, where people's ids are replaced; others are withheld."""
     source = AvroFormat(Schemas())
     line = order("x", NOW_MS, quantity=0) | {"customer_id": "alice-7", "colour": "red"}
     value = avro(2, line | {"location": None})
     await source.prepare(batch("orders", [value], keys=[b"A"]).records)
-    whole, cut = source.legible(value), source.legible(value[:-2])
+    whole, cut = source.readable(value), source.readable(value[:-2])
 
     assert json.loads(whole or b"")["customer_id"] == "alice-7"
     assert b"alice-7" not in (cut or b"")
     assert b"sha256" in (cut or b"")
-    assert source.legible(None) is None
+    assert source.readable(None) is None

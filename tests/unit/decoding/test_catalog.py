@@ -1,4 +1,4 @@
-"""The catalog: what is refused, what is kept of a SKU, and what a flush stores of it."""
+"""The catalog: refused entries, the listing of a SKU, and its stored form."""
 
 import io
 from typing import Any
@@ -19,15 +19,15 @@ WINDOW = WindowSettings()
 
 
 def entry(**changes: Any) -> dict[str, Any]:
-    """An entry of the contract."""
+    """A valid entry with some fields changed; ``...`` removes a field."""
     plain = {"sku": "A", "category": "bags", "brand": "Acme", "price": 2.5, "launched_at": NOW_MS}
     return {name: value for name, value in (plain | changes).items() if value is not ...}
 
 
 def read(*values: Any, keys: list[Any] | None = None) -> tuple[list[Any], list[str]]:
-    """What a batch says, and the reasons of what was refused."""
+    """The accepted entries of a batch, and the reasons of the refused ones."""
     listed = CatalogDecoder().read(batch("catalog", list(values), keys=keys), now_ms=NOW_MS)
-    return listed.taken, [one.reason for one in listed.refused]
+    return listed.accepted, [one.reason for one in listed.refused]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def read(*values: Any, keys: list[Any] | None = None) -> tuple[list[Any], list[s
         ({"sku": ...}, "missing_field"),
     ],
 )
-def test_an_entry_that_makes_no_sense_is_refused_and_those_around_it_are_taken(
+def test_an_invalid_entry_is_refused_and_its_neighbours_are_accepted(
     bad: dict[str, Any], reason: str
 ) -> None:
     last = entry(sku="B", launched_at=NOW_MS + MAX_AHEAD_MS, brand=None, price=0)
@@ -63,7 +63,7 @@ def test_an_entry_that_makes_no_sense_is_refused_and_those_around_it_are_taken(
 
 
 def test_a_key_that_is_not_the_sku_is_refused() -> None:
-    """The entry lies in a partition that has nothing of the SKU."""
+    """The entry is in a partition that does not own the SKU."""
     taken, reasons = read(entry(), entry(), entry(), keys=[b"B", None, b"A"])
 
     assert reasons == ["key_mismatch", "null_key"]
@@ -95,7 +95,7 @@ class _Registry:
 
 
 @pytest.mark.parametrize(("schema_id", "scale"), [(1, 1), (2, 1_000)])
-async def test_avro_says_what_json_says(schema_id: int, scale: int) -> None:
+async def test_avro_entries_decode_as_json_does(schema_id: int, scale: int) -> None:
     registry = _Registry()
     source = AvroFormat(registry)
     entries = [
@@ -109,7 +109,7 @@ async def test_avro_says_what_json_says(schema_id: int, scale: int) -> None:
     await source.prepare(records)
     listed = CatalogDecoder(source=source).read(records, now_ms=NOW_MS)
 
-    assert listed.taken == [
+    assert listed.accepted == [
         ("A", "bags", Listing("Acme", 2.5, NOW_MS)), ("A", None, Listing())
     ]  # fmt: skip
     assert [one.reason for one in listed.refused] == ["out_of_range"] * 2
@@ -120,7 +120,7 @@ async def _flushed(store: MemoryStore, partition: Partition, token: int) -> None
     await store.apply(partition.state.number, token, plan)
 
 
-async def test_a_later_entry_replaces_what_it_names_and_a_successor_knows_it() -> None:
+async def test_a_later_entry_replaces_its_fields_and_a_restored_partition_has_them() -> None:
     store = MemoryStore()
     token = await store.acquire(0)
     partition = Partition(0, WINDOW, retention_ms=10**9)
@@ -141,7 +141,7 @@ async def test_a_later_entry_replaces_what_it_names_and_a_successor_knows_it() -
     assert not successor.state.take_write()[0].fields
 
 
-def test_categories_alone_store_what_they_did() -> None:
+def test_a_category_alone_stores_no_listing() -> None:
     partition = Partition(0, WINDOW, retention_ms=10**9)
     partition.list_product("A", "bags", Listing())
     plan, _ = partition.state.take_write()
@@ -149,8 +149,8 @@ def test_categories_alone_store_what_they_did() -> None:
     assert plan.fields == {("categories",): {"A": "bags"}}
 
 
-def test_a_partition_is_untouched_until_an_event_is_heard() -> None:
-    """Only such a one may follow the furthest where all are silent."""
+def test_a_partition_is_untouched_until_its_first_event() -> None:
+    """Only an untouched one may adopt the newest watermark while all inputs are idle."""
     partition = Partition(0, WINDOW, retention_ms=10**9)
     assert partition.untouched
     partition.list_product("A", "bags", Listing(), begin=True)
@@ -164,7 +164,7 @@ def test_a_partition_is_untouched_until_an_event_is_heard() -> None:
     assert not partition.untouched
 
 
-def test_a_product_that_is_sold_somewhere_gets_no_series_of_its_own() -> None:
+def test_a_product_with_a_series_at_a_location_gets_none_without_location() -> None:
     partition = Partition(0, WINDOW, retention_ms=10**9)
     partition.state.series.slots(["A@Berlin"])
     partition.list_product("A", "bags", Listing(), begin=True)

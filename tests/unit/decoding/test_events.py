@@ -1,4 +1,4 @@
-"""What is read, what is refused, and why; the good records around a bad one are always kept."""
+"""Orders and clicks: readable events, refusals and reasons; a bad record keeps its neighbours."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ TEN_YEARS_MS = 10 * 366 * 86_400_000
 
 
 def bad_orders() -> list[tuple[str, Any, Any]]:
-    """Reason, value and key of every kind of record that must be refused."""
+    """Reason, value and key of every kind of bad record."""
     fine = order("x", NOW_MS)
     missing = {name: value for name, value in fine.items() if name != "sku"}
     return [
@@ -120,3 +120,35 @@ def test_a_click_of_an_unknown_action_is_refused() -> None:
 
     assert columns.id_hash_N.tolist() == [xxh3_64_intdigest(b"1")]
     assert [refused.reason for refused in columns.refused] == ["unknown_action"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({"quantity": 10**12}, "quantity 1000000000000 exceeds the limit of 1000000000"),
+        ({"quantity": -(10**12)}, "quantity -1000000000000 exceeds the limit of -1000000000"),
+        (
+            {"quantity": 10**9, "price": 20.5},
+            "line value 20500000000.0 exceeds the limit of 10000000000",
+        ),
+        (
+            {"sku": "x" * 201},
+            f"sku '{'x' * 60}' is empty, padded, not printable or longer than 200",
+        ),
+    ],
+)
+def test_a_refusal_names_the_value_and_the_limit(changes: dict[str, Any], detail: str) -> None:
+    value = order("1", NOW_MS, **changes)
+    columns = OrderDecoder().columns(
+        batch("orders", [value], keys=[value["sku"].encode()]), latest_ms=NOW_MS
+    )
+
+    assert [refused.detail for refused in columns.refused] == [detail]
+
+
+def test_an_event_time_in_the_future_names_the_setting() -> None:
+    columns = OrderDecoder().columns(batch("orders", [order("1", NOW_MS + 7)]), latest_ms=NOW_MS)
+
+    assert columns.refused[0].detail == (
+        f"ts {NOW_MS + 7} exceeds the limit of window.future_tolerance by 7 ms"
+    )

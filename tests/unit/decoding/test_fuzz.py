@@ -1,4 +1,4 @@
-"""No record, however broken, crashes the decoder or goes without a verdict."""
+"""Every broken record gets a verdict, and none crashes the decoder."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Schemas over HTTP and out of a file; every fault says what it is."""
+"""Schemas over HTTP and from a file, with one kind of error for each fault."""
 
 import json
 import threading
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stream.decoding.avro import parsed
+from stream.decoding.avro import parse_schemas
 from stream.decoding.schema_registry import FileRegistry, HttpRegistry, open_registry
 from stream.errors import ServiceUnavailable, UnreadableEvent, UsageError
 from stream.settings import IngestSettings
@@ -37,7 +37,7 @@ ANSWERS: dict[str, Any] = {
 
 
 class Answer(BaseHTTPRequestHandler):
-    """Answers as a registry does, to who brings the password."""
+    """Answers as a registry does, to requests with the password."""
 
     def do_GET(self) -> None:
         status, body = 200, ANSWERS.get(self.path)
@@ -50,7 +50,7 @@ class Answer(BaseHTTPRequestHandler):
         self.wfile.write(json.dumps(body).encode())
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -65,29 +65,29 @@ def url() -> Iterator[str]:
     thread.join()
 
 
-def test_a_schema_comes_with_those_it_refers_to(url: str) -> None:
-    """They come first, so that the names are known when they are used."""
+def test_a_schema_is_returned_after_those_it_references(url: str) -> None:
+    """Names must be defined before they are used."""
     schemas = HttpRegistry(url, username="me", password="secret").fetch(2)
 
     assert schemas == [MONEY, LINE]
-    assert parsed(2, schemas)["name"] == "shop.Line"
+    assert parse_schemas(2, schemas)["name"] == "shop.Line"
 
 
-def test_user_and_password_may_stand_in_the_url(url: str) -> None:
+def test_user_and_password_may_be_part_of_the_url(url: str) -> None:
     registry = HttpRegistry(url.replace("http://", "http://me:secret@"))
 
     assert registry.fetch(1) == [MONEY]
 
 
 @pytest.mark.parametrize("schema_id", [3, 4, 99])
-def test_a_schema_that_cannot_be_had_is_unknown(url: str, schema_id: int) -> None:
-    """Not there, of another kind, or in a circle: the record is refused, nothing waits."""
+def test_an_unusable_schema_is_unknown(url: str, schema_id: int) -> None:
+    """Missing, of another kind, or circular: the record is refused and the input does not wait."""
     with pytest.raises(UnreadableEvent) as caught:
         HttpRegistry(url, username="me", password="secret").fetch(schema_id)
     assert caught.value.reason == "unknown_schema"
 
 
-def test_a_refusal_or_a_foreign_server_is_no_verdict_on_a_record(url: str) -> None:
+def test_a_denied_request_or_a_foreign_server_refuses_no_record(url: str) -> None:
     """The input waits, and no message shows the password."""
     for registry, schema_id in [
         (HttpRegistry(url, username="me", password="wrong-one"), 1),
@@ -100,8 +100,8 @@ def test_a_refusal_or_a_foreign_server_is_no_verdict_on_a_record(url: str) -> No
         assert "wrong-one" not in str(caught.value)
 
 
-def test_a_file_is_read_again_for_an_id_that_came_later(tmp_path: Path) -> None:
-    """Schemas may stand there as objects or as text."""
+def test_a_file_is_read_again_for_an_id_added_later(tmp_path: Path) -> None:
+    """Schemas may be objects or text."""
     path = tmp_path / "schemas.json"
     path.write_text(json.dumps({"1": MONEY}))
     registry = FileRegistry(path)
@@ -113,7 +113,7 @@ def test_a_file_is_read_again_for_an_id_that_came_later(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]"])
-def test_a_file_that_cannot_be_used_is_found_at_the_start(tmp_path: Path, text: str | None) -> None:
+def test_an_unusable_file_is_an_error_at_the_start(tmp_path: Path, text: str | None) -> None:
     path = tmp_path / "schemas.json"
     if text is not None:
         path.write_text(text)
@@ -121,6 +121,6 @@ def test_a_file_that_cannot_be_used_is_found_at_the_start(tmp_path: Path, text: 
         open_registry(IngestSettings(schema_registry=str(path)))
 
 
-def test_only_http_is_spoken() -> None:
+def test_other_url_schemes_are_an_error() -> None:
     with pytest.raises(UsageError, match="http"):
         open_registry(IngestSettings(schema_registry="ftp://registry/x"))

@@ -37,7 +37,7 @@ def read(*values: Any, keys: list[Any] | None = None) -> tuple[dict[str, Plan | 
     announced = PlanDecoder(locations=("Bonn", "Ulm")).read(
         batch("plans", list(values), keys=named if keys is None else keys)
     )
-    return dict(announced.taken), [one.reason for one in announced.refused]
+    return dict(announced.accepted), [one.reason for one in announced.refused]
 
 
 def block(*plans: Plan, series: list[str] = SERIES, buckets: int = 3) -> Plans | None:
