@@ -88,16 +88,16 @@ def replayed(
     last: int,
 ) -> Iterator[tuple[int, NDArray[np.float64]]]:
     """Place of each bucket from `first` to `last`, and its sums [V, H, K], as a worker's."""
-    accuracy = LiveScoring(settings, reads)
+    scoring = LiveScoring(settings, reads)
     values_TSF, bucket_ms = reads.values_TSF, reads.bucket_ms
     states = forecaster.new_states(values_TSF.shape[1])
     forecaster.warm_up(states, values_TSF[: first - 1], reads.start_ms)
     for at in range(first - 1, last):
         forecast = forecaster.step(states, values_TSF[at], reads.start_ms + at * bucket_ms)
-        settled = accuracy.score_and_correct(tag, forecast)
-        reads.write(settled.block)
+        scored = scoring.score_and_correct(tag, forecast)
+        reads.write(scored.write)
         shape = (len(VOLUMES), forecast.units_SHQ.shape[1], N_SUMS)
-        yield at, sum((one.sums_VHK for one in settled.scored), np.zeros(shape))
+        yield at, sum((score.sums_VHK for score in scored.scores), np.zeros(shape))
 
 
 def sample_history() -> SparseHistory:

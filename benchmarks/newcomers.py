@@ -77,7 +77,7 @@ class Newcomers:
         self.first = first
         self.began_S = began_S[hidden]
         self.values_TSF = np.ascontiguousarray(history.values_TSF[:, hidden])
-        self.static_SX = history.told_SX[hidden]
+        self.static_SX = history.static_features_SX[hidden]
         self.start_ms = history.start_ms
         known = np.flatnonzero(began_S < first)
         self.seen = History(
@@ -85,7 +85,7 @@ class Newcomers:
             history.start_ms,
             history.bucket_ms,
             [history.series[slot] for slot in known],
-            history.told_SX[known],
+            history.static_features_SX[known],
         )
 
     @property
@@ -100,7 +100,7 @@ class Newcomers:
     def forecast(self, network: NetworkForecaster) -> Floats:
         """Forecasts [S, A, H, Q], carried day by day from the first newcomer's first day."""
         states = network.new_states(len(self.began_S))
-        states.tell(self.static_SX)
+        states.set_static(self.static_SX)
         out = np.zeros((len(self.began_S), AGES, HORIZON, len(DECILES)), np.float32)
         for day in range(self.first, int(self.began_S.max()) + AGES):
             made = network.step(states, self.values_TSF[day], self.start_ms + day * DAY_MS)
@@ -117,7 +117,7 @@ class Newcomers:
         mean_S = np.array(
             [self.seen.values_TSF[began_S[s] + 1 : began_S[s] + 29, s, 0].mean() for s in grown]
         )
-        category_S = self.seen.told_SX[grown, 0]
+        category_S = self.seen.static_features_SX[grown, 0]
         of = {c: mean_S[category_S == c].mean() for c in np.unique(category_S)}
         point_S = np.array([of.get(c, mean_S.mean()) for c in self.static_SX[:, 0]], np.float32)
         shape = (len(point_S), AGES, HORIZON, len(DECILES))

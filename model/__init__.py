@@ -1,1 +1,1 @@
-"""The forecaster: pure numpy and torch; no broker, store, clock or environment in here."""
+"""The forecaster: numpy and torch only, without broker, store, clock or environment."""

@@ -9,28 +9,28 @@ Architecture = Literal["lstm", "gru", "transformer"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Target = Literal["revenue", "visitors"]
 
-#: Share of a bucket without stock from which on its sales are no measure of demand.
+#: Share of a bucket without stock at which its sales become censored demand.
 CENSORED_SHARE = 0.5
-#: What a network can forecast beside units.
+#: Targets a network can forecast in addition to units.
 TARGETS: tuple[Target, ...] = get_args(Target)
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """What a network is and what it forecasts.
+    """Architecture, inputs and outputs of a network.
 
-    `memory_days` is how many days the slow carried mean (the output scale) looks back,
-    `scale_floor` the least scale in units a bucket; `holidays_country` a code of the `holidays`
-    package, or None for a calendar without holidays. `context` is the length of the transformer's
-    rolling cache; `yearly` tells the network what last year brought, `plans` what is planned for
-    its series; `inputs_off` names inputs (`model.inputs.input_names`) that are held at zero. A
-    bucket whose share without stock is at least `censored_share` says what was to be had, not what
-    was wanted. `static` is the width of the embedding of category, location and brand (0 = none),
-    `prior` lets a young series begin with what its category, price and first clicks tell.
-    `targets` are forecast beside units (see `model.targets`).
+    `memory_days` is the span of the slow carried mean (the output scale), `scale_floor` its minimum
+    in units a bucket; `holidays_country` is a code of the `holidays` package, or None for a
+    calendar without holidays. `context` is the length of the transformer's rolling cache; `yearly`
+    adds last year's level as input, `plans` the plans of each series; `inputs_off` names inputs
+    (`model.inputs.series_inputs.input_names`) that are set to zero. A bucket whose share without
+    stock reaches `censored_share` counts as censored. `static` is the width of the embedding of
+    category, location and brand (0 = none); `prior` starts a newcomer with a level from category,
+    price and first clicks. `targets` are forecast in addition to units (see
+    `model.inputs.targets`).
 
-    Raises ValueError for a horizon, quantile or size that makes no sense.
+    Raises ValueError for an invalid horizon, quantile or size.
 
     >>> ModelConfig(horizon=24, bucket_ms=3_600_000).buckets_per_day
     24
@@ -57,16 +57,16 @@ class ModelConfig:
     targets: tuple[Target, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be a forecast."""
+        """Check horizon, quantiles, sizes and targets."""
         if self.horizon < 1:
             raise ValueError(f"horizon {self.horizon} must be at least 1")
         if self.bucket_ms < 1:
             raise ValueError(f"bucket_ms {self.bucket_ms} must be positive")
         rising = all(a < b for a, b in zip(self.quantiles, self.quantiles[1:], strict=False))
         if not self.quantiles or not rising or not 0 < self.quantiles[0] <= self.quantiles[-1] < 1:
-            raise ValueError(f"quantiles {self.quantiles} must rise and lie between 0 and 1")
+            raise ValueError(f"quantiles {self.quantiles} must rise strictly within (0, 1)")
         if not 0 < self.censored_share <= 1:
-            raise ValueError(f"censored_share {self.censored_share} must lie in (0, 1]")
+            raise ValueError(f"censored_share {self.censored_share} must be in (0, 1]")
         if min(self.hidden, self.layers, self.rank, self.context) < 1:
             raise ValueError("hidden, layers, rank and context must be at least 1")
         if self.static < 0:
@@ -81,11 +81,11 @@ class ModelConfig:
 
     @property
     def uses_static(self) -> bool:
-        """Whether anything is made of category, location, brand or list price."""
+        """True if the network reads category, location, brand or list price."""
         return self.static > 0 or self.prior
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; `targets` where there are any: builds before them know none."""
+        """Plain values for JSON; `targets` only if there are any, since older builds reject it."""
         values = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
@@ -101,16 +101,15 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
-    """How a network is trained.
+    """Settings of a training.
 
     A *chunk* is `chunk` buckets of `lanes` series; each chunk is one update. `groups` are sets of
-    lanes at different times. `volume_power` says how strongly series with much demand are drawn
-    more often (0 = all alike, 1 = by volume). `unknown_share` of the lanes are not told their
-    category, and so on, so that what is unknown is learnt too. The last
-    `finish_share` of the updates learn from the validation part too, at a low rate. `max_seconds`
-    stops the training wherever it is; without it the same seed gives the same weights on a CPU.
-    `precision` is that of the encoder's arithmetic; `auto` is bfloat16 on a GPU. Weights, state,
-    heads and loss are float32 always.
+    lanes at different times. `volume_power` weights the draw of series by demand (0 = uniform, 1 =
+    by volume). For `unknown_share` of the lanes each static feature is hidden, so that the network
+    learns to forecast without it. The last `finish_share` of the updates also learn from the
+    validation part, at a low rate. `max_seconds` ends the training early; without it the same seed
+    gives the same weights on a CPU. `precision` is that of the encoder's arithmetic; `auto` is
+    bfloat16 on a GPU. Weights, state, heads and loss are always float32.
     """
 
     model: ModelConfig
@@ -142,7 +141,7 @@ class TrainConfig:
 
     @property
     def mixed(self) -> bool:
-        """Whether the encoder computes in bfloat16.
+        """True if the encoder computes in bfloat16.
 
         >>> model = ModelConfig(horizon=24, bucket_ms=3_600_000)
         >>> TrainConfig(model=model).mixed, TrainConfig(model=model, device="cuda").mixed

@@ -1,7 +1,7 @@
-"""What flows between the stream and the model: the feature columns and the forecast block.
+"""Contract between stream and model: the feature columns and the forecast block.
 
-The stream sums events into buckets with exactly these columns; the network reads them in order.
-A checkpoint stores the hash and is refused by a build whose columns differ.
+The stream sums events into buckets with exactly these columns; the network reads them in order. A
+checkpoint stores their hash, and a build with other columns refuses it.
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 #: Columns that are sums of events. `units` and `returns` are units sold and returned, `revenue` is
-#: money (returns taken off), `orders` counts order lines, the rest count clicks; `visitors` counts
+#: money (net of returns), `orders` counts order lines, the rest count clicks; `visitors` counts
 #: distinct visitors of the series in the bucket.
 SUM_NAMES = (
     "units",
@@ -25,9 +25,9 @@ SUM_NAMES = (
     "visitors",
 )
 
-#: Columns that tell of the stock: `stock` is the units on hand at the bucket's end **plus one**, 0
-#: where they are not known, so that a row of zeros is a silent bucket of which nothing is known;
-#: `stockout_share` is the share of the bucket, in [0, 1], with nothing on hand.
+#: Stock columns: `stock` is the units on hand at the bucket's end **plus one**, 0 where unknown, so
+#: that a row of zeros is a silent bucket with unknown stock; `stockout_share` is the share of the
+#: bucket, in [0, 1], with nothing on hand.
 STOCK_NAMES = ("stock", "stockout_share")
 
 #: Columns of a closed bucket, in the order the network reads them.
@@ -48,7 +48,7 @@ class FeatureSpec:
 
     @property
     def hash(self) -> str:
-        """Sixteen hex digits that change whenever a name or the order does."""
+        """Sixteen hex digits that change with any name or the order."""
         return blake2b("\0".join(self.names).encode(), digest_size=8).hexdigest()
 
     def index(self, name: str) -> int:
@@ -64,9 +64,9 @@ class QuantileForecast:
     """Forecasts of S series made at one origin.
 
     `units_SHQ[s, h, q]` is quantile q of the demand in bucket `origin_ms + h * bucket_ms`;
-    `cumulative_SHQ[s, h, q]` that of the sum over buckets 0…h. Float32, never negative, rising
-    with q; `cumulative_SHQ` also rises with h. `extras` are blocks like `units_SHQ` of further
-    targets (`model.targets`) by name, where the model has any.
+    `cumulative_SHQ[s, h, q]` that of the sum over buckets 0…h. Float32, never negative, rising with
+    q; `cumulative_SHQ` also rises with h. `extras` are blocks like `units_SHQ`, by name, for the
+    further targets of the model (`model.inputs.targets`), if any.
     """
 
     origin_ms: int

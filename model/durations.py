@@ -1,4 +1,4 @@
-"""Lengths of time in milliseconds, the unit of every time in the product."""
+"""Durations in milliseconds, the time unit of the whole product."""
 
 from typing import Final
 

@@ -1,22 +1,22 @@
-"""Errors of the forecaster, each explained in one line.
+"""Errors of the forecaster.
 
 ModelError
-├── InvalidValues             values that are no demand: NaN, infinite, negative, wrong shape
-├── HistoryTooShort           too few buckets or no demand at all to train or evaluate on
-├── IncompatibleCheckpoint    a checkpoint of other features, another format or another shape
-├── CorruptCheckpoint         a checkpoint that is truncated, incomplete or holds NaN weights
-└── UnknownModel              a model id that the registry does not hold
+├── InvalidValues             invalid demand: NaN, infinite, negative, wrong shape
+├── HistoryTooShort           too few buckets, or no demand, to train or evaluate on
+├── IncompatibleCheckpoint    a checkpoint of other features, format or shape
+├── CorruptCheckpoint         a checkpoint that is truncated, incomplete or contains NaN
+└── UnknownModel              a model id that is not in the registry
 """
 
 
 class ModelError(Exception):
-    """Root of all errors of the forecaster. Operator: read the one line it prints."""
+    """Root of all errors of the forecaster. Operator: read its one-line message."""
 
     retriable = False
 
 
 class InvalidValues(ModelError, ValueError):
-    """Values that cannot be demand. Operator: the text says which; look where they came from."""
+    """Values that cannot be demand. Operator: the text names them; check their source."""
 
 
 class HistoryTooShort(ModelError, ValueError):
@@ -28,8 +28,8 @@ class IncompatibleCheckpoint(ModelError, ValueError):
 
 
 class CorruptCheckpoint(ModelError, ValueError):
-    """A damaged checkpoint. Operator: restore the file or train anew; the champion stays."""
+    """A damaged checkpoint. Operator: restore the file or retrain; the champion stays."""
 
 
 class UnknownModel(ModelError, LookupError):
-    """The registry holds no such model. Operator: `surgecast models list` shows what it holds."""
+    """The model is not in the registry. Operator: `surgecast models list` shows all models."""

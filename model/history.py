@@ -1,8 +1,6 @@
-"""A history: closed buckets of all series in one dense block, and what is known beside them.
+"""Closed buckets of all series in one dense block, with static features and plans.
 
-What training makes of it is in `model/training/dataset.py`.
-
-Axes: T = buckets, S = series of the history, F = stored features.
+Axes: T = buckets, S = series of the history, F = stored features, X = static features.
 """
 
 from dataclasses import dataclass, replace
@@ -22,10 +20,10 @@ Floats = NDArray[np.float32]
 class History:
     """Closed buckets of all series: `values_TSF` float32, T buckets × S series × F features.
 
-    Bucket t covers ``[start_ms + t·bucket_ms, …)``. `static_SX` is what is known of the series
-    beside it (`model.static.static_row`), None where nothing is. `plans` begin with the same bucket
-    and reach beyond the last one as far as the future is known. Raises InvalidValues for a shape or
-    values that are no demand.
+    Bucket t covers ``[start_ms + t·bucket_ms, …)``. `static_SX` are static features
+    (`model.inputs.static_features.static_row`), None if all are unknown. `plans` start at the same
+    bucket and extend beyond the last one. Raises InvalidValues for a wrong shape, or plans of
+    series that are not in the history.
     """
 
     values_TSF: Floats
@@ -45,11 +43,11 @@ class History:
         if self.static_SX is not None:
             require_static(self.static_SX, len(self.series))
         if self.plans is not None and (self.plans.rows_N >= shape[1]).any():
-            raise InvalidValues("the history has plans of series it does not have")
+            raise InvalidValues("the history has plans of unknown series")
 
     @property
-    def told_SX(self) -> Floats:
-        """What is known of each series; zeros where nothing is."""
+    def static_features_SX(self) -> Floats:
+        """Static features [S, X] of each series; zeros where unknown."""
         if self.static_SX is None:
             return np.zeros((len(self.series), N_STATIC), np.float32)
         return self.static_SX
@@ -74,12 +72,12 @@ class History:
 
 
 def plans_between(history: History, first: int, last: int) -> Plans | None:
-    """Plans of buckets `first` to `last` (left out, may lie behind the end) of a history."""
+    """Plans of buckets `first` (included) to `last` (excluded), also beyond the end."""
     return None if history.plans is None else history.plans.between(first, last)
 
 
 def last_buckets(history: History, count: int) -> History:
-    """The last `count` buckets, and the plans from there on."""
+    """The last `count` buckets, with the plans from there on."""
     first = history.buckets - count
     plans = history.plans
     return replace(

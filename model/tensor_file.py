@@ -1,6 +1,6 @@
 """Safetensors with a JSON header under the key `surgecast`: tensors and plain values, one file.
 
-One file, because two could be torn apart by a crash between them. Nothing is ever unpickled.
+A crash could separate two files. Nothing is ever unpickled.
 """
 
 import json
@@ -11,9 +11,9 @@ from torch import Tensor
 
 
 def load_tensors(payload: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Header and tensors of a file that `safetensors.torch.save` made with such a header.
+    """Return header and tensors of a file written by `safetensors.torch.save` with such a header.
 
-    Raises SafetensorError, or ValueError, KeyError or TypeError where the header is none of ours.
+    Raises SafetensorError for a damaged file; ValueError, KeyError or TypeError for another header.
 
     >>> from safetensors.torch import save
     >>> load_tensors(save({}, {"surgecast": json.dumps({"update": 3})}))[0]

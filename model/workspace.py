@@ -1,6 +1,6 @@
-"""Buffers that are written again and again: fresh memory costs a page fault at its first touch.
+"""Reusable buffers: fresh memory costs a page fault at its first touch.
 
-A workspace belongs to one thread. What `take` gives holds whatever was written last.
+A workspace belongs to one thread. `take` returns whatever was last written to the buffer.
 """
 
 from math import prod
@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 class Workspace:
-    """Named float32 buffers, as large as the largest shape that was asked for."""
+    """Named float32 buffers, each as large as the largest shape requested."""
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self._device = device
         self._flat: dict[str, Tensor] = {}
 
     def take(self, name: str, *shape: int) -> Tensor:
-        """The buffer `name` in this shape; the one given before under that name is overwritten.
+        """The buffer `name` in this shape; overwrites what `take` returned before for that name.
 
         >>> work = Workspace()
         >>> work.take("gates", 2, 3).fill_(1.0)[0, 0].item()

@@ -35,7 +35,7 @@ from model.inputs.calendar import N_CALENDAR
 from model.inputs.series_inputs import input_names
 from model.networks.quantile_heads import QuantileHeads
 from model.networks.quantile_network import QuantileNetwork
-from model.training.dataset import Chunk, Picked
+from model.training.dataset import Chunk, TrainingSeries
 from model.training.lanes import origins_first
 from model.training.losses import masked_mean
 from model.training.ranks import Ranks
@@ -115,7 +115,7 @@ class CountHeads(QuantileHeads):
     ) -> tuple[Tensor, Tensor]:
         """Logarithms [O, B, H] of the mean in multiples of the scale, and of the shape."""
         code_OBR = self.code(encoded_OBD, inputs_OBI)
-        weights = self.written(horizon_OHC)[:, :, 0].flatten(2)
+        weights = self.horizon_weights(horizon_OHC)[:, :, 0].flatten(2)
         return self._split(torch.baddbmm(weights[:, -1:], code_OBR, weights[:, :-1]))
 
     def serve(
@@ -159,7 +159,7 @@ class CountNetwork(QuantileNetwork):
 def count_loss_at(
     *,
     network: QuantileNetwork,
-    picked: Picked,
+    picked: TrainingSeries,
     chunk: Chunk,
     encoded_NLD: Tensor,
     positions_P: NDArray[np.int64],

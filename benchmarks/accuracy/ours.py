@@ -69,7 +69,9 @@ class Surgecast:
             network, seconds = clocked(lambda: self._network(trained_at))
             self.serving = NetworkForecaster(network, "surgecast")
             self.states, self.read = self.serving.new_states(self.problem.task.scored), 0
-            self.states.tell(self.problem.task.history.told_SX[: self.problem.task.scored])
+            self.states.set_static(
+                self.problem.task.history.static_features_SX[: self.problem.task.scored]
+            )
         serving, states = self.serving, self.states
         assert states is not None
         history = self.problem.task.history

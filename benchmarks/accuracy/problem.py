@@ -60,7 +60,7 @@ class Problem:
             history,
             values_TSF=history.values_TSF[:, :scored],
             series=history.series[:scored],
-            static_SX=history.told_SX[:scored],
+            static_SX=history.static_features_SX[:scored],
         )
 
     @cached_property

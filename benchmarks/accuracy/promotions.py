@@ -116,7 +116,7 @@ def promotions(folder: Path, place: dict[int, int], display: float) -> Plans:
         days = slice(max(0, 7 * (week - 2) + 1), 7 * (week - 1) + 1)
         strength = max(mailer, display * shown)
         values_TSP[days, place[name], PROMOTION] = min(strength, 1.0)
-    return Plans.of_all(values_TSP)
+    return Plans.from_dense(values_TSP)
 
 
 def trained(history: History, first: int, seed: int, overrides: dict[str, Any]) -> TrainConfig:

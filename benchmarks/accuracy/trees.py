@@ -16,7 +16,7 @@ from benchmarks.accuracy.problem import Floats, Made, Problem, clocked
 from model.config import DECILES
 from model.inputs.carried_statistics import ORDERS, REVENUE
 
-_MOST_ROWS: Final = 300_000
+_MAX_ROWS: Final = 300_000
 _SETTINGS: Final[dict[str, Any]] = {
     "objective": "quantile",
     "num_leaves": 63,
@@ -68,7 +68,7 @@ class LightGbm:
         origins = range(first, place - problem.horizon + 1, self.spacing)
         series = problem.units_TS.shape[1]
         volume_S = problem.units_TS[:place].mean(axis=0) ** self.rows_power
-        share_S = shares(volume_S, _MOST_ROWS / (len(origins) * problem.horizon))
+        share_S = shares(volume_S, _MAX_ROWS / (len(origins) * problem.horizon))
         rng = np.random.default_rng(0)
         parts = []
         for origin in origins:

@@ -1,13 +1,13 @@
-"""Exponential smoothing with a day's and a week's season: what serves where no network can.
+"""Exponential smoothing with daily and weekly seasons: the fallback without a network.
 
 Additive, without trend (Taylor 2003, *Short-term electricity demand forecasting using double
-seasonal exponential smoothing*): a level and two seasonal profiles, each moved by a share of the
-one-step error. The spread is learnt too: quantiles of the past errors, in multiples of a power of
-the expected demand, are tracked by stochastic approximation of the pinball loss, so a series of few
-units keeps its zeros. Hours in which nothing is expected, at night say, teach the spread nothing:
-their errors of zero would make the noon's band too narrow. All in numpy, a few vector operations a
-bucket: it cannot fail where a network can, needs no training, and is ready after one pass over the
-stored history.
+seasonal exponential smoothing*): a level and two seasonal profiles, each updated by a share of the
+one-step error. The spread is learned as well: quantiles of the past errors, in multiples of a power
+of the expected demand, are tracked by stochastic approximation of the pinball loss, so a series of
+few units keeps its zeros. Buckets with zero expected demand, such as night hours, do not update the
+spread: their errors of zero would make the band at noon too narrow. Numpy only, a few vector
+operations a bucket: it needs no training, is independent of torch, and is ready after one pass over
+the stored history.
 
 Axes: S = series, P = phases of a season, H = horizon, Q = quantiles.
 """
@@ -22,19 +22,19 @@ from model.config import DECILES
 
 Floats = NDArray[np.float32]
 
-#: The level forgets half of the past in so many days.
+#: Half-life of the level in days.
 _HALF_LIFE_DAYS: Final = 4.0
-#: Least share of an error that moves the day's and the week's profile; more while it is young.
+#: Minimum rate of the daily and weekly profile; higher in the first seasons.
 _DAY_RATE: Final = 0.03
 _WEEK_RATE: Final = 0.07
 _YOUNG: Final = 3
-#: Least step of the tracked error quantiles.
+#: Minimum rate of the tracked error quantiles.
 _QUANTILE_RATE: Final = 0.04
-#: The spread grows as this power of the expected demand, from hour to hour and from day to day.
+#: The spread grows as this power of the expected demand, for hourly and for daily buckets.
 _POWER_OF_HOURS: Final = 1.0
 _POWER_OF_DAYS: Final = 0.75
-#: Added to the expected demand before that, in multiples of the level.
-_LEAST_EXPECTED: Final = 0.1
+#: Added to the expected demand first, in multiples of the level.
+_MIN_EXPECTED: Final = 0.1
 _TINY: Final = 1e-3
 
 
@@ -50,8 +50,8 @@ class SmoothingStates:
         self.week_PS = np.zeros((week, capacity), np.float32)
         self.error_SQ = np.tile(start_Q, (capacity, 1))
         self.seen_S = np.zeros(capacity, np.int32)
-        #: Buckets that have taught the spread, each counted by its weight.
-        self.told_S = np.zeros(capacity, np.float32)
+        #: Weighted number of buckets the spread was learned from.
+        self.spread_weight_S = np.zeros(capacity, np.float32)
 
     @property
     def season(self) -> int:
@@ -59,7 +59,7 @@ class SmoothingStates:
         return len(self.week_PS)
 
     def grow(self, size: int) -> None:
-        """Make room for `size` series; new ones start with nothing."""
+        """Make room for `size` series; new ones start at zero."""
         capacity = self.seen_S.size
         if size > capacity:
             extra = max(size, 2 * capacity) - capacity
@@ -68,7 +68,7 @@ class SmoothingStates:
             self.week_PS = np.pad(self.week_PS, ((0, 0), (0, extra)))
             self.error_SQ = np.concatenate((self.error_SQ, np.tile(self._start_Q, (extra, 1))))
             self.seen_S = np.pad(self.seen_S, (0, extra))
-            self.told_S = np.pad(self.told_S, (0, extra))
+            self.spread_weight_S = np.pad(self.spread_weight_S, (0, extra))
         self.size = max(self.size, size)
 
 
@@ -99,14 +99,14 @@ class SmoothingForecaster(SeasonalForecaster[SmoothingStates]):
         return SmoothingStates(max(capacity, 1), day=self.day, week=self.season, start_Q=self._z_Q)
 
     def _spread(self, states: SmoothingStates, mean_SH: Floats) -> tuple[Quantiles, Quantiles]:
-        """As the tracked quantiles of the errors say, wider with the step."""
+        """Quantiles by the tracked error quantiles, wider with the step."""
         width_SH = self._width(states, mean_SH)
-        # h steps ahead the level has wandered: variance grows by 1 + (h - 1) α² (Hyndman 2008)
+        # h steps ahead, variance grows by 1 + (h - 1) α² as the level drifts (Hyndman 2008)
         steps_H = np.arange(self.horizon, dtype=np.float32)
         growth_H = np.sqrt(1 + steps_H * self.alpha**2)
         error_SQ = np.maximum.accumulate(states.error_SQ[: states.size], axis=1)
         units_SHQ = mean_SH[:, :, None] + (width_SH * growth_H)[:, :, None] * error_SQ[:, None, :]
-        # errors of a sum: those of its buckets, and each again in all buckets after it by α
+        # errors of a sum: those of its buckets, each carried into all later buckets by α
         sums_SH = np.cumsum(mean_SH, axis=1)
         carry_H = np.cumsum((1 + self.alpha * steps_H) ** 2) / np.maximum(steps_H + 1, 1)
         spread_SH = np.sqrt(np.cumsum(width_SH**2, axis=1) * carry_H)
@@ -114,9 +114,9 @@ class SmoothingForecaster(SeasonalForecaster[SmoothingStates]):
         return units_SHQ, sums_SHQ
 
     def _sum_errors(self, error_SQ: Floats) -> Floats:
-        """Quantiles [S, H, Q] of a sum's error: nearer to a normal's with each bucket added."""
+        """Quantiles [S, H, Q] of a sum's error: closer to normal with each bucket added."""
         weight_H = (1 / np.arange(1, self.horizon + 1, dtype=np.float32))[:, None]
-        # the median of skewed errors lies below zero, that of their sum does not
+        # the median of skewed errors is below zero, that of their sum is not
         spread_S = (error_SQ[:, -1] - error_SQ[:, 0]) / (self._z_Q[-1] - self._z_Q[0] + _TINY)
         normal_SQ = spread_S[:, None] * self._z_Q
         mixed: Floats = weight_H * error_SQ[:, None, :] + (1 - weight_H) * normal_SQ[:, None, :]
@@ -133,21 +133,21 @@ class SmoothingForecaster(SeasonalForecaster[SmoothingStates]):
         return np.maximum(self._raw(states, start_ms), 0)
 
     def _width(self, states: SmoothingStates, mean_SH: Floats) -> Floats:
-        """What errors are measured in, in units: a power of what is expected.
+        """Unit of the errors, in units sold: a power of the expected demand.
 
-        The root of the level where the level is expected, so that counts of any size start alike;
-        by `power`, not by the root, above and below it. No bucket expects more than all of its
-        season, whatever an old profile says of a level that has sunk since.
+        The square root of the level where demand equals the level, so that counts of any size start
+        alike; above and below it grows by `power`. The ratio to the level is at most one season,
+        whatever an old profile adds to a level that has fallen since.
         """
         level_S1 = np.maximum(states.level_S[: states.size], 0)[:, None] + np.float32(_TINY)
-        base_SH = mean_SH + np.float32(_LEAST_EXPECTED) * level_S1
+        base_SH = mean_SH + np.float32(_MIN_EXPECTED) * level_S1
         ratio_SH = np.minimum(base_SH / level_S1, np.float32(self.season))
         power = np.float32(self.power - 0.5)
         width_SH: Floats = (np.sqrt(base_SH) * ratio_SH**power).astype(np.float32)
         return width_SH
 
     def _carry(self, states: SmoothingStates, values_SF: Floats, start_ms: int) -> None:
-        """Learn one bucket: the quantiles of the error made on it, then level and profiles."""
+        """Learn one bucket: the error quantiles first, then level and profiles."""
         size, bucket = states.size, start_ms // self.bucket_ms
         units_S = np.zeros(size, np.float32)
         units_S[: len(values_SF)] = values_SF[:, 0]
@@ -157,15 +157,15 @@ class SmoothingForecaster(SeasonalForecaster[SmoothingStates]):
         mean_S = self._expected(states, start_ms)
         scaled_S = (units_S - mean_S) / self._width(states, mean_S[:, None])[:, 0]
         level_S = np.maximum(states.level_S[:size], np.float32(_TINY))
-        teaches_S = np.where(begun_S & (seen_S > self.day), np.minimum(mean_S / level_S, 1), 0)
-        told_S = states.told_S[:size]
-        told_S += teaches_S
+        weight_S = np.where(begun_S & (seen_S > self.day), np.minimum(mean_S / level_S, 1), 0)
+        spread_weight_S = states.spread_weight_S[:size]
+        spread_weight_S += weight_S
         tracked_SQ = states.error_SQ[:size]
         below_SQ = scaled_S[:, None] < tracked_SQ
-        # a step of the size of the spread: it works alike for errors of any size
+        # a step proportional to the spread works for errors of any size
         spread_S = 0.1 + np.abs(tracked_SQ[:, -1] - tracked_SQ[:, 0])
-        rate_S = np.maximum(1 / np.sqrt(np.maximum(told_S, 1)), _QUANTILE_RATE)
-        tracked_SQ += (teaches_S * rate_S * spread_S)[:, None] * (self._q_Q - below_SQ)
+        rate_S = np.maximum(1 / np.sqrt(np.maximum(spread_weight_S, 1)), _QUANTILE_RATE)
+        tracked_SQ += (weight_S * rate_S * spread_S)[:, None] * (self._q_Q - below_SQ)
         error_S = np.where(begun_S, units_S - self._raw(states, start_ms), 0).astype(np.float32)
         share_S = np.maximum(1 / np.maximum(seen_S, 1), self.alpha).astype(np.float32)
         states.level_S[:size] += share_S * error_S
@@ -178,6 +178,6 @@ class SmoothingForecaster(SeasonalForecaster[SmoothingStates]):
 
 
 def _share(seasons_S: NDArray[np.floating], least: float) -> Floats:
-    """Share of an error that a profile takes after so many seasons: first nearly their mean."""
+    """Share of an error that updates a profile after some seasons: at first nearly their mean."""
     share_S: Floats = np.maximum(1 / (seasons_S + _YOUNG), least).astype(np.float32)
     return share_S

@@ -1,8 +1,8 @@
-"""What the forecasters that need no training share: a season kept a series, one pass a bucket.
+"""Base of the forecasters without training: one season a series, one pass a bucket.
 
-`model/baselines/seasonal_naive.py` and `model/baselines/exponential_smoothing.py` say what is
-expected and how it spreads; here is how their states are carried from bucket to bucket, and what is
-true of any forecast of units: nothing below zero, sums that rise.
+Subclasses (`seasonal_naive`, `exponential_smoothing`) give the expected demand and its spread; this
+class carries their states from bucket to bucket and enforces that units are never negative and sums
+rise.
 
 Axes: S = series, T = buckets, F = stored features, H = horizon, Q = quantiles.
 """
@@ -28,7 +28,7 @@ _WEEK_DAYS: Final = 7
 
 
 class SeasonalStates(States, Protocol):
-    """States that keep the profile of one season of every series."""
+    """States with the profile of one season of every series."""
 
     @property
     def season(self) -> int:
@@ -36,7 +36,7 @@ class SeasonalStates(States, Protocol):
         ...
 
     def grow(self, size: int) -> None:
-        """Make room for `size` series; new ones start with nothing."""
+        """Make room for `size` series; new ones start at zero."""
         ...
 
 
@@ -44,13 +44,13 @@ C = TypeVar("C", bound=SeasonalStates)
 
 
 class SeasonalForecaster(ABC, Generic[C]):
-    """A forecaster with a week's season, carried bucket by bucket; it reads no plans.
+    """A forecaster with a weekly season, carried bucket by bucket; it ignores plans.
 
     `quantiles` default to the deciles. Raises ValueError for a horizon or bucket width below 1.
     """
 
     model_id: str
-    #: The states that are its own.
+    #: Class of its states.
     states: type[C]
 
     def __init__(
@@ -73,13 +73,13 @@ class SeasonalForecaster(ABC, Generic[C]):
     def step(
         self, states: States, values_SF: Floats, bucket_start_ms: int, plans: Plans | None = None
     ) -> QuantileForecast:
-        """Carry `states` over one closed bucket and forecast from its end on, plans unread."""
-        mine = self._advance(states, values_SF, bucket_start_ms)
-        self._carry(mine, values_SF, bucket_start_ms)
+        """Carry `states` over one closed bucket and forecast from its end on; ignores plans."""
+        own = self._advance(states, values_SF, bucket_start_ms)
+        self._carry(own, values_SF, bucket_start_ms)
         origin_ms = bucket_start_ms + self.bucket_ms
         starts_H = origin_ms + np.arange(self.horizon) * self.bucket_ms
-        mean_SH = np.stack([self._expected(mine, int(at)) for at in starts_H], axis=1)
-        units_SHQ, sums_SHQ = self._spread(mine, mean_SH)
+        mean_SH = np.stack([self._expected(own, int(at)) for at in starts_H], axis=1)
+        units_SHQ, sums_SHQ = self._spread(own, mean_SH)
         np.maximum(units_SHQ, 0, out=units_SHQ)
         np.maximum(sums_SHQ, 0, out=sums_SHQ)
         np.maximum.accumulate(sums_SHQ, axis=1, out=sums_SHQ)
@@ -98,16 +98,16 @@ class SeasonalForecaster(ABC, Generic[C]):
         """Carry `states` over stored history, oldest bucket first, without forecasting."""
         if history_TSF.shape[0] == 0:
             return
-        mine = self._advance(states, history_TSF, start_ms)
+        own = self._advance(states, history_TSF, start_ms)
         for t, values_SF in enumerate(history_TSF):
-            self._carry(mine, values_SF, start_ms + t * self.bucket_ms)
+            self._carry(own, values_SF, start_ms + t * self.bucket_ms)
 
     def _advance(self, states: States, values: Floats, start_ms: int) -> C:
-        """The states at a bucket, with room for its series: what was silent before it is zeros."""
+        """The states at a bucket, with room for its series; silent buckets before it are zeros."""
         if not isinstance(states, self.states):
             raise TypeError(f"states of {type(states).__name__} belong to another forecaster")
         if states.season != self.season:
-            raise InvalidValues("states were made for another bucket width")
+            raise InvalidValues("the states belong to another bucket width")
         require_demand(values)
         silent = missing_buckets(states.last_ms, start_ms, self.bucket_ms)
         nothing = np.zeros((states.size, len(FEATURE_NAMES)), np.float32)
@@ -122,7 +122,7 @@ class SeasonalForecaster(ABC, Generic[C]):
 
     @abstractmethod
     def _spread(self, states: C, mean_SH: Floats) -> tuple[Quantiles, Quantiles]:
-        """Quantiles [S, H, Q] of units and of their running sum around what is expected."""
+        """Quantiles [S, H, Q] of units and of their running sum around the expected demand."""
 
     @abstractmethod
     def _carry(self, states: C, values_SF: Floats, start_ms: int) -> None:

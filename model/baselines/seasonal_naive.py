@@ -1,9 +1,8 @@
-"""Seasonal naive: the yardstick, and what serves until a network has been trained.
+"""Seasonal naive: the yardstick of every other forecaster.
 
-The median forecast of a bucket is what the same bucket of the last season (one week) brought;
-before a whole week is known, the same time yesterday; before that, the mean so far. The spread
-comes from the carried quantiles of past errors, so it is honest from the first error on and never
-NaN.
+The median forecast of a bucket is the demand of the same bucket in the last season (one week); with
+less than a week of history, the same time yesterday; with less than a day, the mean so far. The
+spread comes from the carried errors, so it is usable from the first error on and never NaN.
 
 Axes: S = series, P = phase within the season, F = stored features, H = horizon, Q = quantiles.
 """
@@ -23,7 +22,7 @@ _STOCKOUT_SHARE = FeatureSpec().index("stockout_share")
 
 
 class NaiveStates:
-    """The last season of every series, its mean so far and its errors."""
+    """The last season of every series, its mean so far and its mean error."""
 
     def __init__(self, capacity: int, season: int) -> None:
         self.size = 0
@@ -39,7 +38,7 @@ class NaiveStates:
         return len(self.season_PS)
 
     def grow(self, size: int) -> None:
-        """Make room for `size` series; new ones start with nothing."""
+        """Make room for `size` series; new ones start at zero."""
         capacity = self.seen_S.size
         if size > capacity:
             extra = max(size, 2 * capacity) - capacity
@@ -68,9 +67,9 @@ class SeasonalNaiveForecaster(SeasonalForecaster[NaiveStates]):
         return NaiveStates(max(capacity, 1), self.season)
 
     def _spread(self, states: NaiveStates, mean_SH: Floats) -> tuple[Quantiles, Quantiles]:
-        """Normal, as wide as the errors of the past."""
+        """Normal quantiles with the standard deviation of the past errors."""
         steps_H = np.arange(self.horizon)
-        # errors of one season ahead hold for the whole season, and grow with each further one
+        # errors one season ahead apply to the whole season, and grow with each further season
         growth_H = np.sqrt(steps_H // self.season + 1).astype(np.float32)
         # mean absolute error of a normal variable is sqrt(2 / pi) standard deviations
         spread_S = states.error_S[: states.size] * np.float32(np.sqrt(np.pi / 2))
@@ -82,12 +81,12 @@ class SeasonalNaiveForecaster(SeasonalForecaster[NaiveStates]):
         return units_SHQ, sums_SHQ
 
     def _expected(self, states: NaiveStates, start_ms: int) -> Floats:
-        """What last week, yesterday or the mean so far say of the bucket at `start_ms`."""
+        """Demand last week or yesterday, or the mean so far, for the bucket at `start_ms`."""
         size = states.size
         bucket = start_ms // self.bucket_ms
         seen_S = states.seen_S[:size]
         week_S = states.season_PS[bucket % self.season, :size]
-        # yesterday's bucket, or the newest day's that is known where the horizon reaches further
+        # yesterday's bucket, or that of the newest known day for a longer horizon
         last = bucket if states.last_ms is None else states.last_ms // self.bucket_ms
         behind = max(1, -(-(bucket - last) // self.day)) * self.day
         day_S = states.season_PS[(bucket - behind) % self.season, :size]
@@ -95,7 +94,7 @@ class SeasonalNaiveForecaster(SeasonalForecaster[NaiveStates]):
         return np.where(seen_S >= self.season, week_S, short_S)
 
     def _carry(self, states: NaiveStates, values_SF: Floats, start_ms: int) -> None:
-        """Learn one bucket: the error made on it, then the bucket itself."""
+        """Learn one bucket: its error first, then its demand."""
         size = states.size
         units_S = np.zeros(size, np.float32)
         units_S[: len(values_SF)] = values_SF[:, 0]
@@ -103,7 +102,7 @@ class SeasonalNaiveForecaster(SeasonalForecaster[NaiveStates]):
         expected_S = self._expected(states, start_ms)
         rows = slice(len(values_SF))
         short = (values_SF[:, _STOCK] > 0) & (values_SF[:, _STOCKOUT_SHARE] >= CENSORED_SHARE)
-        # without stock, what was sold is the least that was wanted
+        # without stock, sales are a lower bound of demand
         units_S[rows][short] = np.maximum(units_S[rows], expected_S[rows])[short]
         error_S = np.abs(units_S - expected_S)
         share_S = 1.0 / np.minimum(np.maximum(seen_S, 1), _ERROR_MEMORY)

@@ -1,1 +1,1 @@
-"""How good forecasts are: metrics, calibration, drift, backtest and promotion."""
+"""Quality of forecasts: metrics, calibration, drift, backtest and promotion."""

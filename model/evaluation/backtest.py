@@ -1,8 +1,8 @@
-"""Rolling-origin evaluation: forecasters carried through history and scored on what came next.
+"""Rolling-origin evaluation: forecasters carried through history and scored on the actuals.
 
-A forecaster is warmed up to the first origin and then carried from origin to origin, as it would be
-live; it never sees a bucket at or behind the origin it forecasts. All forecasters are scored on the
-same origins, series and buckets.
+A forecaster is warmed up to the first origin and carried from origin to origin, as in live
+operation; it never sees a bucket at or after the origin. All forecasters are scored on the same
+origins, series and buckets.
 
 Axes: O = origins, S = series, H = horizon, Q = quantiles, T = buckets.
 """
@@ -37,11 +37,11 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Backtest:
-    """Forecasts of several models next to what came.
+    """Forecasts of several models with the actuals.
 
     `forecast[name]` is [O, S, H, Q], `actual_OSH` in units, `naive_error_OS` the in-sample error of
-    the seasonal naive before each origin (0 where it is unknown), for the scaled metrics.
-    `extras[name]` are forecasts of further targets, of the models that have any.
+    the seasonal naive before each origin (0 if unknown), for the scaled metrics. `extras[name]` are
+    forecasts of further targets, for models that have any.
     """
 
     series: list[str]
@@ -60,9 +60,9 @@ class Backtest:
 
 
 def last_origins(history: History, *, horizon: int, count: int) -> list[int]:
-    """The last `count` origins (ms) that fit, one horizon apart, oldest first.
+    """The last `count` origins (ms) with a full horizon, one horizon apart, oldest first.
 
-    Raises HistoryTooShort where not even one fits behind a training part of the same length.
+    Raises HistoryTooShort if not even one fits after a training part of the same length.
     """
     fitting = min(count, history.buckets // horizon - 1)
     if fitting < 1:
@@ -86,7 +86,7 @@ def backtest(
     """Carry every forecaster over the history and forecast at each origin.
 
     `origins_ms` are starts of the first bucket forecast. Raises HistoryTooShort for an origin
-    without a bucket before it, or whose horizon ends behind the history.
+    without a bucket before it, or whose horizon extends beyond the history.
     """
     first = next(iter(forecasters.values()))
     horizon, quantiles = first.horizon, first.quantiles
@@ -104,7 +104,7 @@ def backtest(
         further: list[dict[str, Floats]] = []
         states = forecaster.new_states(len(history.series))
         if isinstance(states, NetworkStates) and history.static_SX is not None:
-            states.tell(history.static_SX)
+            states.set_static(history.static_SX)
         read = 0
         for done, place in enumerate(places):
             start_ms = history.start_ms + read * history.bucket_ms
@@ -138,9 +138,9 @@ def backtest(
 def backtest_target(
     history: History, result: Backtest, target: Target, forecasters: Mapping[str, Forecaster]
 ) -> Backtest:
-    """The forecasts of a further target in `result`, next to forecasters that forecast it alone.
+    """The forecasts of a further target in `result`, next to forecasters of that target alone.
 
-    These are given the target in the place of units. Raises HistoryTooShort as `backtest` does.
+    Those read the target instead of units. Raises HistoryTooShort like `backtest`.
     """
     values_TSF = np.zeros_like(history.values_TSF)
     values = torch.from_numpy(history.values_TSF)
@@ -151,7 +151,7 @@ def backtest_target(
 
 
 def _naive_error(past_TS: Floats, season: int) -> NDArray[np.float64]:
-    """In-sample mean absolute error [S] of the seasonal naive, from each series' first sale on."""
+    """In-sample mean absolute error [S] of the seasonal naive, since each series' first sale."""
     if len(past_TS) <= season:
         return np.zeros(past_TS.shape[1])
     begun_TS = np.cumsum(past_TS, axis=0)[:-season] > 0
@@ -164,9 +164,9 @@ def _naive_error(past_TS: Floats, season: int) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Metrics of one model over one selection; None where a metric is undefined.
+    """Metrics of one model over one selection; None where undefined.
 
-    `pit_coverage` is the one to hold against the nominal share where many buckets are zero.
+    Compare `pit_coverage`, not `coverage`, with the nominal share if many buckets are zero.
     """
 
     wql: float | None
@@ -187,7 +187,8 @@ def score(
 ) -> Scores:
     """Metrics of model `name`, pooled over all origins, some series and some steps.
 
-    Coverage is that of the outermost quantiles' band; the median is the quantile nearest to 0.5.
+    Coverage is that of the band between the outermost quantiles; the median is the quantile closest
+    to 0.5.
     """
     chosen_S = np.arange(len(result.series)) if series is None else series
     part = steps or slice(None)
@@ -217,7 +218,7 @@ def _defined(metric: Callable[[], float]) -> float | None:
 
 
 def volume_classes(result: Backtest) -> dict[str, NDArray[np.int64]]:
-    """Series by demand over the origins: the few that make half of it, the next, the long tail.
+    """Series by demand over the origins: large, medium and the long tail.
 
     Class A makes the first 50 % of the units, B the next 30 %, C the rest; silent series are in C.
     """

@@ -1,18 +1,18 @@
-"""Online calibration: published quantiles hold what they promise, whatever the model thinks.
+"""Online calibration: published quantiles keep their nominal coverage even if the model is wrong.
 
 Adaptive conformal inference (Gibbs & Candès 2021, arXiv:2106.00170) on the levels of a quantile
 forecast. Each group of series, horizon step and quantile q has one float, the **level** at which
-the model's own quantile function is read when q is published. When a bucket has closed, the level
-of each step that was forecast for it moves by ``rate · (q − share of demand at or below)``. So the
-long-run share is q even where the model is wrong in the same way for ever, or comes to be.
+the model's own quantile function is evaluated to publish q. When a bucket closes, the level of each
+step forecast for it moves by ``rate · (q − share of demand at or below)``. So the long-run share is
+q even under a constant or a changing bias of the model.
 
 Shares are those of the probability integral transform of counts (`model/evaluation/pit.py`). A
-model that is right about zeros is left alone; zeros stay zeros, because a level only picks among
-the model's own quantiles.
+model that is right about zeros stays uncorrected; zeros stay zeros, because a level only selects
+among the model's own quantiles.
 
-A group is a volume class of series, and within it the busy and the quiet buckets: a shop that is
-closed at night would otherwise teach the levels nothing but nights. Both are told from the forecast
-alone, before the demand is known.
+A group is a volume class of series, and within it the busy and the quiet buckets: otherwise the
+nights of a closed shop would dominate the levels. Both are derived from the forecast alone, before
+the demand is known.
 
 Axes: S = series, H = horizon steps, Q = quantiles, G = groups, N = labels, X = any.
 """
@@ -23,28 +23,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.contract import QuantileForecast
-from model.evaluation.pit import LEAST_LEVEL, covered, reading_weights
+from model.evaluation.pit import MIN_LEVEL, covered, reading_weights
 
 Floats = NDArray[np.floating]
 Float32s = NDArray[np.float32]
 Ints = NDArray[np.integer]
 Mask = NDArray[np.bool_]
 
-#: Volume classes: mean units a bucket that are forecast; what lies at or above the last is high.
+#: Volume classes by forecast mean units a bucket; at or above the last bound is high.
 VOLUME_BOUNDS = (0.1, 1.0)
-#: A bucket is busy from this share of the mean bucket of its horizon on.
+#: A bucket is busy from this share of the mean bucket of its horizon.
 BUSY_SHARE = 0.5
-#: The rate starts at ``_EARLY_RATE / √_EARLY``, whatever it will be in the end.
+#: The rate starts at ``_EARLY_RATE / √_EARLY``, whatever its final value.
 _EARLY_RATE, _EARLY = 0.6, 36
-#: What a new model takes over of the levels of the one before: at most so far from the nominal
-#: ones, and as if from so many closes.
+#: Levels a new model inherits from the previous one: maximum distance from nominal, and the
+#: number of closes they count for.
 _INHERITED, _INHERITED_CLOSES = 0.1, 48
-#: A close counts at most as many times as the mean close.
-_MOST_WEIGHT = 3.0
-#: Levels all within this of the nominal ones are published as those: not worth the work.
+#: Maximum weight of a close relative to the mean close.
+_MAX_WEIGHT = 3.0
+#: Levels this close to the nominal ones are published as nominal: not worth the computation.
 _DEAD_ZONE = 0.005
 _UNMOVED = 1e-6
-#: Series corrected at once: their quantiles fit the processor's cache.
+#: Series corrected at once: their quantiles fit the CPU cache.
 _BLOCK = 4_096
 
 
@@ -62,9 +62,9 @@ def volume_class(forecast: QuantileForecast) -> NDArray[np.uint8]:
 
 
 def busy(units_SHQ: Float32s) -> Mask:
-    """Which buckets [S, H] of a forecast are busy ones, by their highest quantile.
+    """True for busy buckets [S, H] of a forecast, by their highest quantile.
 
-    Not those whose highest quantile rounds to nothing, nor those below half of the series' mean.
+    Not busy: a highest quantile that rounds to zero, or below half of the series' mean.
 
     >>> busy(np.array([[[0.3], [8.0], [1.0]], [[0.1], [0.0], [0.0]]])).tolist()
     [[False, True, False], [False, False, False]]
@@ -75,14 +75,15 @@ def busy(units_SHQ: Float32s) -> Mask:
     return mask
 
 
-def read_at(
+def quantiles_at(
     values_SHQ: Float32s, group_SH: Ints, levels_GHQ: Floats, quantiles: Sequence[float]
 ) -> Float32s:
-    """The model's quantiles read at the levels of each series' group: rising with q, not negative.
+    """The model's quantiles at the levels of each series' group: rising with q, not negative.
 
-    Rows at nominal levels are left as they are, bit for bit.
+    Rows at nominal levels are unchanged, bit for bit.
 
-    >>> read_at(np.array([[[0.0, 2.0]]]), np.array([[0]]), np.array([[[0.5, 0.6]]]), (0.4, 0.6))
+    >>> units = np.array([[[0.0, 2.0]]])
+    >>> quantiles_at(units, np.array([[0]]), np.array([[[0.5, 0.6]]]), (0.4, 0.6))
     array([[[1., 2.]]], dtype=float32)
     """
     out_SHQ = np.array(values_SHQ, np.float32)
@@ -92,12 +93,12 @@ def read_at(
     moved_X: Mask = (np.abs(levels_XQ - nominal_Q) > _UNMOVED).any(axis=1)
     if not moved_X.any():
         return out_SHQ
-    # in terms of the gaps between quantiles, of which none is negative, coefficients rise with the
-    # level: what comes out rises whatever is rounded
+    # applied to the gaps between quantiles, none negative, coefficients rise with the level, so the
+    # result rises despite rounding
     share_XQK = reading_weights(levels_XQ, quantiles)[:, :, ::-1].cumsum(axis=2)[:, :, ::-1]
     share_XKQ = np.ascontiguousarray(share_XQK.transpose(0, 2, 1))
     place_SH = (group_SH * horizon + np.arange(horizon)).astype(np.uint16)
-    # made once: fresh memory costs more than what is done in it
+    # allocated once: fresh memory costs more than the computation
     work = np.empty((2, min(_BLOCK, len(out_SHQ)) * horizon, n), np.float32)
     for first in range(0, len(out_SHQ), _BLOCK):
         block = slice(first, first + _BLOCK)
@@ -113,7 +114,7 @@ def _read_rows(
     share_XKQ: Float32s,
     work: Float32s,
 ) -> None:
-    """Replace the rows whose place has moved; those of a place are one product."""
+    """Replace the rows at changed places; the rows of a place are one product."""
     row_R = np.flatnonzero(moved_X[place_R])
     row_R = row_R[np.argsort(place_R[row_R], kind="stable")]
     end_X = np.cumsum(np.bincount(place_R[row_R], minlength=len(moved_X))).tolist()
@@ -134,19 +135,20 @@ def _read_rows(
 
 
 class Calibrator:
-    """Levels of every group, horizon step and quantile, moved by what came.
+    """Levels of every group, horizon step and quantile, updated by the actuals.
 
     `levels_GHQ` starts at the nominal quantiles; `closes_GH` counts the closed buckets each has
-    learned from. The rate falls as closes add up, ``0.6 / √(36 + closes)``, down to `rate`
-    (decaying steps settle where demand does not change: Angelopoulos, Barber & Bates 2024,
-    arXiv:2402.01139). A label of step h comes h buckets late, and a loop with a delay swings when
-    rate times delay passes π/2; so the rate of step h is ``rate / (1 + rate · h)``. A close with
-    more labels than the mean close of its group (`labels_GH` counts them) moves its levels further,
-    by up to three times: what comes to hold is the share of all labels.
+    learned from. The rate falls with the number of closes, ``0.6 / √(36 + closes)``, down to `rate`
+    (decaying steps converge under stationary demand: Angelopoulos, Barber & Bates 2024,
+    arXiv:2402.01139). A label of step h arrives h buckets late, and a delayed loop oscillates if
+    rate times delay exceeds π/2; so the rate of step h is ``rate / (1 + rate · h)``. A close with
+    more labels than the mean close of its group (`labels_GH` counts them) moves its levels up to
+    three times further, so that the coverage applies to all labels.
 
     >>> calibrator = Calibrator(groups=1, horizon=1, quantiles=(0.1, 0.5, 0.9), rate=0.01)
-    >>> none, sent = np.zeros(8, int), calibrator.published_GHQ
-    >>> calibrator.learn(np.zeros(8), np.zeros(8), group_N=none, step_N=none, sent_NQ=sent[none, 0])
+    >>> group, levels = np.zeros(8, int), calibrator.published_GHQ
+    >>> places = {"group_N": group, "step_N": group}
+    >>> calibrator.learn(np.zeros(8), np.zeros(8), **places, levels_NQ=levels[group, 0])
     >>> calibrator.levels_GHQ[0, 0].round(3).tolist()
     [0.01, 0.45, 0.89]
     """
@@ -161,19 +163,19 @@ class Calibrator:
         self.labels_GH = np.zeros((groups, horizon), np.int64)
 
     def learn(
-        self, low_N: Floats, high_N: Floats, *, group_N: Ints, step_N: Ints, sent_NQ: Floats
+        self, low_N: Floats, high_N: Floats, *, group_N: Ints, step_N: Ints, levels_NQ: Floats
     ) -> None:
-        """Move the levels by the labels of one closed bucket.
+        """Update the levels by the labels of one closed bucket.
 
-        `low_N` and `high_N` are `pit_bounds` under the *model's* quantiles, `step_N` how many
-        buckets before the forecast was made (0: right before), `sent_NQ` the levels that were
-        published. Labels of buckets that were out of stock must be left out by the caller.
+        `low_N` and `high_N` are `pit_bounds` under the *model's* quantiles, `step_N` the number of
+        buckets between forecast and label (0: the next bucket), `levels_NQ` the published levels.
+        The caller must leave out labels of buckets that were out of stock.
         """
         groups, horizon, n = self.levels_GHQ.shape
         place_N = np.asarray(group_N, np.int64) * horizon + step_N
         count_X = np.bincount(place_N, minlength=groups * horizon)
         seen_X = np.flatnonzero(count_X)
-        share_NQ = covered(low_N, high_N, sent_NQ)
+        share_NQ = covered(low_N, high_N, levels_NQ)
         sums_XQ = np.stack(
             [np.bincount(place_N, share_NQ[:, q], minlength=groups * horizon) for q in range(n)],
             axis=1,
@@ -185,16 +187,16 @@ class Calibrator:
         rate_X = np.maximum(self.rate, _EARLY_RATE / np.sqrt(_EARLY + closes_X[seen_X]))
         rate_X = rate_X / (1 + rate_X * (seen_X % horizon))
         mean_X = labels_X[seen_X] / closes_X[seen_X]
-        rate_X = rate_X * np.minimum(count_X[seen_X] / mean_X, _MOST_WEIGHT)
+        rate_X = rate_X * np.minimum(count_X[seen_X] / mean_X, _MAX_WEIGHT)
         error_XQ = np.asarray(self.quantiles) - sums_XQ[seen_X] / count_X[seen_X, None]
         moved_XQ = levels_XQ[seen_X] + rate_X[:, None] * error_XQ
-        levels_XQ[seen_X] = np.clip(moved_XQ, LEAST_LEVEL, 1 - LEAST_LEVEL)
+        levels_XQ[seen_X] = np.clip(moved_XQ, MIN_LEVEL, 1 - MIN_LEVEL)
 
     def inherit(self) -> None:
-        """Begin a new model of the same kind with the levels of the one before.
+        """Start a new model with the levels of the previous one of the same kind.
 
-        Only what is usual is handed on: levels that a drift has driven far off say that the one
-        before had become wrong. And they may move faster again.
+        Only usual corrections are inherited: levels far from nominal mean that drift had made the
+        previous model wrong. The rate rises again as well.
 
         >>> calibrator = Calibrator(groups=1, horizon=1, quantiles=(0.5,), rate=0.01)
         >>> calibrator.levels_GHQ += 0.3
@@ -204,19 +206,19 @@ class Calibrator:
         """
         nominal_Q = np.asarray(self.quantiles, np.float32)
         moved_GHQ = np.clip(self.levels_GHQ - nominal_Q, -_INHERITED, _INHERITED)
-        self.levels_GHQ[:] = np.clip(nominal_Q + moved_GHQ, LEAST_LEVEL, 1 - LEAST_LEVEL)
+        self.levels_GHQ[:] = np.clip(nominal_Q + moved_GHQ, MIN_LEVEL, 1 - MIN_LEVEL)
         counted_GH = np.minimum(self.closes_GH, _INHERITED_CLOSES)
         self.labels_GH[:] = self.labels_GH * counted_GH // np.maximum(self.closes_GH, 1)
         self.closes_GH[:] = counted_GH
 
     @property
     def published_GHQ(self) -> Float32s:
-        """The levels in force: rising with the quantile; nominal where hardly any has moved."""
+        """Levels to publish at: rising with the quantile; nominal if all are close to nominal."""
         nominal_Q = np.asarray(self.quantiles, np.float32)
         near_GH1 = (np.abs(self.levels_GHQ - nominal_Q) < _DEAD_ZONE).all(axis=2, keepdims=True)
         rising: Float32s = np.maximum.accumulate(self.levels_GHQ, axis=2)
         return np.where(near_GH1, nominal_Q, rising)
 
-    def learned(self, least: int) -> bool:
-        """Whether every step has learned from at least `least` closed buckets."""
-        return bool((self.closes_GH.max(axis=0) >= least).all())
+    def warmed_up(self, min_closes: int) -> bool:
+        """True if every step has learned from at least `min_closes` closed buckets."""
+        return bool((self.closes_GH.max(axis=0) >= min_closes).all())

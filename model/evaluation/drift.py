@@ -1,13 +1,13 @@
-"""Has a model drifted? Day by day, from how good its forecasts turned out to be.
+"""Drift detection: a daily test of the live scores of a model.
 
 Two signals of each volume class: the pinball loss of a day relative to the class's usual demand,
-and the mean of the probability integral transform under the model's own quantiles, which tells that
-demand has moved up or down before the loss does. Each is watched by Page and Hinkley's test (Page
-1954; Hinkley 1971) in standard deviations of its own past: what a signal lies above its mean, less
-half a deviation a day, is summed up, and an alarm is raised when the sum passes the threshold.
-At a threshold of 8 a signal of independent normal days raises one false alarm in some 20,000 days.
+and the mean of the probability integral transform under the model's own quantiles, which reacts to
+a rise or fall of demand earlier than the loss. Page and Hinkley's test (Page 1954; Hinkley 1971)
+watches each in standard deviations of its own past: it sums the deviation of a signal above its
+mean, less half a deviation a day, and raises an alarm when the sum exceeds the threshold. At a
+threshold of 8 a signal of independent normal days raises one false alarm in about 20,000 days.
 
-Days, not buckets: the hours of a day differ from each other by more than any drift.
+The unit is a day, because the hours of a day differ from each other by more than any drift.
 """
 
 import math
@@ -20,18 +20,18 @@ from numpy.typing import NDArray
 
 from model.evaluation.score_sums import N_SUMS, SUMS
 
-#: Drift below this many standard deviations a day is of no interest.
+#: Drift below this many standard deviations a day is ignored.
 SLACK: Final = 0.5
-#: Means and deviations forget over this many days.
+#: Span of means and deviations, in days.
 MEMORY_DAYS: Final = 56
-#: Largest single day, in deviations: one strange day is not a drift.
-_MOST: Final = 4.0
-#: Largest deviation, up or down, that is learnt from.
-_TAME: Final = 3.0
-#: A signal is back when its last days lie, on average, this near to what was usual.
-_BACK_WITHIN: Final = 1.0
-_BACK_DAYS: Final = 3
-#: An incident that has lasted so long is how things are now.
+#: Maximum contribution of a day, in deviations: one outlier is not a drift.
+_MAX_DEVIATION: Final = 4.0
+#: Deviations beyond this, up or down, are clipped before they update the mean.
+_MAX_LEARNED: Final = 3.0
+#: A signal has recovered when its last days are, on average, this close to its old mean.
+_RECOVERED_WITHIN: Final = 1.0
+_RECOVERED_DAYS: Final = 3
+#: An incident of this length becomes the new normal.
 _NEW_NORMAL_DAYS: Final = 28
 
 Side = Literal["up", "down", "both"]
@@ -39,11 +39,11 @@ Side = Literal["up", "down", "both"]
 
 @dataclass(slots=True)
 class PageHinkley:
-    """Page and Hinkley's test on one signal, an update a day.
+    """Page and Hinkley's test on one signal, with one update a day.
 
-    `update` says whether the signal is in alarm; it raises one when a sum passes `threshold`, and
-    takes it back when the signal has been near its old mean for three days, or after four weeks,
-    which then are the new normal. While it is in alarm nothing is learned.
+    `update` returns True while the signal is in alarm. An alarm starts when a sum exceeds
+    `threshold`, and ends when the signal has been close to its old mean for three days, or after
+    four weeks, which then are the new normal. The test learns nothing during an alarm.
 
     >>> test = PageHinkley(threshold=6, warm_up=4, side="up")
     >>> [test.update(value) for value in (1.0, 1.2, 0.9, 1.1, 1.0, 1.1, 2.0, 2.1, 2.0)][-3:]
@@ -62,22 +62,22 @@ class PageHinkley:
     recent: list[float] = field(default_factory=list)
 
     def update(self, value: float) -> bool:
-        """Take a day's value; whether the signal is in alarm now."""
+        """Add a day's value. True if the signal is in alarm."""
         z = self.deviation(value)
         if self.alarm_days:
             self._in_alarm(z)
         elif self.days >= self.warm_up:
-            z = max(-_MOST, min(_MOST, z))
+            z = max(-_MAX_DEVIATION, min(_MAX_DEVIATION, z))
             self.above = max(0.0, self.above + z - SLACK) if self.side != "down" else 0.0
             self.below = max(0.0, self.below - z - SLACK) if self.side != "up" else 0.0
             if max(self.above, self.below) > self.threshold:
                 self.alarm_days, self.recent = 1, []
         if not self.alarm_days:
-            self._learn(self._tamed(value))
+            self._learn(self._clipped(value))
         return self.alarm_days > 0
 
     def deviation(self, value: float) -> float:
-        """Standard deviations of a value from the mean; 0 while nothing is known."""
+        """Standard deviations of a value from the mean; 0 before the second day."""
         return (value - self.mean) / self._spread() if self.days > 1 else 0.0
 
     def _spread(self) -> float:
@@ -85,23 +85,26 @@ class PageHinkley:
 
     def _in_alarm(self, z: float) -> None:
         self.alarm_days += 1
-        self.recent = [*self.recent, z][-_BACK_DAYS:]
-        back = len(self.recent) == _BACK_DAYS and abs(sum(self.recent)) < _BACK_WITHIN * _BACK_DAYS
-        if back or self.alarm_days > _NEW_NORMAL_DAYS:
-            if not back:
+        self.recent = [*self.recent, z][-_RECOVERED_DAYS:]
+        recovered = (
+            len(self.recent) == _RECOVERED_DAYS
+            and abs(sum(self.recent)) < _RECOVERED_WITHIN * _RECOVERED_DAYS
+        )
+        if recovered or self.alarm_days > _NEW_NORMAL_DAYS:
+            if not recovered:
                 self.days, self.mean, self.variance = 0, 0.0, 0.0
             self.above = self.below = 0.0
             self.alarm_days = 0
 
-    def _tamed(self, value: float) -> float:
-        """The value, or the nearest that is not too strange to be learnt from.
+    def _clipped(self, value: float) -> float:
+        """The value, clipped to a few deviations around the mean.
 
-        Otherwise the first days of a drift would widen what is usual until none of it is seen.
+        Otherwise the first days of a drift would inflate the deviation and hide the rest of it.
         """
         if self.days < self.warm_up:
             return value
         spread = self._spread()
-        return max(self.mean - _TAME * spread, min(self.mean + _TAME * spread, value))
+        return max(self.mean - _MAX_LEARNED * spread, min(self.mean + _MAX_LEARNED * spread, value))
 
     def _learn(self, value: float) -> None:
         self.days += 1
@@ -111,12 +114,12 @@ class PageHinkley:
         self.variance = (1 - share) * (self.variance + share * gap * gap)
 
 
-#: The signals of a class, and on which side each counts.
+#: The signals of a class, and the side of each that counts.
 SIGNALS: Final[dict[str, Side]] = {"loss": "up", "pit": "both"}
 
 
 class Reading(NamedTuple):
-    """A signal on a day: whether it is in alarm, its value, and what was usual before."""
+    """A signal on a day: its alarm, its value, and its usual value before."""
 
     alarm: bool
     value: float
@@ -138,9 +141,9 @@ class ClassDrift:
             self.tests.setdefault(name, PageHinkley(self.threshold, self.warm_up, side))
 
     def update(self, sums_K: NDArray[np.float64]) -> dict[str, Reading]:
-        """Take a day's sums [..., K] of `model.scores`; a reading of each signal.
+        """Add a day's sums [..., K] (`score_sums.SUMS`); return a reading of each signal.
 
-        A day without any demand says nothing, and changes nothing.
+        A day without demand is ignored.
         """
         pooled_K = np.asarray(sums_K, np.float64).reshape(-1, N_SUMS).sum(axis=0)
         named = dict(zip(SUMS, pooled_K.tolist(), strict=True))
@@ -155,12 +158,12 @@ class ClassDrift:
         }
 
     def state(self) -> dict[str, Any]:
-        """What `from_state` makes the same object of; plain JSON."""
+        """Plain JSON, the argument of `from_state`."""
         return asdict(self)
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "ClassDrift":
-        """The object that `state` was taken of.
+        """Rebuild the object of a `state`.
 
         >>> drift = ClassDrift(8.0, 14)
         >>> ClassDrift.from_state(drift.state()) == drift

@@ -1,13 +1,13 @@
-"""Permutation importance: how much worse forecasts get when an input tells of another series.
+"""Permutation importance: the rise of WQL when an input is taken from other series.
 
-One input at a time is taken, over the whole past, from other series (and, the calendar apart, from
-the same buckets), so its values keep their distribution and their course in time; what is lost is
-that they belong to this series. With one series there is no other, so the input's course is shifted
-in time instead. The rise of WQL over the rolling origins is its importance (Breiman 2001). Inputs
-that tell the same share their importance: each alone may look dispensable.
+One input at a time is replaced, over the whole past, by that of other series (in the same buckets,
+except for the calendar), so its values keep their distribution and their course in time, but lose
+their relation to the series. With a single series the input is shifted in time instead. The rise of
+WQL over the rolling origins is the importance (Breiman 2001). Redundant inputs share their
+importance: each alone may seem unimportant.
 
-Axes: T = buckets, S = series, I = inputs, C = calendar, O = origins, H = horizon, Q = quantiles,
-D = encoded width, E = what is read of plans.
+Axes: T = buckets, S = series, I = inputs, C = calendar, O = origins, H = horizon, Q = quantiles, D
+= encoded width, E = plan inputs.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,16 +27,16 @@ from model.inputs.carried_statistics import PRICE, UNITS, started
 from model.inputs.newcomer_prior import scale_of
 from model.inputs.plans import plan_features
 from model.inputs.series_inputs import input_names, new_carried, observe
-from model.inputs.static_features import ids_of, tell
+from model.inputs.static_features import ids_of, set_static
 from model.networks.quantile_network import QuantileNetwork
 from model.training.dataset import History, plans_of
 
 #: Name of the row for the calendar as a whole, past and future.
 CALENDAR: Final = "calendar"
-#: Name of the row for the plans of the horizon; those of the past are inputs.
+#: Name of the row for the plans of the horizon; plans of the past are inputs.
 PLANS: Final = "plans"
-#: Series looked at, those with most demand first, and days read before the first origin.
-_MOST_SERIES: Final = 200
+#: Maximum number of series, by demand, and days read before the first origin.
+_MAX_SERIES: Final = 200
 _WARM_DAYS: Final = 112
 
 
@@ -51,7 +51,7 @@ class Importance:
 
 @dataclass(frozen=True, slots=True)
 class Importances:
-    """WQL of the network as it is, and its inputs, the most important first."""
+    """WQL of the unchanged network, and its inputs, the most important first."""
 
     wql: float
     inputs: list[Importance]
@@ -68,27 +68,27 @@ def permutation_importance(
 ) -> Importances:
     """Importance of every input of a network, and of the calendar, over rolling origins.
 
-    `origins_ms` are starts of first buckets forecast. Looks at the 200 series with most demand.
-    Raises HistoryTooShort for an origin without a bucket before it, or whose horizon ends behind
-    the history, and UndefinedMetric where nothing was sold at the origins.
+    `origins_ms` are starts of first buckets forecast. Uses the 200 series with most demand. Raises
+    HistoryTooShort for an origin without a bucket before it, or whose horizon extends beyond the
+    history, and UndefinedMetric if nothing was sold at the origins.
     """
-    read = _Read(history, network, origins_ms)
+    prepared = _PreparedInputs(history, network, origins_ms)
     rng = np.random.default_rng(seed)
-    own = read.wql(read.inputs_TSI, 0)
+    own = prepared.wql(prepared.inputs_TSI, 0)
     names = (*input_names(network.config), CALENDAR)
     if network.config.plans:
         names = (*names, PLANS)
     found = []
     for number, name in enumerate(names):
-        rises = [read.permuted(name, rng) - own for _ in range(repeats)]
+        rises = [prepared.permuted(name, rng) - own for _ in range(repeats)]
         found.append(Importance(name, float(np.mean(rises)), float(np.std(rises))))
         if progress is not None:
             progress((number + 1) / len(names))
     return Importances(own, sorted(found, key=lambda one: -one.wql_rise))
 
 
-class _Read:
-    """Inputs of all buckets that matter, read once; then only the network runs again."""
+class _PreparedInputs:
+    """Inputs of all relevant buckets, computed once; each permutation only runs the network."""
 
     def __init__(
         self, history: History, network: QuantileNetwork, origins_ms: Sequence[int]
@@ -105,13 +105,13 @@ class _Read:
             )
         self.first = max(0, places[0] - _WARM_DAYS * self.config.buckets_per_day)
         self.places_O = np.array(places)
-        chosen = np.sort(np.argsort(-history.volume(places[0]), kind="stable")[:_MOST_SERIES])
+        chosen = np.sort(np.argsort(-history.volume(places[0]), kind="stable")[:_MAX_SERIES])
         values_TSF = torch.from_numpy(np.ascontiguousarray(history.values_TSF[:, chosen]))
         self.actual_OSH = torch.stack(
             [values_TSF[place : place + horizon, :, UNITS].T for place in places]
         )
         stats_SK = new_carried(len(chosen), self.config)
-        tell(stats_SK, torch.from_numpy(history.told_SX[chosen]), self.config)
+        set_static(stats_SK, torch.from_numpy(history.static_features_SX[chosen]), self.config)
         self.ids_S3 = ids_of(stats_SK, self.config)
         plans_TSP = plans_of(history, self.config, chosen) if self.config.plans else None
         inputs, begun, ahead = [], [], []
@@ -136,7 +136,7 @@ class _Read:
         self.begun_TS = torch.stack(begun)
 
     def permuted(self, name: str, rng: np.random.Generator) -> float:
-        """WQL with one input, or the calendar, taken from elsewhere."""
+        """WQL with one input, or the calendar, replaced."""
         if name == PLANS and self.plans_OSHE is not None:
             other_S = torch.from_numpy(rng.permutation(self.plans_OSHE.shape[1]))
             return self.wql(self.inputs_TSI, 0, self.plans_OSHE[:, other_S])
@@ -157,9 +157,9 @@ class _Read:
     def wql(
         self, inputs_TSI: Tensor, calendar_days: int, plans_OSHE: Tensor | None = None
     ) -> float:
-        """WQL of the forecasts from these inputs, with a calendar that many days ahead.
+        """WQL of the forecasts from these inputs, with the calendar shifted by `calendar_days`.
 
-        The plans ahead are those of the history, or those given.
+        `plans_OSHE` replace the plans ahead of the history.
         """
         config, ahead_ms = self.config, calendar_days * DAY_MS
         bucket_ms, begin_ms = config.bucket_ms, self.history.start_ms + ahead_ms
@@ -189,7 +189,7 @@ class _Read:
         horizon_OHC: Tensor,
         plans_OSHE: Tensor | None,
     ) -> Tensor:
-        """Units [O, S, H, Q], the network read from its first bucket to the last origin."""
+        """Units [O, S, H, Q] of the network, run from its first bucket to the last origin."""
         series = inputs_TSI.shape[1]
         state = self.network.new_state(series, torch.device("cpu"))
         origins_O = self.places_O - self.first
@@ -198,15 +198,19 @@ class _Read:
         encoded_of: dict[int, Tensor] = {}
         done = 0
         for cut in cuts:
-            part_STI = self.network.told(inputs_TSI[done:cut].transpose(0, 1), self.ids_S3)
+            part_STI = self.network.with_embedding(
+                inputs_TSI[done:cut].transpose(0, 1), self.ids_S3
+            )
             calendar_STC = calendar_TC[done:cut].expand(series, -1, N_CALENDAR)
             encoded_STD, state = self.network.forward(part_STI, calendar_STC, state)
             encoded_of[cut], done = encoded_STD[:, -1], cut
-            begun_S = self.begun_TS[cut - 1]  # a series begins with its first activity
+            begun_S = self.begun_TS[cut - 1]  # a series starts with its first activity
             state = tuple(part * begun_S.view(-1, *[1] * (part.dim() - 1)) for part in state)
         encoded_OSD = torch.stack([encoded_of[cut] for cut in origins_O.tolist()])
         newest_OSI = inputs_TSI[torch.from_numpy(origins_O) - 1]
-        newest_OSI = self.network.told(newest_OSI.transpose(0, 1), self.ids_S3).transpose(0, 1)
+        newest_OSI = self.network.with_embedding(newest_OSI.transpose(0, 1), self.ids_S3).transpose(
+            0, 1
+        )
         units_OSHQ, *_ = self.network.heads(encoded_OSD, newest_OSI, horizon_OHC, plans_OSHE)
         cut_OSHQ: Tensor = units_OSHQ.clamp(min=0.0)
         return cut_OSHQ * self.scale_OS[:, :, None, None]

@@ -1,6 +1,6 @@
-"""Forecast metrics in numpy, each with its definition; the factor-2 convention is stated at each.
+"""Forecast metrics in numpy, each with its definition and its factor-2 convention.
 
-Axes: N = any number of forecast buckets, flattened, Q = quantiles, T = past buckets.
+Axes: N = any number of forecast buckets, flattened, Q = quantiles.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ Floats = NDArray[np.floating]
 
 
 class UndefinedMetric(ValueError):
-    """The metric has no value for this input; the text says why."""
+    """The metric is undefined for this input; the text gives the reason."""
 
 
 def pinball_loss(actual_N: Floats, forecast_NQ: Floats, quantiles: tuple[float, ...]) -> Floats:
@@ -29,7 +29,7 @@ def pinball_loss(actual_N: Floats, forecast_NQ: Floats, quantiles: tuple[float, 
 def wql(actual_N: Floats, forecast_NQ: Floats, quantiles: tuple[float, ...]) -> float:
     """Weighted quantile loss: ``2 · Σ pinball / Σ |actual|``, mean over q (**factor 2**).
 
-    Pooled over everything given. Raises UndefinedMetric where Σ |actual| is 0.
+    Pooled over all arguments. Raises UndefinedMetric if Σ |actual| is 0.
 
     >>> round(wql(np.array([10.0, 0.0]), np.array([[8.0], [1.0]]), (0.5,)), 6)
     0.3
@@ -46,8 +46,8 @@ def sql(
 ) -> float:
     """Scaled quantile loss: ``2 · pinball / naive error``, mean (**factor 2**).
 
-    `naive_error_N` is `seasonal_error` of the series each bucket belongs to; buckets where it is 0
-    are left out. Raises UndefinedMetric where none is left.
+    `naive_error_N` is the in-sample mean absolute error of the seasonal naive for the series of
+    each bucket; buckets with 0 are left out. Raises UndefinedMetric if none is left.
 
     >>> round(sql(np.array([10.0]), np.array([[8.0]]), (0.5,), np.array([4.0])), 6)
     0.5
@@ -73,20 +73,6 @@ def _scaled_mean(loss_N: Floats, naive_error_N: Floats, name: str) -> float:
     return float((loss_N[usable_N] / np.asarray(naive_error_N)[usable_N]).mean())
 
 
-def seasonal_error(past_T: Floats, season: int) -> float:
-    """In-sample mean absolute error of the seasonal naive: mean of ``|y[t] − y[t − season]|``.
-
-    Raises UndefinedMetric for a past that is no longer than one season.
-
-    >>> seasonal_error(np.array([1.0, 2.0, 3.0, 5.0]), 2)
-    2.5
-    """
-    past_T = np.asarray(past_T, np.float64)
-    if past_T.size <= season:
-        raise UndefinedMetric(f"{past_T.size} past buckets are no more than one season of {season}")
-    return float(np.abs(past_T[season:] - past_T[:-season]).mean())
-
-
 def interval_coverage(actual_N: Floats, low_N: Floats, high_N: Floats) -> float:
     """Share of actual values inside ``[low, high]``, both ends included.
 
@@ -98,14 +84,14 @@ def interval_coverage(actual_N: Floats, low_N: Floats, high_N: Floats) -> float:
 
 
 def pit_coverage(actual_N: Floats, forecast_NQ: Floats, quantiles: tuple[float, ...]) -> float:
-    """Share of the demand inside the outermost band where bounds and demand are often equal.
+    """Share of the demand inside the outermost band if bounds and demand are often equal.
 
-    Counts are zero again and again, and so are their low quantiles: ``low <= 0`` then holds for
-    every zero and `interval_coverage` is near 1 - (1 - q) for a perfect forecast. Here a value
-    equal to several quantiles is spread evenly over the probabilities it stands for (the
-    non-randomised probability integral transform, Czado, Gneiting & Held 2009): a perfect forecast
-    of any demand has the nominal coverage. Where a run of equal quantiles ends is taken halfway to
-    the next level. Where all demand is whole, forecasts are rounded to whole units first.
+    Counts are often zero, and so are their low quantiles: ``low <= 0`` is then true for every zero,
+    and `interval_coverage` is near 1 - (1 - q) for a perfect forecast. Here a value equal to
+    several quantiles is spread evenly over their probabilities (the non-randomised probability
+    integral transform, Czado, Gneiting & Held 2009): a perfect forecast of any demand has the
+    nominal coverage. A run of equal quantiles ends halfway to the next level. If all demand is
+    whole, forecasts are first rounded to whole units.
 
     >>> zeros = np.zeros((1, 5))
     >>> pit_coverage(np.array([0.0]), zeros, (0.1, 0.3, 0.5, 0.7, 0.9))
@@ -133,17 +119,10 @@ def pit_coverage(actual_N: Floats, forecast_NQ: Floats, quantiles: tuple[float, 
     return float(share_N.mean())
 
 
-def quantile_coverage(actual_N: Floats, forecast_N: Floats) -> float:
-    """Share of actual values at or below the forecast quantile.
-
-    >>> quantile_coverage(np.array([1.0, 9.0]), np.array([1.0, 2.0]))
-    0.5
-    """
-    return float((np.asarray(actual_N) <= forecast_N).mean())
-
-
 def bias(actual_N: Floats, median_N: Floats) -> float:
-    """``Σ (median − actual) / Σ |actual|``: above zero = forecast too high.
+    """``Σ (median − actual) / Σ |actual|``: positive = forecast too high.
+
+    Raises UndefinedMetric if Σ |actual| is 0.
 
     >>> bias(np.array([10.0]), np.array([12.0]))
     0.2

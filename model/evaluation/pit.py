@@ -1,8 +1,8 @@
-"""Probability integral transform of counts: what a forecast's quantiles say of a demand.
+"""Probability integral transform (PIT) of counts under a quantile forecast.
 
-Demand is counted in whole units, and mostly it is zero. ``demand ≤ quantile`` then holds for every
-zero, whichever quantile it is, and says nothing. So a bucket stands for all probabilities between
-those of less than its demand and of its demand at most, evenly (Czado, Gneiting & Held 2009).
+Demand is counted in whole units, and is mostly zero. ``demand ≤ quantile`` is then true for every
+zero and any quantile, and not informative. So a bucket represents all probabilities between P(less
+than its demand) and P(its demand at most), evenly (Czado, Gneiting & Held 2009).
 
 A forecast is read as a continuous distribution, linear between its quantiles and exponential beyond
 them, and back again.
@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating]
 Float32s = NDArray[np.float32]
 
-#: Levels stay within; beyond lies nothing a handful of quantiles could tell.
-LEAST_LEVEL = 0.002
-#: A label's probabilities are one point below this width.
+#: Levels stay within this and one minus this; a few quantiles say nothing about further tails.
+MIN_LEVEL = 0.002
+#: Below this width a label's probabilities count as one point.
 _NO_WIDTH = 1e-6
 
 
 def pit_bounds(
     actual_N: Floats, forecast_NQ: Floats, quantiles: Sequence[float]
 ) -> tuple[Floats, Floats]:
-    """Probabilities a forecast gives to less than the demand, and to the demand at most.
+    """Probabilities of less than the demand, and of the demand at most.
 
     The forecast is read as a continuous distribution, linear between its quantiles and exponential
     beyond them, whose draws are rounded to whole units. For a demand of 0 the first is 0.
@@ -47,7 +47,7 @@ def pit_bounds(
 
 
 def probability_below(units_N: Floats, values_NQ: Floats, quantiles: Sequence[float]) -> Floats:
-    """Probability [N] that a forecast gives to fewer units than `units_N`.
+    """Probability [N] of fewer than `units_N` units under a forecast.
 
     >>> probability_below(np.array([1.5, 9.0]), np.array([[1.0, 2.0]] * 2), (0.4, 0.6)).round(3)
     array([0.5  , 0.977], dtype=float32)
@@ -63,7 +63,7 @@ def probability_below(units_N: Floats, values_NQ: Floats, quantiles: Sequence[fl
     width_N = above - below
     safe_N = np.where(width_N > 0, width_N, 1.0)
     inner_N = q_Q[left_N] + (q_Q[left_N + 1] - q_Q[left_N]) * (units_N - below) / safe_N
-    # beyond the outermost quantiles the tail is exponential, fitted to the two next to it
+    # beyond the outermost quantiles the tail is exponential, fitted to the two nearest ones
     upper, lower = np.log((1 - q_Q[-2]) / (1 - q_Q[-1])), np.log(q_Q[1] / q_Q[0])
     flat_N = width_N <= 0
     with np.errstate(over="ignore", under="ignore"):
@@ -86,7 +86,7 @@ def reading_weights(levels_XQ: Floats, quantiles: Sequence[float]) -> Float32s:
     """
     q_Q = np.asarray(quantiles, np.float64)
     n = q_Q.size
-    level_XQ = np.clip(np.asarray(levels_XQ, np.float64), LEAST_LEVEL, 1 - LEAST_LEVEL)
+    level_XQ = np.clip(np.asarray(levels_XQ, np.float64), MIN_LEVEL, 1 - MIN_LEVEL)
     shape = level_XQ.shape
     if n == 1:
         return np.ones((*shape, 1), np.float32)
@@ -103,7 +103,7 @@ def reading_weights(levels_XQ: Floats, quantiles: Sequence[float]) -> Float32s:
 
 
 def covered(low_N: Floats, high_N: Floats, level_NQ: Floats) -> Floats:
-    """Share [N, Q] of each label's probabilities that lies at or below a level.
+    """Share [N, Q] of each label's probabilities at or below a level.
 
     >>> covered(np.array([0.0, 0.5]), np.array([0.8, 0.5]), np.array([[0.2, 0.6]] * 2)).tolist()
     [[0.25, 0.75], [0.0, 1.0]]

@@ -1,9 +1,9 @@
-"""Promotion: whether a challenger takes over from the model that serves, and why.
+"""Promotion: the decision whether a challenger replaces the champion, and its reason.
 
-Both have forecast the same origins, none of which either has learnt from. The challenger is better
-only when its loss is lower *beyond noise*: a paired bootstrap over the series (Efron & Tibshirani
-1993, ch. 16) draws the same series for both, so what is hard for both cancels. A gain on the whole
-must not be paid for by one class of volume, nor by the roll-ups. Pure and seeded.
+Both have forecast the same held-out origins. The challenger is better only if its loss is lower
+*beyond noise*: a paired bootstrap over the series (Efron & Tibshirani 1993, ch. 16) draws the same
+series for both, so difficulties common to both cancel. A gain overall must not come at the cost of
+one volume class or of the roll-ups. Pure and seeded.
 
 Axes: O = origins, S = series, H = horizon, Q = quantiles, R = bootstrap draws.
 """
@@ -20,18 +20,18 @@ from model.evaluation.metrics import pinball_loss
 
 Doubles = NDArray[np.float64]
 
-#: Share of the draws inside the interval that is reported.
+#: Share of the draws inside the reported interval.
 CONFIDENCE: Final = 0.95
-#: A class of volume may lose so much, relatively, in a promotion.
+#: Maximum relative loss of a volume class in a promotion.
 CLASS_TOLERANCE: Final = 0.02
 DRAWS: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A decision and what it rests on.
+    """A decision and its evidence.
 
-    `change` is the relative change of WQL, challenger against champion (below zero is better),
+    `change` is the relative change of WQL, challenger against champion (negative is better),
     ``[low, high]`` its bootstrap interval, `class_changes` the same of each class. `reason` is one
     sentence for people.
     """
@@ -93,10 +93,10 @@ def decide(
     tolerance: float = CLASS_TOLERANCE,
     seed: int = 7,
 ) -> Verdict:
-    """Whether `challenger` takes over from `champion`; both are names in `result`.
+    """Decide whether `challenger` replaces `champion`; both are names in `result`.
 
-    `rollups` are the places of sums over other series: they are a class of their own and no part of
-    the figure for the whole, in which their members count. A class is hurt where its loss rises by
+    `rollups` are the places of sums over other series: they form their own class and are not part
+    of the overall figure, which already counts their members. A class is worse if its loss rises by
     more than `tolerance`.
 
     >>> actual = np.array([[[4.0], [2.0], [6.0]]], np.float32)
@@ -110,7 +110,7 @@ def decide(
     """
     plain, parts = _parts(result, rollups)
     if not plain.size or not float(np.abs(result.actual_OSH[:, plain]).sum()):
-        return Verdict(False, "nothing was sold at the origins compared: no figure to go by")
+        return Verdict(False, "nothing was sold at the origins compared: WQL is undefined")
     champion_S, challenger_S = series_loss(result, champion), series_loss(result, challenger)
     if not np.isfinite(challenger_S).all():
         return Verdict(False, "the challenger's forecasts are not finite")
@@ -152,9 +152,9 @@ def decide_first(
     rollups: NDArray[np.int64] | None = None,
     seed: int = 7,
 ) -> Verdict:
-    """Whether a first model serves: its WQL need only be below that of the yardstick.
+    """Decide whether a first model serves: its WQL need only be below that of the yardstick.
 
-    What it takes over from is a baseline, so no class is protected.
+    It replaces a baseline, so no class is protected.
     """
     verdict = decide(result, champion=yardstick, challenger=challenger, rollups=rollups, seed=seed)
     if verdict.champion_wql is None or verdict.challenger_wql is None:
@@ -168,7 +168,7 @@ def decide_first(
 def _parts(
     result: Backtest, rollups: NDArray[np.int64] | None
 ) -> tuple[NDArray[np.int64], dict[str, NDArray[np.int64]]]:
-    """Places of the series that are no roll-ups, and of each class."""
+    """Places of the series that are not roll-ups, and of each class."""
     sums = np.zeros(0, np.int64) if rollups is None else np.asarray(rollups, np.int64)
     plain = np.setdiff1d(np.arange(len(result.series)), sums)
     members = replace(
@@ -183,7 +183,7 @@ def _parts(
 
 
 def _relative(before: Doubles | float, after: Doubles | float) -> Doubles:
-    """``after / before − 1``; 0 where both are alike, infinite where only `before` is 0."""
+    """``after / before − 1``; 0 if both are equal, infinite if only `before` is 0."""
     before_X, after_X = np.asarray(before, np.float64), np.asarray(after, np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         change: Doubles = np.where(after_X == before_X, 0.0, after_X / before_X - 1)

@@ -1,7 +1,7 @@
-"""What a model must prove beside the one that serves before it may take over, on one close.
+"""Sanity check of a candidate on one close, before it may replace the model that serves.
 
-Not how good it is (`model/evaluation/promotion.py` says that) but that it is sane: its forecasts
-are numbers, rise with the quantile, and are not absurd against what is served now.
+It does not measure quality (see `model/evaluation/promotion.py`): forecasts must be finite, rise
+with the quantile, and not be absurd relative to the served ones.
 
 Axes: S = series, H = horizon, Q = quantiles.
 """
@@ -12,33 +12,33 @@ import numpy as np
 
 from model.contract import QuantileForecast
 
-#: Demand of all series together may differ by this factor; beyond, one of the models is broken.
+#: Maximum factor between the total demands; beyond it one of the models is broken.
 TOTAL_FACTOR: Final = 8.0
-#: So may the upper quantile of one series, for all but a share of them.
+#: Maximum factor between the upper quantiles of one series, except for a share of the series.
 SERIES_FACTOR: Final = 50.0
 SERIES_SHARE: Final = 0.05
-#: Units over the horizon below which factors mean nothing: a series, and all of them together.
+#: Units over the horizon below which factors are ignored: of a series, and of all together.
 _SERIES_UNITS: Final = 20.0
 _TOTAL_UNITS: Final = 100.0
-#: Quantiles may cross by what float32 rounds.
+#: Tolerance of crossing quantiles: float32 rounding.
 _ROUNDING: Final = 1e-4
 
 
-def fault_of(
+def find_fault(
     forecast: QuantileForecast, served: QuantileForecast | None, *, may_be_less: bool = False
 ) -> str | None:
-    """Why `forecast` must not be served, in one clause; None where it may.
+    """Why `forecast` must not be served, in one clause; None if it may.
 
-    `served` is what serves now, for the same series in the same order (more or fewer at the end do
-    not matter); None where nothing does yet. With `may_be_less` any smaller total is believed: a
-    fallback does not know of the day on which a shop is closed.
+    `served` is the current forecast, for the same series in the same order (a different number at
+    the end does not matter); None if nothing serves yet. With `may_be_less` any smaller total
+    passes: a fallback does not read plans, so it forecasts sales on a day of closure.
 
     >>> units = np.ones((2, 3, 1), np.float32)
     >>> made = QuantileForecast(0, 60_000, (0.5,), units, units.cumsum(1), "new")
-    >>> fault_of(made, made) is None
+    >>> find_fault(made, made) is None
     True
     >>> broken = QuantileForecast(0, 60_000, (0.5,), units * np.nan, units.cumsum(1), "new")
-    >>> fault_of(broken, made)
+    >>> find_fault(broken, made)
     'its forecasts are not finite'
     """
     for block_SHQ in (forecast.units_SHQ, forecast.cumulative_SHQ, *forecast.extras.values()):
@@ -55,21 +55,21 @@ def fault_of(
 def _absurdity(
     forecast: QuantileForecast, served: QuantileForecast, *, may_be_less: bool
 ) -> str | None:
-    """How far the demand of the whole horizon is from what is served."""
+    """Compare the demand of the whole horizon with the served one; None if plausible."""
     size = min(len(forecast.units_SHQ), len(served.units_SHQ))
     steps = min(forecast.cumulative_SHQ.shape[1], served.cumulative_SHQ.shape[1])
     if not size or forecast.quantiles != served.quantiles:
         return None
-    mine_SQ = forecast.cumulative_SHQ[:size, steps - 1].astype(np.float64)
-    theirs_SQ = served.cumulative_SHQ[:size, steps - 1].astype(np.float64)
+    new_SQ = forecast.cumulative_SHQ[:size, steps - 1].astype(np.float64)
+    served_SQ = served.cumulative_SHQ[:size, steps - 1].astype(np.float64)
     # totals by the mean over quantiles: medians of sparse demand are all zero
-    mine, theirs = float(mine_SQ.mean(axis=1).sum()), float(theirs_SQ.mean(axis=1).sum())
-    believed = may_be_less and mine < theirs
-    if not (believed or _close(mine, theirs, floor=_TOTAL_UNITS, factor=TOTAL_FACTOR)):
+    total, served_total = float(new_SQ.mean(axis=1).sum()), float(served_SQ.mean(axis=1).sum())
+    allowed = may_be_less and total < served_total
+    if not (allowed or _close(total, served_total, floor=_TOTAL_UNITS, factor=TOTAL_FACTOR)):
         return (
-            f"it forecasts {mine:,.0f} units in all where {served.model_id} forecasts {theirs:,.0f}"
+            f"it forecasts {total:,.0f} units in all, {served.model_id} forecasts {served_total:,.0f}"
         )
-    top_S, served_S = mine_SQ[:, -1], theirs_SQ[:, -1]
+    top_S, served_S = new_SQ[:, -1], served_SQ[:, -1]
     limit_S = SERIES_FACTOR * np.maximum(served_S, _SERIES_UNITS)
     wild = int((top_S > limit_S).sum())
     if wild > SERIES_SHARE * size:
@@ -77,6 +77,6 @@ def _absurdity(
     return None
 
 
-def _close(mine: float, theirs: float, *, floor: float, factor: float) -> bool:
-    low, high = sorted((max(mine, floor), max(theirs, floor)))
+def _close(a: float, b: float, *, floor: float, factor: float) -> bool:
+    low, high = sorted((max(a, floor), max(b, floor)))
     return high <= factor * low

@@ -1,8 +1,8 @@
-"""Sums of what forecasts turned out to be worth, and the metrics that follow from them.
+"""Sums of live scores, and the metrics derived from them.
 
-A closed bucket adds one row of sums to each volume class and horizon step; rows add up over
-buckets, partitions and days, and metrics are made of the sums at the end. So whatever is asked for
-is pooled, never a mean of means.
+A closed bucket adds one row of sums to each volume class and horizon step; rows are summed over
+buckets, partitions and days, and metrics are computed from the sums at the end. So every metric is
+pooled, never a mean of means.
 
 Axes: N = labels, V = volume classes, H = horizon steps, Q = quantiles, K = sums.
 """
@@ -21,25 +21,25 @@ Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
 Sums = NDArray[np.float64]
 
-#: Volume classes of scores: those of `model.calibration.volume_class`, and the roll-ups.
+#: Volume classes of scores: those of `calibration.volume_class`, and the roll-ups.
 VOLUMES: Final = ("low", "medium", "high", "rollup")
 ROLLUP: Final = VOLUMES.index("rollup")
 
 #: Sums of each class and step. All but `labels` are weighted, so that a sample of the series
-#: stands for all of them.
+#: represents all of them.
 SUMS: Final = (
     "labels",  # forecasts scored
-    "weight",  # series they stand for
+    "weight",  # series they represent
     "actual",  # units sold
     "loss",  # pinball loss, mean over q, no factor 2
-    "over",  # units the median was too high
-    "under",  # units the median was too low
+    "over",  # units by which the median was too high
+    "under",  # units by which the median was too low
     "covered",  # share of the demand within the outermost band, by the PIT of counts
     "inside",  # demand within the outermost band, both ends included
     "pit",  # middle of the PIT under the model's own quantiles
-    "naive_actual",  # units sold where the seasonal naive knows a value
-    "naive_loss",  # its pinball loss there
-    "beside_loss",  # our loss there
+    "naive_actual",  # units sold in buckets with a seasonal naive forecast
+    "naive_loss",  # pinball loss of the seasonal naive there
+    "beside_loss",  # loss of the model there
 )
 N_SUMS: Final = len(SUMS)
 
@@ -50,7 +50,7 @@ def score_labels(
     published_NQ: Floats,
     low_N: Floats,
     high_N: Floats,
-    sent_NQ: Floats,
+    levels_NQ: Floats,
     quantiles: Sequence[float],
     volume_N: Ints,
     step_N: Ints,
@@ -60,14 +60,14 @@ def score_labels(
 ) -> Sums:
     """Sums [V, H, K] of the labels of one closed bucket.
 
-    `low_N` and `high_N` are `model.pit.pit_bounds` under the model's quantiles, `sent_NQ`
-    the levels at which they were published. `naive_N` is the seasonal naive's point forecast, NaN
-    where it had none. The pinball loss of a point is that of the point as every quantile.
+    `low_N` and `high_N` are `pit.pit_bounds` under the model's quantiles, `levels_NQ` the published
+    levels. `naive_N` is the seasonal naive's point forecast, NaN if it had none. The pinball loss
+    of a point is that of the point as every quantile.
 
     >>> one = np.ones(1)
     >>> sums = score_labels(
     ...     actual_N=4 * one, published_NQ=np.array([[2.0, 5.0, 6.0]]), low_N=0.4 * one,
-    ...     high_N=0.5 * one, sent_NQ=np.array([[0.1, 0.5, 0.9]]), quantiles=(0.1, 0.5, 0.9),
+    ...     high_N=0.5 * one, levels_NQ=np.array([[0.1, 0.5, 0.9]]), quantiles=(0.1, 0.5, 0.9),
     ...     volume_N=np.zeros(1, int), step_N=np.zeros(1, int), weight_N=2 * one, naive_N=4 * one,
     ...     horizon=1)
     >>> dict(zip(SUMS, sums[0, 0].round(3).tolist(), strict=True))["loss"]
@@ -77,7 +77,7 @@ def score_labels(
     middle = int(np.argmin(np.abs(np.asarray(quantiles) - 0.5)))
     loss_N = pinball_loss(actual_N, published_NQ, quantiles).mean(axis=1)
     error_N = published_NQ[:, middle] - actual_N
-    share_N2 = covered(low_N, high_N, sent_NQ[:, [0, -1]])
+    share_N2 = covered(low_N, high_N, levels_NQ[:, [0, -1]])
     inside_N = (actual_N >= published_NQ[:, 0]) & (actual_N <= published_NQ[:, -1])
     known_N = np.isfinite(naive_N)
     naive_N1 = np.where(known_N, naive_N, 0.0)[:, None]
@@ -105,12 +105,12 @@ def score_labels(
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Metrics of pooled sums; None where there is nothing to divide by.
+    """Metrics of pooled sums; None if the denominator is zero.
 
-    `wql` and `naive_wql` have the factor 2 (`model.metrics.wql`); `wql_beside_naive` is over the
-    same buckets as `naive_wql`. `coverage` is that of the outermost band by the PIT of counts: a
-    perfect forecast of any demand has the nominal one. `interval_coverage` counts the ends in, and
-    with rare demand is near 1 for a perfect forecast.
+    `wql` and `naive_wql` have the factor 2 (`metrics.wql`); `wql_beside_naive` covers the same
+    buckets as `naive_wql`. `coverage` is that of the outermost band by the PIT of counts: a perfect
+    forecast of any demand has the nominal one. `interval_coverage` includes the ends, and with rare
+    demand is near 1 for a perfect forecast.
     """
 
     labels: int

@@ -1,1 +1,1 @@
-"""The forecaster that serves: states carried by series, stepped on the CPU or by CUDA graphs."""
+"""Serving a network: states carried by series, stepped on the CPU or by CUDA graphs."""

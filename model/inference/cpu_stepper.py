@@ -1,12 +1,12 @@
-"""How all series of a partition are stepped on a CPU: in blocks, shared out to threads.
+"""Steps all series of a partition on a CPU, in blocks spread over threads.
 
-Chunks of series are shared out to threads that run plain single-threaded kernels, so no thread
-waits for another within a step. A chunk is observed whole, since that is a hundred small operations
-whose cost lies in calling them; the network runs over it in blocks that stay in the cache.
-`model/inference/cuda_graph_stepper.py` is the same for a GPU.
+Threads take chunks of series and run single-threaded kernels, so no thread waits for another within
+a step. `observe` runs once for a whole chunk, because it is a hundred small operations dominated by
+call overhead; the network runs over the chunk in blocks that fit the cache.
+`model/inference/cuda_graph_stepper.py` is the equivalent for a GPU.
 
-Axes: S = series, B = series of a block, T = buckets, F = features, C = calendar, H = horizon,
-Q = quantiles, N = series with a plan, P = plan columns, E = what is read of plans.
+Axes: S = series, B = series of a block, T = buckets, F = features, C = calendar, H = horizon, Q =
+quantiles, N = series with a plan, P = plan columns, E = plan inputs.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from model.inference.network_states import NetworkStates
 from model.inputs.carried_statistics import started
-from model.inputs.plans import Plans, ahead, held, planned_rows
+from model.inputs.plans import Plans, planned_rows, plans_ahead, plans_at
 from model.inputs.series_inputs import observe
 from model.inputs.static_features import ids_of
 from model.inputs.targets import scales_of
@@ -31,17 +31,17 @@ from model.workspace import Workspace
 
 Floats = NDArray[np.float32]
 
-#: Most series a thread takes at once.
+#: Maximum series of a chunk.
 CHUNK: Final = 4_096
-#: Series the network steps at once: their states, gates and forecasts fit a core's cache.
+#: Series of a network step: their states, gates and forecasts fit a core's cache.
 BLOCK: Final = 1_024
 
 
 class Stepper(Protocol):
     """Carries states over closed buckets, in inference mode; bucket t starts at ``start_ms_T[t]``.
 
-    Values have a row for each of the states' series. Plans are None, or cover the buckets carried
-    over and, behind them, those forecast.
+    Values have a row for each series of the states. Plans are None, or cover the carried buckets
+    followed by the horizon.
     """
 
     def carry(
@@ -55,7 +55,7 @@ class Stepper(Protocol):
         self, states: NetworkStates, values_SF: Floats, start_ms: int, calendar_C: Tensor,
         horizon_HC: Tensor, *, plans: Plans | None = None,
     ) -> tuple[Floats, ...]:  # fmt: skip
-        """Carry over one bucket; each block of the heads [S, H, Q] from its end on."""
+        """Carry over one bucket; return each block of the heads [S, H, Q] from its end on."""
         ...
 
 
@@ -86,35 +86,35 @@ class BlockStepper:
             for t, (values_SF, start_ms, calendar_C) in enumerate(
                 zip(values_TSF[:, chunk], start_ms_T, calendar_TC, strict=True)
             ):
-                plans_SP = held(plans, t, chunk)
+                plans_SP = plans_at(plans, t, chunk)
                 self._step(states, values_SF, start_ms, calendar_C, chunk=chunk, plans_SP=plans_SP)
 
-        self._share_out(states.size, carry)
+        self._run_chunks(states.size, carry)
 
     def forecast(
         self, states: NetworkStates, values_SF: Floats, start_ms: int, calendar_C: Tensor,
         horizon_HC: Tensor, *, plans: Plans | None = None,
     ) -> tuple[Floats, ...]:  # fmt: skip
-        """Carry over one bucket; each block of the heads [S, H, Q] from its end on."""
+        """Carry over one bucket; return each block of the heads [S, H, Q] from its end on."""
         config = self._network.config
         shape = (states.size, config.horizon, len(config.quantiles))
-        # numpy asks for huge pages, torch does not: a quarter of the page faults' time
+        # numpy uses huge pages, torch does not: a quarter of the time in page faults
         blocks = tuple(np.empty(shape, np.float32) for _ in range(self._network.heads.blocks))
-        # in the pool too: a kernel spread over threads here would spin against the chunks
+        # in the pool as well: a multi-threaded kernel here would compete with the chunks
         weights = self._pool.submit(head_weights, self._network, horizon_HC).result()
         out = tuple(torch.from_numpy(block_SHQ) for block_SHQ in blocks)
-        served = _Served(weights, out, ahead(plans))
+        job = _ForecastJob(weights, out, plans_ahead(plans))
 
         def forecast(chunk: slice) -> None:
             self._step(
                 states, values_SF[chunk], start_ms, calendar_C,
-                chunk=chunk, plans_SP=held(plans, 0, chunk), served=served,
+                chunk=chunk, plans_SP=plans_at(plans, 0, chunk), job=job,
             )  # fmt: skip
 
-        self._share_out(states.size, forecast)
+        self._run_chunks(states.size, forecast)
         return blocks
 
-    def _share_out(self, size: int, work: Callable[[slice], None]) -> None:
+    def _run_chunks(self, size: int, work: Callable[[slice], None]) -> None:
         chunks = even_chunks(size, largest=CHUNK, threads=self._threads)
 
         def inferring(chunk: slice) -> None:
@@ -134,9 +134,9 @@ class BlockStepper:
         *,
         chunk: slice,
         plans_SP: Tensor | None,
-        served: "_Served | None" = None,
+        job: "_ForecastJob | None" = None,
     ) -> None:
-        """One bucket of one chunk; with `served`, forecasts from its end on as well."""
+        """Step one bucket of one chunk; with `job`, forecast from its end on as well."""
         network, work = self._network, self._own.work
         stats_SK = states.stats_SK[chunk]
         values = torch.from_numpy(np.ascontiguousarray(values_SF, np.float32))
@@ -144,32 +144,32 @@ class BlockStepper:
         inputs_SI = observe(
             stats_SK, values, start_ms, config, prior=network.prior, plans_SP=plans_SP
         )
-        inputs_SI = network.told(inputs_SI, ids_of(stats_SK, config))
+        inputs_SI = network.with_embedding(inputs_SI, ids_of(stats_SK, config))
         scales = scales_of(stats_SK, config)
-        waiting_S = ~started(stats_SK)
-        some_wait = bool(waiting_S.any())
+        unstarted_S = ~started(stats_SK)
+        any_unstarted = bool(unstarted_S.any())
         for first in range(0, stats_SK.shape[0], BLOCK):
             rows = slice(first, min(first + BLOCK, stats_SK.shape[0]))
             at = slice(chunk.start + rows.start, chunk.start + rows.stop)
             state = tuple(part[at] for part in states.state)
             inputs_BI = inputs_SI[rows]
             encoded_BD = network.encoder.step(inputs_BI, calendar_C, state, work)
-            if some_wait:  # a series begins with its first activity, not before
+            if any_unstarted:  # a series starts with its first activity
                 for part in state:
-                    part[waiting_S[rows]] = 0
-            if served is not None:
-                out = tuple(block_SHQ[at] for block_SHQ in served.out)
-                planned = planned_rows(served.plans, stats_SK[rows], at)
+                    part[unstarted_S[rows]] = 0
+            if job is not None:
+                out = tuple(block_SHQ[at] for block_SHQ in job.out)
+                planned = planned_rows(job.plans, stats_SK[rows], at)
                 network.heads.serve(
-                    encoded_BD, inputs_BI, served.weights,
+                    encoded_BD, inputs_BI, job.weights,
                     tuple(scale_S[rows] for scale_S in scales), out,
                     work=work, planned=planned,
                 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class _Served:
-    """What a forecasting step reads beside the states, and where it writes [S, H, Q]."""
+class _ForecastJob:
+    """Weights and plans of a forecasting step, and its output blocks [S, H, Q]."""
 
     weights: Tensor
     out: tuple[Tensor, ...]
@@ -177,7 +177,7 @@ class _Served:
 
 
 def even_chunks(size: int, *, largest: int, threads: int) -> list[slice]:
-    """Chunks of about equal size, as many for each thread, so that none waits for the last one.
+    """Chunks of about equal size, the same number for each thread.
 
     >>> even_chunks(10, largest=6, threads=2)
     [slice(0, 5, None), slice(5, 10, None)]
@@ -190,6 +190,6 @@ def even_chunks(size: int, *, largest: int, threads: int) -> list[slice]:
 
 
 def head_weights(network: QuantileNetwork, horizon_HC: Tensor) -> Tensor:
-    """What the calendar of one origin's horizon writes, as `heads.serve` takes it."""
+    """Weights of the heads for one origin's calendar, in the layout of `heads.serve`."""
     with torch.inference_mode():
-        return network.heads.written(horizon_HC[None])[0].flatten(2).contiguous()
+        return network.heads.horizon_weights(horizon_HC[None])[0].flatten(2).contiguous()

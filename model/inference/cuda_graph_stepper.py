@@ -1,10 +1,10 @@
-"""How all series of a partition are stepped on a GPU: at once, by a captured CUDA graph.
+"""Steps all series of a partition on a GPU at once, by a captured CUDA graph.
 
 Every step has the same shape, that of the states' capacity; rows beyond the last series are silent
-and stay at zero. One launch takes the place of a hundred.
+and stay zero. One graph launch replaces a hundred kernel launches.
 
-Axes: S = series, C = calendar, T = buckets, F = features, H = horizon, Q = quantiles,
-P = plan columns, E = what is read of plans, M = series with plans ahead.
+Axes: S = series, C = calendar, T = buckets, F = features, H = horizon, Q = quantiles, P = plan
+columns, E = plan inputs, M = series with plans ahead.
 """
 
 from collections.abc import Callable
@@ -17,14 +17,14 @@ from torch import Tensor
 from model.inference.cpu_stepper import Floats, head_weights
 from model.inference.network_states import NetworkStates
 from model.inputs.carried_statistics import started
-from model.inputs.plans import N_PLANS, Plans, ahead, held, planned_rows
+from model.inputs.plans import N_PLANS, Plans, planned_rows, plans_ahead, plans_at
 from model.inputs.series_inputs import observe
 from model.inputs.static_features import ids_of
 from model.inputs.targets import scales_of
 from model.networks.quantile_network import QuantileNetwork
 from model.workspace import Workspace
 
-#: Steps before a capture: libraries set themselves up in them.
+#: Steps before a capture, in which libraries initialise.
 _WARM_STEPS = 3
 
 
@@ -32,8 +32,8 @@ _WARM_STEPS = 3
 class _Program:
     """One step on fixed buffers; `run[forecasting]` reads the inputs and writes the outputs.
 
-    `plans_SP` are those of the closed bucket, None where the network reads none; `encoded` holds
-    what the heads were last given: encodings, inputs and scales; `out` are their blocks [S, H, Q].
+    `plans_SP` are those of the closed bucket, None for a network without plans; `encoded` are the
+    latest arguments of the heads: encodings, inputs and scales; `out` are their blocks [S, H, Q].
     """
 
     values_SF: Tensor
@@ -49,10 +49,10 @@ class _Program:
 class FixedShapeStepper:
     """Steps all series at once, at the shape of the states' capacity.
 
-    On a CUDA device each kind of step is captured once as a graph and replayed, until the states
-    grow. The year ring is addressed by the time of the bucket, which a graph would freeze: networks
-    that use it are stepped without one, as everything is on other devices. Series with plans ahead
-    are forecast once more, by themselves, since their number changes from step to step.
+    On a CUDA device each kind of step is captured once as a graph and replayed until the states
+    grow. The year ring is addressed by the time of the bucket, which a graph would freeze, so
+    networks with it run without a graph, as all networks do on other devices. Series with plans
+    ahead are forecast again in a separate pass, because their number changes from step to step.
     """
 
     def __init__(self, network: QuantileNetwork, device: torch.device) -> None:
@@ -69,25 +69,25 @@ class FixedShapeStepper:
         for t, (values_SF, start_ms, calendar_C) in enumerate(
             zip(values_TSF, start_ms_T, calendar_TC, strict=True)
         ):
-            _put(program, held(plans, t, slice(0, states.size)))
+            _copy_plans(program, plans_at(plans, t, slice(0, states.size)))
             self._run(states, program, values_SF, start_ms, calendar_C, forecasting=False)
 
     def forecast(
         self, states: NetworkStates, values_SF: Floats, start_ms: int, calendar_C: Tensor,
         horizon_HC: Tensor, *, plans: Plans | None = None,
     ) -> tuple[Floats, ...]:  # fmt: skip
-        """Carry over one bucket; each block of the heads [S, H, Q] from its end on."""
+        """Carry over one bucket; return each block of the heads [S, H, Q] from its end on."""
         program = self._program(states, values_SF.shape[1], calendar_C.shape[0])
         program.weights.copy_(head_weights(self._network, horizon_HC.to(self._device)))
-        _put(program, held(plans, 0, slice(0, states.size)))
+        _copy_plans(program, plans_at(plans, 0, slice(0, states.size)))
         self._run(states, program, values_SF, start_ms, calendar_C, forecasting=True)
-        self._plan(states, program, ahead(plans))
+        self._plan(states, program, plans_ahead(plans))
         return tuple(
             block_SHQ[: states.size].to("cpu", copy=True).numpy() for block_SHQ in program.out
         )
 
     def _plan(self, states: NetworkStates, program: _Program, plans: Plans | None) -> None:
-        """Forecast the series that have plans ahead again, with them."""
+        """Forecast the series with plans ahead again, with their plans."""
         planned = planned_rows(plans, states.stats_SK, slice(0, states.size))
         if planned is None or program.encoded is None:
             return
@@ -104,7 +104,7 @@ class FixedShapeStepper:
             block_SHQ[rows_M] = again_MHQ
 
     def _program(self, states: NetworkStates, features: int, calendar: int) -> _Program:
-        """The program of these states, made when they are new or have grown."""
+        """The program of these states, built when they are new or have grown."""
         if not isinstance(states.program, _Program):
             network, device = self._network, self._device
             network.prepare()
@@ -147,17 +147,17 @@ class FixedShapeStepper:
     def _body(
         self, states: NetworkStates, program: _Program, start_ms: int, *, forecasting: bool
     ) -> None:
-        """One step; without the year ring `start_ms` changes nothing. Never asks the device."""
+        """One step, never synchronising the device; `start_ms` only matters with the year ring."""
         network, config = self._network, self._network.config
         inputs_SI = observe(
             states.stats_SK, program.values_SF, start_ms, config,
             prior=network.prior, plans_SP=program.plans_SP,
         )  # fmt: skip
-        inputs_SI = network.told(inputs_SI, ids_of(states.stats_SK, config))
+        inputs_SI = network.with_embedding(inputs_SI, ids_of(states.stats_SK, config))
         encoded_SD = network.encoder.step(inputs_SI, program.calendar_C, states.state, program.work)
-        waiting_S = ~started(states.stats_SK)
-        for part in states.state:  # a series begins with its first activity, not before
-            part.masked_fill_(waiting_S.view(-1, *[1] * (part.dim() - 1)), 0.0)
+        unstarted_S = ~started(states.stats_SK)
+        for part in states.state:  # a series starts with its first activity
+            part.masked_fill_(unstarted_S.view(-1, *[1] * (part.dim() - 1)), 0.0)
         if forecasting:
             scales = scales_of(states.stats_SK, config)
             program.encoded = encoded_SD, inputs_SI, scales
@@ -168,7 +168,7 @@ class FixedShapeStepper:
     def _captured(
         self, states: NetworkStates, program: _Program, *, forecasting: bool
     ) -> Callable[[], None]:
-        """The step as a CUDA graph; the steps that warm it up leave the states as they were."""
+        """The step as a CUDA graph; the warm-up steps leave the states unchanged."""
         carried = (states.stats_SK, *states.state)
         before = [part.clone() for part in carried]
         side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]  # torch
@@ -180,14 +180,14 @@ class FixedShapeStepper:
                 part.copy_(old)
         torch.cuda.current_stream(self._device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        # another thread may warm up the next model meanwhile
+        # another thread may be warming up the next model
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._body(states, program, 0, forecasting=forecasting)
         return graph.replay
 
 
-def _put(program: _Program, plans_SP: Tensor | None) -> None:
-    """Write the plans of the closed bucket where the step reads them."""
+def _copy_plans(program: _Program, plans_SP: Tensor | None) -> None:
+    """Copy the plans of the closed bucket into the program's buffer."""
     if program.plans_SP is not None:
         program.plans_SP.zero_()
         if plans_SP is not None:

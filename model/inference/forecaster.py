@@ -1,9 +1,9 @@
-"""Incremental inference: the states of all series, one step a closed bucket, no history re-read.
+"""Incremental inference: one step of all series for each closed bucket, without re-reading history.
 
 `step` takes the closed bucket of all series of a partition, carries statistics and network state
 over it and forecasts the whole horizon. `warm_up` carries the states over stored history without
-forecasting. How the series are stepped is in `model/inference/cpu_stepper.py` (CPU) and
-`model/inference/cuda_graph_stepper.py` (GPU).
+forecasting. The steppers for CPU and GPU are in `model/inference/cpu_stepper.py` and
+`model/inference/cuda_graph_stepper.py`.
 
 Axes: S = series, T = buckets, F = stored features, H = horizon, Q = quantiles.
 """
@@ -21,19 +21,19 @@ from model.contract import FEATURE_NAMES, QuantileForecast
 from model.errors import InvalidValues
 from model.inference.cpu_stepper import BlockStepper, Stepper
 from model.inference.cuda_graph_stepper import FixedShapeStepper
-from model.inference.network_states import NetworkStates, restored
+from model.inference.network_states import NetworkStates, restore_states
 from model.inputs.calendar import calendar_features
 from model.inputs.plans import Plans
 from model.networks.quantile_network import QuantileNetwork
 
 Floats = NDArray[np.float32]
 
-#: A gap between two steps that is longer than this many buckets is an error, not silence.
+#: A gap of more buckets between two steps is an error, not silence.
 MAX_GAP = 10_000
 
 
 class States(Protocol):
-    """States of one partition: of `size` series, up to the bucket that starts at `last_ms`."""
+    """States of the `size` series of one partition, up to the bucket that starts at `last_ms`."""
 
     size: int
     last_ms: int | None
@@ -41,7 +41,7 @@ class States(Protocol):
 
 @runtime_checkable
 class Forecaster(Protocol):
-    """What serves forecasts: a network, or a baseline that needs no training."""
+    """A model that serves forecasts: a network, or a baseline without training."""
 
     model_id: str
     horizon: int
@@ -49,7 +49,7 @@ class Forecaster(Protocol):
     bucket_ms: int
 
     def new_states(self, capacity: int) -> States:
-        """States without any series, with room for `capacity`; they grow by themselves."""
+        """States without any series, with room for `capacity`; they grow automatically."""
         ...
 
     def step(
@@ -57,10 +57,9 @@ class Forecaster(Protocol):
     ) -> QuantileForecast:
         """Carry `states` over one closed bucket and forecast from its end on.
 
-        `plans` are those of the closed bucket, then of the horizon; None where there are none, and
-        a forecaster may not read them at all. Rows beyond `states.size` are new series; missing
-        rows are zeros. Raises InvalidValues for values that are no demand, or a bucket that is not
-        after the last one.
+        `plans` are those of the closed bucket, then of the horizon; None for none, and a forecaster
+        may ignore them. Rows beyond `states.size` are new series; missing rows are zeros. Raises
+        InvalidValues for invalid demand, or a bucket that is not after the last one.
         """
         ...
 
@@ -75,20 +74,20 @@ class Forecaster(Protocol):
 
 
 def require_demand(values: Floats) -> None:
-    """Refuse what is no closed bucket: wrong width, NaN, infinite or negative units.
+    """Check a closed bucket. Raises InvalidValues: wrong width, NaN, infinite or negative units.
 
     >>> require_demand(np.zeros((2, 11), np.float32))
     """
     if values.shape[-1] != len(FEATURE_NAMES):
         raise InvalidValues(f"{values.shape[-1]} feature columns, expected {len(FEATURE_NAMES)}")
     if not np.isfinite(values).all():
-        raise InvalidValues("a closed bucket holds NaN or infinite values")
+        raise InvalidValues("a closed bucket contains NaN or infinite values")
     if values.size and values[..., 0].min() < 0:
-        raise InvalidValues("a closed bucket holds negative units")
+        raise InvalidValues("a closed bucket contains negative units")
 
 
 def missing_buckets(last_ms: int | None, start_ms: int, bucket_ms: int) -> int:
-    """Silent buckets between the last one carried and `start_ms`; they are stepped as zeros.
+    """Count the silent buckets between the last carried one and `start_ms`; they count as zeros.
 
     Raises InvalidValues for a bucket that is not after the last one, or not on its grid.
 
@@ -108,8 +107,8 @@ def missing_buckets(last_ms: int | None, start_ms: int, bucket_ms: int) -> int:
 class NetworkForecaster:
     """A trained network that serves; called from one thread at a time.
 
-    On a CPU, chunks of series are shared out to `threads` threads (default: as many as torch would
-    use); on a GPU every step has one fixed shape. `stepper` puts another way of stepping in place.
+    On a CPU, chunks of series are spread over `threads` threads (default: torch's number); on a GPU
+    every step has one fixed shape. `stepper` overrides the choice of stepper.
     """
 
     def __init__(
@@ -144,32 +143,33 @@ class NetworkForecaster:
     def restore(self, snapshot: bytes) -> NetworkStates:
         """The states of a snapshot of this model, bit for bit.
 
-        Raises IncompatibleCheckpoint for another model's, CorruptCheckpoint for a damaged one.
+        Raises IncompatibleCheckpoint for a snapshot of another model, CorruptCheckpoint for a
+        damaged one.
         """
         with torch.inference_mode():
-            return restored(snapshot, self.network, self.model_id, self.device)
+            return restore_states(snapshot, self.network, self.model_id, self.device)
 
     def step(
         self, states: States, values_SF: Floats, bucket_start_ms: int, plans: Plans | None = None
     ) -> QuantileForecast:
         """Carry `states` over one closed bucket and forecast from its end on."""
         with torch.inference_mode():
-            mine = self._advance(states, values_SF, bucket_start_ms)
+            own = self._advance(states, values_SF, bucket_start_ms)
             origin_ms = bucket_start_ms + self.bucket_ms
             units_SHQ, sums_SHQ, *targets = self._stepper.forecast(
-                mine,
-                _all_rows(values_SF, mine.size),
+                own,
+                _all_rows(values_SF, own.size),
                 bucket_start_ms,
                 self._calendar(bucket_start_ms, 1)[0],
                 self._calendar(origin_ms, self.horizon),
-                plans=self._read(plans, 1 + self.horizon, mine.size),
+                plans=self._known_plans(plans, 1 + self.horizon, own.size),
             )
             if self.network.unseen is not None:
                 self.network.unseen.write(
-                    mine.stats_SK, mine.launch_day_S,
+                    own.stats_SK, own.launch_day_S,
                     origin_ms=origin_ms, units_SHQ=units_SHQ, sums_SHQ=sums_SHQ,
                 )  # fmt: skip
-            mine.last_ms = bucket_start_ms
+            own.last_ms = bucket_start_ms
             return QuantileForecast(
                 origin_ms=origin_ms,
                 bucket_ms=self.bucket_ms,
@@ -188,13 +188,13 @@ class NetworkForecaster:
         if buckets == 0:
             return
         with torch.inference_mode():
-            mine = self._advance(states, history_TSF, start_ms)
+            own = self._advance(states, history_TSF, start_ms)
             starts = [start_ms + t * self.bucket_ms for t in range(buckets)]
-            values_TSF = _all_rows(history_TSF, mine.size)
+            values_TSF = _all_rows(history_TSF, own.size)
             calendar_TC = self._calendar(start_ms, buckets)
-            read = self._read(plans, buckets, mine.size)
-            self._stepper.carry(mine, values_TSF, starts, calendar_TC, plans=read)
-            mine.last_ms = starts[-1]
+            known = self._known_plans(plans, buckets, own.size)
+            self._stepper.carry(own, values_TSF, starts, calendar_TC, plans=known)
+            own.last_ms = starts[-1]
 
     def _advance(self, states: States, values: Floats, start_ms: int) -> NetworkStates:
         """Check the input, step over silent buckets, make room for new series."""
@@ -209,8 +209,8 @@ class NetworkForecaster:
         states.grow(values.shape[-2])
         return states
 
-    def _read(self, plans: Plans | None, buckets: int, size: int) -> Plans | None:
-        """The plans of so many buckets, of series there are; None where none are read."""
+    def _known_plans(self, plans: Plans | None, buckets: int, size: int) -> Plans | None:
+        """The plans of the first `buckets` buckets, for existing series; None if unused."""
         if plans is None or not self.config.plans or not plans.rows_N.size:
             return None
         known = int(np.searchsorted(plans.rows_N, size))

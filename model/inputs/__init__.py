@@ -1,1 +1,1 @@
-"""What the network is given of a series: carried statistics, calendar, plans, static features."""
+"""Inputs of the network: carried statistics, calendar, plans, static features."""

@@ -1,8 +1,8 @@
-"""Calendar of buckets: what is known of any bucket, past or future, from its start alone.
+"""Calendar features of a bucket, past or future, from its start time alone.
 
-Hour and weekday are one-hot, so closed hours and Saturdays can be learnt exactly; the day of the
-year is given by harmonics; holidays and the Christmas gap have columns of their own. Times are read
-as the wall clock of the shop.
+Hour and weekday are one-hot, so closed hours and Saturdays can be learned exactly; the day of the
+year is given by harmonics; holidays and the Christmas gap have their own columns. Times are read as
+the shop's wall clock.
 
 Axes: N = buckets, C = calendar features.
 """
@@ -22,8 +22,8 @@ N_CALENDAR: Final = _HOURS + 2 + _WEEKDAYS + 2 * _YEAR_HARMONICS + _REST
 
 @lru_cache(maxsize=512)
 def _holiday_days(country: str, year: int) -> frozenset[int]:
-    """Days since the epoch that are public holidays of `country` in `year`."""
-    import holidays  # slow to import, and needed for a configured country only
+    """Public holidays of `country` in `year`, in days since the epoch."""
+    import holidays  # slow to import; only needed with a configured country
 
     subdivision = "ENG" if country == "GB" else None
     days = holidays.country_holidays(country, subdiv=subdivision, years=year)
@@ -34,7 +34,7 @@ def _holiday_days(country: str, year: int) -> frozenset[int]:
 def calendar_features(
     start_ms_N: NDArray[np.int64], *, bucket_ms: int, country: str | None
 ) -> NDArray[np.float32]:
-    """Calendar [N, C] of the buckets that start at `start_ms_N`.
+    """Calendar features [N, C] of the buckets that start at `start_ms_N`.
 
     Raises NotImplementedError (from `holidays`) for an unknown country.
 
@@ -114,7 +114,7 @@ def _special_days(
 def horizon_calendar(
     origin_ms_N: NDArray[np.int64], *, horizon: int, bucket_ms: int, country: str | None
 ) -> NDArray[np.float32]:
-    """Calendar [N, H, C] of the `horizon` buckets from each origin on (the first one forecast)."""
+    """Calendar features [N, H, C] of the `horizon` buckets from each origin on."""
     starts_NH = np.asarray(origin_ms_N, np.int64)[:, None] + bucket_ms * np.arange(horizon)
     flat = calendar_features(starts_NH.reshape(-1), bucket_ms=bucket_ms, country=country)
     return flat.reshape(*starts_NH.shape, N_CALENDAR)

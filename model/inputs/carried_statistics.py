@@ -2,9 +2,9 @@
 
 One row of K numbers a series, updated once a bucket and carried like the network's state. The
 forecast of a series is in multiples of its **scale**: the slow carried mean of its demand with a
-floor, so that counts of 0–4 units and long runs of zeros stay sane. Statistics begin with the first
-activity of a series; zeros before it leave no trace, so how much empty history was read is of no
-matter.
+floor, so that counts of 0–4 units and long runs of zeros give stable inputs. Statistics start with
+the first activity of a series; earlier zeros have no effect, so the length of the empty history
+does not matter.
 
 Axes: S = series, F = stored features, K = carried statistics.
 """
@@ -32,7 +32,7 @@ from model.contract import FEATURE_NAMES, SUM_NAMES
 
 #: Columns of the statistics, in order.
 STATISTICS: Final = (
-    "age",  # buckets since the first activity that told of demand, 0 = not started
+    "age",  # uncensored buckets since the first activity, 0 = not started
     "mean_slow",  # units a bucket over `memory_days`
     "mean_week",
     "mean_day",
@@ -48,7 +48,7 @@ STATISTICS: Final = (
     "sold",  # buckets with demand so far
     "mean_quarter",  # units a bucket over 16 weeks
     "mean_year",  # units a bucket over 52 weeks
-    "log_quarter",  # mean of log(1 + units) over 16 weeks: a level that one spike does not move
+    "log_quarter",  # mean of log(1 + units) over 16 weeks: a level robust to a spike
     "square_quarter",  # mean of squared units over 16 weeks
 )
 (
@@ -74,19 +74,14 @@ STATISTICS: Final = (
 N_STATISTICS: Final = len(STATISTICS)
 
 
-def new_statistics(size: int, device: torch.device | str = "cpu") -> Tensor:
-    """Statistics [S, K] of series nothing is known about: all zero."""
-    return torch.zeros(size, N_STATISTICS, device=device)
-
-
 def _approach(stats_SK: Tensor, column: int, value_S: Tensor, share_S: Tensor) -> None:
     stats_SK[:, column].lerp_(value_S, share_S)
 
 
 def censored(values: Tensor, *, share: float) -> Tensor:
-    """Which buckets [...] of `values` [..., F] were without stock for `share` of their time.
+    """Mark buckets [...] of `values` [..., F] that were without stock for `share` of their time.
 
-    Where the stock is not known, none is.
+    A bucket with unknown stock is not censored.
 
     >>> censored(torch.tensor([[0.0] * 9 + [1.0, 0.5], [0.0] * 11]), share=0.5).tolist()
     [True, False]
@@ -95,9 +90,9 @@ def censored(values: Tensor, *, share: float) -> Tensor:
 
 
 def demand_of(stats_SK: Tensor, values_SF: Tensor, *, share: float) -> Tensor:
-    """Demand [S] of a bucket: the units sold; where it is censored, at least the slow mean.
+    """Demand [S] of a bucket: the units sold; if censored, at least the slow mean.
 
-    >>> stats = new_statistics(1)
+    >>> stats = torch.zeros(1, N_STATISTICS)
     >>> stats[0, SLOW] = 3.0
     >>> demand_of(stats, torch.tensor([[1.0] + [0.0] * 8 + [1.0, 1.0]]), share=0.5).item()
     3.0
@@ -117,32 +112,31 @@ def update_statistics(
 ) -> None:
     """Carry the statistics over one closed bucket, in place.
 
-    Means forget exponentially over their span and start as plain means: with n buckets seen, the
-    new bucket counts ``max(1 / n, 1 / span)``. Prices move only when something was sold. A censored
-    bucket (see `censored`) that sold no more than the mean tells nothing of demand: no statistic
-    moves, as if it had not been.
+    Means decay exponentially over their span and start as plain means: after n buckets, the new
+    bucket has weight ``max(1 / n, 1 / span)``. Prices change only with sales. A censored bucket
+    (see `censored`) that sold no more than the mean changes no statistic.
 
-    >>> stats, often = new_statistics(1), {"buckets_per_day": 24, "memory_days": 28}
+    >>> stats, spans = torch.zeros(1, N_STATISTICS), {"buckets_per_day": 24, "memory_days": 28}
     >>> bucket = torch.tensor([[4.0, 0, 8.0, 1, 0, 0, 0, 0, 0, 0, 0]])
-    >>> update_statistics(stats, bucket, **often, censored_share=0.5)
-    >>> update_statistics(stats, torch.zeros(1, 11), **often, censored_share=0.5)
+    >>> update_statistics(stats, bucket, **spans, censored_share=0.5)
+    >>> update_statistics(stats, torch.zeros(1, 11), **spans, censored_share=0.5)
     >>> out_of_stock = torch.tensor([[0.0] * 9 + [1.0, 1.0]])
-    >>> update_statistics(stats, out_of_stock, **often, censored_share=0.5)
+    >>> update_statistics(stats, out_of_stock, **spans, censored_share=0.5)
     >>> stats[0, SLOW].item(), stats[0, PRICE].item(), stats[0, AGE].item()
     (2.0, 2.0, 2.0)
     """
     units_S = values_SF[:, UNITS]
-    told_S = ~censored(values_SF, share=censored_share) | (units_S > stats_SK[:, SLOW])
+    informative_S = ~censored(values_SF, share=censored_share) | (units_S > stats_SK[:, SLOW])
     started_S = (stats_SK[:, AGE] > 0) | (values_SF[:, : len(SUM_NAMES)] != 0).any(dim=1)
-    stats_SK[:, AGE] += (started_S & told_S).to(stats_SK.dtype)
+    stats_SK[:, AGE] += (started_S & informative_S).to(stats_SK.dtype)
     first_S = stats_SK[:, AGE].clamp(min=1.0).reciprocal()
 
     def share(span: float) -> Tensor:
-        return first_S.clamp(min=1.0 / max(span, 1.0)) * told_S
+        return first_S.clamp(min=1.0 / max(span, 1.0)) * informative_S
 
     slow_S = share(memory_days * buckets_per_day)
     week_S = share(7 * buckets_per_day)
-    sold_S = (units_S > 0) & told_S
+    sold_S = (units_S > 0) & informative_S
     _approach(stats_SK, SLOW, units_S, slow_S)
     _approach(stats_SK, WEEK, units_S, week_S)
     _approach(stats_SK, DAY, units_S, share(buckets_per_day))
@@ -159,12 +153,12 @@ def update_statistics(
     ratio_S = values_SF[:, PURCHASES] / visitors_S.clamp(min=1.0)
     _approach(stats_SK, CONV, ratio_S, torch.where(visitors_S > 0, week_S, 0.0))
 
-    since_S = stats_SK[:, SINCE] + told_S.to(stats_SK.dtype)
+    since_S = stats_SK[:, SINCE] + informative_S.to(stats_SK.dtype)
     stats_SK[:, SINCE] = torch.where(sold_S | ~started_S, 0.0, since_S)
     stats_SK[:, SOLD] += sold_S.to(stats_SK.dtype)
     seen_S = stats_SK[:, SOLD].clamp(min=1.0).reciprocal().clamp(min=1.0 / 50.0)
     _approach(stats_SK, SIZE, units_S, torch.where(sold_S, seen_S, 0.0))
-    # revenue has the returns taken off, so it is the price only where nothing came back
+    # revenue is net of returns, so it gives the price only in buckets without returns
     priced_S = sold_S & (values_SF[:, RETURNS] <= 0) & (values_SF[:, REVENUE] > 0)
     price_S = values_SF[:, REVENUE] / units_S.clamp(min=1e-6)
     unpriced_S = stats_SK[:, PRICE] <= 0
@@ -174,14 +168,14 @@ def update_statistics(
 
 
 def scale_of(stats_SK: Tensor, *, floor: float) -> Tensor:
-    """Scale [S] of each series in units a bucket: its slow mean, never below `floor`.
+    """Scale [S] of each series in units a bucket: its slow mean, at least `floor`.
 
-    >>> scale_of(new_statistics(1), floor=0.02).item()
+    >>> scale_of(torch.zeros(1, N_STATISTICS), floor=0.02).item()
     0.02
     """
     return stats_SK[:, SLOW].clamp(min=floor)
 
 
 def started(stats_SK: Tensor) -> Tensor:
-    """Which series [S] have shown any activity yet."""
+    """True [S] for series with any activity so far."""
     return stats_SK[:, AGE] > 0

@@ -1,10 +1,10 @@
-"""What last year brought: a carried ring of weekly sums, and last year's level of coming weeks.
+"""Last year's demand: a carried ring of weekly sums, and last year's level of coming weeks.
 
-Weeks are counted in whole weeks of time since the epoch, so 52 weeks ago lies on the same weekday.
-The network is told, for each week its horizon touches, how the level of that week stood last year
-against the weeks before it; a series that is younger than a year gets zeros and a flag.
+Weeks are whole weeks since the epoch, so a date 52 weeks ago has the same weekday. For each week
+the horizon touches, the network reads last year's level of that week relative to the weeks before
+it; a series younger than a year gets zeros and a flag.
 
-Axes: S = series, K = carried statistics (the ring lies behind those named), Y = weeks ahead.
+Axes: S = series, K = carried statistics (the ring follows the named ones), Y = weeks ahead.
 """
 
 from typing import Final
@@ -17,24 +17,24 @@ from model.durations import WEEK_MS
 from model.inputs.carried_statistics import AGE, N_STATISTICS, SLOW, scale_of
 
 YEAR_WEEKS: Final = 52
-#: Weeks kept: a year, the four weeks before it and the one now filling.
+#: Weeks in the ring: a year, the four weeks before it and the current one.
 RING: Final = 58
 _BASE_WEEKS: Final = 4
-_MOST_AHEAD: Final = 8
+_MAX_AHEAD: Final = 8
 
 
 def weeks_ahead(config: ModelConfig) -> int:
-    """How many weeks the horizon can touch, at most 8.
+    """Number of weeks the horizon can touch, at most 8.
 
     >>> weeks_ahead(ModelConfig(horizon=28, bucket_ms=86_400_000))
     5
     """
     span = -(-config.horizon * config.bucket_ms // WEEK_MS)
-    return min(span + 1, _MOST_AHEAD)
+    return min(span + 1, _MAX_AHEAD)
 
 
 def carry_year(stats_SK: Tensor, units_S: Tensor, start_ms: int, *, bucket_ms: int) -> None:
-    """Add one bucket to the week it begins in, in place; a new week begins at zero."""
+    """Add one bucket to the week it starts in, in place; a new week starts at zero."""
     week = start_ms // WEEK_MS
     column_S = stats_SK[:, N_STATISTICS + week % RING]
     if (start_ms - bucket_ms) // WEEK_MS != week:
@@ -44,9 +44,9 @@ def carry_year(stats_SK: Tensor, units_S: Tensor, start_ms: int, *, bucket_ms: i
 
 
 def year_inputs(stats_SK: Tensor, origin_ms: int | Tensor, config: ModelConfig) -> Tensor:
-    """Inputs [S, 2 + Y]: a year known, growth over it, and last year's level of each week ahead.
+    """Inputs [S, 2 + Y]: a flag for a known year, growth over it, last year's level a week ahead.
 
-    `origin_ms` is the end of the newest bucket, alike for all series or one a row. Levels are log
+    `origin_ms` is the end of the newest bucket, one for all series or one a row. Levels are log
     ratios, damped by a fifth of the series' own week and one unit.
     """
     ahead = weeks_ahead(config)

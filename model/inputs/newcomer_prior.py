@@ -1,15 +1,15 @@
-"""What a series that has just begun will sell: a prior from its category, price and first clicks.
+"""Cold start: the level of a newcomer from its category, price and first clicks.
 
-The prior is a Poisson regression, fitted at the beginning of a training on the first days of the
-series that began within the history: mean demand of the four weeks to come against category, price,
-views and sales so far, and age. It knows what a plain mean does not: that the day on which a series
-is found to sell is better than those that follow. The scale of a young series lies between both,
+The prior is a Poisson regression, fitted at the start of a training on the first days of the series
+that began within the history: mean demand of the next four weeks against category, price, views and
+sales so far, and age. It corrects a selection effect that biases a plain mean: the day on which a
+series first sells is better than those that follow. The scale of a newcomer is between both,
 
     scale = prior · w + mean · (1 − w),   w = n₀ / (n₀ + age) · max(0, 1 − age / 56 days),
 
-with n₀, the days of plain mean the prior is worth, fitted as well. A series older than 56 days has
-the scale of its own mean. How wide the forecast is around it the heads learn, which see the age,
-the prior and the mean in multiples of the scale.
+with n₀, the days of plain mean the prior is worth, fitted as well. A series older than 56 days uses
+its own mean as scale. The heads learn the width of the forecast: they read the age, the prior and
+the mean in multiples of the scale.
 
 Axes: N = samples (series × ages), S = series, K = carried statistics, T = buckets.
 """
@@ -28,27 +28,27 @@ from model.inputs.static_features import CATEGORY, LIST_PRICE, PRIOR, ROWS, SCAL
 
 Reals = NDArray[np.float64]
 
-#: Days from which on a series is no newcomer.
+#: Age in days at which a series is no longer a newcomer.
 YOUNG_DAYS: Final = 56
-#: Ages in days at which the regression looks at a series, and how far ahead.
+#: Ages in days at which the regression samples a series, and how far ahead.
 _AGES: Final = (1, 2, 4, 7, 14, 28)
 _AHEAD_DAYS: Final = 28
-_LEAST_AHEAD_DAYS: Final = 7
-#: A series that begins so soon may be an old one that sells seldom; at most a third of the history.
+_MIN_AHEAD_DAYS: Final = 7
+#: A series with an earlier start may be an old one that sells rarely; at most 1/3 of the history.
 TRUNCATED_DAYS: Final = 84
-_LEAST_NEWCOMERS: Final = 20
-#: Days of own sales the prior may be worth.
+_MIN_NEWCOMERS: Final = 20
+#: Candidates for the days of own sales the prior is worth.
 _WORTH_DAYS: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-#: A category's effect is drawn to nothing as by that many units of expected demand.
+#: Ridge of a category's effect, in units of expected demand.
 _RIDGE: Final = 10.0
 _N_COMMON: Final = 8
 
 
 def _common(price: Tensor, views: Tensor, sold: Tensor, age_days: Tensor) -> Tensor:
-    """What the regression reads beside the category, [..., 8]; price and views 0 = not known.
+    """Regressors besides the category, [..., 8]; price and views 0 = unknown.
 
-    Views and units sold are those a day so far. The first day is the one on which a series was
-    found to sell, so the regression learns itself how much to believe it, by age.
+    Views and units sold are daily means so far. The first day is selected for having sold, so the
+    regression learns the weight of early sales by age.
     """
     priced, clicked = price > 0, views > 0
     log_price = torch.where(priced, torch.log(price.clamp(1e-2, 1e5)), 0.0)
@@ -69,7 +69,7 @@ def _common(price: Tensor, views: Tensor, sold: Tensor, age_days: Tensor) -> Ten
 
 
 class NewcomerPrior(nn.Module):
-    """The fitted regression: buffers of the network, in its checkpoint."""
+    """The fitted regression, stored as buffers of the network in its checkpoint."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class NewcomerPrior(nn.Module):
         self.register_buffer("worth_days", torch.zeros(()))
 
     def write(self, stats_SK: Tensor) -> None:
-        """Derive prior and scale from the carried statistics, in place; 0 before they begin."""
+        """Derive prior and scale from the carried statistics, in place; 0 before the start."""
         per_day, floor = self.config.buckets_per_day, self.config.scale_floor
         paid_S, listed_S = stats_SK[:, at.PRICE], stats_SK[:, LIST_PRICE]
         price_S = torch.where(paid_S > 0, paid_S, listed_S)
@@ -98,7 +98,7 @@ class NewcomerPrior(nn.Module):
 
 
 def young(stats_SK: Tensor, config: ModelConfig) -> Tensor:
-    """How young series [S] are: 1 at the beginning, 0 from 56 days on.
+    """Weight [S] of a newcomer's prior: 1 at the start, 0 from 56 days on.
 
     >>> young(torch.zeros(1, 24), ModelConfig(horizon=2, bucket_ms=3_600_000)).item()
     1.0
@@ -108,7 +108,7 @@ def young(stats_SK: Tensor, config: ModelConfig) -> Tensor:
 
 
 def scale_of(stats_SK: Tensor, config: ModelConfig) -> Tensor:
-    """Scale [S] of each series in units a bucket: what its forecast is in multiples of."""
+    """Scale [S] of each series in units a bucket: its forecast is in multiples of it."""
     if config.prior:
         return stats_SK[:, SCALE].clamp(min=config.scale_floor)
     return at.scale_of(stats_SK, floor=config.scale_floor)
@@ -116,7 +116,7 @@ def scale_of(stats_SK: Tensor, config: ModelConfig) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class _Samples:
-    """Newcomers at several ages: what was known, and the demand a bucket that came."""
+    """Newcomers at several ages: regressors, and the actual demand a bucket."""
 
     common: Reals
     category_N: NDArray[np.int64]
@@ -130,8 +130,8 @@ def fit_prior(
 ) -> None:
     """Fit the prior on the first days of the series of a history, in place.
 
-    Where hardly any series began within the history, all of them count. Without demand to learn
-    from the prior is left at one unit a bucket, worth nothing.
+    With too few newcomers in the history, all series count. Without demand the prior stays at one
+    unit a bucket with weight zero.
     """
     samples = _samples(values_TSF, static_SX, prior.config)
     if samples is None:
@@ -163,10 +163,10 @@ def _samples(
     units_TS = values_TSF[:, :, at.UNITS]
     active_TS = (units_TS > 0) | (values_TSF[:, :, at.VIEWS] > 0)
     first_S = np.where(active_TS.any(axis=0), active_TS.argmax(axis=0), buckets)
-    latest = buckets - (_AGES[0] + _LEAST_AHEAD_DAYS) * per_day
+    latest = buckets - (_AGES[0] + _MIN_AHEAD_DAYS) * per_day
     earliest = min(TRUNCATED_DAYS * per_day, buckets // 3)
     began = np.flatnonzero((first_S >= earliest) & (first_S <= latest))
-    if began.size < _LEAST_NEWCOMERS:
+    if began.size < _MIN_NEWCOMERS:
         began = np.flatnonzero(first_S <= latest)
     rows = []
     for slot in began.tolist():
@@ -174,7 +174,7 @@ def _samples(
         part = values_TSF[first : first + (_AGES[-1] + _AHEAD_DAYS) * per_day, slot]
         for age in _AGES:
             past, ahead = part[: age * per_day], part[age * per_day :][: _AHEAD_DAYS * per_day]
-            if len(ahead) < _LEAST_AHEAD_DAYS * per_day:
+            if len(ahead) < _MIN_AHEAD_DAYS * per_day:
                 break
             sold = past[:, at.UNITS].sum()
             paid = past[:, at.REVENUE].clip(0).sum() / sold if sold > 0 else 0.0
@@ -187,9 +187,9 @@ def _samples(
     price_N, views_N, category_N, age_N, mean_N, coming_N = np.array(rows, np.float64).T
     if not coming_N.sum() > 0:
         return None
-    most = np.quantile(coming_N, 0.99)  # one that sold like ten categories tells little of them
-    told = (price_N, views_N, mean_N * per_day, age_N)
-    common = _common(*(torch.from_numpy(part_N) for part_N in told)).numpy()
+    most = np.quantile(coming_N, 0.99)  # limits outliers
+    regressors = (price_N, views_N, mean_N * per_day, age_N)
+    common = _common(*(torch.from_numpy(part_N) for part_N in regressors)).numpy()
     coming_N = np.minimum(coming_N, most)
     return _Samples(common, category_N.astype(np.int64), age_N, mean_N, coming_N)
 
@@ -204,8 +204,8 @@ def poisson(
 ) -> tuple[Reals, Reals]:
     """Coefficients and category effects [R] of the log of expected demand, by Newton's method.
 
-    `common_NC` begins with a column of ones. A sample counts as `share` of one: those of a series
-    tell nearly the same. A category's effect is drawn to nothing as by `ridge_of` mean samples.
+    `common_NC` starts with a column of ones. A sample has weight `share`: samples of one series are
+    nearly the same. A category's effect is shrunk to zero as by `ridge_of` mean samples.
     """
     n_common = common_NC.shape[1]
     seen, place_N = np.unique(category_N, return_inverse=True)

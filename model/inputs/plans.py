@@ -1,11 +1,11 @@
-"""What is planned for a bucket: promotion, price, closure, event; of the past and the future.
+"""Plans of a bucket: promotion, price, closure, event; of the past and the future.
 
-Plans stand beside the closed buckets, in columns of their own, so that those of a horizon can be
-given before it is sold. Most series have none: only those that have are held. The network reads
-what `plan_features` makes of them, a price in relation to the price it knows of the series.
+Plans have their own columns next to the closed buckets, because those of the horizon are known in
+advance. Most series have none, so only those with plans are stored. The network reads the result of
+`plan_features`, in which a price is relative to the series' mean price.
 
-Axes: T = buckets, N = series with a plan, S = all series, M = series
-that are forecast with a plan, P = plan columns, E = what is read, K = carried statistics.
+Axes: T = buckets, N = series with a plan, S = all series, M = series that are forecast with a plan,
+P = plan columns, E = plan inputs, K = carried statistics.
 """
 
 from dataclasses import dataclass
@@ -21,22 +21,28 @@ from model.inputs.carried_statistics import PRICE as MEAN_PRICE
 
 Floats = NDArray[np.float32]
 
-#: Columns of a bucket's plans: discount share in [0, 1], new price (0 = as before), closed, event;
+#: Columns of a bucket's plans: discount share in [0, 1], new price (0 = unchanged), closure, event;
 #: the last two are shares of the bucket in [0, 1].
 PLAN_NAMES: Final = ("promotion", "price", "closure", "event")
 PROMOTION, PRICE, CLOSURE, EVENT = range(len(PLAN_NAMES))
 N_PLANS: Final = len(PLAN_NAMES)
-#: What the network reads of them.
-READ_NAMES: Final = ("plan_promotion", "plan_promoted", "plan_price", "plan_closure", "plan_event")
-#: A price e times up or down is the most that is told.
-_MOST_LOG_PRICE: Final = 1.0
+#: Inputs of the network derived from plans.
+PLAN_INPUT_NAMES: Final = (
+    "plan_promotion",
+    "plan_promoted",
+    "plan_price",
+    "plan_closure",
+    "plan_event",
+)
+#: Limit of the log price ratio: a factor e up or down.
+_MAX_LOG_PRICE: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Plans:
-    """Plans `values_TNP` of some series in T buckets that follow one another.
+    """Plans `values_TNP` of some series in T consecutive buckets.
 
-    `rows_N` says which series, rising; all others have no plan. Raises InvalidValues for other
+    `rows_N` are the series with plans, rising; all others have none. Raises InvalidValues for other
     shapes, series out of order, or values that are negative or not finite.
 
     >>> plans = Plans(np.array([1]), np.full((2, 1, 4), 0.25, np.float32))
@@ -48,20 +54,22 @@ class Plans:
     values_TNP: Floats
 
     def __post_init__(self) -> None:
-        """Refuse what are no plans."""
+        """Check shape, order and values."""
         shape = self.values_TNP.shape
         if len(shape) != 3 or shape[1:] != (self.rows_N.size, N_PLANS):
-            raise InvalidValues(f"plans {shape} of {self.rows_N.size} series are not [T, N, 4]")
+            raise InvalidValues(
+                f"plans of {self.rows_N.size} series have shape {shape}, not [T, N, {N_PLANS}]"
+            )
         if self.rows_N.size and (self.rows_N[0] < 0 or (np.diff(self.rows_N) <= 0).any()):
-            raise InvalidValues("the series of plans do not rise")
+            raise InvalidValues("rows_N of plans must rise")
         if not np.isfinite(self.values_TNP).all() or (self.values_TNP < 0).any():
-            raise InvalidValues("plans hold NaN, infinite or negative values")
+            raise InvalidValues("plans contain NaN, infinite or negative values")
 
     @classmethod
-    def of_all(cls, values_TSP: Floats) -> "Plans":
-        """Plans of all series; those without any are left out.
+    def from_dense(cls, values_TSP: Floats) -> "Plans":
+        """Plans from a dense block of all series, without the series that have none.
 
-        >>> Plans.of_all(np.eye(4, dtype=np.float32)[None, :2]).rows_N.tolist()
+        >>> Plans.from_dense(np.eye(4, dtype=np.float32)[None, :2]).rows_N.tolist()
         [0, 1]
         """
         rows_N = np.flatnonzero(values_TSP.any(axis=(0, 2)))
@@ -73,7 +81,7 @@ class Plans:
         return len(self.values_TNP)
 
     def between(self, first: int, last: int) -> "Plans":
-        """Plans of buckets `first` to `last` (left out); what lies behind the end has none.
+        """Plans of buckets `first` (included) to `last` (excluded); none beyond the end.
 
         >>> Plans(np.array([1]), np.ones((2, 1, 4), np.float32)).between(1, 4).values_TNP[:, 0, 0]
         array([1., 0., 0.], dtype=float32)
@@ -92,7 +100,7 @@ class Plans:
         return values_TSP
 
     def chosen(self, index_S: NDArray[np.int64]) -> "Plans":
-        """The plans of some series (rising), counted anew.
+        """The plans of some series (rising), renumbered.
 
         >>> plans = Plans(np.array([1, 4]), np.ones((1, 2, 4), np.float32))
         >>> plans.chosen(np.array([0, 4, 5])).rows_N.tolist()
@@ -103,9 +111,9 @@ class Plans:
 
 
 def plan_features(plans_P: Tensor, price: Tensor) -> Tensor:
-    """What the network reads [..., E] of plans [..., P] of series whose mean price is `price`.
+    """Inputs [..., E] of plans [..., P] of series whose mean price is `price`.
 
-    A new price tells nothing where no price is known yet.
+    A new price has no effect while the mean price is unknown.
 
     >>> half = torch.tensor([0.3, 2.0, 0.0, 0.0])
     >>> plan_features(half, torch.tensor(4.0)).tolist()
@@ -113,23 +121,23 @@ def plan_features(plans_P: Tensor, price: Tensor) -> Tensor:
     """
     new = plans_P[..., PRICE]
     ratio = torch.log(new.clamp(min=1e-3) / price.clamp(min=1e-3))
-    told = torch.where((new > 0) & (price > 0), ratio, 0.0)
+    log_ratio = torch.where((new > 0) & (price > 0), ratio, 0.0)
     promotion = plans_P[..., PROMOTION]
     columns = (
         promotion,
         (promotion > 0).to(plans_P.dtype),
-        told.clamp(-_MOST_LOG_PRICE, _MOST_LOG_PRICE),
+        log_ratio.clamp(-_MAX_LOG_PRICE, _MAX_LOG_PRICE),
         plans_P[..., CLOSURE],
         plans_P[..., EVENT],
     )
     return torch.stack(columns, dim=-1)
 
 
-def held(plans: Plans | None, t: int, rows: slice) -> Tensor | None:
-    """Plans [S, P] of bucket `t` and some series; None where none of them has any.
+def plans_at(plans: Plans | None, t: int, rows: slice) -> Tensor | None:
+    """Plans [S, P] of bucket `t` for the series `rows`; None if none of them has any.
 
     >>> plans = Plans(np.array([5]), np.ones((1, 1, 4), np.float32))
-    >>> held(plans, 0, slice(0, 5)), held(plans, 0, slice(4, 6))[:, PROMOTION]
+    >>> plans_at(plans, 0, slice(0, 5)), plans_at(plans, 0, slice(4, 6))[:, PROMOTION]
     (None, tensor([0., 1.]))
     """
     if plans is None:
@@ -143,11 +151,11 @@ def held(plans: Plans | None, t: int, rows: slice) -> Tensor | None:
     return plans_SP
 
 
-def ahead(plans: Plans | None) -> Plans | None:
-    """The plans behind the first bucket, of series that have any there; None for none.
+def plans_ahead(plans: Plans | None) -> Plans | None:
+    """Plans after the first bucket, of series that have any there; None for none.
 
     >>> plans = Plans(np.array([5]), np.ones((2, 1, 4), np.float32))
-    >>> ahead(plans).rows_N.tolist(), ahead(plans.between(1, 3))
+    >>> plans_ahead(plans).rows_N.tolist(), plans_ahead(plans.between(1, 3))
     ([5], None)
     """
     if plans is None:
@@ -159,7 +167,7 @@ def ahead(plans: Plans | None) -> Plans | None:
 def planned_rows(
     plans: Plans | None, stats_SK: Tensor, rows: slice
 ) -> tuple[Tensor, Tensor] | None:
-    """Rows [M] among some series that have plans, and what is read of them [M, T, E].
+    """Rows [M] among the series `rows` that have plans, and their inputs [M, T, E].
 
     `stats_SK` are the statistics of the series `rows`.
     """

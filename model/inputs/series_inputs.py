@@ -1,11 +1,11 @@
-"""What the network sees of a series at a closed bucket.
+"""Inputs of the network for one series at a closed bucket.
 
 Every input is a pure function of the carried statistics (already updated by the bucket) and of the
-bucket itself, so stepping bucket by bucket and reading the history anew give the same numbers.
-Demand is divided by the carried scale and compressed by log1p; where no click was ever seen the
-click inputs are zero and a flag says so. Of a bucket without stock the network sees at least the
-carried mean as demand, and how much of it there was something to be had. What was planned for the
-bucket is an input too where the network reads plans.
+bucket itself, so stepping bucket by bucket and re-reading the history give the same numbers. Demand
+is divided by the carried scale and compressed by log1p; without any clicks so far the click inputs
+are zero and a flag is off. For a censored bucket demand is at least the carried mean, and
+`availability` is the share of time in stock. Plans of the bucket are inputs if the network uses
+plans.
 
 Axes: S = series, F = stored features, K = carried statistics, I = inputs, P = plan columns.
 """
@@ -21,7 +21,7 @@ from model.errors import InvalidValues
 from model.inputs import carried_statistics as at
 from model.inputs.last_year import RING, carry_year, weeks_ahead, year_inputs
 from model.inputs.newcomer_prior import NewcomerPrior, scale_of, young
-from model.inputs.plans import N_PLANS, READ_NAMES, plan_features
+from model.inputs.plans import N_PLANS, PLAN_INPUT_NAMES, plan_features
 from model.inputs.static_features import N_CARRIED, PRIOR
 
 #: Inputs of a series, in order.
@@ -31,7 +31,7 @@ INPUT_NAMES: Final = (
     "day_ratio", "rate", "size_ratio", "since_log", "returns_share", "started", "availability",
     "stock_known", "quarter_ratio", "year_ratio", "robust_ratio", "spread_log",
 )  # fmt: skip
-#: What a network with a prior sees of it, for as long as a series is young.
+#: Inputs of a network with a prior; zero once a series is no longer a newcomer.
 _PRIOR_NAMES: Final = ("prior_ratio", "shrunk_ratio")
 
 
@@ -45,12 +45,12 @@ def input_names(config: ModelConfig) -> tuple[str, ...]:
     if config.yearly:
         levels = (f"year_level_{week}" for week in range(weeks_ahead(config)))
         names = (*names, "year_known", "year_growth", *levels)
-    return (*names, *READ_NAMES) if config.plans else names
+    return (*names, *PLAN_INPUT_NAMES) if config.plans else names
 
 
 @lru_cache(maxsize=64)
 def places_of(names: tuple[str, ...], config: ModelConfig) -> list[int]:
-    """Columns of some inputs. Raises InvalidValues for a name that is none.
+    """Columns of some inputs. Raises InvalidValues for an unknown name.
 
     >>> places_of(("sold", "demand"), ModelConfig(horizon=24, bucket_ms=3_600_000))
     [2, 0]
@@ -65,13 +65,13 @@ def places_of(names: tuple[str, ...], config: ModelConfig) -> list[int]:
 
 
 def carried_width(config: ModelConfig) -> int:
-    """Carried numbers a series: statistics, the ring of weeks and what is static where used."""
+    """Carried numbers a series: statistics, then the weekly ring and static features if used."""
     ring = RING if config.yearly else 0
     return at.N_STATISTICS + ring + (N_CARRIED if config.uses_static else 0)
 
 
 def new_carried(size: int, config: ModelConfig, device: torch.device | str = "cpu") -> Tensor:
-    """Carried statistics [S, K] of series nothing is known about: all zero."""
+    """Carried statistics [S, K] of new series: all zero."""
     return torch.zeros(size, carried_width(config), device=device)
 
 
@@ -86,9 +86,10 @@ def series_inputs(
     config: ModelConfig,
     plans_SP: Tensor | None = None,
 ) -> Tensor:
-    """Inputs [S, I] of one closed bucket that ends at `origin_ms`; `stats_SK` already holds it.
+    """Inputs [S, I] of one closed bucket that ends at `origin_ms`, already part of `stats_SK`.
 
-    `plans_SP` are the plans that held in it, None for none; a network without plans reads none.
+    `plans_SP` are the plans in force during the bucket, None for none; a network without plans
+    ignores them.
 
     >>> config = ModelConfig(horizon=2, bucket_ms=3_600_000, yearly=False)
     >>> tuple(series_inputs(new_carried(3, config), torch.zeros(3, 11), 0, config).shape)
@@ -144,28 +145,28 @@ def series_inputs(
     )
     if config.prior:
         young_S = young(stats_SK, config)
-        told = (stats_SK[:, PRIOR], stats_SK[:, at.SLOW])
-        ratios = (_log_ratio(level_S, scale_S, floor) * young_S for level_S in told)
+        levels = (stats_SK[:, PRIOR], stats_SK[:, at.SLOW])
+        ratios = (_log_ratio(level_S, scale_S, floor) * young_S for level_S in levels)
         inputs_SI = torch.stack((*columns, *ratios), dim=1)
     else:
         inputs_SI = torch.stack(columns, dim=1)
     if config.yearly:
         inputs_SI = torch.cat((inputs_SI, year_inputs(stats_SK, origin_ms, config)), dim=1)
     if config.plans:
-        inputs_SI = torch.cat((inputs_SI, _plans_read(stats_SK, plans_SP)), dim=1)
+        inputs_SI = torch.cat((inputs_SI, _plan_inputs(stats_SK, plans_SP)), dim=1)
     if config.inputs_off:
         inputs_SI[:, places_of(config.inputs_off, config)] = 0.0
     return inputs_SI
 
 
-def _plans_read(stats_SK: Tensor, plans_SP: Tensor | None) -> Tensor:
+def _plan_inputs(stats_SK: Tensor, plans_SP: Tensor | None) -> Tensor:
     if plans_SP is None:
         plans_SP = stats_SK.new_zeros(stats_SK.shape[0], N_PLANS)
     return plan_features(plans_SP, stats_SK[:, at.PRICE])
 
 
 def carry_statistics(stats_SK: Tensor, values_SF: Tensor, config: ModelConfig) -> None:
-    """Carry the statistics over one bucket, in place; not the year, which needs the time."""
+    """Carry the statistics over one bucket, in place, except the weekly ring."""
     at.update_statistics(
         stats_SK,
         values_SF,
@@ -184,9 +185,9 @@ def observe(
     prior: NewcomerPrior | None = None,
     plans_SP: Tensor | None = None,
 ) -> Tensor:
-    """Carry the statistics over the bucket at `start_ms`, in place; its inputs [S, I].
+    """Carry the statistics over the bucket at `start_ms`, in place; return its inputs [S, I].
 
-    `prior` is the network's, where it has one; `plans_SP` are the plans that held in the bucket.
+    `prior` is the network's, if it has one; `plans_SP` are the plans in force during the bucket.
     """
     carry_statistics(stats_SK, values_SF, config)
     if config.yearly:

@@ -1,10 +1,10 @@
-"""What is known of a series beside its history: category, location, brand, list price, launch.
+"""Static features of each series: category, location, brand, list price, launch.
 
-A name is hashed into one of `ROWS` rows, 0 = not known; the hash is fixed, so a name has the same
-row in every build and a name never seen needs no table. The numbers lie in the last columns of the
-carried statistics: they move, grow and are kept with them. Carrying a bucket leaves them alone.
+A name is hashed into one of `ROWS` rows, 0 = unknown; the hash is fixed, so a name has the same row
+in every build and a new name needs no table. Static features are the last columns of the carried
+statistics, so they are moved, grown and stored with them; carrying a bucket does not change them.
 
-Axes: S = series, K = carried statistics, X = static columns, E = embedded width.
+Axes: S = series, K = carried statistics, X = static columns, E = embedding width.
 """
 
 from hashlib import blake2b
@@ -19,27 +19,27 @@ from model.config import ModelConfig
 from model.durations import DAY_MS
 from model.errors import InvalidValues
 
-#: Rows of an embedding table; row 0 is that of what is not known.
+#: Rows of an embedding table; row 0 is unknown.
 ROWS: Final = 1024
-#: What is told of a series, in order; ids first.
+#: Static features of a series, in order; ids first.
 STATIC_NAMES: Final = ("category", "location", "brand", "list_price", "launch_day")
 N_STATIC: Final = len(STATIC_NAMES)
 N_IDS: Final = 3
-#: The first of them are carried; the launch only tells until when nothing was to be seen.
-N_TOLD: Final = 4
-#: Further carried columns behind them: the newcomer's prior and the scale it gives.
+#: The first of them are carried; the launch is not an input of the network.
+N_STATIC_CARRIED: Final = 4
+#: Derived columns after them: the newcomer's prior and the resulting scale.
 N_DERIVED: Final = 2
-N_CARRIED: Final = N_TOLD + N_DERIVED
+N_CARRIED: Final = N_STATIC_CARRIED + N_DERIVED
 CATEGORY: Final = -N_CARRIED
 LIST_PRICE: Final = CATEGORY + 3
-#: Column of what is told, not carried.
+#: Column of the launch among the static features.
 LAUNCH: Final = 4
 PRIOR: Final = -2
 SCALE: Final = -1
 
 
 def row_of(kind: str, name: str | None) -> int:
-    """Row of a name among those of its kind; 0 where there is none.
+    """Row of a name among those of its kind; 0 for none.
 
     >>> row_of("category", "bags") == row_of("category", "bags"), row_of("category", None)
     (True, 0)
@@ -59,7 +59,7 @@ def static_row(
     list_price: float | None = None,
     launched_ms: int | None = None,
 ) -> NDArray[np.float32]:
-    """What is told of one series [X]; the price in its currency, anything may be missing.
+    """Static features [X] of one series; the price in its currency, all are optional.
 
     >>> static_row().tolist(), static_row(list_price=2.5, launched_ms=86_400_000)[-2:].tolist()
     ([0.0, 0.0, 0.0, 0.0, 0.0], [2.5, 1.0])
@@ -70,7 +70,7 @@ def static_row(
 
 
 def launch_day(launched_ms: int | None) -> float:
-    """Days since 1970 at a launch; 0 = not known.
+    """Days since 1970 at a launch; 0 = unknown.
 
     >>> launch_day(129_600_000), launch_day(None)
     (1.5, 0.0)
@@ -79,32 +79,34 @@ def launch_day(launched_ms: int | None) -> float:
 
 
 def require_static(static_SX: NDArray[np.float32], size: int) -> None:
-    """Refuse what tells nothing sensible of `size` series. Raises InvalidValues.
+    """Check the static features of `size` series. Raises InvalidValues.
 
     >>> require_static(np.zeros((2, 5), np.float32), 2)
     """
     if static_SX.shape != (size, N_STATIC):
-        raise InvalidValues(f"static of shape {static_SX.shape} is not [{size}, {N_STATIC}]")
+        raise InvalidValues(
+            f"static features have shape {static_SX.shape}, not [{size}, {N_STATIC}]"
+        )
     ids = static_SX[:, :N_IDS]
     if not np.isfinite(static_SX).all() or static_SX.min(initial=0) < 0:
-        raise InvalidValues("static numbers must be finite and not negative")
+        raise InvalidValues("static features must be finite and not negative")
     if ids.max(initial=0) >= ROWS or (ids % 1).any():
         raise InvalidValues(f"static ids must be whole numbers below {ROWS}")
 
 
-def tell(stats_SK: Tensor, static_SX: Tensor, config: ModelConfig) -> None:
-    """Write what is known of series into their carried statistics, in place."""
+def set_static(stats_SK: Tensor, static_SX: Tensor, config: ModelConfig) -> None:
+    """Write the static features of series into their carried statistics, in place."""
     if config.uses_static:
-        stats_SK[:, CATEGORY:PRIOR] = static_SX[:, :N_TOLD].to(stats_SK)
+        stats_SK[:, CATEGORY:PRIOR] = static_SX[:, :N_STATIC_CARRIED].to(stats_SK)
 
 
 def ids_of(stats_SK: Tensor, config: ModelConfig) -> Tensor | None:
-    """Rows [S, 3] of category, location and brand; None where no embedding reads them."""
+    """Rows [S, 3] of category, location and brand; None without an embedding."""
     return stats_SK[:, CATEGORY:LIST_PRICE].long() if config.static else None
 
 
 class StaticEmbedding(nn.Module):
-    """The sum of one learnt vector for each id; one that training never met counts as unknown."""
+    """The sum of one learned vector for each id; an id unseen in training counts as unknown."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -115,8 +117,8 @@ class StaticEmbedding(nn.Module):
         offset_3 = torch.arange(N_IDS) * ROWS
         self.register_buffer("offset_3", offset_3, persistent=False)
 
-    def meet(self, static_SX: Tensor) -> None:
-        """Note the ids that training meets."""
+    def mark_seen(self, static_SX: Tensor) -> None:
+        """Mark the ids that occur in training."""
         self.met[static_SX[:, :N_IDS].long() + self.offset_3] = 1.0
 
     def forward(self, ids_S3: Tensor) -> Tensor:

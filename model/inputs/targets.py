@@ -1,15 +1,15 @@
-"""What a network forecasts beside units, where it is told to: revenue and visitors of a bucket.
+"""Further targets of a network besides units: revenue and visitors of a bucket.
 
-Each is one more block of the heads, which share all but their last matrix. Revenue is what is
-forecast of a bucket's sales **cut at zero**: a bucket in which more came back than was sold counts
-as one without revenue. A forecast is in multiples of a scale made of what is carried anyway, so
-states and snapshots are the same with and without:
+Each target is one more block of the heads, which share all but their last matrix. Revenue is **cut
+at zero**: a bucket with more returns than sales counts as one without revenue. A forecast is in
+multiples of a scale derived from the carried statistics, so states and snapshots are the same with
+and without targets:
 
     revenue: the series' scale in units times its mean price paid
-    visitors: its mean visitors of a week, with the floor that units have
+    visitors: its mean visitors of a week, with the same floor as units
 
-Revenue of a bucket without stock says no more than its sales do, so it is not learnt from; its
-visitors are.
+Revenue of a bucket without stock is as censored as its sales, so training ignores it; visitors are
+not censored.
 
 Axes: S = series, K = carried statistics, N = lanes, L = buckets of a chunk, X = buckets ahead.
 """
@@ -34,7 +34,7 @@ _COLUMN: Final[dict[Target, int]] = {
 
 @dataclass(frozen=True, slots=True)
 class TargetAhead:
-    """What is learnt of one target in a chunk; like the fields of that name of `Chunk`."""
+    """Training data of one target in a chunk; see the fields of the same name in `Chunk`."""
 
     scale_NL: Tensor
     weight_NL: Tensor
@@ -54,7 +54,7 @@ def target_of(values: Tensor, target: Target) -> Tensor:
 def scales_of(stats_SK: Tensor, config: ModelConfig) -> tuple[Tensor, ...]:
     """Scale [S] of each block of a forecast: units, their running sum, then each target.
 
-    >>> from model.inputs import new_carried
+    >>> from model.inputs.series_inputs import new_carried
     >>> config = ModelConfig(horizon=2, bucket_ms=3_600_000, targets=("revenue",))
     >>> stats = new_carried(1, config)
     >>> stats[0, at.SLOW], stats[0, at.PRICE] = 3.0, 2.5
@@ -72,7 +72,7 @@ def scales_of(stats_SK: Tensor, config: ModelConfig) -> tuple[Tensor, ...]:
 
 
 def _price_of(stats_SK: Tensor, config: ModelConfig) -> Tensor:
-    """Mean price paid [S]; where nothing was sold yet the list price, 1 where there is none."""
+    """Mean price paid [S]; before the first sale the list price, or 1 if unknown."""
     paid_S = stats_SK[:, at.PRICE]
     listed_S = stats_SK[:, LIST_PRICE] if config.uses_static else torch.zeros_like(paid_S)
     listed_S = torch.where(listed_S > 0, listed_S, 1.0)

@@ -1,14 +1,14 @@
-"""What a product sells that nobody has seen yet: it is in the catalog, and no event ever came.
+"""Demand of products without any event: in the catalog, launched, but not yet seen.
 
-Nothing of it is carried, so the network has nothing to go by. Its demand is taken to be Poisson
-around a level, the same for the whole horizon. The mean level is a Poisson regression on category,
-list price and days since the launch: on what came, in four weeks, of other products while they were
-unseen. From 56 days on a product that never sold is forecast by the network like any other, as
-nothing. How far levels lie apart, and how many stay at zero, is taken from the same samples: those
-of the first days and those of later ones, single buckets and the four weeks. Before its launch a
-product sells nothing.
+Such a product has no carried statistics for the network to read. Its demand is Poisson around a
+level that is constant over the horizon. The mean level is a Poisson regression on category, list
+price and days since the launch, fitted on the actuals, over four weeks, of other products while
+they were unseen. From 56 days on a product that never sold is forecast by the network, as zero. The
+dispersion of levels, and the share that stays at zero, come from the same samples: separately for
+the first days and for later ones, for single buckets and for the four weeks. The forecast before
+the launch is zero.
 
-A product whose launch is not known is never unseen: it may as well be an old one that is gone.
+A product without a launch date is never unseen: it may be an old one that is no longer sold.
 
 Axes: N = samples or products, S = series, H = horizon, Q = quantiles, M = means of a table.
 """
@@ -29,22 +29,22 @@ from model.inputs.static_features import CATEGORY, LAUNCH, LIST_PRICE, ROWS
 Floats = NDArray[np.float32]
 Reals = NDArray[np.float64]
 
-#: Days after a launch at which products that are still unseen are looked at, and before their first
-#: event where the launch is not known: nobody knows when it will come.
+#: Days after a launch at which products that are still unseen are sampled, or days before their
+#: first event if the launch is unknown.
 _AFTER: Final = (0, 1, 2, 4, 7, 14, 28)
 _BEFORE: Final = (0, 1, 2, 4)
-#: Until then levels lie as far apart as on the first day; of those still unseen later, most are
-#: never sold and a few sell well.
-_SOON_DAYS: Final = 2
+#: Up to this age the dispersion of levels is that of the first day; of products still unseen later,
+#: span never sell and a few sell well.
+_EARLY_DAYS: Final = 2
 _AHEAD_DAYS: Final = 28
-_LEAST_AHEAD_DAYS: Final = 7
-#: Means that quantiles are tabled for; they are linear between them.
+_MIN_AHEAD_DAYS: Final = 7
+#: Means of the quantile table, which is interpolated linearly.
 _MEANS_M: Final = np.geomspace(1e-3, 1e5, 49)
 _LEVELS: Final = 64
 
 
-class UnseenDemand(nn.Module):
-    """What was fitted: buffers of the network. All zero, as in older checkpoints: no forecast."""
+class UnseenProductDemand(nn.Module):
+    """Fitted levels and quantiles, stored as buffers; all zero (older checkpoints): no forecast."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -75,9 +75,9 @@ class UnseenDemand(nn.Module):
         units_SHQ: Floats,
         sums_SHQ: Floats,
     ) -> None:
-        """Put the forecasts of unseen products in the place of the network's.
+        """Replace the network's forecasts of unseen products, in place.
 
-        `launch_day_S` are the launches in days since 1970, 0 = not known, of the first series.
+        `launch_day_S` are the launches of the first series in days since 1970, 0 = unknown.
         """
         launch_S = launch_day_S.astype(np.float64)
         age_S = origin_ms / DAY_MS - launch_S
@@ -89,11 +89,11 @@ class UnseenDemand(nn.Module):
         rows, age_N = rows[unseen], age_S[rows[unseen]]
         if not rows.size:
             return
-        told_N2 = stats_NK[:, (CATEGORY, LIST_PRICE)].cpu().numpy()[unseen]
-        level_N = self.level(told_N2[:, 0], told_N2[:, 1], age_N)
+        static_N2 = stats_NK[:, (CATEGORY, LIST_PRICE)].cpu().numpy()[unseen]
+        level_N = self.level(static_N2[:, 0], static_N2[:, 1], age_N)
         ends_H = (1 + np.arange(self.config.horizon)) / self.config.buckets_per_day
         on_sale_NH = ends_H > -age_N[:, None] + 1e-3  # the day of a launch is a float32
-        late_N = age_N > _SOON_DAYS
+        late_N = age_N > _EARLY_DAYS
         units_NHQ = self._quantiles(late_N, 0, level_N[:, None] * on_sale_NH)
         passed_NH = on_sale_NH.cumsum(axis=1)
         sums_NHQ = self._quantiles(late_N, 1, level_N[:, None] * passed_NH)
@@ -104,7 +104,9 @@ class UnseenDemand(nn.Module):
     def level(self, category_N: Floats, list_price_N: Floats, age_days_N: Reals) -> Reals:
         """Mean demand [N] a bucket of products by category, list price and days since launch."""
         category_R, common = (part.cpu().numpy() for part in (self.category_R, self.common))
-        log_N = _read(list_price_N, age_days_N) @ common + category_R[category_N.astype(np.int64)]
+        log_N = (
+            _regressors(list_price_N, age_days_N) @ common + category_R[category_N.astype(np.int64)]
+        )
         level_N: Reals = np.exp(np.clip(log_N, -10.0, 12.0)) * _fade(age_days_N)
         return level_N
 
@@ -118,23 +120,23 @@ class UnseenDemand(nn.Module):
 
 
 def fit_unseen(
-    unseen: UnseenDemand,
+    unseen: UnseenProductDemand,
     values_TSF: Floats,
     static_SX: Floats,
     start_ms: int,
 ) -> None:
     """Fit on the days before the first events of the series of a history, in place.
 
-    Where the history tells of no product before its first event, nothing is forecast of one.
+    Without samples of unseen products, or without demand, it stays unfitted and forecasts nothing.
     """
     config = unseen.config
-    slot_N, start_N, age_N = _moments(values_TSF, static_SX, start_ms, config)
+    slot_N, start_N, age_N = _sample_points(values_TSF, static_SX, start_ms, config)
     if not slot_N.size:
         return
     per_day = int(config.buckets_per_day)
-    most = _AHEAD_DAYS * per_day
+    span = _AHEAD_DAYS * per_day
     ahead = [
-        values_TSF[start : start + most, slot, at.UNITS].astype(np.float64)
+        values_TSF[start : start + span, slot, at.UNITS].astype(np.float64)
         for slot, start in zip(slot_N.tolist(), start_N.tolist(), strict=True)
     ]
     total_N = np.array([part.sum() for part in ahead])
@@ -146,16 +148,16 @@ def fit_unseen(
     category_N = static_SX[slot_N, 0].astype(np.int64)
     price_N = static_SX[slot_N, 3]
     common, category_R = poisson(
-        _read(price_N, age_N), category_N, mean_N, share=1.0 / len(_AFTER), ridge_of=0.5
+        _regressors(price_N, age_N), category_N, mean_N, share=1.0 / len(_AFTER), ridge_of=0.5
     )
     with torch.no_grad():
         unseen.common.copy_(torch.from_numpy(common))
         unseen.category_R.copy_(torch.from_numpy(category_R))
     level_N = unseen.level(static_SX[slot_N, 0], price_N, age_N)
-    near = min(config.horizon, _LEAST_AHEAD_DAYS * per_day)
+    near = min(config.horizon, _MIN_AHEAD_DAYS * per_day)
     near_N = np.concatenate([part[:near] for part in ahead])
     tables: list[Tensor] = []
-    for of_age_N in (age_N <= _SOON_DAYS, age_N > _SOON_DAYS):
+    for of_age_N in (age_N <= _EARLY_DAYS, age_N > _EARLY_DAYS):
         if of_age_N.any():
             near_M = of_age_N.repeat(near)
             single_L = _levels(near_N[near_M], level_N.repeat(near)[near_M])
@@ -167,8 +169,8 @@ def fit_unseen(
         unseen.table_4MQ.copy_(torch.stack(tables))
 
 
-def _read(list_price_N: Floats, age_days_N: Reals) -> Reals:
-    """What the regression reads [N, 4] beside the category; price 0 = not known."""
+def _regressors(list_price_N: Floats, age_days_N: Reals) -> Reals:
+    """Regressors [N, 4] besides the category; price 0 = unknown."""
     priced_N = list_price_N > 0
     log_N = np.where(priced_N, np.log(np.clip(list_price_N, 1e-2, 1e5)), 0.0)
     return np.stack(
@@ -182,15 +184,15 @@ def _fade(age_days_N: Reals) -> Reals:
     return faded
 
 
-def _moments(
+def _sample_points(
     values_TSF: Floats, static_SX: Floats, start_ms: int, config: ModelConfig
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], Reals]:
-    """Slot, bucket and days since launch of the times at which a product was unseen."""
+    """Slot, bucket and days since launch of each sample of an unseen product."""
     buckets, per_day = len(values_TSF), int(config.buckets_per_day)
     active_TS = (values_TSF[:, :, at.UNITS] > 0) | (values_TSF[:, :, at.VIEWS] > 0)
     first_S = np.where(active_TS.any(axis=0), active_TS.argmax(axis=0), buckets)
     launch_S = np.round((static_SX[:, LAUNCH] * DAY_MS - start_ms) / config.bucket_ms)
-    latest = buckets - _LEAST_AHEAD_DAYS * per_day
+    latest = buckets - _MIN_AHEAD_DAYS * per_day
     earliest = min(TRUNCATED_DAYS * per_day, buckets // 3)
     rows = []
     for slot, (first, launch) in enumerate(zip(first_S.tolist(), launch_S.tolist(), strict=True)):
@@ -204,7 +206,7 @@ def _moments(
 
 
 def _table(levels_L: Tensor, quantiles: tuple[float, ...]) -> Tensor:
-    """Quantiles [M, Q] of Poisson counts around levels, by mean; between counts linear.
+    """Quantiles [M, Q] of Poisson counts around levels, by mean; linear between counts.
 
     >>> _table(_levels(np.ones(9), np.ones(9)), (0.5,))[[0, 30, -1], 0].round().tolist()
     [0.0, 99.0, 99999.0]
@@ -224,9 +226,9 @@ def _table(levels_L: Tensor, quantiles: tuple[float, ...]) -> Tensor:
 
 
 def _levels(counts_N: Reals, mean_N: Reals) -> Tensor:
-    """Equally likely levels [L] with mean 1: what came in multiples of what was expected.
+    """Equally likely levels [L] with mean 1: actuals in multiples of the expectation.
 
-    Samples of which less than a unit was expected count for less: they are nearly all zero.
+    Samples with an expectation below one unit have less weight: nearly all of them are zero.
 
     >>> _levels(np.array([0.0, 4.0]), np.array([2.0, 2.0]))[[0, -1]].tolist()
     [0.0, 2.0]

@@ -1,8 +1,7 @@
-"""The protocol every network follows: a sequence at once for training, one bucket for serving.
+"""The protocol of every network: a sequence at once for training, one bucket for serving.
 
-Both ways must give the same numbers; that law is tested for each architecture. The state is a tuple
-of tensors whose first axis is the series, so it can be grown, sliced and cleared without knowing
-the architecture.
+Both ways must give the same numbers; a test checks each architecture. The state is a tuple of
+tensors whose first axis is the series, so it can be grown, sliced and cleared for any architecture.
 
 Axes: B = series in the batch, T = buckets, I = inputs of a series, C = calendar, D = encoded width.
 """
@@ -18,17 +17,17 @@ State = tuple[Tensor, ...]
 
 
 class Network(Protocol):
-    """An encoder of what is known up to a bucket."""
+    """An encoder of the history up to a bucket."""
 
     width: int
 
     @property
-    def reading(self) -> Tensor:
-        """The weights [X, I + C] that the inputs and the calendar are read with."""
+    def input_weights(self) -> Tensor:
+        """The weights [X, I + C] applied to the inputs and the calendar."""
         ...
 
     def new_state(self, batch: int, device: torch.device) -> State:
-        """State of series that nothing was read of: zeros, first axis B."""
+        """State of new series: zeros, first axis B."""
         ...
 
     def prepare(self) -> None:
@@ -38,12 +37,12 @@ class Network(Protocol):
     def forward(
         self, inputs_BTI: Tensor, calendar_BTC: Tensor, state: State
     ) -> tuple[Tensor, State]:
-        """Encode a sequence: [B, T, D] and the state after it. Leaves `state` as it was."""
+        """Encode a sequence: [B, T, D] and the state after it. Does not change `state`."""
         ...
 
     def step(self, inputs_BI: Tensor, calendar_C: Tensor, state: State, work: Workspace) -> Tensor:
         """Encode one bucket: [B, D]. Carries `state` over the bucket **in place**; no gradient.
 
-        The encoding may be part of the state or of `work`: it lasts until the next step.
+        The encoding may be part of the state or of `work`, so it is valid until the next step.
         """
         ...

@@ -25,8 +25,8 @@ class GruNetwork(nn.Module):
         self._packed: list[_Packed] | None = None
 
     @property
-    def reading(self) -> Tensor:
-        """The weights that the inputs and the calendar are read with."""
+    def input_weights(self) -> Tensor:
+        """The weights applied to the inputs and the calendar."""
         return self.gru.get_parameter("weight_ih_l0")
 
     def new_state(self, batch: int, device: torch.device) -> State:
@@ -43,12 +43,12 @@ class GruNetwork(nn.Module):
         return encoded_BTD, tuple(hidden_LBD)
 
     def prepare(self) -> None:
-        """Pack the weights, once for all steps until the next training."""
+        """Pack the weights once for all steps until the next training."""
         if self._packed is None:
             self._packed = self._pack()
 
     def step(self, inputs_BI: Tensor, calendar_C: Tensor, state: State, work: Workspace) -> Tensor:
-        """Encode one bucket and carry `state` over it in place."""
+        """Encode one bucket; carry `state` over it in place."""
         self.prepare()
         assert self._packed is not None
         below_BI = inputs_BI
@@ -66,13 +66,13 @@ class GruNetwork(nn.Module):
             gates_BG = input_BG[:, :split].add_(carried_BG[:, :split]).sigmoid_()
             reset_BD, update_BD = gates_BG.chunk(2, dim=1)
             new_BD = input_BG[:, split:].addcmul_(reset_BD, carried_BG[:, split:])
-            new_BD.mul_(2.0).sigmoid_().mul_(2.0).sub_(1.0)  # tanh, several times as fast on a CPU
+            new_BD.mul_(2.0).sigmoid_().mul_(2.0).sub_(1.0)  # tanh, several times faster on a CPU
             hidden_BD.sub_(new_BD).mul_(update_BD).add_(new_BD)
             below_BI = hidden_BD
         return below_BI
 
     def _pack(self) -> list[_Packed]:
-        """Weights and biases of each layer, of the input and of the carried state."""
+        """Weights and biases of each layer, for the input and for the carried state."""
         parameters = {name: part.detach() for name, part in self.gru.named_parameters()}
         return [
             (

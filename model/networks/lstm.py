@@ -26,13 +26,13 @@ class LstmNetwork(nn.Module):
         self.n_inputs = n_inputs
         self.lstm = nn.LSTM(n_inputs + n_calendar, hidden, layers, batch_first=True)
         with torch.no_grad():
-            for layer in range(layers):  # remember by default (Jozefowicz et al. 2015)
+            for layer in range(layers):  # open forget gates (Jozefowicz et al. 2015)
                 getattr(self.lstm, f"bias_ih_l{layer}")[hidden : 2 * hidden].fill_(1.0)
         self._packed: list[tuple[Tensor, Tensor, Tensor]] | None = None
 
     @property
-    def reading(self) -> Tensor:
-        """The weights that the inputs and the calendar are read with."""
+    def input_weights(self) -> Tensor:
+        """The weights applied to the inputs and the calendar."""
         return self.lstm.get_parameter("weight_ih_l0")
 
     def new_state(self, batch: int, device: torch.device) -> State:
@@ -73,12 +73,12 @@ class LstmNetwork(nn.Module):
         return inputs_BTX, tuple(after)
 
     def prepare(self) -> None:
-        """Pack the weights, once for all steps until the next training."""
+        """Pack the weights once for all steps until the next training."""
         if self._packed is None:
             self._packed = self._pack()
 
     def step(self, inputs_BI: Tensor, calendar_C: Tensor, state: State, work: Workspace) -> Tensor:
-        """Encode one bucket and carry `state` over it in place."""
+        """Encode one bucket; carry `state` over it in place."""
         self.prepare()
         assert self._packed is not None
         below_BI = inputs_BI
@@ -92,8 +92,8 @@ class LstmNetwork(nn.Module):
                 torch.addmm(bias_G, below_BI, weight_IG, out=gates_BG)
             gates_BG.addmm_(hidden_BD, recurrent_DG)
             into_BD, forget_BD, out_BD, candidate_BD = gates_BG.sigmoid_().chunk(4, dim=1)
-            # tanh(x) = 2 · sigmoid(2x) − 1: one pass over all gates serves the candidate too, and
-            # on a CPU torch's sigmoid takes a sixth of the time of its tanh
+            # tanh(x) = 2 · sigmoid(2x) − 1: one pass computes all gates and the candidate, and on a
+            # CPU torch's sigmoid takes a sixth of the time of its tanh
             cell_BD.mul_(forget_BD).addcmul_(into_BD, candidate_BD, value=2.0).sub_(into_BD)
             torch.mul(cell_BD, 2.0, out=hidden_BD)
             hidden_BD.sigmoid_().mul_(2.0).sub_(1.0).mul_(out_BD)
@@ -127,7 +127,7 @@ def fused_bfloat16() -> bool:
             encoded, *_ = torch.lstm(
                 torch.zeros(1, 1, 1), (state, state), weights, True, 1, 0.0, True, False, True
             )
-            encoded.float().sum().backward()
+            torch.autograd.grad(encoded.float().sum(), weights)
     except RuntimeError:
         return False
     return True

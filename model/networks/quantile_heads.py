@@ -1,24 +1,23 @@
 """Quantile heads: all horizon steps and quantiles at once, monotone by construction.
 
-What is known of the future writes the weights: a small network turns the calendar of each horizon
-bucket into a matrix, and the series' encoding is multiplied by it. All series share these matrices,
-so serving is one matrix product however long the horizon is. What is planned for a series alone is
-added to its logits: the encoding tells how strongly its demand answers to each kind of plan, and in
-the buckets the plan holds in, that answer times the plan is added. Series without plans are not
-touched.
+A small network turns the calendar of each horizon bucket into a weight matrix, which is multiplied
+by the series' encoding. All series share these matrices, so serving is one matrix product for any
+horizon. A series' plans are added to its logits: the encoding gives a sensitivity to each kind of
+plan, and in the buckets of the plan, sensitivity times plan is added. Series without plans are
+unaffected.
 
 A quantile is the one below plus a softplus increment, so quantiles never cross. Cumulative demand
 is a sum over the horizon of such rising, non-negative steps, so it rises with the quantile and with
-the horizon. The lowest quantile is lowered by `ZERO_SHIFT` of the scale and cut at zero when
-served: what is next to nothing is forecast as exactly nothing.
+the horizon. The lowest quantile is lowered by `ZERO_SHIFT` of the scale and cut at zero for
+serving, so that a forecast close to zero is exactly zero.
 
-Further targets (`model/inputs/targets.py`) are blocks like units behind these two, in scales of
-their own.
+Further targets (`model/inputs/targets.py`) are blocks like units after these two, each in its own
+scale.
 
 Direct forecasts of every horizon from every bucket: MQ-RNN, arXiv:1711.11053 ("forking sequences").
 
 Axes: B = series, O = origins, R = rank (+1 for the bias), C = calendar, H = horizon, Q = quantiles,
-E = what is read of plans, M = series with a plan, Y = blocks: units, their sum, further targets.
+E = plan inputs, M = series with a plan, Y = blocks: units, their sum, further targets.
 """
 
 from typing import Final
@@ -33,7 +32,7 @@ ZERO_SHIFT: Final = 0.01
 
 
 def rising(logits: Tensor) -> Tensor:
-    """Quantiles in multiples of the scale from logits [..., Q]; may start `ZERO_SHIFT` below zero.
+    """Quantiles in multiples of the scale from logits [..., Q], at least `-ZERO_SHIFT`.
 
     >>> rising(torch.zeros(2)).tolist()
     [0.683..., 1.376...]
@@ -82,20 +81,20 @@ class QuantileHeads(nn.Module):
             self.write.weight.mul_(0.3)
             self.write.bias.mul_(0.3)
             bias_RYQ = self.write.bias.view(rank + 1, self.blocks, n_quantiles)
-            bias_RYQ[-1].fill_(-2.0)  # most steps are next to nothing before anything is learnt
+            bias_RYQ[-1].fill_(-2.0)  # small steps at the start of training
         self.answer: nn.Linear | None = None
         if n_plans:
             self.answer = nn.Linear(rank, n_plans * self.blocks * n_quantiles)
-            nn.init.zeros_(self.answer.weight)  # plans change nothing before anything is learnt
+            nn.init.zeros_(self.answer.weight)  # plans start without effect
             nn.init.zeros_(self.answer.bias)
 
     def code(self, encoded: Tensor, inputs: Tensor) -> Tensor:
-        """What of the encoding [..., D] and of the newest inputs [..., I] is used: [..., R]."""
+        """Code [..., R] from the encoding [..., D] and the newest inputs [..., I]."""
         projected = functional.silu(self.project(torch.cat((encoded, inputs), dim=-1)))
         return functional.dropout(projected, self.dropout, self.training)
 
-    def written(self, horizon_OHC: Tensor) -> Tensor:
-        """Weights [O, R + 1, Y, H, Q] for the calendar of the horizon buckets of O origins."""
+    def horizon_weights(self, horizon_OHC: Tensor) -> Tensor:
+        """Weights [O, R + 1, Y, H, Q] from the calendar of the horizon buckets of O origins."""
         origins, horizon = horizon_OHC.shape[0], self.horizon
         place = self.place.expand(origins, horizon, -1)
         read_OHX = functional.silu(self.read(torch.cat((horizon_OHC, place), dim=2)))
@@ -103,10 +102,10 @@ class QuantileHeads(nn.Module):
         shape = (origins, horizon, self.rank + 1, self.blocks, self.n_quantiles)
         return flat.view(shape).permute(0, 2, 3, 1, 4)
 
-    def answers(self, code_XR: Tensor, plans_XHE: Tensor) -> Tensor:
-        """What plans add to the logits, [..., Y, H, Q]. Raises ValueError where none are read."""
+    def plan_effects(self, code_XR: Tensor, plans_XHE: Tensor) -> Tensor:
+        """Effects of plans on the logits, [..., Y, H, Q]. Raises ValueError if plans are off."""
         if self.answer is None:
-            raise ValueError("these heads read no plans")
+            raise ValueError("heads without plans cannot apply plans")
         shape = (*code_XR.shape[:-1], plans_XHE.shape[-1], self.blocks * self.n_quantiles)
         answer_XEV = self.answer(code_XR).view(shape)
         added_XHV: Tensor = plans_XHE @ answer_XEV
@@ -122,16 +121,16 @@ class QuantileHeads(nn.Module):
     ) -> tuple[Tensor, ...]:
         """Quantiles [O, B, H, Q] of each block, in multiples of its scale.
 
-        `plans_OBHE` are the plans of the horizon buckets as they are read, None for none. Not yet
-        cut at zero, so that a forecast of nothing still has a gradient.
+        `plans_OBHE` are the plan inputs of the horizon buckets, None for none. Not cut at zero, so
+        that a forecast of zero has a gradient.
         """
         code_OBR = self.code(encoded_OBD, inputs_OBI)
-        weights = self.written(horizon_OHC).flatten(2)
+        weights = self.horizon_weights(horizon_OHC).flatten(2)
         logits_OBX = torch.baddbmm(weights[:, -1:, :], code_OBR, weights[:, :-1, :])
         shape = (*logits_OBX.shape[:2], self.blocks, self.horizon, self.n_quantiles)
         logits = logits_OBX.view(shape)
         if plans_OBHE is not None:
-            logits = logits + self.answers(code_OBR, plans_OBHE)
+            logits = logits + self.plan_effects(code_OBR, plans_OBHE)
         units, sums, *targets = logits.unbind(2)
         return rising(units), rising_sums(sums), *(rising(target) for target in targets)
 
@@ -146,15 +145,15 @@ class QuantileHeads(nn.Module):
         work: Workspace,
         planned: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        """Write each block into `out` (each [B, H, Q], contiguous), in multiples of its scale [B].
+        """Write each block into `out` (each [B, H, Q], contiguous), multiplied by its scale [B].
 
-        `weights` is `written` of this one origin, [R + 1, Y, H * Q]; `planned` are the rows [M] of
-        series with a plan and what is read of it, [M, H, E].
+        `weights` are `horizon_weights` of this one origin, [R + 1, Y, H * Q]; `planned` are the
+        rows [M] of series with a plan and their plan inputs, [M, H, E].
         """
         code_BR = self.code(encoded_BD, inputs_BI)
         added_MYHQ = None
         if planned is not None:
-            added_MYHQ = self.answers(code_BR[planned[0]], planned[1])
+            added_MYHQ = self.plan_effects(code_BR[planned[0]], planned[1])
         steps_BHQ = work.take("steps", *out[0].shape)
         for part, (out_BHQ, scale_B) in enumerate(zip(out, scales, strict=True)):
             flat_BX = out_BHQ.view(out_BHQ.shape[0], -1)

@@ -1,4 +1,4 @@
-"""The whole network: an encoder of the past and quantile heads that read the future calendar."""
+"""The whole network: an encoder of the past, and quantile heads that read the future calendar."""
 
 import torch
 from torch import Tensor, nn
@@ -6,10 +6,10 @@ from torch import Tensor, nn
 from model.config import ModelConfig
 from model.inputs.calendar import N_CALENDAR
 from model.inputs.newcomer_prior import NewcomerPrior
-from model.inputs.plans import READ_NAMES
+from model.inputs.plans import PLAN_INPUT_NAMES
 from model.inputs.series_inputs import input_names, places_of
 from model.inputs.static_features import StaticEmbedding
-from model.inputs.unseen_demand import UnseenDemand
+from model.inputs.unseen_demand import UnseenProductDemand
 from model.networks.base import Network, State
 from model.networks.gru import GruNetwork
 from model.networks.lstm import LstmNetwork
@@ -18,12 +18,12 @@ from model.networks.transformer import TransformerNetwork
 
 
 def inputs_width(config: ModelConfig) -> int:
-    """Inputs of a series: those named, then the embedding of what is static."""
+    """Inputs of a series: the named ones, then the static embedding."""
     return len(input_names(config)) + config.static
 
 
 def build_encoder(config: ModelConfig) -> Network:
-    """The encoder `config.architecture` names. Raises ValueError for an unknown one."""
+    """Build the encoder of `config.architecture`. Raises ValueError for an unknown one."""
     hidden, layers = config.hidden, config.layers
     inputs = inputs_width(config)
     match config.architecture:
@@ -35,7 +35,7 @@ def build_encoder(config: ModelConfig) -> Network:
             return TransformerNetwork(
                 inputs, N_CALENDAR, hidden=hidden, layers=layers, context=config.context
             )
-    raise ValueError(f"architecture {config.architecture!r} is unknown")
+    raise ValueError(f"unknown architecture {config.architecture!r}")
 
 
 class QuantileNetwork(nn.Module):
@@ -53,17 +53,17 @@ class QuantileNetwork(nn.Module):
             n_quantiles=len(config.quantiles),
             rank=config.rank,
             dropout=config.dropout,
-            n_plans=len(READ_NAMES) if config.plans else 0,
+            n_plans=len(PLAN_INPUT_NAMES) if config.plans else 0,
             n_targets=len(config.targets),
         )
         self.embedding = StaticEmbedding(config.static) if config.static else None
         self.prior = NewcomerPrior(config) if config.prior else None
-        self.unseen = UnseenDemand(config) if config.prior else None
+        self.unseen = UnseenProductDemand(config) if config.prior else None
         if config.plans:
-            self._silence_plans()
+            self._zero_plan_weights()
 
-    def told(self, inputs: Tensor, ids_N3: Tensor | None) -> Tensor:
-        """Inputs [N, I] or [N, L, I] with the embedding of the series' ids behind them."""
+    def with_embedding(self, inputs: Tensor, ids_N3: Tensor | None) -> Tensor:
+        """Inputs [N, I] or [N, L, I] with the embedding of the series' ids appended."""
         if self.embedding is None or ids_N3 is None:
             return inputs
         embedded: Tensor = self.embedding(ids_N3)
@@ -71,15 +71,15 @@ class QuantileNetwork(nn.Module):
             embedded = embedded[:, None].expand(-1, inputs.shape[1], -1)
         return torch.cat((inputs, embedded), dim=-1)
 
-    def _silence_plans(self) -> None:
-        """Read plans with zeros at first, so that a kind the data never show changes nothing."""
-        columns = torch.tensor(places_of(READ_NAMES, self.config))
+    def _zero_plan_weights(self) -> None:
+        """Start with zero weights for plans, so that a kind absent from the data has no effect."""
+        columns = torch.tensor(places_of(PLAN_INPUT_NAMES, self.config))
         with torch.no_grad():
-            self.encoder.reading[:, columns] = 0.0
+            self.encoder.input_weights[:, columns] = 0.0
             self.heads.project.weight[:, self.encoder.width + columns] = 0.0
 
     def new_state(self, batch: int, device: torch.device) -> State:
-        """State of series that nothing was read of."""
+        """State of new series."""
         return self.encoder.new_state(batch, device)
 
     def prepare(self) -> None:

@@ -1,11 +1,11 @@
 """Causal transformer with a rolling key/value cache: attention over the last `context` buckets.
 
-The cache is a ring a series: a step writes one key and one value and attends over the ring.
-Positions enter as a penalty on distance (ALiBi, arXiv:2108.12409), so nothing depends on how long a
-series has been read. A window over W buckets in each of several layers sees further back than W.
+The cache is a ring for each series: a step writes one key and one value and attends over the ring.
+Positions are a penalty on distance (ALiBi, arXiv:2108.12409), so the result does not depend on the
+length of the history read. Several layers with a window of W buckets see further back than W.
 
-Axes: B = series in the batch, T = buckets, I = inputs of a series, C = calendar, D = model width,
-W = context, A = attention heads, E = D / A.
+Axes: B = series in the batch, T = buckets, I = inputs of a series, C = calendar, D = model width, W
+= context, A = attention heads, E = D / A.
 """
 
 import torch
@@ -19,7 +19,7 @@ _HEADS = 4
 
 
 class _Block(nn.Module):
-    """Attention and a feed-forward layer, each behind a norm."""
+    """Attention and a feed-forward layer, each after a norm."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -56,12 +56,12 @@ class TransformerNetwork(nn.Module):
         self.register_buffer("slopes_A", slopes, persistent=False)
 
     @property
-    def reading(self) -> Tensor:
-        """The weights that the inputs and the calendar are read with."""
+    def input_weights(self) -> Tensor:
+        """The weights applied to the inputs and the calendar."""
         return self.embed.weight
 
     def new_state(self, batch: int, device: torch.device) -> State:
-        """Nothing read, empty caches."""
+        """Zero buckets read, empty caches."""
         caches = [
             torch.zeros(batch, self.context, self.width, device=device)
             for _ in range(2 * len(self.blocks))
@@ -69,12 +69,12 @@ class TransformerNetwork(nn.Module):
         return (torch.zeros(batch, 1, device=device), *caches)
 
     def prepare(self) -> None:
-        """Nothing to pack."""
+        """Do nothing: there is nothing to pack."""
 
     def forward(
         self, inputs_BTI: Tensor, calendar_BTC: Tensor, state: State
     ) -> tuple[Tensor, State]:
-        """Encode a sequence behind the cached window."""
+        """Encode a sequence that follows the cached window."""
         count_B1 = state[0].long()
         length, window = inputs_BTI.shape[1], self.context
         places_W = torch.arange(window, device=count_B1.device)
@@ -107,7 +107,7 @@ class TransformerNetwork(nn.Module):
         state: State,
         work: Workspace,
     ) -> Tensor:
-        """Encode one bucket and carry `state` over it in place."""
+        """Encode one bucket; carry `state` over it in place."""
         count_B1 = state[0].long()
         window = self.context
         place_B1 = count_B1 % window
@@ -154,5 +154,5 @@ def _attend(
         heads(query), heads(keys), heads(values), attn_mask=bias
     )
     hidden = hidden + block.out(mixed.transpose(1, 2).flatten(2))
-    fed: Tensor = hidden + block.feed(hidden)
-    return fed
+    output: Tensor = hidden + block.feed(hidden)
+    return output

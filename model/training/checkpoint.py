@@ -1,7 +1,7 @@
 """Checkpoints: weights as safetensors, everything else as a JSON manifest; bytes in, bytes out.
 
-Nothing is ever unpickled. A checkpoint of other features, another format, cut off or with NaN
-weights is refused with a reason; where the bytes lie is the registry's business.
+Nothing is ever unpickled. A checkpoint that has other features or another format, is truncated or
+contains NaN is refused with a reason. Storing the bytes is up to the registry.
 """
 
 import json
@@ -21,7 +21,7 @@ from model.errors import CorruptCheckpoint, IncompatibleCheckpoint
 from model.inputs.calendar import N_CALENDAR
 from model.inputs.carried_statistics import STATISTICS
 from model.inputs.series_inputs import input_names
-from model.inputs.static_features import N_TOLD, ROWS, STATIC_NAMES
+from model.inputs.static_features import N_STATIC_CARRIED, ROWS, STATIC_NAMES
 from model.networks.quantile_network import QuantileNetwork
 from model.training.train import Trained
 
@@ -32,15 +32,16 @@ def input_hash(config: ModelConfig) -> str:
     """Sixteen hex digits that change with the inputs, statistics or calendar of the network."""
     names = [*input_names(config), *STATISTICS, str(N_CALENDAR)]
     if config.uses_static:
-        names += [*STATIC_NAMES[:N_TOLD], str(config.static), str(ROWS)]
+        names += [*STATIC_NAMES[:N_STATIC_CARRIED], str(config.static), str(ROWS)]
     return sha256("\0".join(names).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a checkpoint says of itself; `span_ms` is the half-open span of the data behind it.
+    """Metadata of a checkpoint; `span_ms` is the half-open span of its training data.
 
-    `parent` is the model whose weights the training began with, `code_version` the build it ran in.
+    `parent` is the model whose weights the training started from, `code_version` the build it ran
+    in.
     """
 
     format_version: int
@@ -81,11 +82,11 @@ class Manifest:
         except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
             if isinstance(error, IncompatibleCheckpoint):
                 raise
-            raise CorruptCheckpoint(f"the manifest cannot be read: {error}") from error
+            raise CorruptCheckpoint(f"unreadable manifest: {error}") from error
 
 
 def dump(trained: Trained, *, code_version: str = "") -> tuple[bytes, Manifest]:
-    """Weights and manifest of a trained network; the model id follows from the content.
+    """Weights and manifest of a trained network; the model id is derived from the content.
 
     Raises CorruptCheckpoint for NaN or infinite weights.
     """
@@ -118,10 +119,10 @@ def dump(trained: Trained, *, code_version: str = "") -> tuple[bytes, Manifest]:
 
 
 def restore(payload: bytes, manifest: Manifest) -> QuantileNetwork:
-    """The network of a checkpoint, ready to serve.
+    """Rebuild the network of a checkpoint, ready to serve.
 
     Raises IncompatibleCheckpoint for other features or another shape, CorruptCheckpoint for weights
-    that are cut off, changed or not finite.
+    that are truncated, changed or not finite.
     """
     if manifest.feature_hash != FeatureSpec().hash:
         raise IncompatibleCheckpoint(
@@ -132,7 +133,7 @@ def restore(payload: bytes, manifest: Manifest) -> QuantileNetwork:
         config = ModelConfig.from_dict(manifest.model)
     except (TypeError, ValueError, KeyError) as error:
         raise IncompatibleCheckpoint(
-            f"checkpoint {manifest.model_id} has a configuration this build does not know: {error}"
+            f"checkpoint {manifest.model_id} has a configuration unknown to this build: {error}"
         ) from error
     if manifest.input_hash != input_hash(config):
         raise IncompatibleCheckpoint(
@@ -146,7 +147,7 @@ def restore(payload: bytes, manifest: Manifest) -> QuantileNetwork:
         )
     if sha256(payload).hexdigest() != manifest.weights_sha256:
         raise CorruptCheckpoint(
-            f"the weights of {manifest.model_id} are not those it was made with"
+            f"the weights of {manifest.model_id} do not match the checksum in its manifest"
         )
     try:
         weights = load_tensors(payload)
@@ -166,7 +167,7 @@ def restore(payload: bytes, manifest: Manifest) -> QuantileNetwork:
 def _require_finite(weights: dict[str, torch.Tensor]) -> None:
     for name, part in weights.items():
         if not bool(torch.isfinite(part).all()):
-            raise CorruptCheckpoint(f"weight {name} holds NaN or infinite numbers")
+            raise CorruptCheckpoint(f"weight {name} contains NaN or infinite numbers")
 
 
 def _day(at_ms: int) -> str:

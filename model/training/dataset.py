@@ -1,11 +1,11 @@
-"""Lanes of series that walk through a history for training, and what they see of it.
+"""Training chunks: inputs and actuals of lanes of series, read from a history in place.
 
-A **lane group** is a set of series that walk together from bucket to bucket, chunk by chunk, with
-their carried statistics; groups stand at different times, so one update sees several seasons. The
-history itself is read in place and never copied whole.
+A **lane group** is a set of series that advance together, chunk by chunk, with their carried
+statistics; groups are at different times, so one update sees several seasons. The history is never
+copied whole.
 
-Axes: T = buckets, S = series of the history, B = lanes of a group, F = stored features,
-I = inputs, C = calendar, P = plan columns.
+Axes: T = buckets, S = series of the history, B = lanes of a group, F = stored features, I = inputs,
+C = calendar, P = plan columns.
 """
 
 from dataclasses import dataclass, field
@@ -24,11 +24,11 @@ from model.inputs.last_year import carry_year
 from model.inputs.newcomer_prior import NewcomerPrior
 from model.inputs.plans import N_PLANS
 from model.inputs.series_inputs import carry_statistics, new_carried, series_inputs
-from model.inputs.static_features import ids_of, tell
+from model.inputs.static_features import ids_of, set_static
 from model.inputs.targets import TargetAhead, scales_of, target_of
 
 __all__ = [
-    "Chunk", "History", "Picked", "last_buckets", "levels", "pick_series", "plans_between",
+    "Chunk", "History", "TrainingSeries", "last_buckets", "levels", "pick_series", "plans_between",
     "plans_of",
 ]  # fmt: skip
 
@@ -39,11 +39,11 @@ class Chunk:
 
     `inputs_NLI`, `scale_NL` and `started_NL` describe the chunk's L buckets; `weight_NL` turns a
     loss in multiples of the scale into one in multiples of the series' mean demand. `calendar_NLC`
-    is alike in a group; `ahead_NX` is the demand of the buckets after the chunk's first, up to one
-    horizon behind its last; `known_NX` is 1 where these lie before the end of what may be known and
-    were not censored by a lack of stock. Where plans are read, `plans_NXP` are those of the buckets
-    of `ahead_NX`, and `price_NL` is the mean price they are held against. `ids_N3` names the rows
-    of the embedding, if there is one. `targets` are those of the configuration, in its order.
+    is the same within a group; `ahead_NX` is the demand of the buckets after the chunk's first, up
+    to one horizon after its last; `known_NX` is 1 for buckets before the end of the known data that
+    were not censored by a stock-out. With plans, `plans_NXP` are those of the buckets of
+    `ahead_NX`, and `price_NL` is the mean price they are relative to. `ids_N3` are the rows of the
+    embedding, if any. `targets` are those of the configuration, in its order.
     """
 
     first_G: NDArray[np.int64]
@@ -61,12 +61,12 @@ class Chunk:
 
 
 @dataclass(slots=True)
-class Picked:
-    """The series drawn for training, their values, and where statistics can be picked up.
+class TrainingSeries:
+    """The series drawn for training, their values, and snapshots of their statistics.
 
-    `values_TSF` holds the series drawn only; the statistics `grid_GSK[g]` stand *before* bucket
-    ``g * every``; `plans_TSP` reach one horizon beyond the last bucket. What lies at or behind
-    bucket `end` is for validation.
+    `values_TSF` contains the drawn series only; `grid_GSK[g]` are the statistics *before* bucket
+    ``g * every``; `plans_TSP` extend one horizon beyond the last bucket. Buckets from `end` on are
+    for validation.
     """
 
     values_TSF: Tensor
@@ -134,8 +134,8 @@ class Picked:
             known = min(reach, end - first - 1)
             ahead_XBF = self.values_TSF[first + 1 : first + 1 + known, lanes]
             ahead_NX[rows, :known] = ahead_XBF[..., UNITS].T
-            told_XB = ~censored(ahead_XBF, share=config.censored_share)
-            known_NX[rows, :known] = told_XB.T.to(known_NX.dtype)
+            uncensored_XB = ~censored(ahead_XBF, share=config.censored_share)
+            known_NX[rows, :known] = uncensored_XB.T.to(known_NX.dtype)
             inside_NX[rows, :known] = 1.0
             for target_NX, target in zip(targets, config.targets, strict=True):
                 target_NX[rows, :known] = target_of(ahead_XBF, target).T
@@ -178,7 +178,7 @@ class Picked:
     def horizon_calendar(
         self, first_G: NDArray[np.int64], positions_P: NDArray[np.int64]
     ) -> Tensor:
-        """Calendar [G · P, H, C] of the horizons behind buckets ``first + position``."""
+        """Calendar [G · P, H, C] of the horizons after buckets ``first + position``."""
         config = self.config
         buckets = (first_G[:, None] + positions_P + 1).reshape(-1)
         return torch.from_numpy(
@@ -192,7 +192,7 @@ class Picked:
 
 
 def levels(units_TS: Tensor) -> Tensor:
-    """Mean [S] of each series from its first bucket above zero on.
+    """Mean demand [S] of each series since its first sale.
 
     >>> levels(torch.tensor([[0.0], [2.0], [4.0]])).tolist()
     [3.0]
@@ -203,22 +203,22 @@ def levels(units_TS: Tensor) -> Tensor:
 
 def pick_series(
     history: History, config: ModelConfig, *, end: int, every: int, limit: int, power: float
-) -> Picked:
-    """Take at most `limit` series, those with most demand first, and prepare their statistics.
+) -> TrainingSeries:
+    """Take the `limit` series with most demand, and prepare their statistics.
 
-    Lanes are later drawn with weight ``volume ** power``. Raises HistoryTooShort where nothing was
+    Lanes are later drawn with weight ``volume ** power``. Raises HistoryTooShort if nothing was
     sold before bucket `end`, InvalidValues for NaN, infinite or negative units.
     """
     volume_S = history.volume(end)
     if not np.isfinite(volume_S).all():
-        raise InvalidValues("the history holds NaN or infinite units")
+        raise InvalidValues("the history contains NaN or infinite units")
     order = np.argsort(-volume_S, kind="stable")[:limit]
     index_S = np.sort(order[volume_S[order] > 0])
     if not index_S.size:
         raise HistoryTooShort(f"no unit was sold in the {end} buckets to learn from")
     values = np.ascontiguousarray(history.values_TSF[:, index_S])
     if not np.isfinite(values).all() or values[:, :, 0].min() < 0:
-        raise InvalidValues("the history holds NaN, infinite or negative units")
+        raise InvalidValues("the history contains NaN, infinite or negative units")
     values_TSF = torch.from_numpy(values)
     weight_S = volume_S[index_S] ** power
     starts = history.start_ms + history.bucket_ms * np.arange(history.buckets, dtype=np.int64)
@@ -226,7 +226,7 @@ def pick_series(
         calendar_features(starts, bucket_ms=config.bucket_ms, country=config.holidays_country)
     )
     stats_SK = new_carried(index_S.size, config)
-    tell(stats_SK, torch.from_numpy(history.told_SX[index_S]), config)
+    set_static(stats_SK, torch.from_numpy(history.static_features_SX[index_S]), config)
     grid = []
     for t in range(history.buckets):
         if t % every == 0:
@@ -236,7 +236,7 @@ def pick_series(
             start_ms = history.start_ms + t * config.bucket_ms
             demand_S = demand_of(stats_SK, values_TSF[t], share=config.censored_share)
             carry_year(stats_SK, demand_S, start_ms, bucket_ms=config.bucket_ms)
-    return Picked(
+    return TrainingSeries(
         values_TSF=values_TSF,
         start_ms=history.start_ms,
         config=config,

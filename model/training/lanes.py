@@ -1,4 +1,4 @@
-"""Lanes that walk through history for training, the loss of what they see, and validation.
+"""Lanes that advance through history for training, the loss of their forecasts, and validation.
 
 Axes: N = lanes of all groups, B = lanes of one group, L = buckets of a chunk, P = origins in a
 chunk, O = origins that share a calendar, H = horizon, Q = quantiles, C = calendar.
@@ -14,24 +14,24 @@ from torch import Tensor
 from model.config import TrainConfig
 from model.inputs.plans import plan_features
 from model.inputs.series_inputs import new_carried
-from model.inputs.static_features import CATEGORY, N_TOLD, PRIOR
+from model.inputs.static_features import CATEGORY, N_STATIC_CARRIED, PRIOR
 from model.inputs.targets import TargetAhead
 from model.networks.base import State
 from model.networks.quantile_network import QuantileNetwork
-from model.training.dataset import Chunk, Picked
+from model.training.dataset import Chunk, TrainingSeries
 from model.training.losses import forecast_loss, target_loss
 from model.training.ranks import Ranks
 
 
-class Walk:
-    """Groups of lanes that walk through the training part, each group at its own time.
+class LaneGroups:
+    """Groups of lanes that advance through the training part, each group at its own time.
 
-    Processes that train together draw the same lanes for all and walk their share of each group.
+    Processes that train together draw the same lanes, and each advances its share of every group.
     """
 
     def __init__(
         self,
-        picked: Picked,
+        picked: TrainingSeries,
         network: QuantileNetwork,
         config: TrainConfig,
         rng: np.random.Generator,
@@ -51,12 +51,12 @@ class Walk:
         self.state = network.new_state(config.groups * self.own, device)
 
     def begin(self) -> None:
-        """Send every group somewhere."""
+        """Draw series and a time for every group."""
         for group in range(self.config.groups):
             self._draw(group)
 
     def _draw(self, group: int) -> None:
-        """Send a group to a random time, mostly with the statistics its series have there."""
+        """Draw series and a random time for a group, mostly with their statistics at that time."""
         picked, rng = self.picked, self.rng
         drawn = rng.choice(picked.index_S.size, size=self.size, p=picked.weight_S)
         self.lanes_GB[group] = torch.from_numpy(drawn)
@@ -64,11 +64,11 @@ class Walk:
         at = int(rng.integers(0, max(latest, 0) + 1))
         cold = torch.from_numpy(rng.random(self.size) < self.config.cold_share)
         stats_BK = picked.grid_GSK[at, drawn[self.share]]
-        told_BX = stats_BK[:, CATEGORY:PRIOR].clone() if self.config.model.uses_static else None
+        static_BX = stats_BK[:, CATEGORY:PRIOR].clone() if self.config.model.uses_static else None
         stats_BK[cold[self.share]] = 0.0
-        if told_BX is not None:
-            unknown = rng.random((self.size, N_TOLD)) < self.config.unknown_share
-            stats_BK[:, CATEGORY:PRIOR] = told_BX
+        if static_BX is not None:
+            unknown = rng.random((self.size, N_STATIC_CARRIED)) < self.config.unknown_share
+            stats_BK[:, CATEGORY:PRIOR] = static_BX
             stats_BK[:, CATEGORY:PRIOR][torch.from_numpy(unknown)[self.share]] = 0.0
         rows = slice(group * self.own, (group + 1) * self.own)
         self.stats_NK[rows] = stats_BK
@@ -77,7 +77,7 @@ class Walk:
         self.first_G[group] = at * picked.every
 
     def next_chunk(self) -> Chunk:
-        """The next chunk of every group; groups at the end of the data are drawn anew."""
+        """Return the next chunk of every group; groups at the end of the data are drawn again."""
         picked = self.picked
         for group in range(self.config.groups):
             over = self.first_G[group] + picked.every >= picked.end
@@ -91,15 +91,15 @@ class Walk:
         return chunk
 
     def tensors(self) -> dict[str, Tensor]:
-        """Where all lanes of all processes are, for `resume`; every process must ask."""
+        """Position and state of all lanes of all processes, for `resume`; a collective call."""
         groups = self.config.groups
         state = {f"state_{place}": part for place, part in enumerate(self.state)}
         carried = {"statistics": self.stats_NK} | state
-        whole = {name: self.ranks.whole(part, groups) for name, part in carried.items()}
-        return whole | {"lanes": self.lanes_GB, "first": torch.from_numpy(self.first_G)}
+        gathered = {name: self.ranks.gather(part, groups) for name, part in carried.items()}
+        return gathered | {"lanes": self.lanes_GB, "first": torch.from_numpy(self.first_G)}
 
     def resume(self, saved: dict[str, Tensor]) -> None:
-        """Go on from where `tensors` stood, on whatever number of processes."""
+        """Continue from saved `tensors`, on any number of processes."""
         groups = self.config.groups
 
         def own(part_NX: Tensor) -> Tensor:
@@ -122,14 +122,14 @@ def encode(
 ) -> tuple[Tensor, State]:
     """Encodings [N, L, D] of a chunk, and the state after it, detached; both float32.
 
-    `mixed` lets the encoder compute in bfloat16. The heads never do: sums over the horizon would
-    be rounded to three digits.
+    `mixed` lets the encoder compute in bfloat16. The heads never do, because it would round sums
+    over the horizon to three digits.
     """
     begun_N = chunk.started_NL[:, 0].to(device)
     clean = tuple(part * begun_N.view(-1, *[1] * (part.dim() - 1)) for part in state)
     with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
         ids_N3 = None if chunk.ids_N3 is None else chunk.ids_N3.to(device)
-        inputs_NLI = network.told(chunk.inputs_NLI.to(device), ids_N3)
+        inputs_NLI = network.with_embedding(chunk.inputs_NLI.to(device), ids_N3)
         encoded, after = network.forward(inputs_NLI, chunk.calendar_NLC.to(device), clean)
     return encoded.float(), tuple(part.detach().float() for part in after)
 
@@ -147,7 +147,7 @@ def origins_first(values: Tensor, *, groups: int) -> Tensor:
 def loss_at(
     *,
     network: QuantileNetwork,
-    picked: Picked,
+    picked: TrainingSeries,
     chunk: Chunk,
     encoded_NLD: Tensor,
     positions_P: NDArray[np.int64],
@@ -156,9 +156,9 @@ def loss_at(
     target_weight: float = 0.0,
     ranks: Ranks | None = None,
 ) -> Tensor:
-    """Loss of the forecasts made at some buckets of a chunk; of units alone by default.
+    """Loss of the forecasts made at some buckets of a chunk; of units only by default.
 
-    With `ranks` it is this process' part: the parts of all add up to the loss of their batch.
+    With `ranks` it is the part of this process: the parts of all processes sum to the total.
     """
     device = quantiles_Q.device
     horizon, groups = network.config.horizon, len(chunk.first_G)
@@ -167,7 +167,9 @@ def loss_at(
     horizon_OHC = picked.horizon_calendar(chunk.first_G, positions_P).to(device)
     encoded_OBD = by_origin(encoded_NLD[:, positions.to(device)])
     ids_N3 = None if chunk.ids_N3 is None else chunk.ids_N3.to(device)
-    inputs_OBI = by_origin(network.told(chunk.inputs_NLI[:, positions].to(device), ids_N3))
+    inputs_OBI = by_origin(
+        network.with_embedding(chunk.inputs_NLI[:, positions].to(device), ids_N3)
+    )
     reach_PH = positions[:, None] + torch.arange(horizon)
     plans = None
     if chunk.plans_NXP is not None:
@@ -176,7 +178,7 @@ def loss_at(
     units, sums, *extras = network.heads(encoded_OBD, inputs_OBI, horizon_OHC, plans)
     total = (ranks or Ranks()).sum
 
-    def learnt(of: Chunk | TargetAhead) -> dict[str, Tensor]:
+    def loss_inputs(of: Chunk | TargetAhead) -> dict[str, Tensor]:
         scale = by_origin(of.scale_NL[:, positions]).to(device)
         return {
             "target": by_origin(of.ahead_NX[:, reach_PH]).to(device) / scale.unsqueeze(-1),
@@ -186,19 +188,23 @@ def loss_at(
         }
 
     loss = forecast_loss(
-        units=units, sums=sums, cumulative_weight=cumulative_weight, total=total, **learnt(chunk)
+        units=units,
+        sums=sums,
+        cumulative_weight=cumulative_weight,
+        total=total,
+        **loss_inputs(chunk),
     )
     if target_weight:
         for forecast, ahead in zip(extras, chunk.targets, strict=True):
-            part = target_loss(forecast=forecast, total=total, **learnt(ahead))
+            part = target_loss(forecast=forecast, total=total, **loss_inputs(ahead))
             loss = loss + target_weight * part
     return loss
 
 
 def validate(
-    network: QuantileNetwork, picked: Picked, config: TrainConfig, quantiles_Q: Tensor
+    network: QuantileNetwork, picked: TrainingSeries, config: TrainConfig, quantiles_Q: Tensor
 ) -> float:
-    """Mean scaled loss behind `picked.end`, on a fixed set of series, after a warm-up before it."""
+    """Mean scaled loss from `picked.end` on, for a fixed set of series, after a warm-up."""
     rng = np.random.default_rng(config.seed + 1)
     size = min(picked.index_S.size, 128)
     drawn = rng.choice(picked.index_S.size, size=size, replace=False, p=picked.weight_S)

@@ -9,7 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-#: What the loss of one further target counts beside that of units.
+#: Weight of the loss of a further target relative to that of units.
 TARGET_WEIGHT: Final = 0.03
 
 Total = Callable[[Tensor], Tensor]
@@ -35,10 +35,10 @@ def pinball(target: Tensor, forecast: Tensor, quantiles_Q: Tensor) -> Tensor:
 
 
 def masked_mean(loss: Tensor, weight: Tensor, total: Total = _as_it_is) -> Tensor:
-    """Mean of `loss` under `weight` (broadcast); zero where nothing has weight.
+    """Mean of `loss` under `weight` (broadcast); zero without any weight.
 
-    Where the batch is spread over processes, `total` makes the sum of all their weights from one's
-    own; the means of all then add up to the mean of the batch.
+    If the batch is spread over processes, `total` sums a weight over all of them, so that their
+    means add up to the mean of the batch.
 
     >>> masked_mean(torch.tensor([1.0, 5.0]), torch.tensor([1.0, 0.0])).item()
     1.0
@@ -74,9 +74,9 @@ def forecast_loss(
 ) -> Tensor:
     """Pinball loss of both heads in multiples of the scale.
 
-    `units` and `sums` are [..., H, Q], `target` and `known` [..., H] (`known` = the bucket lies in
-    the data), `weight` [...] of each origin. The loss of cumulative demand is divided by the number
-    of buckets summed, so that far steps do not drown near ones. `total`: see `masked_mean`.
+    `units` and `sums` are [..., H, Q], `target` and `known` [..., H] (`known` = the actual is
+    known), `weight` [...] of each origin. The loss of cumulative demand is divided by the number of
+    buckets summed, so that far steps do not dominate near ones. `total`: see `masked_mean`.
     """
     loss = target_loss(
         forecast=units, target=target, known=known, weight=weight,
@@ -84,7 +84,7 @@ def forecast_loss(
     )  # fmt: skip
     if cumulative_weight:
         span_H = torch.arange(1, target.shape[-1] + 1, device=target.device, dtype=target.dtype)
-        whole = known.cumprod(dim=-1) * weight.unsqueeze(-1)
+        all_known = known.cumprod(dim=-1) * weight.unsqueeze(-1)
         sum_loss = pinball(target.cumsum(dim=-1), sums, quantiles_Q) / span_H.unsqueeze(-1)
-        loss = loss + cumulative_weight * masked_mean(sum_loss, whole.unsqueeze(-1), total)
+        loss = loss + cumulative_weight * masked_mean(sum_loss, all_known.unsqueeze(-1), total)
     return loss

@@ -1,8 +1,8 @@
-"""Several processes that train one network, as torchrun starts them; alone, one of them is all.
+"""Distributed training of one network by processes started with torchrun; one process by default.
 
-Every process holds the whole history and draws the same lanes by the same seed; each walks its own
-share of every group. What they exchange is sums: gradients (by DistributedDataParallel), the weight
-that a mean is taken over, and a few numbers that must be the same everywhere.
+Every process holds the whole history and draws the same lanes from the same seed; each advances its
+own share of every group. Processes exchange sums: gradients (by DistributedDataParallel), the total
+weight of a mean, and a few numbers that must be the same everywhere.
 
 Axes: G = groups, N = lanes.
 """
@@ -28,18 +28,18 @@ class Ranks:
 
     @classmethod
     def current(cls) -> "Ranks":
-        """The group that `joined` opened; alone outside of it."""
+        """The group opened by `process_group`; a single process outside of it."""
         if dist.is_available() and dist.is_initialized():
             return cls(dist.get_rank(), dist.get_world_size())
         return cls()
 
     @property
     def first(self) -> bool:
-        """Whether this process speaks for all: it prints, saves and publishes."""
+        """True for the process that prints, saves and publishes for all."""
         return self.rank == 0
 
     def device(self, name: str) -> torch.device:
-        """The device of this process: `cuda` is its own card of the machine.
+        """The device of this process; `cuda` selects its own GPU of the machine.
 
         >>> Ranks().device("cpu")
         device(type='cpu')
@@ -50,7 +50,7 @@ class Ranks:
         return torch.device("cuda", local)
 
     def share(self, size: int) -> slice:
-        """This process' part of `size` lanes. Raises InvalidValues where that is not even.
+        """This process' part of `size` lanes. Raises InvalidValues if they cannot be shared evenly.
 
         >>> Ranks(1, 2).share(6)
         slice(3, 6, None)
@@ -71,16 +71,16 @@ class Ranks:
         dist.all_reduce(total)
         return total
 
-    def from_first(self, value: float, device: torch.device) -> float:
-        """The first process' value, everywhere: clocks and roundings differ, decisions may not."""
+    def broadcast(self, value: float, device: torch.device) -> float:
+        """The first process' value on every process, so that all take the same decisions."""
         if self.size == 1:
             return value
-        told = torch.tensor([value], dtype=torch.float64, device=device)
-        dist.broadcast(told, src=0)
-        return float(told.item())
+        shared = torch.tensor([value], dtype=torch.float64, device=device)
+        dist.broadcast(shared, src=0)
+        return float(shared.item())
 
-    def whole(self, part_NX: Tensor, groups: int) -> Tensor:
-        """Rows of all processes [groups · B, …] from each one's share [groups · B / size, …]."""
+    def gather(self, part_NX: Tensor, groups: int) -> Tensor:
+        """Gather rows [groups · B, …] from each process' share [groups · B / size, …]."""
         if self.size == 1:
             return part_NX
         parts = [torch.empty_like(part_NX) for _ in range(self.size)]
@@ -94,8 +94,8 @@ class Ranks:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Ranks]:
-    """Join the processes torchrun started with this one; alone where it did not start it."""
+def process_group(device: str) -> Iterator[Ranks]:
+    """Join the processes started by torchrun; yield a single process without torchrun."""
     if not (dist.is_available() and dist.is_torchelastic_launched()):
         yield Ranks()
         return

@@ -1,9 +1,9 @@
 """The state of an unfinished training, in one file: safetensors with a JSON header.
 
-It holds all that the rest of the run depends on: weights, their running average, the best weights
-so far, the optimiser's moments, the lanes with their carried state, the random generator, and how
-far the run is. On a CPU a run that goes on from it ends with the weights of one that was never
-stopped. The file is replaced in one move, so a crash leaves the one before.
+It contains everything the rest of the run depends on: weights, their running average, the best
+weights so far, the optimiser's moments, the lanes with their carried state, the random generator,
+and the progress. On a CPU a resumed run ends with the weights of an uninterrupted one. The file is
+replaced atomically, so a crash leaves the previous one.
 """
 
 import json
@@ -25,14 +25,14 @@ from model.tensor_file import load_tensors
 from model.training.dataset import History
 
 STATE_VERSION: Final = 1
-#: Who owns the optimiser's moments among the tensors.
+#: Owner of the optimiser's moments among the tensors.
 MOMENTS: Final = "adam"
 
 
 def fingerprint(history: History, config: TrainConfig) -> str:
-    """Sixteen hex digits that change with what is trained on what; not with where or how fast."""
-    asked = replace(config, device="cpu", threads=1, tags={}, max_seconds=None).as_dict()
-    digest = sha256(json.dumps(asked, sort_keys=True).encode())
+    """Sixteen hex digits that change with data and settings, except device and time limits."""
+    settings = replace(config, device="cpu", threads=1, tags={}, max_seconds=None).as_dict()
+    digest = sha256(json.dumps(settings, sort_keys=True).encode())
     place = [history.start_ms, history.bucket_ms, list(history.values_TSF.shape)]
     digest.update(json.dumps([place, history.series]).encode())
     if history.static_SX is not None:
@@ -47,7 +47,7 @@ def fingerprint(history: History, config: TrainConfig) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """A state that was read: plain values and tensors by name."""
+    """A loaded state: plain values and tensors by name."""
 
     values: dict[str, Any]
     tensors: dict[str, Tensor]
@@ -55,29 +55,29 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class RunFile:
-    """Where one training keeps its state."""
+    """The file of one training's state."""
 
     path: Path
 
     @classmethod
     def of(cls, folder: Path, history: History, config: TrainConfig) -> "RunFile":
-        """The file of this configuration and history in `folder`."""
+        """The file in `folder` for this configuration and history."""
         return cls(folder / f"{fingerprint(history, config)}.safetensors")
 
     def save(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         """Replace the state."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         header = json.dumps({"state_version": STATE_VERSION} | values)
-        whole = {name: part.detach().cpu().contiguous() for name, part in tensors.items()}
+        stored = {name: part.detach().cpu().contiguous() for name, part in tensors.items()}
         fresh = self.path.with_suffix(".part")
         with fresh.open("wb") as file:
-            file.write(save(whole, {"surgecast": header}))
+            file.write(save(stored, {"surgecast": header}))
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(self.path)
 
     def load(self) -> Saved | None:
-        """The state; None where there is none. Raises CorruptCheckpoint for a damaged one."""
+        """Return the state, None if there is none. Raises CorruptCheckpoint for a damaged one."""
         try:
             payload = self.path.read_bytes()
         except FileNotFoundError:
@@ -87,17 +87,17 @@ class RunFile:
             version = values["state_version"]
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
             raise CorruptCheckpoint(
-                f"{self.path} holds no state of a training: {error}; delete it to start anew"
+                f"{self.path} is not a training state: {error}; delete it to start over"
             ) from error
         if version != STATE_VERSION:
             raise CorruptCheckpoint(
                 f"{self.path} has format {version}, this build reads {STATE_VERSION}; "
-                "delete it to start anew"
+                "delete it to start over"
             )
         return Saved(values, tensors)
 
     def discard(self) -> None:
-        """Forget the state: the training is over."""
+        """Delete the state of a finished training."""
         self.path.unlink(missing_ok=True)
 
 
@@ -124,7 +124,7 @@ def moments_of(optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def restore_moments(optimizer: Optimizer, moments: dict[str, Tensor]) -> None:
-    """Put back what `moments_of` told, named without the owner."""
+    """Load the result of `moments_of`, named without the owner."""
     state = {int(number): parts for number, parts in by_owner(moments).items()}
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -1,12 +1,12 @@
 """Training of a quantile network: truncated backpropagation with carried state.
 
-Lanes of series walk through the history chunk by chunk; their state is carried and detached between
-chunks, so the network learns to live on carried state, and now and then a lane starts anew. Every
-bucket is a possible forecast origin (forking sequences); a random subset of each chunk is used. The
-end of the history is kept for validation, in order of time; training stops when it no longer
+Lanes of series advance through the history chunk by chunk; their state is carried and detached
+between chunks, so the network learns from carried state, and a random share of the lanes restarts.
+Every bucket is a possible forecast origin (forking sequences); each chunk uses a random subset. The
+end of the history is held out for validation, in order of time; training stops when it no longer
 improves. The served weights are a running average of the trained ones (Polyak averaging).
 
-A run can be spread over processes (`model/training/ranks.py`) and can go on after it was killed
+A run can be spread over processes (`model/training/ranks.py`) and resumed after it was killed
 (`model/training/run_file.py`).
 
 Axes: B = lanes, L = buckets of a chunk, P = origins, H = horizon, Q = quantiles, C = calendar.
@@ -27,13 +27,13 @@ from model.inputs.unseen_demand import fit_unseen
 from model.networks.quantile_network import QuantileNetwork
 from model.training.dataset import History, pick_series
 from model.training.ranks import Ranks
-from model.training.run import Place, Run
+from model.training.run import Run, RunPosition
 from model.training.run_file import RunFile
 
 
 @dataclass(frozen=True, slots=True)
 class TrainProgress:
-    """How far a training is. `share` runs from 0 to 1; losses are scaled pinball losses."""
+    """Progress of a training. `share` runs from 0 to 1; losses are scaled pinball losses."""
 
     update: int
     updates: int
@@ -45,7 +45,7 @@ class TrainProgress:
 
 @dataclass(slots=True)
 class Trained:
-    """A trained network and what there is to say about it; `parent` is the model it began with."""
+    """A trained network, its data span and metrics; `parent` is the model it started from."""
 
     network: QuantileNetwork
     config: TrainConfig
@@ -55,7 +55,7 @@ class Trained:
 
 
 def require_enough(history: History, config: TrainConfig) -> int:
-    """Bucket at which validation begins. Raises HistoryTooShort with what would be enough."""
+    """Bucket at which validation starts. Raises HistoryTooShort with the required length."""
     horizon = config.model.horizon
     held_back = max(horizon, round(history.buckets * config.validation_share))
     held_back = min(held_back, max(3 * horizon, 28 * config.model.buckets_per_day))
@@ -83,16 +83,16 @@ def train(
 ) -> Trained:
     """Train a network on `history`, from the weights of `start` or from random ones.
 
-    On a CPU and without `max_seconds` the same seed gives the same weights, whatever else the
-    process does: the kernels run on `config.threads` threads of their own. With `run_file` the run
-    goes on from the state kept there, if there is one, keeps its own there at every validation and
-    when it is interrupted, and removes it when it is over. Processes that have `joined` train one
-    network together. `start` stays as it is. Raises HistoryTooShort, InvalidValues,
+    On a CPU and without `max_seconds` the same seed gives the same weights, whatever the rest of
+    the process does: the kernels run on `config.threads` threads of their own. With `run_file` the
+    run resumes from the state in it, if any, saves its own state at every validation and on
+    interruption, and deletes it at the end. Processes inside `ranks.process_group` train one
+    network together. `start` is not changed. Raises HistoryTooShort, InvalidValues,
     CorruptCheckpoint for a state that cannot be read, and IncompatibleCheckpoint for a `start` of
     another configuration.
     """
     if start is not None and start.config != config.model:
-        raise IncompatibleCheckpoint("the weights to start from are of another configuration")
+        raise IncompatibleCheckpoint("the weights to start from have another configuration")
     stop = Event()
     with ThreadPoolExecutor(
         1, "train", initializer=torch.set_num_threads, initargs=(config.threads,)
@@ -133,26 +133,26 @@ def _train(
     if start is not None:
         network.load_state_dict(start.state_dict())
     elif network.prior is not None:
-        fit_prior(network.prior, history.values_TSF[:end], history.told_SX)
+        fit_prior(network.prior, history.values_TSF[:end], history.static_features_SX)
     if network.unseen is not None:
-        known = history.values_TSF[:end], history.told_SX, history.start_ms
+        known = history.values_TSF[:end], history.static_features_SX, history.start_ms
         fit_unseen(network.unseen, *known)
     picked.prior = copy.deepcopy(network.prior)
     if network.embedding is not None:
-        network.embedding.meet(torch.from_numpy(history.told_SX[picked.index_S]))
+        network.embedding.mark_seen(torch.from_numpy(history.static_features_SX[picked.index_S]))
     network = network.to(device)
     run = Run(network, picked, config, ranks, run_file=run_file, stop=stop)
 
-    def report(place: Place) -> None:
+    def report(position: RunPosition) -> None:
         if progress is not None:
             progress(
                 TrainProgress(
-                    update=place.update,
+                    update=position.update,
                     updates=config.updates,
-                    seconds=place.seconds,
-                    share=place.share,
-                    loss=place.smooth,
-                    validation_loss=place.validation,
+                    seconds=position.seconds,
+                    share=position.share,
+                    loss=position.smooth,
+                    validation_loss=position.validation,
                 )
             )
 

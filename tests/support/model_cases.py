@@ -105,12 +105,12 @@ def untrained(
 
 
 #: A network that makes use of all that can be told of a series.
-TOLD: dict[str, object] = {"static": 4, "prior": True}
+STATIC_SETTINGS: dict[str, object] = {"static": 4, "prior": True}
 
 
-def taught(*, seed: int = 5, **changes: object) -> NetworkForecaster:
+def with_static(*, seed: int = 5, **changes: object) -> NetworkForecaster:
     """The small network with embeddings and a prior, random numbers where training puts its own."""
-    forecaster = untrained(**TOLD, **changes)  # type: ignore[arg-type]  # settings by name
+    forecaster = untrained(**STATIC_SETTINGS, **changes)  # type: ignore[arg-type]  # settings by name
     embedding, prior = forecaster.network.embedding, forecaster.network.prior
     assert embedding is not None
     assert prior is not None
@@ -124,7 +124,7 @@ def taught(*, seed: int = 5, **changes: object) -> NetworkForecaster:
     return forecaster
 
 
-def of_fixed_shape(forecaster: NetworkForecaster) -> NetworkForecaster:
+def with_fixed_shape(forecaster: NetworkForecaster) -> NetworkForecaster:
     """The same network, stepped the way a GPU steps it."""
     return NetworkForecaster(forecaster.network, forecaster.model_id, stepper=FixedShapeStepper)
 
@@ -133,7 +133,7 @@ def of_variant(name: str, make: Callable[..., NetworkForecaster]) -> NetworkFore
     """The network that `make` makes of one of the `VARIANTS`."""
     architecture, _, variant = name.partition("-")
     made = make(architecture=architecture, yearly=variant == "yearly")
-    return of_fixed_shape(made) if variant == "fixed_shape" else made
+    return with_fixed_shape(made) if variant == "fixed_shape" else made
 
 
 def step_through(
@@ -172,7 +172,7 @@ def _new_states(forecaster: Forecaster, static_SX: Floats | None) -> States:
     states = forecaster.new_states(1)
     if static_SX is not None:
         assert isinstance(states, NetworkStates)
-        states.tell(static_SX)
+        states.set_static(static_SX)
     return states
 
 

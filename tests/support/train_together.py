@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from model.training.ranks import joined
+from model.training.ranks import process_group
 from model.training.train import TrainProgress, train
 from tests.support.model_cases import history_of, real_hours, small_training
 
@@ -21,11 +21,11 @@ def main(folder: Path) -> None:
     def note(at: TrainProgress) -> None:
         losses.append(at.loss)
 
-    with joined("cpu") as ranks:
+    with process_group("cpu") as ranks:
         trained = train(history_of(real_hours(days=14, series=10)), config, note)
         save_file(trained.network.state_dict(), folder / f"{ranks.size}-{ranks.rank}.safetensors")
-        told = {"losses": losses, "metrics": trained.metrics}
-        (folder / f"{ranks.size}-{ranks.rank}.json").write_text(json.dumps(told))
+        results = {"losses": losses, "metrics": trained.metrics}
+        (folder / f"{ranks.size}-{ranks.rank}.json").write_text(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from model.contract import QuantileForecast
-from model.evaluation.sanity_check import fault_of
+from model.evaluation.sanity_check import find_fault
 
 
 def forecast(mean: float = 5.0, *, series: int = 40, model_id: str = "served") -> QuantileForecast:
@@ -19,7 +19,7 @@ def forecast(mean: float = 5.0, *, series: int = 40, model_id: str = "served") -
 
 def test_a_sane_forecast_passes_beside_any_sane_one_or_none() -> None:
     for served in (None, forecast(), forecast(2.0), forecast(20.0), forecast(series=10)):
-        assert fault_of(forecast(model_id="new"), served) is None
+        assert find_fault(forecast(model_id="new"), served) is None
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -28,7 +28,7 @@ def test_one_value_that_is_no_number_is_enough(value: float, name: str) -> None:
     made = forecast()
     getattr(made, name)[7, 1, 2] = value
 
-    assert "not finite" in str(fault_of(made, forecast()))
+    assert "not finite" in str(find_fault(made, forecast()))
 
 
 def test_negative_demand_and_crossing_quantiles_are_seen() -> None:
@@ -36,19 +36,19 @@ def test_negative_demand_and_crossing_quantiles_are_seen() -> None:
     negative.units_SHQ[3, 0, 0] = -1
     crossing.units_SHQ[3, 2, 1] = 9
 
-    assert "negative" in str(fault_of(negative, None))
-    assert "cross" in str(fault_of(crossing, None))
+    assert "negative" in str(find_fault(negative, None))
+    assert "cross" in str(find_fault(crossing, None))
 
 
 @pytest.mark.parametrize("factor", [0.01, 100.0])
 def test_a_hundredth_or_a_hundredfold_of_the_demand_is_absurd(factor: float) -> None:
-    assert "forecasts" in str(fault_of(forecast(50.0 * factor), forecast(50.0)))
+    assert "forecasts" in str(find_fault(forecast(50.0 * factor), forecast(50.0)))
 
 
 def test_against_a_fallback_much_less_is_believed_and_much_more_is_not() -> None:
     """Exponential smoothing forecasts sales for the day on which a shop is closed."""
-    assert fault_of(forecast(0.5), forecast(50.0), may_be_less=True) is None
-    assert "forecasts" in str(fault_of(forecast(5_000.0), forecast(50.0), may_be_less=True))
+    assert find_fault(forecast(0.5), forecast(50.0), may_be_less=True) is None
+    assert "forecasts" in str(find_fault(forecast(5_000.0), forecast(50.0), may_be_less=True))
 
 
 def test_many_wild_series_are_absurd_even_where_the_total_is_not() -> None:
@@ -57,15 +57,15 @@ def test_many_wild_series_are_absurd_even_where_the_total_is_not() -> None:
     served.units_SHQ[0] *= 2_000
     made.cumulative_SHQ[1:9] *= 1_000
 
-    assert "for 8 series" in str(fault_of(made, served))
+    assert "for 8 series" in str(find_fault(made, served))
 
 
 def test_little_demand_makes_no_factor_absurd() -> None:
     """Nights: 0.001 units against 0.1 is a hundredth, and means nothing."""
-    assert fault_of(forecast(0.001, series=4), forecast(0.1, series=4)) is None
+    assert find_fault(forecast(0.001, series=4), forecast(0.1, series=4)) is None
 
 
 def test_other_quantiles_cannot_be_compared() -> None:
     other = replace(forecast(500.0), quantiles=(0.2, 0.5, 0.8))
 
-    assert fault_of(forecast(), other) is None
+    assert find_fault(forecast(), other) is None

@@ -24,7 +24,7 @@ def labels(n: int = 300, *, seed: int = 4) -> dict[str, Any]:
         "published_NQ": forecast_NQ,
         "low_N": low_N,
         "high_N": high_N,
-        "sent_NQ": np.tile(np.array(QUANTILES), (n, 1)),
+        "levels_NQ": np.tile(np.array(QUANTILES), (n, 1)),
         "volume_N": rng.integers(0, len(VOLUMES), n),
         "step_N": rng.integers(0, HORIZON, n),
         "weight_N": np.ones(n),

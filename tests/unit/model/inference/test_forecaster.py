@@ -19,13 +19,13 @@ from tests.support.model_cases import (
     START_MS,
     VARIANTS,
     awkward,
-    of_fixed_shape,
     of_variant,
     real_hours,
     reread,
     step_through,
     untrained,
     with_clicks,
+    with_fixed_shape,
 )
 
 Make = Callable[[], Forecaster]
@@ -166,7 +166,7 @@ def test_one_fixed_shape_gives_what_blocks_of_series_give(architecture: str) -> 
     blocks = untrained(architecture=name, yearly=bool(yearly))
     values_TSF = with_clicks(real_hours(days=4, series=30))
 
-    _assert_same(step_through(of_fixed_shape(blocks), values_TSF), reread(blocks, values_TSF))
+    _assert_same(step_through(with_fixed_shape(blocks), values_TSF), reread(blocks, values_TSF))
 
 
 def test_silent_buckets_that_were_not_sent_count_as_zeros(forecaster: Forecaster) -> None:

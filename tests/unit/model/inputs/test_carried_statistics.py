@@ -6,7 +6,7 @@ import torch
 
 from model.config import ModelConfig
 from model.durations import HOUR_MS
-from model.inputs.carried_statistics import AGE, PRICE, SLOW, new_statistics, scale_of
+from model.inputs.carried_statistics import AGE, N_STATISTICS, PRICE, SLOW, scale_of
 from model.inputs.series_inputs import (
     INPUT_NAMES,
     carry_statistics,
@@ -20,7 +20,7 @@ CONFIG = ModelConfig(horizon=24, bucket_ms=HOUR_MS)
 
 
 def _scales(units_T: np.ndarray) -> np.ndarray:
-    stats = new_statistics(1)
+    stats = torch.zeros(1, N_STATISTICS)
     scales = []
     for units in units_T:
         bucket = torch.zeros(1, 11)
@@ -55,7 +55,7 @@ def test_the_scale_survives_long_runs_of_zeros() -> None:
 def test_statistics_begin_with_the_first_activity() -> None:
     values = torch.from_numpy(real_hours(days=3, series=4))
     late = torch.cat((torch.zeros(500, 4, 11), values))
-    one, other = new_statistics(4), new_statistics(4)
+    one, other = torch.zeros(4, N_STATISTICS), torch.zeros(4, N_STATISTICS)
     for bucket in values:
         carry_statistics(one, bucket, CONFIG)
     for bucket in late:
@@ -65,7 +65,7 @@ def test_statistics_begin_with_the_first_activity() -> None:
 
 
 def test_a_return_without_a_sale_moves_no_price() -> None:
-    stats = new_statistics(1)
+    stats = torch.zeros(1, N_STATISTICS)
     sale = torch.tensor([[2.0, 0, 10.0, 1, 0, 0, 0, 0, 0, 0, 0]])
     returned = torch.tensor([[0.0, 2, -10.0, 1, 0, 0, 0, 0, 0, 0, 0]])
     carry_statistics(stats, sale, CONFIG)

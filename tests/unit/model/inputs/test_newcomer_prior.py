@@ -14,7 +14,7 @@ from model.inference.forecaster import NetworkForecaster
 from model.inputs.carried_statistics import SLOW, UNITS, VIEWS
 from model.inputs.newcomer_prior import NewcomerPrior, fit_prior, scale_of
 from model.inputs.series_inputs import new_carried, observe
-from model.inputs.static_features import PRIOR, static_row, tell
+from model.inputs.static_features import PRIOR, set_static, static_row
 from model.training.dataset import History
 from model.training.train import train
 from tests.support.model_cases import START_MS, Floats
@@ -53,13 +53,13 @@ SEEN, CATEGORY_S = shop(seed=1, series=60, days=200, latest=180)
 def fitted() -> NewcomerPrior:
     """The prior of the series seen."""
     prior = NewcomerPrior(CONFIG)
-    fit_prior(prior, SEEN.values_TSF, SEEN.told_SX)
+    fit_prior(prior, SEEN.values_TSF, SEEN.static_features_SX)
     return prior
 
 
 def _carried(prior: NewcomerPrior, category: str | None, buckets: Floats) -> torch.Tensor:
     stats_SK = new_carried(1, CONFIG)
-    tell(stats_SK, torch.from_numpy(static_row(category))[None], CONFIG)
+    set_static(stats_SK, torch.from_numpy(static_row(category))[None], CONFIG)
     for bucket_F in torch.from_numpy(buckets):
         observe(stats_SK, bucket_F[None], START_MS, CONFIG, prior=prior)
     return stats_SK
@@ -139,7 +139,7 @@ def _first_week(config: TrainConfig) -> tuple[Floats, Floats, list[int]]:
     hidden, _ = _hidden()
     began_S = (hidden.values_TSF[:, :, VIEWS] > 0).argmax(axis=0)
     states = network.new_states(1)
-    states.tell(hidden.told_SX)
+    states.set_static(hidden.static_features_SX)
     actual, forecast, ages = [], [], []
     for day in range(hidden.buckets - HORIZON):
         made = network.step(states, hidden.values_TSF[day], START_MS + day * DAY_MS)

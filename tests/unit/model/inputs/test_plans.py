@@ -14,7 +14,7 @@ from model.evaluation.backtest import backtest
 from model.evaluation.importance import PLANS, permutation_importance
 from model.inference.forecaster import NetworkForecaster
 from model.inputs.calendar import N_CALENDAR
-from model.inputs.plans import CLOSURE, N_PLANS, PRICE, PROMOTION, READ_NAMES, Plans
+from model.inputs.plans import CLOSURE, N_PLANS, PLAN_INPUT_NAMES, PRICE, PROMOTION, Plans
 from model.inputs.series_inputs import places_of
 from model.training.checkpoint import input_hash
 from model.training.dataset import History, last_buckets
@@ -26,7 +26,6 @@ from tests.support.model_cases import (
     VARIANTS,
     Floats,
     history_of,
-    of_fixed_shape,
     of_variant,
     real_hours,
     reread,
@@ -34,6 +33,7 @@ from tests.support.model_cases import (
     step_through,
     untrained,
     with_clicks,
+    with_fixed_shape,
 )
 
 SERIES = 12
@@ -49,8 +49,8 @@ def _planner(**changes: object) -> NetworkForecaster:
     torch.manual_seed(1)
     torch.nn.init.normal_(answer.weight, std=0.5)
     torch.nn.init.normal_(answer.bias, std=0.5)
-    columns = torch.tensor(places_of(READ_NAMES, made.config))
-    for weight, first in ((network.encoder.reading, 0), (network.heads.project.weight, 16)):
+    columns = torch.tensor(places_of(PLAN_INPUT_NAMES, made.config))
+    for weight, first in ((network.encoder.input_weights, 0), (network.heads.project.weight, 16)):
         weight[:, first + columns] = torch.randn(len(weight), len(columns)) * 0.3
     return made
 
@@ -68,7 +68,7 @@ def _plans(buckets: int, *, seed: int = 2) -> Plans:
     values_TSP[..., PRICE] *= 6
     values_TSP *= rng.random((buckets, SERIES, N_PLANS)) < 0.2
     values_TSP[:, ::2] = 0
-    return Plans.of_all(values_TSP)
+    return Plans.from_dense(values_TSP)
 
 
 def _values() -> Floats:
@@ -122,15 +122,15 @@ def test_heads_serve_plans_as_they_are_trained_with_them(seed: int) -> None:
     width = heads.project.in_features
     both_BX = torch.randn(SERIES, width, generator=rng)
     calendar_HC = torch.rand(HORIZON, N_CALENDAR, generator=rng)
-    plans_MHE = torch.rand(3, HORIZON, len(READ_NAMES), generator=rng)
+    plans_MHE = torch.rand(3, HORIZON, len(PLAN_INPUT_NAMES), generator=rng)
     rows_M = torch.tensor([1, 4, 5])
-    plans_BHE = torch.zeros(SERIES, HORIZON, len(READ_NAMES)).index_copy(0, rows_M, plans_MHE)
+    plans_BHE = torch.zeros(SERIES, HORIZON, len(PLAN_INPUT_NAMES)).index_copy(0, rows_M, plans_MHE)
     out = torch.empty(SERIES, HORIZON, 9), torch.empty(SERIES, HORIZON, 9)
 
     with torch.inference_mode():
         encoded_BD, inputs_BI = both_BX[:, :16], both_BX[:, 16:]
         trained = heads(encoded_BD[None], inputs_BI[None], calendar_HC[None], plans_BHE[None])
-        weights = heads.written(calendar_HC[None])[0].flatten(2)
+        weights = heads.horizon_weights(calendar_HC[None])[0].flatten(2)
         heads.serve(
             encoded_BD, inputs_BI, weights, (torch.ones(SERIES),) * 2, out,
             work=Workspace(), planned=(rows_M, plans_MHE),
@@ -145,7 +145,7 @@ def test_blocks_and_one_fixed_shape_give_the_same() -> None:
     values_TSF = _values()
     plans = _plans(len(values_TSF) + HORIZON)
 
-    fixed = step_through(of_fixed_shape(blocks), values_TSF, plans)
+    fixed = step_through(with_fixed_shape(blocks), values_TSF, plans)
 
     assert _apart(fixed, reread(blocks, values_TSF, plans)) < 1e-4
 
@@ -297,7 +297,7 @@ def _promoted(days: int, *, horizon: int) -> History:
     values_TSF[..., 0] = rng.poisson(level_S * (1 + 2 * promoted_TS))
     values_TSF[..., 2] = values_TSF[..., 0] * 2
     values_TSF[..., 3] = values_TSF[..., 0] > 0
-    return history_of(values_TSF, bucket_ms=DAY_MS, plans=Plans.of_all(plans_TSP))
+    return history_of(values_TSF, bucket_ms=DAY_MS, plans=Plans.from_dense(plans_TSP))
 
 
 def test_a_network_that_knew_promotions_forecasts_more_where_one_is_planned() -> None:

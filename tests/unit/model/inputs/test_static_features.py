@@ -15,18 +15,18 @@ from model.inference.forecaster import NetworkForecaster
 from model.inference.network_states import NetworkStates
 from model.inputs.carried_statistics import N_STATISTICS
 from model.inputs.series_inputs import carried_width
-from model.inputs.static_features import N_STATIC, N_TOLD, ROWS, row_of, static_row
+from model.inputs.static_features import N_STATIC, N_STATIC_CARRIED, ROWS, row_of, static_row
 from model.networks.quantile_network import QuantileNetwork
 from model.training.checkpoint import dump, input_hash, restore
 from model.training.dataset import pick_series
-from model.training.lanes import Walk, encode
+from model.training.lanes import LaneGroups, encode
 from model.training.ranks import Ranks
 from model.training.run_file import fingerprint
 from model.training.train import train
 from tests.support.model_cases import (
     ARCHITECTURES,
     START_MS,
-    TOLD,
+    STATIC_SETTINGS,
     VARIANTS,
     Floats,
     history_of,
@@ -35,15 +35,15 @@ from tests.support.model_cases import (
     reread,
     small_training,
     step_through,
-    taught,
     untrained,
     with_clicks,
+    with_static,
 )
 
 CATEGORIES = ("bags", "toys", "garden")
 
 
-def told(series: int) -> Floats:
+def static_of(series: int) -> Floats:
     """Category, location, brand and price of series; every fourth is not known at all."""
     rows = [
         static_row() if slot % 4 == 3 else static_row(CATEGORIES[slot % 3], "Berlin", "x", 1 + slot)
@@ -54,22 +54,22 @@ def told(series: int) -> Floats:
 
 def _states(forecaster: NetworkForecaster, static_SX: Floats) -> NetworkStates:
     states = forecaster.new_states(1)
-    states.tell(static_SX)
+    states.set_static(static_SX)
     return states
 
 
 @pytest.fixture(params=VARIANTS)
 def forecaster(request: pytest.FixtureRequest) -> NetworkForecaster:
     """Every architecture, the ring of weeks beside it, and the way a GPU steps."""
-    return of_variant(request.param, taught)
+    return of_variant(request.param, with_static)
 
 
 def test_carried_state_equals_a_full_reread(forecaster: NetworkForecaster) -> None:
     values_TSF = with_clicks(real_hours(days=5, series=14))
     values_TSF[:70, 5] = 0
 
-    made = step_through(forecaster, values_TSF, static_SX=told(14))
-    again = reread(forecaster, values_TSF, static_SX=told(14))
+    made = step_through(forecaster, values_TSF, static_SX=static_of(14))
+    again = reread(forecaster, values_TSF, static_SX=static_of(14))
 
     np.testing.assert_allclose(made.units_SHQ, again.units_SHQ, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(made.cumulative_SHQ, again.cumulative_SHQ, rtol=1e-4, atol=1e-4)
@@ -78,11 +78,11 @@ def test_carried_state_equals_a_full_reread(forecaster: NetworkForecaster) -> No
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_serving_gives_what_training_computes(architecture: str) -> None:
     """Chunk, encoder and heads of a training against the carried step, newcomers among them."""
-    forecaster = taught(architecture=architecture)
+    forecaster = with_static(architecture=architecture)
     network, config = forecaster.network, forecaster.config
     values_TSF = with_clicks(real_hours(days=5, series=9))
     values_TSF[0, :, 0] += 1  # a lane's state begins with its chunk
-    history = history_of(values_TSF, told(9))
+    history = history_of(values_TSF, static_of(9))
     picked = pick_series(history, config, end=120, every=96, limit=9, power=0.5)
     picked.prior = network.prior
     lanes_GB = torch.arange(9)[None]
@@ -91,11 +91,11 @@ def test_serving_gives_what_training_computes(architecture: str) -> None:
         chunk = picked.chunk(lanes_GB, stats_NK, np.array([0]), length=96, end=120)
         cpu = torch.device("cpu")
         encoded_NLD, _ = encode(network, chunk, network.new_state(9, cpu), cpu)
-        inputs_NI = network.told(chunk.inputs_NLI[:, -1], chunk.ids_N3)
+        inputs_NI = network.with_embedding(chunk.inputs_NLI[:, -1], chunk.ids_N3)
         horizon_OHC = picked.horizon_calendar(chunk.first_G, np.array([95]))
         units, _ = network.heads(encoded_NLD[None, :, -1], inputs_NI[None], horizon_OHC)
         expected = units[0].clamp(min=0.0) * chunk.scale_NL[:, -1, None, None]
-    states = _states(forecaster, told(9))
+    states = _states(forecaster, static_of(9))
     forecaster.warm_up(states, values_TSF[:95], START_MS)
 
     made = forecaster.step(states, values_TSF[95], START_MS + 95 * HOUR_MS)
@@ -105,7 +105,7 @@ def test_serving_gives_what_training_computes(architecture: str) -> None:
 
 def test_a_snapshot_keeps_what_was_told(forecaster: NetworkForecaster) -> None:
     values_TSF = real_hours(days=2, series=9)
-    states = _states(forecaster, told(9))
+    states = _states(forecaster, static_of(9))
     forecaster.warm_up(states, values_TSF[:30], START_MS)
     restored = forecaster.restore(states.snapshot(forecaster.model_id))
 
@@ -117,34 +117,34 @@ def test_a_snapshot_keeps_what_was_told(forecaster: NetworkForecaster) -> None:
 
 
 def test_what_is_told_survives_growth_and_may_be_told_later() -> None:
-    forecaster = taught()
+    forecaster = with_static()
     values_TSF = real_hours(days=2, series=9)
-    known_SX = told(9)
+    known_SX = static_of(9)
     early, late, never = (forecaster.new_states(2) for _ in range(3))
-    early.tell(known_SX[:4])
+    early.set_static(known_SX[:4])
     made = []
     for t in range(30):
         if t == 20:
-            early.tell(known_SX)
-            late.tell(known_SX)
+            early.set_static(known_SX)
+            late.set_static(known_SX)
         rows = 4 if t < 10 else 9
         made = [
             forecaster.step(states, values_TSF[t, :rows], START_MS + t * HOUR_MS).units_SHQ
             for states in (early, late, never)
         ]
-    assert early.stats_SK[:9, -6:-2].numpy().tolist() == known_SX[:, :N_TOLD].tolist()
+    assert early.stats_SK[:9, -6:-2].numpy().tolist() == known_SX[:, :N_STATIC_CARRIED].tolist()
     assert np.abs(made[0] - made[2]).max() > 0.01
     assert np.abs(made[1] - made[2]).max() > 0.01
     np.testing.assert_array_equal(made[1][3], made[2][3])  # nothing was known of it
 
 
 def test_a_name_that_training_never_met_counts_as_unknown() -> None:
-    forecaster = taught()
+    forecaster = with_static()
     embedding = forecaster.network.embedding
     assert embedding is not None
     with torch.inference_mode():
         embedding.met.zero_()
-        embedding.meet(torch.from_numpy(told(2)))
+        embedding.mark_seen(torch.from_numpy(static_of(2)))
         met, unmet, unknown = (
             embedding(torch.from_numpy(row[None, :3]).long())
             for row in (static_row("bags"), static_row("lamps"), static_row())
@@ -175,7 +175,7 @@ def test_rows_are_the_same_in_every_build() -> None:
 )
 def test_what_cannot_be_told_is_refused(wrong_SX: Floats) -> None:
     with pytest.raises(InvalidValues, match="static"):
-        taught().new_states(2).tell(wrong_SX)
+        with_static().new_states(2).set_static(wrong_SX)
     with pytest.raises(InvalidValues, match="static"):
         history_of(real_hours(days=1, series=2), wrong_SX)
 
@@ -186,7 +186,7 @@ def test_a_network_without_it_is_what_it_was() -> None:
     values_SF = real_hours(days=1, series=5)[10]
     made = [
         plain.step(states, values_SF, START_MS).units_SHQ
-        for states in (_states(plain, told(5)), plain.new_states(1))
+        for states in (_states(plain, static_of(5)), plain.new_states(1))
     ]
 
     np.testing.assert_array_equal(made[0], made[1])
@@ -208,10 +208,10 @@ def test_another_set_of_inputs_has_another_hash() -> None:
 
 def test_training_uses_it_and_a_checkpoint_holds_it() -> None:
     values_TSF = real_hours(days=14, series=10)
-    history = history_of(values_TSF, told(10))
+    history = history_of(values_TSF, static_of(10))
     plain = small_training()
     config = small_training(
-        model=ModelConfig.from_dict(plain.model.as_dict() | TOLD), unknown_share=0.3
+        model=ModelConfig.from_dict(plain.model.as_dict() | STATIC_SETTINGS), unknown_share=0.3
     )
     trained, again = (train(history, config) for _ in range(2))
     for name, weight in trained.network.state_dict().items():
@@ -252,7 +252,7 @@ def test_some_lanes_are_not_told() -> None:
         model=model, lanes=400, groups=2, chunk=24, cold_share=0.5, unknown_share=0.25
     )
     picked = pick_series(history, model, end=300, every=24, limit=10, power=0.5)
-    walk = Walk(picked, QuantileNetwork(model), config, np.random.default_rng(1), Ranks())
+    walk = LaneGroups(picked, QuantileNetwork(model), config, np.random.default_rng(1), Ranks())
     walk.begin()
 
     hidden_NX = walk.stats_NK[:, -6:-2] == 0
@@ -260,8 +260,8 @@ def test_some_lanes_are_not_told() -> None:
 
 
 def test_importance_reads_it_as_serving_does() -> None:
-    forecaster = taught()
-    history = history_of(real_hours(days=12, series=12), told(12))
+    forecaster = with_static()
+    history = history_of(real_hours(days=12, series=12), static_of(12))
     origins = [START_MS + day * 24 * HOUR_MS for day in (9, 10)]
     result = backtest(history, {"net": forecaster}, origins)
 

@@ -10,7 +10,7 @@ from model.config import TARGETS, ModelConfig
 from model.contract import QuantileForecast
 from model.durations import HOUR_MS
 from model.evaluation.metrics import wql
-from model.evaluation.sanity_check import fault_of
+from model.evaluation.sanity_check import find_fault
 from model.inference.forecaster import NetworkForecaster
 from model.inputs.calendar import N_CALENDAR
 from model.inputs.carried_statistics import PRICE
@@ -25,29 +25,29 @@ from model.training.train import Trained, train
 from model.workspace import Workspace
 from tests.support.model_cases import (
     START_MS,
-    TOLD,
+    STATIC_SETTINGS,
     Floats,
     awkward,
     history_of,
-    of_fixed_shape,
     real_hours,
     small_training,
     stock_up,
-    taught,
     untrained,
     with_clicks,
+    with_fixed_shape,
+    with_static,
 )
 
-VARIANTS = ("lstm", "gru", "transformer", "lstm-yearly", "lstm-told", "lstm-fixed_shape")
+VARIANTS = ("lstm", "gru", "transformer", "lstm-yearly", "lstm-static", "lstm-fixed_shape")
 
 
 @pytest.fixture(params=VARIANTS)
 def forecaster(request: pytest.FixtureRequest) -> NetworkForecaster:
     """A network with both targets, of every kind."""
     architecture, _, variant = request.param.partition("-")
-    make = taught if variant == "told" else untrained
+    make = with_static if variant == "static" else untrained
     made = make(architecture=architecture, targets=TARGETS, yearly=variant == "yearly")
-    return of_fixed_shape(made) if variant == "fixed_shape" else made
+    return with_fixed_shape(made) if variant == "fixed_shape" else made
 
 
 def _step_through(forecaster: NetworkForecaster, values_TSF: Floats) -> QuantileForecast:
@@ -86,7 +86,7 @@ def test_one_fixed_shape_gives_what_blocks_of_series_give_plans_included() -> No
     ahead_TNP[1:, :, 0] = 0.3
     plans = Plans(np.array([1, 5]), ahead_TNP)
     made = []
-    for one in (blocks, of_fixed_shape(blocks)):
+    for one in (blocks, with_fixed_shape(blocks)):
         states = one.new_states(8)
         one.warm_up(states, values_TSF[:-1], START_MS)
         last_ms = START_MS + (len(values_TSF) - 1) * HOUR_MS
@@ -143,7 +143,7 @@ def test_serving_gives_what_training_saw_in_each_scale() -> None:
     with torch.no_grad():
         trained = heads(encoded[None], inputs[None], horizon)
         served = tuple(torch.empty(7, 5, 9) for _ in range(4))
-        weights = heads.written(horizon)[0].flatten(2)
+        weights = heads.horizon_weights(horizon)[0].flatten(2)
         heads.serve(encoded, inputs, weights, scales, served, work=Workspace())
 
     for seen, scale, out in zip(trained, scales, served, strict=True):
@@ -228,18 +228,18 @@ def test_a_checkpoint_without_targets_says_nothing_of_them_and_loads() -> None:
 
 
 def test_a_network_without_targets_forecasts_none() -> None:
-    forecast = _step_through(untrained(**TOLD), real_hours(days=1, series=3))  # type: ignore[arg-type]
+    forecast = _step_through(untrained(**STATIC_SETTINGS), real_hours(days=1, series=3))  # type: ignore[arg-type]
 
     assert forecast.extras == {}
 
 
 def test_a_broken_target_is_a_fault() -> None:
     forecast = _step_through(untrained(targets=TARGETS), real_hours(days=1, series=3))
-    assert fault_of(forecast, None) is None
+    assert find_fault(forecast, None) is None
 
     forecast.extras["visitors"][0, 3] = np.nan
 
-    assert fault_of(forecast, None) == "its forecasts are not finite"
+    assert find_fault(forecast, None) == "its forecasts are not finite"
 
 
 def test_revenue_follows_a_price_that_the_seasonal_naive_still_has_wrong() -> None:

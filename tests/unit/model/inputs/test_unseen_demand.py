@@ -53,7 +53,7 @@ def fitted(history: History) -> NetworkForecaster:
     torch.manual_seed(0)
     network = QuantileNetwork(CONFIG)
     assert network.unseen is not None
-    fit_unseen(network.unseen, history.values_TSF, history.told_SX, history.start_ms)
+    fit_unseen(network.unseen, history.values_TSF, history.static_features_SX, history.start_ms)
     return NetworkForecaster(network, "net", threads=1)
 
 
@@ -70,7 +70,7 @@ def forecast(
     The first bucket is ten days before `START_MS`.
     """
     states = forecaster.new_states(1)
-    states.tell(np.stack(rows))
+    states.set_static(np.stack(rows))
     values_TSF = np.zeros((after, len(rows), 11), np.float32)
     values_TSF[-1, :, VIEWS] = views
     start_ms = START_MS - 10 * DAY_MS
@@ -86,10 +86,10 @@ def _row(category: str | None, *, price: float = 2.0, launch_day: int = 0) -> Fl
 def test_hidden_products_are_covered_from_the_day_of_their_launch() -> None:
     """Single days and the week's sum, of another shop's products: as often as they should be."""
     hidden = shop(seed=2, series=240)
-    launch_S = np.round(hidden.told_SX[:, 4] - START_MS / DAY_MS).astype(int)
+    launch_S = np.round(hidden.static_features_SX[:, 4] - START_MS / DAY_MS).astype(int)
     forecaster = seen()
     states = forecaster.new_states(1)
-    states.tell(hidden.told_SX)
+    states.set_static(hidden.static_features_SX)
     days, sums, bands, sum_bands = [], [], [], []
     for day in range(20, 170):
         values_SF = np.where((launch_S <= day)[:, None], hidden.values_TSF[day], 0)
@@ -172,7 +172,7 @@ def test_the_longer_it_stays_unseen_the_less_is_expected() -> None:
 
 def test_how_much_empty_history_was_read_is_of_no_matter() -> None:
     states = seen().new_states(1)
-    states.tell(_row("toys")[None])
+    states.set_static(_row("toys")[None])
     late = seen().step(states, np.zeros((1, 11), np.float32), START_MS - 8 * DAY_MS)
 
     np.testing.assert_array_equal(forecast(seen(), _row("toys")).units_SHQ, late.units_SHQ)

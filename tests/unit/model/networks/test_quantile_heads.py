@@ -31,7 +31,7 @@ def test_serving_gives_what_training_saw_cut_at_zero_and_scaled() -> None:
     with torch.no_grad():
         units, sums = heads(encoded[None], inputs[None], horizon)
         served = torch.empty(2, 7, 5, 9)
-        weights = heads.written(horizon)[0].flatten(2)
+        weights = heads.horizon_weights(horizon)[0].flatten(2)
         heads.serve(
             encoded, inputs, weights, (scale, scale), (served[0], served[1]), work=Workspace()
         )
@@ -48,7 +48,7 @@ def test_next_to_nothing_is_served_as_exactly_nothing() -> None:
         heads.write.bias.zero_()
         heads.write.bias.view(5, 2, 9)[-1].fill_(-9.0)
         served = torch.empty(2, 3, 5, 9)
-        weights = heads.written(torch.zeros(1, 5, N_CALENDAR))[0].flatten(2)
+        weights = heads.horizon_weights(torch.zeros(1, 5, N_CALENDAR))[0].flatten(2)
         heads.serve(
             torch.zeros(3, 16),
             torch.zeros(3, 3),

@@ -95,5 +95,5 @@ def test_a_damaged_state_is_refused_with_what_to_do(tmp_path: Path, damage: str)
     assert changed[damage] != payload
     run_file.path.write_bytes(changed[damage])
 
-    with pytest.raises(CorruptCheckpoint, match="delete it to start anew"):
+    with pytest.raises(CorruptCheckpoint, match="delete it to start over"):
         train(HISTORY, config, run_file=run_file)
