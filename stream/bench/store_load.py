@@ -1,9 +1,9 @@
-"""The load of the store bench: what workers leave behind after weeks, written the way they do.
+"""Fills the store for `bench store` with the state of weeks, written as workers write it.
 
-Series come and sell by Zipf's law, most of them nothing in most hours. Every block goes through
-`Partition`, its write plans and the state port; an open bucket of real events, with its visitors
-and the deduplication window, lies on top, then roll-ups, forecasts, and what is kept of past ones:
-bands, samples to be scored, levels.
+Series appear and sell by Zipf's law, and most sell nothing in most hours. Every block goes through
+`Partition`, its store writes and the state port. On top come an open bucket of real events, with
+visitors and the deduplication window, then roll-ups, forecasts, and the stored parts of past
+forecasts: bands, samples to be scored, calibration levels.
 
 Axes: S = slots of a partition, F = features, N = events.
 """
@@ -47,21 +47,21 @@ from stream.state.keys import ROLLUPS, Tag
 from stream.state.redis import RedisStore
 
 Ints = NDArray[np.int64]
-#: Told how many blocks of all are written.
+#: Receives the number of written blocks and of all blocks.
 Show = Callable[[int, int], None]
 
 START_MS = 1_700_000_000_000 // DAY_MS * DAY_MS
 CATEGORIES = 50
-#: Different hours drawn a partition; they repeat, the store does not compress.
+#: Distinct hours per partition; they repeat, since the store does not compress.
 _HOURS = 24
-#: Closed buckets a flush: a restarted worker closes as many at once.
-_A_FLUSH = 8
-_CLICKS_AN_ORDER = 20
+#: Closed buckets per flush, as many as a restarted worker closes at once.
+_BUCKETS_PER_FLUSH = 8
+_CLICKS_PER_ORDER = 20
 
 
 @dataclass(frozen=True, slots=True)
 class StoreLoad:
-    """Size of the store: `series` in all, `buckets` of `bucket_ms` closed, half a bucket open."""
+    """Size of the store: `series` in all, `buckets` closed of `bucket_ms`, half a bucket open."""
 
     series: int
     buckets: int
@@ -71,7 +71,7 @@ class StoreLoad:
 
     @property
     def events_per_s(self) -> float:
-        """Events a second: eleven an hour and series."""
+        """Events per second: eleven per hour and series."""
         return 0.003 * self.series
 
     @property
@@ -81,7 +81,7 @@ class StoreLoad:
 
 
 class Shop:
-    """The series of one partition in order of appearance, and what they sell."""
+    """The series of one partition in order of appearance, and their sales."""
 
     def __init__(self, load: StoreLoad, number: int) -> None:
         self.load = load
@@ -103,7 +103,7 @@ class Shop:
         rng, load = self.rng, self.load
         busy = 1 + 0.8 * np.sin((hour - 8) * np.pi / 12)
         mean_S = self.share_S * load.events_per_s * load.bucket_ms / 1_000 * busy
-        orders_S = rng.poisson(mean_S / (_CLICKS_AN_ORDER + 1))
+        orders_S = rng.poisson(mean_S / (_CLICKS_PER_ORDER + 1))
         clicks_S = rng.poisson(mean_S)
         carts_S = rng.binomial(clicks_S, 0.1)
         sums_SF[:, ORDERS] = orders_S
@@ -116,14 +116,14 @@ class Shop:
         sums_SF[:, VISITORS] = rng.binomial(clicks_S, 0.7)
 
     def readings(self) -> InventoryColumns:
-        """Columns of one reading of the stock for every series, at the very start."""
+        """Columns of one stock reading for every series, at the start."""
         n = len(self.names)
-        told_N, untold_N = self.rng.integers(0, 500, n), np.full(n, -1)
+        units_N, unknown_N = self.rng.integers(0, 500, n), np.full(n, -1)
         times_N = np.full(n, START_MS)
-        return InventoryColumns(np.arange(n), times_N, self.names, told_N, told_N, untold_N, [])
+        return InventoryColumns(np.arange(n), times_N, self.names, units_N, units_N, unknown_N, [])
 
     def events(self, n_orders: int, n_clicks: int) -> tuple[OrderColumns, ClickColumns]:
-        """Columns of the open bucket's events, in order of event time."""
+        """Columns of the open bucket's events, sorted by event time."""
         rng, load = self.rng, self.load
         share_S = self.share_S / self.share_S.sum()
 
@@ -154,12 +154,12 @@ async def _fill_partition(store: RedisStore, load: StoreLoad, shop: Shop, partit
         start_ms = START_MS + t * load.bucket_ms
         partition.state.open[start_ms] = buckets[t % len(buckets)]
         partition.close_through(start_ms + load.bucket_ms)
-        if (t + 1) % _A_FLUSH == 0 or t + 1 == load.buckets:
+        if (t + 1) % _BUCKETS_PER_FLUSH == 0 or t + 1 == load.buckets:
             write, _ = partition.state.take_write()
             await store.apply(partition.state.number, token, write)
         written()
     n_events = load.events_per_s * load.bucket_ms / 2_000 * shop.share_S.sum()
-    n_orders = int(n_events / (_CLICKS_AN_ORDER + 1))
+    n_orders = int(n_events / (_CLICKS_PER_ORDER + 1))
     orders, clicks = shop.events(n_orders, int(n_events) - n_orders)
     partition.count_orders(orders)
     partition.count_clicks(clicks, Pseudonyms(b"bench"))
@@ -191,11 +191,11 @@ async def _fill(url: str, settings: Settings, load: StoreLoad, show: Show) -> No
 async def _forecast(
     url: str, blocking: redis.Redis, settings: Settings, load: StoreLoad, forecaster: Forecaster
 ) -> None:
-    """The newest forecast of every partition, and what is kept of those before it.
+    """Write the newest forecast of every partition, and the stored parts of earlier ones.
 
-    These are bands, samples that wait for their buckets, levels and scores.
+    These are bands, samples not yet scored, calibration levels and scores.
     """
-    accuracy = LiveScoring(settings.calibration, StoreReads(blocking))
+    scoring = LiveScoring(settings.calibration, StoreReads(blocking))
     client = aioredis.Redis.from_url(url)
     read_side = ReadSideWriter(client, ahead_retention_ms=AHEAD_RETENTION_MS)
     tags: list[Tag] = [*range(load.partitions), ROLLUPS]
@@ -210,10 +210,10 @@ async def _forecast(
             await read_side.ahead(tag, forecast, origin_ms=load.end_ms - back * load.bucket_ms)
         for back in reversed(range(min(forecaster.horizon, load.buckets))):
             origin_ms = load.end_ms - back * load.bucket_ms
-            settled = accuracy.score_and_correct(tag, replace(forecast, origin_ms=origin_ms))
+            scored = scoring.score_and_correct(tag, replace(forecast, origin_ms=origin_ms))
             await read_side.forecast(
-                tag, settled.forecast, calibrated=settled.calibrated,
-                watermark_ms=origin_ms, emitted_ms=origin_ms, block=settled.block,
+                tag, scored.forecast, calibrated=scored.calibrated,
+                watermark_ms=origin_ms, emitted_ms=origin_ms, write=scored.write,
             )  # fmt: skip
     await client.aclose()
 

@@ -1,1 +1,1 @@
-"""Forecasts held against what happened: scores, calibration, drift."""
+"""Compares forecasts with the actuals: live scores, calibration, drift."""

@@ -1,7 +1,7 @@
-"""A closed bucket against all forecasts that were made for it: labels, scores, moved levels. Pure.
+"""Scores a closed bucket against all forecasts made of it, and moves the calibration levels. Pure.
 
-Axes: S = series slots, N = labels of all forecasts, H = horizon steps, Q = quantiles, G = groups,
-V = volume classes, K = sums.
+Axes: S = series slots, F = features, N = labels of all forecasts, H = horizon steps,
+Q = quantiles, G = groups, V = volume classes, K = sums.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,21 +14,20 @@ from numpy.typing import NDArray
 from model.config import CENSORED_SHARE
 from model.evaluation.calibration import Calibrator
 from model.evaluation.pit import pit_bounds, reading_weights
-from model.evaluation.score_sums import VOLUMES, score_labels
+from model.evaluation.score_sums import VOLUMES, Sums, score_labels
 from stream.features.definitions import STOCK, STOCKOUT_SHARE, UNITS
 from stream.scoring.pending_forecasts import ForecastSample
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
-Sums = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came in a bucket: units by slot, zero for slots beyond.
+    """Actuals of a closed bucket: units by slot, zero for later slots.
 
-    `naive[k]` are the units k + 1 seasons before (None: not known), `season` is in buckets. Slots
-    in `censored_S` were out of stock: what was sold says nothing about the demand.
+    `naive[k]` are the units k + 1 seasons before (None: unknown), `season` is in buckets. Slots in
+    `censored_S` were out of stock: their sales do not show the demand.
     """
 
     units_S: Floats
@@ -38,54 +37,55 @@ class Outcome:
 
     @classmethod
     def of(cls, values_SF: Floats, naive: Sequence[Floats | None], season: int) -> "Outcome":
-        """The label of a closed bucket; buckets without stock for half of the time are censored."""
+        """The outcome of a bucket; slots out of stock for half of it or more are censored."""
         short_S = (values_SF[:, STOCK] > 0) & (values_SF[:, STOCKOUT_SHARE] >= CENSORED_SHARE)
         return cls(values_SF[:, UNITS], naive, season, short_S if short_S.any() else None)
 
     def units(self, slot_N: NDArray[np.int32]) -> Floats:
-        """Units [N] of some slots; NaN for those out of stock."""
-        units_N = _picked(self.units_S, slot_N)
+        """Units [N] of some slots; NaN where censored."""
+        units_N = _pick(self.units_S, slot_N)
         if self.censored_S is not None:
-            out_N = _picked(self.censored_S.astype(np.float32), slot_N) > 0
+            out_N = _pick(self.censored_S.astype(np.float32), slot_N) > 0
             units_N = np.where(out_N, np.float32(np.nan), units_N)
         return units_N
 
-    def naive_of(self, slot_N: NDArray[np.int32], step: int) -> Floats:
-        """What the seasonal naive said of some slots, `step` buckets ahead; NaN where unknown."""
+    def naive_units(self, slot_N: NDArray[np.int32], step: int) -> Floats:
+        """The seasonal naive's forecast [N] of some slots, `step` buckets ahead; NaN if unknown."""
         lag = step // self.season
         known = self.naive[lag] if lag < len(self.naive) else None
         if known is None:
             return np.full(len(slot_N), np.nan, np.float32)
-        return _picked(known, slot_N)
+        return _pick(known, slot_N)
 
 
-def _picked(values_S: Floats, slot_N: NDArray[np.int32]) -> Floats:
+def _pick(values_S: Floats, slot_N: NDArray[np.int32]) -> Floats:
+    """Values [N] of some slots; zero for slots beyond S."""
     picked_N = np.zeros(len(slot_N), np.float32)
-    there_N = slot_N < len(values_S)
-    picked_N[there_N] = values_S[slot_N[there_N]]
+    present_N = slot_N < len(values_S)
+    picked_N[present_N] = values_S[slot_N[present_N]]
     return picked_N
 
 
 @dataclass(slots=True)
 class PendingForecast:
-    """A forecast that waits, and the units [N] of its buckets so far; NaN once one was censored."""
+    """A published forecast, and the units [N] of its buckets so far; NaN once one is censored."""
 
-    sent: ForecastSample
-    so_far_N: Floats = field(init=False)
+    sample: ForecastSample
+    total_N: Floats = field(init=False)
 
     def __post_init__(self) -> None:
-        self.so_far_N = np.zeros(len(self.sent.slot_N), np.float32)
+        self.total_N = np.zeros(len(self.sample.slot_N), np.float32)
 
-    def add(self, label: Outcome) -> None:
-        """Take note of the units of the next bucket."""
-        self.so_far_N = self.so_far_N + label.units(self.sent.slot_N)
+    def add(self, outcome: Outcome) -> None:
+        """Add the units of the next bucket."""
+        self.total_N = self.total_N + outcome.units(self.sample.slot_N)
 
 
 @dataclass(slots=True)
 class CalibrationLevels:
-    """Levels of the models of one kind; a group of `units` is 2 · volume class + busy.
+    """Levels of a model family; a group of `units` is 2 · volume class + busy.
 
-    `model_id` is the one that serves. Only its forecasts move the levels.
+    `model_id` is the model that serves. Only its forecasts move the levels.
     """
 
     units: Calibrator
@@ -93,7 +93,7 @@ class CalibrationLevels:
     model_id: str = ""
 
     def serve(self, model_id: str) -> None:
-        """Note which model the levels are for; a new one inherits those of the one before."""
+        """Set the model that serves; a new one inherits the levels of its predecessor."""
         if self.model_id not in ("", model_id):
             self.units.inherit()
             self.cumulative.inherit()
@@ -110,77 +110,77 @@ class CalibrationLevels:
 
 
 def score_bucket(
-    waiting: Sequence[PendingForecast],
-    family: CalibrationLevels,
+    pending: Sequence[PendingForecast],
+    levels: CalibrationLevels,
     start_ms: int,
-    label: Outcome,
+    outcome: Outcome,
     *,
     bucket_ms: int,
 ) -> Sums:
-    """Score the bucket at `start_ms` for forecasts of one model, and move the family's levels.
+    """Score the bucket at `start_ms` for the pending forecasts of one model; move its levels.
 
-    They move where the model is the one that serves. Each forecast must reach the bucket. The sums
-    [V, H, K] are those of `model.scores`.
+    The levels move only if the model is the one that serves. Each forecast must cover the bucket.
+    The sums [V, H, K] are those of `model/evaluation/score_sums.py`.
     """
-    quantiles = family.units.quantiles
-    steps = [(start_ms - one.sent.origin_ms) // bucket_ms for one in waiting]
-    for one in waiting:
-        one.add(label)
+    quantiles = levels.units.quantiles
+    samples = [forecast.sample for forecast in pending]
+    steps = [(start_ms - sample.origin_ms) // bucket_ms for sample in samples]
+    for forecast in pending:
+        forecast.add(outcome)
 
     def joined(of: Callable[[ForecastSample, int], NDArray[Any]]) -> NDArray[Any]:
-        parts = [of(one.sent, step) for one, step in zip(waiting, steps, strict=True)]
-        return np.concatenate(parts)
+        return np.concatenate([of(*pair) for pair in zip(samples, steps, strict=True)])
 
-    step_N = joined(lambda sent, step: np.full(len(sent.slot_N), step))
-    volume_N = joined(lambda sent, _: sent.volume_N).astype(np.int64)
+    step_N = joined(lambda sample, step: np.full(len(sample.slot_N), step))
+    volume_N = joined(lambda sample, _: sample.volume_N).astype(np.int64)
     group_N = joined(_groups)
-    total_N = np.concatenate([one.so_far_N for one in waiting])
-    model_NQ = joined(lambda sent, step: sent.cumulative.at(step))
-    sent_NQ = joined(lambda sent, step: sent.levels[1][sent.volume_N, step])
+    total_N = np.concatenate([forecast.total_N for forecast in pending])
+    model_NQ = joined(lambda sample, step: sample.cumulative.at(step))
+    level_NQ = joined(lambda sample, step: sample.levels[1][sample.volume_N, step])
     known_N = np.isfinite(total_N)
-    serves = waiting[0].sent.model_id == family.model_id
+    serves = samples[0].model_id == levels.model_id
     if serves:
         low_N, high_N = pit_bounds(total_N[known_N], model_NQ[known_N], quantiles)
-        family.cumulative.learn(
+        levels.cumulative.learn(
             low_N, high_N,
-            group_N=volume_N[known_N], step_N=step_N[known_N], sent_NQ=sent_NQ[known_N],
+            group_N=volume_N[known_N], step_N=step_N[known_N], levels_NQ=level_NQ[known_N],
         )  # fmt: skip
 
-    actual_N = joined(lambda sent, _: label.units(sent.slot_N))
-    model_NQ = joined(lambda sent, step: sent.units.at(step))
-    sent_NQ = joined(lambda sent, step: sent.levels[0][_groups(sent, step), step])
-    published_NQ = joined(lambda sent, step: _published(sent, step, quantiles))
-    weight_N = joined(lambda sent, _: sent.weight_N)
-    naive_N = joined(lambda sent, step: label.naive_of(sent.slot_N, step))
+    actual_N = joined(lambda sample, _: outcome.units(sample.slot_N))
+    model_NQ = joined(lambda sample, step: sample.units.at(step))
+    level_NQ = joined(lambda sample, step: sample.levels[0][_groups(sample, step), step])
+    published_NQ = joined(lambda sample, step: _published(sample, step, quantiles))
+    weight_N = joined(lambda sample, _: sample.weight_N)
+    naive_N = joined(lambda sample, step: outcome.naive_units(sample.slot_N, step))
     known_N = np.isfinite(actual_N)
     low_N, high_N = pit_bounds(actual_N[known_N], model_NQ[known_N], quantiles)
     if serves:
-        family.units.learn(
+        levels.units.learn(
             low_N, high_N,
-            group_N=group_N[known_N], step_N=step_N[known_N], sent_NQ=sent_NQ[known_N],
+            group_N=group_N[known_N], step_N=step_N[known_N], levels_NQ=level_NQ[known_N],
         )  # fmt: skip
     return score_labels(
         actual_N=actual_N[known_N],
         published_NQ=published_NQ[known_N],
         low_N=low_N,
         high_N=high_N,
-        sent_NQ=sent_NQ[known_N],
+        levels_NQ=level_NQ[known_N],
         quantiles=quantiles,
         volume_N=volume_N[known_N],
         step_N=step_N[known_N],
         weight_N=weight_N[known_N],
         naive_N=naive_N[known_N],
-        horizon=family.units.levels_GHQ.shape[1],
+        horizon=levels.units.levels_GHQ.shape[1],
     )
 
 
-def _groups(sent: ForecastSample, step: int) -> Ints:
-    return 2 * sent.volume_N.astype(np.int64) + sent.busy_NH[:, step]
+def _groups(sample: ForecastSample, step: int) -> Ints:
+    return 2 * sample.volume_N.astype(np.int64) + sample.busy_NH[:, step]
 
 
-def _published(sent: ForecastSample, step: int, quantiles: Sequence[float]) -> Floats:
-    """What was published [N, Q] of a step."""
-    weights_GQK = reading_weights(sent.levels[0][:, step], quantiles)
-    read_NQ = np.einsum("nqk,nk->nq", weights_GQK[_groups(sent, step)], sent.units.at(step))
+def _published(sample: ForecastSample, step: int, quantiles: Sequence[float]) -> Floats:
+    """Published quantiles [N, Q] of a step."""
+    weights_GQK = reading_weights(sample.levels[0][:, step], quantiles)
+    read_NQ = np.einsum("nqk,nk->nq", weights_GQK[_groups(sample, step)], sample.units.at(step))
     published_NQ: Floats = np.maximum(read_NQ, np.float32(0))
     return published_NQ

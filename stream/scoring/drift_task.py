@@ -1,8 +1,8 @@
-"""The drift watch's input and output: a day's scores from the store, alerts to their topic.
+"""Runs the drift watch: reads a day's scores from the store, sends alerts to their topic.
 
-Runs in the worker that owns the roll-ups. A day is judged when the roll-ups have closed the first
-bucket of the next one: then every partition has closed the day. What is carried is stored after the
-alerts are sent; after a crash the same alerts are sent again.
+Runs in the worker that owns the roll-ups. A day is judged after the roll-ups have closed the first
+bucket of the next day: by then every partition has closed the day. The state is stored after the
+alerts are sent, so a crash in between repeats the same alerts.
 """
 
 import asyncio
@@ -10,13 +10,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
-import numpy as np
 import redis.asyncio as aioredis
 import structlog
-from numpy.typing import NDArray
 
 from model.durations import DAY_MS
-from model.evaluation.score_sums import N_SUMS, VOLUMES
+from model.evaluation.score_sums import Sums
 from stream.errors import ServiceUnavailable
 from stream.kafka.record_sink import RecordSink
 from stream.scoring.drift_watch import DriftWatch, decode, encode
@@ -24,16 +22,17 @@ from stream.settings import DriftSettings
 from stream.state import keys
 from stream.state.keys import ROLLUPS, Tag
 from stream.state.redis import translate_store_errors
+from stream.state.scores import add_scores
 from stream.topics import ALERTS
 
 log = structlog.get_logger(__name__)
 
-#: Asks for a new model, with the reason.
+#: Requests a new model; the argument is the reason.
 OnDrift = Callable[[str], Awaitable[None]]
 
 
 class DriftTask:
-    """`through_ms` tells through when the roll-ups have closed; None where another owns them."""
+    """`through_ms` returns the end of the closed roll-ups; None if another worker owns them."""
 
     def __init__(
         self,
@@ -52,23 +51,23 @@ class DriftTask:
         self._sink = sink
         self._tags: Sequence[Tag] = (*range(partitions), ROLLUPS)
         self._bucket_ms = bucket_ms
-        self._shape = (len(VOLUMES), horizon, N_SUMS)
+        self._horizon = horizon
         self._through_ms = through_ms
         self._on_drift = on_drift
         self._watch: DriftWatch | None = None
 
     async def run(self, *, every_s: float) -> None:
-        """Look until cancelled; a service that is away is waited for."""
+        """Judge days until cancelled; waits while a service is unavailable."""
         while True:
             try:
-                await self.look()
+                await self.check()
             except ServiceUnavailable as error:
-                self._watch = None  # what the store has is where it goes on
+                self._watch = None  # resume from the stored state
                 log.debug("drift_waits", reason=str(error))
             await asyncio.sleep(every_s)
 
-    async def look(self) -> None:
-        """Judge the days that are over."""
+    async def check(self) -> None:
+        """Judge all days that have ended."""
         through_ms = self._through_ms()
         if through_ms is None or not self._settings.enabled:
             self._watch = None
@@ -96,17 +95,10 @@ class DriftTask:
         with translate_store_errors():
             await self._client.set(keys.drift(), encode(watch.state))
 
-    async def _scores(self, day_ms: int) -> dict[str, NDArray[np.float64]]:
-        scores: dict[str, NDArray[np.float64]] = {}
-        size = 8 * int(np.prod(self._shape))
+    async def _scores(self, day_ms: int) -> dict[str, Sums]:
         with translate_store_errors():
             async with self._client.pipeline(transaction=False) as pipe:
                 for tag in self._tags:
                     pipe.hgetall(keys.of(tag, "scores", day_ms))
                 answers = await pipe.execute()
-        for fields in answers:
-            for name, payload in fields.items():
-                if len(payload) == size:
-                    sums_VHK = np.frombuffer(payload, "<f8").reshape(self._shape)
-                    scores[name.decode()] = scores.get(name.decode(), 0.0) + sums_VHK
-        return scores
+        return add_scores(answers, horizon=self._horizon)

@@ -1,4 +1,4 @@
-"""How scoring reads a deployment's store: one round trip a question, from the serving thread."""
+"""Reads of the live scoring from Redis: one round trip each, on the serving thread."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,10 +15,10 @@ from stream.state.redis import translate_store_errors
 
 
 class StoreReads:
-    """`live_scoring.Reads` on Redis; `client` blocks and must not decode responses."""
+    """`ScoringReads` on Redis; `client` is synchronous and must not decode responses."""
 
     def __init__(self, client: redis.Redis) -> None:
-        self._client: Any = client  # its stubs mix the answers of both clients
+        self._client: Any = client  # the stubs mix synchronous and asynchronous results
 
     def blobs(self, tag: Tag, paths: Sequence[Path]) -> list[bytes | None]:
         """Blobs in one round trip; None where absent."""
@@ -33,7 +33,7 @@ class StoreReads:
             return dict(self._client.hgetall(keys.of(tag, *path)))
 
     def closed(self, tag: Tag, starts: Sequence[int]) -> tuple[int, NDArray[np.float32]]:
-        """The first bucket that is kept, and the closed buckets [T, slots, F] that start then."""
+        """Start of the first stored bucket, and the closed buckets [T, slots, F] at `starts`."""
         with translate_store_errors():
             pipe = self._client.pipeline(transaction=True)
             pipe.hget(keys.of(tag, "meta"), "first_bucket_ms")

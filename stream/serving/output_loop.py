@@ -174,7 +174,7 @@ class OutputLoop:
             if moves != self._queue.moves(tag):
                 self._forget_states(tag)
                 continue
-            self._report_scores(scored.scored)
+            self._report_scores(scored.scores)
             self._note_latency(cause_ms.get(tag))
             reason = "swap" if swapped else "close"
             self._unpublished[tag] = _Unpublished(
@@ -218,7 +218,7 @@ class OutputLoop:
             calibrated=scored.calibrated,
             watermark_ms=through_ms,
             emitted_ms=self._clock_ms(),
-            block=scored.block,
+            write=scored.write,
         )
 
     async def _publish_due(self) -> None:

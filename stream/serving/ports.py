@@ -39,7 +39,7 @@ class ForecastStore(Protocol):
         calibrated: bool,
         watermark_ms: int,
         emitted_ms: int,
-        block: ReadSideWrite | None = None,
+        write: ReadSideWrite | None = None,
     ) -> None:
         """Replace the newest forecast. Raises ServiceUnavailable."""
         ...

@@ -1,1 +1,1 @@
-"""Where results go: Kafka topics and the read side in Redis."""
+"""Writes results: records of the output topics, and the read side in Redis."""

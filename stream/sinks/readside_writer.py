@@ -1,8 +1,8 @@
-"""The read side in Redis: newest forecasts, one-step-ahead bands, worker statistics.
+"""Writes the read side in Redis: newest forecasts, one-step-ahead bands, worker statistics.
 
-Written before anything goes to Kafka, because readers must not wait for encoding. These are caches
-of what the stored features imply; they carry no fence and can be rebuilt at any time. Every method
-raises ServiceUnavailable when the store does not answer.
+It is written before the Kafka records, because readers must not wait for their encoding. All of it
+is derived from the stored features: it has no fence and can be rebuilt at any time. Every method
+raises ServiceUnavailable if the store does not answer.
 """
 
 import json
@@ -28,9 +28,9 @@ from stream.state.port import Path, ReadSideWrite
 from stream.state.redis import translate_store_errors
 
 STATS_EXPIRE_S = 10
-#: How long a worker keeps what was forecast one step ahead: as far back as charts go.
+#: Retention of the one-step-ahead bands: as far back as charts go.
 AHEAD_RETENTION_MS = 7 * DAY_MS
-#: Buckets behind retention whose bands are deleted at least once: origins may come in leaps.
+#: Buckets beyond retention whose bands are deleted at least once, as origins can skip buckets.
 _LOOK_BACK = 512
 
 
@@ -44,7 +44,7 @@ class ReadSideWriter:
         self._targets: dict[Tag, frozenset[str]] = {}
 
     async def info(self, info: dict[str, Any]) -> None:
-        """Say what this deployment looks like; labels of an earlier writer are kept."""
+        """Write the description of the deployment; labels of an earlier writer are kept."""
         with translate_store_errors():
             old = json.loads(await self._client.get(keys.info()) or b"{}")
             merged = {"labels": old.get("labels", {}), **info}
@@ -58,9 +58,9 @@ class ReadSideWriter:
         calibrated: bool,
         watermark_ms: int,
         emitted_ms: int,
-        block: ReadSideWrite | None = None,
+        write: ReadSideWrite | None = None,
     ) -> None:
-        """Replace the newest forecast of a partition, in one block with what else is to change."""
+        """Replace the newest forecast of a partition, and apply `write` in the same transaction."""
         header: dict[Any, Any] = {
             "origin_ms": forecast.origin_ms,
             "model_id": forecast.model_id,
@@ -73,15 +73,15 @@ class ReadSideWriter:
         if forecast.extras:
             header["targets"] = ",".join(forecast.extras)
         with translate_store_errors():
-            await self._replace(tag, header, forecast, block or ReadSideWrite())
+            await self._replace(tag, header, forecast, write or ReadSideWrite())
 
     async def ahead(self, tag: Tag, forecast: QuantileForecast, *, origin_ms: int) -> None:
-        """Keep what was forecast one step ahead of an earlier origin."""
+        """Write the one-step-ahead bands of an earlier origin."""
         with translate_store_errors():
             await self._client.mset(_bands(tag, forecast, origin_ms))
 
     async def _replace(
-        self, tag: Tag, header: dict[Any, Any], forecast: QuantileForecast, more: ReadSideWrite
+        self, tag: Tag, header: dict[Any, Any], forecast: QuantileForecast, write: ReadSideWrite
     ) -> None:
         size, horizon, n_quantiles = forecast.units_SHQ.shape
         pages = _pages(
@@ -90,33 +90,33 @@ class ReadSideWriter:
         target_row = target_row_bytes(horizon, n_quantiles)
         for target, block_SHQ in forecast.extras.items():
             pages |= _pages(tag, ("forecast", target), pack_target(block_SHQ), target_row)
-        # an earlier owner may have left any
-        gone = self._targets.get(tag, frozenset(TARGETS)) - forecast.extras.keys()
+        # an earlier owner may have written any of them
+        dropped = self._targets.get(tag, frozenset(TARGETS)) - forecast.extras.keys()
         expired = [
-            path for target in gone for path in paths(("forecast", target), size, target_row)
+            path for target in dropped for path in paths(("forecast", target), size, target_row)
         ]
         expired += [
             path
             for start_ms in self._expired(tag, forecast)
             for path in paths(("ahead", start_ms), size, BAND_BYTES)
         ]
-        async with self._client.pipeline(transaction=True) as block:
-            block.hset(keys.of(tag, "forecast"), mapping=header)
-            if gone and not forecast.extras:
-                block.hdel(keys.of(tag, "forecast"), "targets")
-            block.mset(pages)
-            block.delete(*(keys.of(tag, *path) for path in expired))
-            for path, payload in more.puts.items():
-                block.set(keys.of(tag, *path), payload)
-            for path, fields in more.fields.items():
-                block.hset(keys.of(tag, *path), mapping=cast("dict[Any, Any]", fields))
-            for path in more.deletes:
-                block.delete(keys.of(tag, *path))
-            await block.execute()
+        async with self._client.pipeline(transaction=True) as transaction:
+            transaction.hset(keys.of(tag, "forecast"), mapping=header)
+            if dropped and not forecast.extras:
+                transaction.hdel(keys.of(tag, "forecast"), "targets")
+            transaction.mset(pages)
+            transaction.delete(*(keys.of(tag, *path) for path in expired))
+            for path, payload in write.puts.items():
+                transaction.set(keys.of(tag, *path), payload)
+            for path, fields in write.fields.items():
+                transaction.hset(keys.of(tag, *path), mapping=cast("dict[Any, Any]", fields))
+            for path in write.deletes:
+                transaction.delete(keys.of(tag, *path))
+            await transaction.execute()
         self._targets[tag] = frozenset(forecast.extras)
 
     def _expired(self, tag: Tag, forecast: QuantileForecast) -> range:
-        """Starts of the bands that retention has passed over since this was asked last."""
+        """Starts of the bands that have expired since the last call."""
         kept_from_ms = forecast.origin_ms - self._ahead_retention_ms + forecast.bucket_ms
         default_ms = kept_from_ms - _LOOK_BACK * forecast.bucket_ms
         since_ms = max(self._kept_from_ms.get(tag, default_ms), default_ms)
@@ -126,7 +126,7 @@ class ReadSideWriter:
         )
 
     async def stats(self, worker_id: str, stats: dict[str, Any]) -> None:
-        """Publish one worker's counters; they expire when the worker is gone."""
+        """Write one worker's counters; they expire after the worker has stopped."""
         with translate_store_errors():
             await self._client.set(keys.stats(worker_id), json.dumps(stats), ex=STATS_EXPIRE_S)
 

@@ -1,4 +1,4 @@
-"""The output records of the contract, as bytes. Pure: what goes to which topic under which key.
+"""Encodes the records of the output topics: features, forecasts, dead letters. Pure.
 
 Axes: S = series, H = horizon steps, Q = quantiles, F = features.
 """
@@ -19,7 +19,7 @@ from stream.series_ids import split_series
 
 _encode = msgspec.json.Encoder().encode
 _SPEC_HASH = FeatureSpec().hash
-#: Longer raw values are cut in the dead letter; the detail says so.
+#: Longer raw values are cut in the dead letter; its detail states the full length.
 MAX_RAW_CHARS = 200_000
 
 
@@ -34,9 +34,9 @@ class FeatureRecord(msgspec.Struct):
 
 
 class FeatureRecords:
-    """Records of closed buckets. Silent series, nearly all of them, are cut from a template.
+    """Records of closed buckets. Those of silent series, nearly all, are made from a template.
 
-    Values come from the stored float32 block, so a record sent again is equal.
+    Values are those of the stored float32 block, so a repeated record is identical.
 
     >>> records = FeatureRecords(bucket_ms=60_000)
     >>> block = np.zeros((1, 11), np.float32)
@@ -61,14 +61,16 @@ class FeatureRecords:
         tail = b"%d" % start_ms + self._silent_tail
         stocked = b"%d" % start_ms + self._silent_sums + b","
         heads = self._heads
-        some_S: NDArray[np.bool_] = (values_SF != 0).any(axis=1)
-        sold_R: list[bool] = (values_SF[some_S, :N_SUMS] != 0).any(axis=1).tolist()
-        rows = zip(np.round(values_SF[some_S].astype(np.float64), 4).tolist(), sold_R, strict=True)
-        for name, some in zip(series, some_S.tolist(), strict=False):
+        nonzero_S: NDArray[np.bool_] = (values_SF != 0).any(axis=1)
+        sold_R: list[bool] = (values_SF[nonzero_S, :N_SUMS] != 0).any(axis=1).tolist()
+        rows = zip(
+            np.round(values_SF[nonzero_S].astype(np.float64), 4).tolist(), sold_R, strict=True
+        )
+        for name, nonzero in zip(series, nonzero_S.tolist(), strict=False):
             head = heads.get(name)
             if head is None:
                 head = heads[name] = b'{"series_id":%b,"bucket_start_ms":' % _encode(name)
-            if not some:
+            if not nonzero:
                 yield name, head + tail
                 continue
             row, sold = next(rows)
@@ -91,10 +93,9 @@ def forecast_records(
 ) -> Iterator[tuple[str, bytes]]:
     """Series id and record of every series of a forecast; all rounded to 1/1,000.
 
-    A further target of the model is a field of its name; without any there is none.
+    Each further target of the model is a field of its own name.
 
-    orjson writes the numbers out of the blocks themselves, a fifth of the cost of making each a
-    Python float first.
+    orjson encodes the arrays directly, at a fifth of the cost of Python floats.
     """
     common = {
         "origin_ms": forecast.origin_ms,
@@ -136,16 +137,16 @@ def dead_letter(
     partition: int,
     offset: int,
     received_ms: int,
-    people: Pseudonyms,
+    pseudonyms: Pseudonyms,
 ) -> bytes:
-    """The dead letter of a refused record; people's ids are replaced by pseudonyms."""
+    """Encode the dead letter of a refused record; ids of people become pseudonyms."""
     raw = None if value is None else value.decode("utf-8", "backslashreplace")
-    detail = people.scrub(refused.detail)
+    detail = pseudonyms.scrub(refused.detail)
     if raw is not None:
         if len(raw) > MAX_RAW_CHARS:
             detail += f"; raw cut to {MAX_RAW_CHARS} of {len(raw)} characters"
             raw = raw[:MAX_RAW_CHARS]
-        raw = people.scrub(raw)
+        raw = pseudonyms.scrub(raw)
     return _encode(
         {
             "topic": topic,

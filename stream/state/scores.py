@@ -6,11 +6,8 @@ Axes: V = volume classes, H = horizon steps, K = sums.
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
-from model.evaluation.score_sums import N_SUMS, VOLUMES
-
-Sums = NDArray[np.float64]
+from model.evaluation.score_sums import N_SUMS, VOLUMES, Sums
 
 
 def encode_sums(sums_VHK: Sums) -> bytes:

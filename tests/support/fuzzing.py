@@ -149,7 +149,7 @@ class Fuzzed:
         for one in judged.refused:
             letter = dead_letter(
                 one, fakes[one.position].value, topic=topic, partition=0,
-                offset=fakes[one.position].offset, received_ms=0, people=PEOPLE,
+                offset=fakes[one.position].offset, received_ms=0, pseudonyms=PEOPLE,
             )  # fmt: skip
             json.loads(letter)
             self.letters += 1

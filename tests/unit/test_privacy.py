@@ -23,11 +23,11 @@ PEOPLE = Pseudonyms(b"key")
         b'{"customer_id": "alice-7"} trailing',
     ],
 )
-def test_a_dead_letter_carries_no_person(raw: bytes) -> None:
-    """Valid, nested, cut-off and escaped JSON: the id is gone, the rest is there."""
+def test_a_dead_letter_contains_no_id_of_a_person(raw: bytes) -> None:
+    """Valid, nested, truncated and escaped JSON: the id is replaced, the rest is kept."""
     letter = dead_letter(
         Refused(0, "zero_quantity", "quantity is 0"),
-        raw, topic="orders", partition=2, offset=7, received_ms=1, people=PEOPLE,
+        raw, topic="orders", partition=2, offset=7, received_ms=1, pseudonyms=PEOPLE,
     )  # fmt: skip
 
     document = json.loads(letter)
@@ -37,7 +37,7 @@ def test_a_dead_letter_carries_no_person(raw: bytes) -> None:
 
 
 def test_numbers_as_ids_are_hidden_too() -> None:
-    """An id that is a JSON number is a person all the same."""
+    """An id may be a JSON number."""
     assert "13085" not in PEOPLE.scrub('{"customer_id": 13085}')
     assert "13085" not in PEOPLE.scrub('{"customer_id": 13085, "quantity": ')
 
@@ -50,10 +50,10 @@ def test_equal_people_stay_equal() -> None:
 
 
 def test_text_that_is_not_utf8_survives() -> None:
-    """A broken record is still shown, byte for byte."""
+    """A broken record is shown byte for byte."""
     letter = dead_letter(
         Refused(0, "malformed_json", "no JSON"),
-        b"\xff{", topic="orders", partition=0, offset=0, received_ms=1, people=PEOPLE,
+        b"\xff{", topic="orders", partition=0, offset=0, received_ms=1, pseudonyms=PEOPLE,
     )  # fmt: skip
 
     assert json.loads(letter)["raw"] == "\\xff{"

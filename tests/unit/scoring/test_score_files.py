@@ -1,4 +1,4 @@
-"""Scores on their way out: Parquet that adds up again, and nothing lost while storage is away."""
+"""Exported scores: Parquet rows that add up, and nothing lost while storage is unavailable."""
 
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from stream.scoring.score_files import ScoreFiles, count_scores
 from stream.telemetry import SCORED
 
 
-def scored(start_ms: int, *, tag: int = 0, model_id: str = "lstm-1") -> BucketScore:
-    """Sums of two steps, of one volume class."""
+def bucket_score(start_ms: int, *, tag: int = 0, model_id: str = "lstm-1") -> BucketScore:
+    """Sums of two steps of one volume class."""
     sums_VHK = np.zeros((len(VOLUMES), 2, len(SUMS)))
     sums_VHK[2] = np.arange(1, 2 * len(SUMS) + 1).reshape(2, -1)
     return BucketScore(tag, start_ms, model_id, sums_VHK)
@@ -21,7 +21,7 @@ def scored(start_ms: int, *, tag: int = 0, model_id: str = "lstm-1") -> BucketSc
 
 def test_scores_become_rows_by_day(tmp_path: Path) -> None:
     files = ScoreFiles(str(tmp_path))
-    files.add([scored(0), scored(DAY_MS, tag=1)])
+    files.add([bucket_score(0), bucket_score(DAY_MS, tag=1)])
     files.flush()
     files.flush()
 
@@ -36,11 +36,11 @@ def test_scores_become_rows_by_day(tmp_path: Path) -> None:
     assert rows[0].select(SUMS).row(0) == tuple(range(1, len(SUMS) + 1))
 
 
-def test_what_could_not_be_written_is_tried_again(tmp_path: Path) -> None:
+def test_a_failed_write_is_retried(tmp_path: Path) -> None:
     blocked = tmp_path / "scores"
     blocked.write_text("a file where a folder should be")
     files = ScoreFiles(str(blocked))
-    files.add([scored(0)])
+    files.add([bucket_score(0)])
     files.flush()
 
     blocked.unlink()
@@ -53,6 +53,6 @@ def test_counters_add_up_by_class_and_step() -> None:
     counter = SCORED.labels("labels", "high", 2, "lstm-counted")
     before = counter._value.get()
 
-    count_scores([scored(0, model_id="lstm-counted"), scored(1, model_id="lstm-counted")])
+    count_scores([bucket_score(start, model_id="lstm-counted") for start in (0, 1)])
 
     assert counter._value.get() - before == 2 * (len(SUMS) + 1)
