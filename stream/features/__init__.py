@@ -1,1 +1,1 @@
-"""One definition of each feature, for the live path and for backfill."""
+"""Definitions of the features, shared by the live path, backfill and training."""

@@ -1,7 +1,7 @@
-"""What an event adds to its bucket: the one definition behind the live path, backfill and training.
+"""The feature sums of a bucket: how an event adds to them, and their closed form.
 
-Sums are whole numbers (units; money in 1/10,000) so that no order of arrival, split or merge can
-change a bit. A closed bucket is the float32 image of these sums.
+Sums are whole numbers (units; money in 1/10,000), so the order of arrival, a split or a merge
+cannot change a bit. A closed bucket is the float32 image of its sums.
 
 Axes: N = events, S = series slots, R = rows, F = sums in the order of `model.contract.SUM_NAMES`;
 of a closed bucket, features in the order of `FEATURE_NAMES`.
@@ -21,7 +21,7 @@ N_FEATURES: Final = len(FEATURE_NAMES)
 UNITS, RETURNS, REVENUE, ORDERS, VIEWS, CARTS, REMOVES, PURCHASES, VISITORS = range(N_SUMS)
 STOCK, STOCKOUT_SHARE = range(N_SUMS, N_FEATURES)
 
-#: The column a click of each action is counted in.
+#: Action of a click → the column that counts it.
 ACTION_COLUMNS: Final = {"view": VIEWS, "cart": CARTS, "remove": REMOVES, "purchase": PURCHASES}
 
 Ints = NDArray[np.int64]
@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 
 
 def money_ticks(quantity_N: Ints, unit_price_N: Floats) -> Ints:
-    """Line values `quantity × unit_price` in 1/10,000 of the currency, rounded half to even.
+    """Return line values `quantity × unit_price` in 1/10,000 of the currency, rounded half to even.
 
     >>> money_ticks(np.array([2, -1]), np.array([1.25, 0.5])).tolist()
     [25000, -5000]
@@ -52,15 +52,15 @@ def add_orders(sums_SF: Ints, slot_N: Ints, quantity_N: Ints, unit_price_N: Floa
 
 
 def add_clicks(sums_SF: Ints, slot_N: Ints, column_N: Ints) -> None:
-    """Add clicks to the sums of one bucket, in place; `column_N` is from `ACTION_COLUMNS`."""
+    """Add clicks to the sums of one bucket, in place; `column_N` has values of `ACTION_COLUMNS`."""
     flat = sums_SF.reshape(-1)
     np.add.at(flat, slot_N * N_SUMS + column_N, 1)
 
 
 def closed_block(sums_RF: Ints, stock_RC: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-    """Float32 image [R, F] of a closed bucket's sums; money in units of the currency.
+    """Return the float32 image [R, F] of a closed bucket's sums; money in units of the currency.
 
-    `stock_RC` holds the two columns of the stock; without it, nothing is known of the stock.
+    `stock_RC` holds the two stock columns; without it, the stock is unknown.
 
     >>> sums = np.zeros((1, N_SUMS), np.int64)
     >>> sums[0, REVENUE] = 12_500

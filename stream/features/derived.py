@@ -1,8 +1,7 @@
-"""What is derived from closed buckets, and the names under which features leave the product.
+"""Features derived from closed buckets, and the published names of all features.
 
-The one definition behind the `features` topic, `/v1/history` and `/v1/features`. Derived values are
-never stored: they are functions of what is. A value that is not known, or a quotient of nothing, is
-left out.
+Used by the `features` topic, `/v1/history` and `/v1/features`. Derived values are computed on
+demand and never stored. Unknown values and ratios with a zero denominator are left out.
 
 Axes: T = buckets, F = features in the order of `model.contract.FEATURE_NAMES`.
 """
@@ -30,7 +29,7 @@ Floats = NDArray[np.float32]
 
 
 def share(part: float, whole: float) -> float | None:
-    """A part of a whole; None of nothing.
+    """Return `part / whole`; None if `whole` is not positive.
 
     >>> share(1, 4), share(0, 0)
     (0.25, None)
@@ -39,7 +38,7 @@ def share(part: float, whole: float) -> float | None:
 
 
 def conversion(sums_F: Sequence[float]) -> float | None:
-    """Purchases a view; both are clicks, so it holds without orders. None without a view.
+    """Return purchases per view; both are clicks, so no orders are needed. None without views.
 
     >>> conversion([0, 0, 0, 0, 8, 0, 0, 2, 0])
     0.25
@@ -48,7 +47,7 @@ def conversion(sums_F: Sequence[float]) -> float | None:
 
 
 def mean_price(sums_F: Sequence[float]) -> float | None:
-    """Revenue a unit, both with the returns taken off; None where not more was sold than came back.
+    """Return revenue per unit, both net of returns; None if net units are not positive.
 
     >>> mean_price([10, 2, 40, 6, 0, 0, 0, 0, 0])
     5.0
@@ -57,7 +56,7 @@ def mean_price(sums_F: Sequence[float]) -> float | None:
 
 
 def relative_price(sums_F: Sequence[float], trailing_F: Sequence[float]) -> float | None:
-    """Mean price of some sums against that of a longer trailing span; 1.0 is the usual price.
+    """Return the mean price relative to that of a longer trailing span; 1.0 is the usual price.
 
     >>> relative_price([2, 0, 8, 1, 0, 0, 0, 0, 0], [10, 0, 50, 6, 0, 0, 0, 0, 0])
     0.8
@@ -67,9 +66,9 @@ def relative_price(sums_F: Sequence[float], trailing_F: Sequence[float]) -> floa
 
 
 def units_winsorised(values_TF: Any) -> float:
-    """Units of the newest bucket of a trailing span, cut down to what training would believe.
+    """Return the units of the newest bucket of a trailing span, winsorised as in training.
 
-    The cap is that of `model.cleaning`: median and median absolute deviation of the span.
+    `model.training.outliers` derives the cap from median and median absolute deviation of the span.
 
     >>> units_winsorised(np.array([[2.0]] * 30 + [[80_000.0]])).__round__()
     1209
@@ -79,7 +78,7 @@ def units_winsorised(values_TF: Any) -> float:
 
 
 def stock_of(values_F: Sequence[float]) -> dict[str, float]:
-    """`on_hand` at the end of a bucket and `stockout_share`; empty where the stock is not known.
+    """Return `on_hand` at a bucket's end and `stockout_share`; empty if the stock is unknown.
 
     >>> stock_of([0.0] * 9 + [4.0, 0.5]), stock_of([0.0] * 11)
     ({'on_hand': 3.0, 'stockout_share': 0.5}, {})
@@ -90,7 +89,7 @@ def stock_of(values_F: Sequence[float]) -> dict[str, float]:
 
 
 def named_sums(values_F: Any) -> dict[str, float]:
-    """Sums by name, of a row that may hold more.
+    """Return the sums of a row by name; further columns are ignored.
 
     >>> named_sums(np.zeros(11))["visitors"]
     0.0
@@ -99,7 +98,7 @@ def named_sums(values_F: Any) -> dict[str, float]:
 
 
 def named_values(values_F: Any) -> dict[str, float]:
-    """A closed bucket's values by name: sums, stock where known, `conversion`, `mean_price`.
+    """Return a closed bucket's values by name: sums, stock if known, `conversion`, `mean_price`.
 
     >>> values = named_values([2, 0, 8, 1, 0, 0, 0, 0, 0, 0, 0])
     >>> values["mean_price"], "conversion" in values, "on_hand" in values

@@ -50,7 +50,7 @@ class SurgecastApp(faust.App):
 
         Records not stored by then are read again, as after a crash.
         """
-        backstop = threading.Timer(STOP_S, _end, args=(asyncio.get_running_loop(),))
+        backstop = threading.Timer(STOP_S, _force_exit, args=(asyncio.get_running_loop(),))
         backstop.daemon = True
         backstop.start()
         try:
@@ -74,7 +74,7 @@ class SurgecastApp(faust.App):
         return BatchTransport(self.conf.broker_consumer, self)
 
 
-def _end(loop: asyncio.AbstractEventLoop) -> None:
+def _force_exit(loop: asyncio.AbstractEventLoop) -> None:
     try:
         log.warning(
             "stop_forced",

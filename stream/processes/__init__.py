@@ -1,1 +1,1 @@
-"""What any process of the product needs: children, ports, signals, progress, a last report."""
+"""Tools of every process: child processes, ports, signals, output, progress, stack reports."""

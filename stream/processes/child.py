@@ -1,7 +1,7 @@
-"""Child processes that never outlive us: started by argument list, logged, stopped by pid.
+"""Child processes with a log file, which never outlive their parent.
 
-Each child leads its own session, so that Ctrl-C in the terminal reaches the supervisor alone and
-the order of stopping is ours. On Linux the kernel kills the child when the supervisor dies.
+Each child leads its own session, so Ctrl-C in the terminal reaches only the parent, which decides
+the order of stopping. On Linux the kernel kills the child when the parent dies.
 """
 
 import ctypes
@@ -25,9 +25,9 @@ MIN_FREE_BYTES = 64 * 2**20
 
 
 def writable_folder(path: Path) -> Path:
-    """Make `path` (and its parents) and prove that a file can be written there; return it absolute.
+    """Create `path` and its parents, test that it is writable, and return it as absolute path.
 
-    Raises UsageError when it cannot be written or less than 64 MiB are free.
+    Raises UsageError if it is not writable or less than 64 MiB are free.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def writable_folder(path: Path) -> Path:
 
 
 def _die_with_parent(parent_pid: int) -> Callable[[], None] | None:
-    """Hook run in the child before exec: SIGKILL when the parent is gone. Linux only."""
+    """Return a hook to run in the child before exec: SIGKILL when the parent dies. Linux only."""
     if sys.platform != "linux":
         return None
     libc = ctypes.CDLL(None, use_errno=True)
@@ -65,7 +65,7 @@ def _die_with_parent(parent_pid: int) -> Callable[[], None] | None:
 
 @dataclass
 class ServiceProcess:
-    """One child. Make it with `start`; use it as a context manager or call `stop`.
+    """One child process. Create it with `start`; use it as a context manager or call `stop`.
 
     The child dies with the thread that started it, so start children from the main thread.
     """
@@ -91,8 +91,8 @@ class ServiceProcess:
     ) -> "ServiceProcess":
         """Start `command`; its output goes to `log_path` (stdout to a pipe with `pipe_stdout`).
 
-        `stdin` is written to it and closed. Raises EmbeddedServiceFailed when the program cannot be
-        started, UsageError when the log cannot be written.
+        `stdin` is written to the child and closed. Raises EmbeddedServiceFailed if the program
+        does not start, UsageError if the log is not writable.
         """
         writable_folder(log_path.parent)
         if niceness and shutil.which("nice"):
@@ -123,11 +123,11 @@ class ServiceProcess:
         return self.process.pid
 
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """True if the child is running."""
         return self.process.poll() is None
 
     def log_tail(self, lines: int = 15) -> str:
-        """Last lines of what it logged; empty when it logged nothing."""
+        """Return the last lines of the log; empty if there are none."""
         try:
             with self.log_path.open("rb") as log:
                 log.seek(0, os.SEEK_END)
@@ -138,7 +138,7 @@ class ServiceProcess:
         return "\n".join(text.splitlines()[-lines:])
 
     def failure(self) -> EmbeddedServiceFailed:
-        """The error that says how it ended, with the tail of its log."""
+        """Return an error with the exit status and the tail of the log."""
         status = self.process.poll()
         how = "does not answer" if status is None else f"ended with {_status_text(status)}"
         tail = self.log_tail()
@@ -148,21 +148,24 @@ class ServiceProcess:
         return EmbeddedServiceFailed(f"{self.name} (pid {self.pid}) {how}{shown}")
 
     def require_alive(self) -> None:
-        """Raise EmbeddedServiceFailed, with the tail of the log, if it has ended."""
+        """Raise EmbeddedServiceFailed, with the tail of the log, if the child has ended."""
         if not self.alive():
             raise self.failure()
 
-    def wait_ready(self, answers: Callable[[], bool], *, timeout_s: float) -> None:
-        """Poll `answers` until it is true. Raises EmbeddedServiceFailed when it dies or is late."""
+    def wait_ready(self, is_ready: Callable[[], bool], *, timeout_s: float) -> None:
+        """Poll `is_ready` until it is true.
+
+        Raises EmbeddedServiceFailed if the child ends first or the time is over.
+        """
         deadline = time.monotonic() + timeout_s
-        while not answers():
+        while not is_ready():
             self.require_alive()
             if time.monotonic() > deadline:
                 raise self.failure()
             time.sleep(0.02)
 
     def stop(self) -> int:
-        """SIGTERM, wait, SIGKILL; also what it started in its session. Returns the exit status."""
+        """Send SIGTERM, wait `grace_s`, then kill the whole session. Return the exit status."""
         if self.alive():
             self.process.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -170,8 +173,8 @@ class ServiceProcess:
         return self.kill()
 
     def kill(self) -> int:
-        """SIGKILL at once, with its session, and reap it. Returns the exit status."""
-        with suppress(ProcessLookupError, PermissionError):  # nothing of the session is left
+        """Kill the whole session at once and reap the child. Return the exit status."""
+        with suppress(ProcessLookupError, PermissionError):  # the session has already ended
             os.killpg(self.pid, signal.SIGKILL)
         status = self.process.wait()
         if self.process.stdout is not None:
@@ -186,7 +189,7 @@ class ServiceProcess:
 
 
 def _status_text(status: int) -> str:
-    """How a process ended.
+    """Return an exit status as text.
 
     >>> _status_text(3), _status_text(-9)
     ('exit status 3', 'signal SIGKILL')

@@ -1,4 +1,4 @@
-"""TCP ports of this machine: which are free, and who listens."""
+"""TCP ports: free ones, and checks whether one is free or in use."""
 
 import socket
 
@@ -8,14 +8,14 @@ LOOPBACK = "127.0.0.1"
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on now."""
+    """Return a TCP port of 127.0.0.1 that is free now."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
 
 
 def require_free_port(host: str, port: int, *, what: str, setting: str) -> None:
-    """Raise UsageError, naming `setting`, when `port` cannot be listened on. Port 0 always can."""
+    """Raise UsageError, naming `setting`, if `port` is not free. Port 0 is always accepted."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -29,7 +29,7 @@ def require_free_port(host: str, port: int, *, what: str, setting: str) -> None:
 
 
 def listens(host: str, port: int) -> bool:
-    """Whether something accepts connections there."""
+    """True if a server accepts connections on this port."""
     try:
         socket.create_connection((host, port), timeout=0.5).close()
     except OSError:
@@ -38,7 +38,7 @@ def listens(host: str, port: int) -> bool:
 
 
 def reachable_host(host: str) -> str:
-    """The address to visit a server that listens on `host`.
+    """Return the address under which a server listening on `host` can be reached.
 
     >>> reachable_host("0.0.0.0"), reachable_host("10.0.0.7")
     ('127.0.0.1', '10.0.0.7')

@@ -1,6 +1,6 @@
-"""How far a job has come, said by a child process to its supervisor: one JSON object a line.
+"""Progress of a job, passed from a child process to its supervisor as JSON lines.
 
-A job run with `--progress-lines` writes them to its stdout; `Follower` reads them from the pipe.
+A job with `--progress-lines` writes them to its stdout; a `Follower` reads them from the pipe.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import IO, Any
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`done` of `total` units of a stage (0: unknown); `facts` are what a person may see."""
+    """`done` of `total` units of a stage (0: unknown), with further `facts` to show."""
 
     stage: str
     done: int = 0
@@ -21,7 +21,7 @@ class Step:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def line(self) -> str:
-        """The step as one line of JSON.
+        """Return the step as one line of JSON.
 
         >>> Step.parse(Step("replay", 2, 9, {"rate": 1.5}).line()).facts["rate"]
         1.5
@@ -30,21 +30,21 @@ class Step:
 
     @classmethod
     def parse(cls, line: str | bytes) -> "Step":
-        """Read a line. Raises ValueError for one that is no step."""
+        """Parse a line. Raises ValueError if it is not a step."""
         fields = json.loads(line)
         if not isinstance(fields, dict) or set(fields) != {"stage", "done", "total", "facts"}:
-            raise ValueError("no step of progress")
+            raise ValueError(f"not a step of progress: {line!r}")
         return cls(**fields)
 
 
 def report(step: Step) -> None:
-    """Write a step to stdout, at once."""
+    """Write a step to stdout and flush."""
     sys.stdout.write(step.line() + "\n")
     sys.stdout.flush()
 
 
 class Follower:
-    """Keeps the newest step of every stage a child reports, read on a thread of its own."""
+    """Reads a child's steps in a thread and keeps the newest of every stage."""
 
     def __init__(self, lines: IO[bytes]) -> None:
         self._lines = lines
@@ -54,12 +54,12 @@ class Follower:
         self._thread.start()
 
     def newest(self) -> dict[str, Step]:
-        """Stage → newest step, in order of first appearance."""
+        """Return the newest step by stage, in order of first appearance."""
         with self._lock:
             return dict(self._steps)
 
     def finish(self, timeout_s: float = 5.0) -> dict[str, Step]:
-        """Read to the end of the pipe (the child has ended); the newest steps."""
+        """Read to the end of the pipe, after the child has ended; return the newest steps."""
         self._thread.join(timeout_s)
         return self.newest()
 
@@ -69,7 +69,7 @@ class Follower:
                 try:
                     step = Step.parse(line)
                 except ValueError:
-                    continue  # something a library printed
+                    continue  # printed by a library
                 with self._lock:
                     self._steps[step.stage] = step
         except ValueError:

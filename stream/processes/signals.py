@@ -1,4 +1,4 @@
-"""The signals that stop a process, turned into one KeyboardInterrupt."""
+"""Handling of the signals that stop a process."""
 
 import signal
 from collections.abc import Iterator
@@ -10,9 +10,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def stop_signals() -> Iterator[None]:
-    """Turn the first SIGINT, SIGTERM or SIGHUP into KeyboardInterrupt; ignore those after it.
+    """Turn the first SIGINT, SIGTERM or SIGHUP into KeyboardInterrupt; ignore later ones.
 
-    Whoever presses Ctrl-C twice does not break the orderly stop.
+    A second Ctrl-C does not interrupt an orderly stop.
     """
     seen = False
 

@@ -1,6 +1,6 @@
-"""Where a process stands: what its tasks and threads wait for, said when it is ended by force.
+"""Stacks of all tasks and threads, logged before a process is forced to exit.
 
-Reads frames only, so it may be called from any thread, also beside an event loop that hangs.
+Only reads frames, so it may run in any thread, even while the event loop is blocked.
 """
 
 import asyncio
@@ -11,18 +11,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-#: Calls said of each, the innermost first: enough to see who waits and for whom.
+#: Calls reported of each stack, the innermost first.
 DEPTH = 4
 
 
 def task_stacks(loop: asyncio.AbstractEventLoop) -> list[str]:
-    """Unfinished tasks of a loop, each as `name: file:line function < its caller < …`."""
+    """Return the unfinished tasks of a loop as `name: file:line function < its caller < …`."""
     tasks = sorted(asyncio.all_tasks(loop), key=lambda task: task.get_name())
     return [f"{task.get_name()}: {_described(_awaits(task.get_coro()))}" for task in tasks]
 
 
 def thread_stacks() -> list[str]:
-    """The other threads of this process, in the same form."""
+    """Return the other threads of this process, in the form of `task_stacks`."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     return [
         f"{names.get(number, number)}: {_described(_calls(frame))}"
@@ -32,7 +32,7 @@ def thread_stacks() -> list[str]:
 
 
 def _awaits(coroutine: Any) -> Iterator[FrameType]:
-    """Frames of a suspended coroutine, the outermost first: each awaits the next."""
+    """Yield the frames of a suspended coroutine, the outermost first: each awaits the next."""
     while coroutine is not None:
         frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
         if frame is not None:
@@ -41,7 +41,7 @@ def _awaits(coroutine: Any) -> Iterator[FrameType]:
 
 
 def _calls(frame: FrameType | None) -> list[FrameType]:
-    """Frames of a thread, the outermost first."""
+    """Return the frames of a thread, the outermost first."""
     frames = []
     while frame is not None:
         frames.append(frame)

@@ -1,4 +1,4 @@
-"""Logs are one JSON object a line where no person watches, and never on stdout."""
+"""Logs are one JSON object a line except on a terminal, and never on stdout."""
 
 import io
 import json
@@ -26,7 +26,7 @@ def logging_restored() -> Iterator[None]:
 
 
 def test_a_record_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
-    """Event, level, logger, time and fields are keys; stdout stays for answers."""
+    """Event, level, logger, time and fields are keys; stdout is for a command's output."""
     out = io.StringIO()
     configure_logging("info", stream=out)
     structlog.get_logger("stream.ingest.pipeline").warning("partition_lost", partition=3)
@@ -55,8 +55,8 @@ def test_an_exception_is_part_of_its_line() -> None:
     assert "ValueError: broken" in line["exception"]
 
 
-def test_libraries_are_quiet_and_the_level_holds() -> None:
-    """Below the level nothing is written, nor what a library says in passing."""
+def test_libraries_are_quiet_and_the_level_applies() -> None:
+    """Neither our records below the level nor a library's warnings are written."""
     out = io.StringIO()
     configure_logging("info", stream=out)
     structlog.get_logger("stream.worker.service").debug("detail")
@@ -66,7 +66,7 @@ def test_libraries_are_quiet_and_the_level_holds() -> None:
 
 
 def test_a_terminal_gets_readable_lines() -> None:
-    """Pretty output is no JSON, and holds the event and its fields."""
+    """Pretty output is not JSON and contains the event and its fields."""
     out = io.StringIO()
     configure_logging("info", stream=out, pretty=True)
     structlog.get_logger("stream.worker.service").info("model_swapped", model_id="lstm-1")

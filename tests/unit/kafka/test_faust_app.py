@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stream.errors import ServiceUnavailable
-from stream.kafka.faust_app import SERVICE_LOGS, _end, create_app
+from stream.kafka.faust_app import SERVICE_LOGS, _force_exit, create_app
 from stream.settings import Settings
 from stream.worker import service
 
@@ -54,5 +54,5 @@ async def test_a_forced_stop_does_not_depend_on_its_report(
     monkeypatch.setattr("stream.kafka.faust_app.task_stacks", unreadable)
     monkeypatch.setattr("os._exit", ended.append)
     with pytest.raises(RuntimeError):
-        _end(asyncio.get_running_loop())
+        _force_exit(asyncio.get_running_loop())
     assert ended == [1]

@@ -1,4 +1,4 @@
-"""A task that lost its order to stop gets another; one that says farewell is let finish."""
+"""A task that lost its cancellation is cancelled again; one that cleans up may finish."""
 
 import asyncio
 
@@ -8,13 +8,13 @@ from stream.processes.persistent_stop import PersistentStopService
 
 
 class Busy(PersistentStopService):
-    """Waits, over and over, for something that comes with the order to stop."""
+    """Loses its first cancellation, as a task does inside `asyncio.wait_for`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.begun = asyncio.Event()
         self.lost = 0
-        self.farewell = False
+        self.cleaned_up = False
 
     @Service.task
     async def _storing(self) -> None:
@@ -25,7 +25,7 @@ class Busy(PersistentStopService):
             except asyncio.CancelledError:
                 if self.lost:
                     raise
-                self.lost += 1  # as asyncio.wait_for does, where the result is there as well
+                self.lost += 1
 
     @Service.task
     async def _polite(self) -> None:
@@ -33,15 +33,15 @@ class Busy(PersistentStopService):
             await asyncio.sleep(60)
         finally:
             await asyncio.sleep(0.1)
-            self.farewell = True
+            self.cleaned_up = True
 
 
-async def test_a_lost_order_to_stop_is_repeated() -> None:
-    """Told once it would wait for ever."""
+async def test_a_lost_cancellation_is_repeated() -> None:
+    """After one cancellation only, the service would never stop."""
     busy = Busy()
     await busy.start()
     await busy.begun.wait()
     ended, _ = await asyncio.wait([asyncio.create_task(busy.stop())], timeout=10)
     assert ended
     assert busy.lost == 1
-    assert busy.farewell
+    assert busy.cleaned_up
