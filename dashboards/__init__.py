@@ -1,1 +1,1 @@
-"""The live view: a Bokeh document fed from the store's read side. It only reads."""
+"""The live view: a read-only Bokeh document on top of the read side."""

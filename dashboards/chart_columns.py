@@ -1,4 +1,4 @@
-"""Columns of the charts' sources, computed from a view; plain lists, no Bokeh.
+"""Computes the columns of the chart sources from a series view, as plain lists.
 
 Axes: T = closed buckets, H = horizon, Q = quantiles.
 """
@@ -29,7 +29,7 @@ FAN: Final = (
 
 
 def band_pairs(n_quantiles: int) -> list[tuple[int, int]]:
-    """Quantile columns of the nested bands, outermost first; few quantiles repeat the innermost.
+    """Quantile columns of the nested bands, outermost first; repeated if there are few quantiles.
 
     >>> band_pairs(9)
     [(0, 8), (1, 7), (2, 6), (3, 5)]
@@ -39,12 +39,12 @@ def band_pairs(n_quantiles: int) -> list[tuple[int, int]]:
     ((0, 18), (8, 10), (0, 0))
     """
     n_pairs = max(1, n_quantiles // 2)
-    picked = np.linspace(0, n_pairs - 1, N_BANDS).round().astype(int).tolist()
-    return [(at, n_quantiles - 1 - at) for at in picked]
+    columns = np.linspace(0, n_pairs - 1, N_BANDS).round().astype(int).tolist()
+    return [(at, n_quantiles - 1 - at) for at in columns]
 
 
 def band_name(quantiles: Sequence[float]) -> str:
-    """Name of the outermost band.
+    """Name of the band between the first and the last quantile.
 
     >>> band_name((0.1, 0.5, 0.9)), band_name((0.025, 0.975))
     ('10–90 %', '2.5–97.5 %')
@@ -53,7 +53,7 @@ def band_name(quantiles: Sequence[float]) -> str:
 
 
 def median_column(quantiles: Sequence[float]) -> int:
-    """Column of the quantile nearest to one half.
+    """Column of the quantile nearest to 0.5.
 
     >>> median_column((0.1, 0.5, 0.9))
     1
@@ -62,7 +62,7 @@ def median_column(quantiles: Sequence[float]) -> int:
 
 
 def closed_columns(view: SeriesView, *, bucket_ms: int, after_ms: int) -> tuple[Columns, Columns]:
-    """`actuals` and `ahead` of the closed buckets that start after `after_ms`."""
+    """Return `actuals` and `ahead` of the closed buckets that start after `after_ms`."""
     new = view.start_T > after_ms
     values = view.values_TF[new].astype(float)
     start = view.start_T[new].astype(float)
@@ -77,7 +77,7 @@ def closed_columns(view: SeriesView, *, bucket_ms: int, after_ms: int) -> tuple[
         "revenue": np.round(values[:, REVENUE], 2).tolist(),
         "views": values[:, VIEWS].tolist(),
         "conversion": conversion_T[new].tolist(),
-        "expected": [expected(*row) for row in zip(low, median, high, strict=True)],
+        "expected": [forecast_label(*row) for row in zip(low, median, high, strict=True)],
     }
     ahead: Columns = {
         "start": start.tolist(),
@@ -89,46 +89,45 @@ def closed_columns(view: SeriesView, *, bucket_ms: int, after_ms: int) -> tuple[
     return actuals, ahead
 
 
-def expected(low: float, median: float, high: float) -> str:
-    """What was expected of a bucket, for the tooltip.
+def forecast_label(low: float, median: float, high: float) -> str:
+    """Format a bucket's forecast for the tooltip.
 
-    >>> expected(1.24, 3, 7.5), expected(float("nan"), 0, 0)
+    >>> forecast_label(1.24, 3, 7.5), forecast_label(float("nan"), 0, 0)
     ('3.0  (1.2 – 7.5)', '–')
     """
     if not math.isfinite(low):
         return text.MISSING
-    low_, median_, high_ = (
-        text.number(v, digits=1 if high < 100 else 0) for v in (low, median, high)
-    )
+    digits = 1 if high < 100 else 0
+    low_, median_, high_ = (text.number(value, digits=digits) for value in (low, median, high))
     return f"{median_}  ({low_} – {high_})"
 
 
 def open_columns(view: SeriesView, *, bucket_ms: int) -> Columns:
-    """`open_bucket`: buckets that still fill, with what is expected of them in full."""
+    """Return `open_bucket`: sums so far of the open buckets, with their forecast."""
     columns: Columns = {name: [] for name in OPEN}
-    for bucket in view.opened:
+    for bucket in view.open_buckets:
         columns["start"].append(float(bucket.start_ms))
         columns["x"].append(bucket.start_ms + bucket_ms / 2)
         columns["units"].append(float(bucket.values_F[UNITS]))
         columns["orders"].append(float(bucket.values_F[ORDERS]))
-        columns["expected"].append(_expected_at(view.forecast, bucket.start_ms))
+        columns["expected"].append(_label_at(view.forecast, bucket.start_ms))
     return columns
 
 
-def _expected_at(forecast: SeriesForecast | None, start_ms: int) -> str:
+def _label_at(forecast: SeriesForecast | None, start_ms: int) -> str:
     if forecast is None:
         return text.MISSING
     step = (start_ms - forecast.origin_ms) // forecast.bucket_ms
     if not 0 <= step < len(forecast.units_HQ):
         return text.MISSING
     row = forecast.units_HQ[step]
-    return expected(row[0], row[median_column(forecast.quantiles)], row[-1])
+    return forecast_label(row[0], row[median_column(forecast.quantiles)], row[-1])
 
 
 def fan_columns(view: SeriesView) -> Columns:
-    """`fan`: nested bands and median of each coming bucket; no rows without a forecast.
+    """Return `fan`: nested bands and median of each forecast bucket; empty without a forecast.
 
-    `hit` is where the pointer finds a bucket: nowhere for those the open bars answer for.
+    `hit` is the height of a bucket's hover area; NaN for open buckets, whose bars have their own.
     """
     forecast = view.forecast
     if forecast is None:
@@ -136,8 +135,8 @@ def fan_columns(view: SeriesView) -> Columns:
     units_HQ = np.round(forecast.units_HQ.astype(float), 3)
     start_H = forecast.origin_ms + np.arange(len(units_HQ)) * forecast.bucket_ms
     middle = median_column(forecast.quantiles)
-    answered = [bucket.start_ms for bucket in view.opened]
-    hit_H = np.where(np.isin(start_H, answered), np.nan, units_HQ[:, -1])
+    open_starts = [bucket.start_ms for bucket in view.open_buckets]
+    hit_H = np.where(np.isin(start_H, open_starts), np.nan, units_HQ[:, -1])
     columns: Columns = {
         "start": start_H.astype(float).tolist(),
         "x": (start_H + forecast.bucket_ms / 2).tolist(),
@@ -153,7 +152,7 @@ def fan_columns(view: SeriesView) -> Columns:
 
 
 def nice_ceiling(value: float) -> float:
-    """A round number just above `value`, for the end of an axis; at least 4.
+    """Round `value` up to a round number for the end of an axis; at least 4.
 
     >>> nice_ceiling(3.2), nice_ceiling(41), nice_ceiling(1_630)
     (4, 50, 2000)

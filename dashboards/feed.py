@@ -1,7 +1,7 @@
-"""One reader of the store per process, for all sessions: at most four pictures a second.
+"""Reads the store for all sessions of a process and publishes snapshots, at most four a second.
 
-Two threads read: one the series that sessions watch, one the movers (which need whole blocks). They
-publish a new `Snapshot`; sessions pick it up from their own event loop. Nothing is sent from here.
+One thread reads the series that sessions watch, the other the movers, which need whole blocks.
+Sessions poll `latest` from their own event loops.
 """
 
 import threading
@@ -13,7 +13,7 @@ from typing import Any, Final
 import structlog
 
 from dashboards.snapshot import SeriesView, Snapshot
-from dashboards.watched_series import Views
+from dashboards.watched_series import WatchedSeries
 from stream.clock import wall_clock_ms
 from stream.errors import SurgecastError
 from stream.readside.live_accuracy import LiveAccuracy
@@ -21,37 +21,37 @@ from stream.readside.movers import Mover
 from stream.readside.reader import Reader
 from stream.series_ids import TOTAL
 
-EVERY_S: Final = 0.25
-_MOVERS_EVERY_S: Final = 1.0
-_NAMES_EVERY_S: Final = 15.0
-_MOST_NAMES: Final = 5_000
+REFRESH_S: Final = 0.25
+_MOVERS_REFRESH_S: Final = 1.0
+_NAMES_REFRESH_S: Final = 15.0
+_MAX_NAMES: Final = 5_000
 _N_MOVERS: Final = 8
 _ACCURACY_DAYS: Final = 7
-_SPEED_OVER_S: Final = 10.0
-_PAUSE_S: Final = 0.05
+_SPEED_WINDOW_S: Final = 10.0
+_MIN_PAUSE_S: Final = 0.05
 
 log = structlog.get_logger(__name__)
 
 
 class Subscription:
-    """One session's interest in one series at a time."""
+    """A session's subscription to one series at a time."""
 
     def __init__(self, feed: "Feed", series_id: str) -> None:
         self._feed = feed
         self.series_id = series_id
 
     def watch(self, series_id: str) -> None:
-        """Watch another series; it is in the snapshots from the next one on."""
+        """Watch another series, from the next snapshot on."""
         self.series_id = series_id
         self._feed.wake()
 
     def close(self) -> None:
-        """Watch nothing any more; may be called again."""
+        """End the subscription; a second call does nothing."""
         self._feed.drop(self)
 
 
 class Feed:
-    """Reads for all sessions. `start` once, `close` at the end; `latest` is never None."""
+    """Reads for all sessions between `start` and `close`; `latest` is the newest snapshot."""
 
     def __init__(self, redis: Any, *, now_ms: Callable[[], int] = wall_clock_ms) -> None:
         self._now_ms = now_ms
@@ -62,23 +62,23 @@ class Feed:
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._views = Views()
-        self._shown: dict[str, SeriesView] = {}
-        self._named = 0
-        self._named_s = -_NAMES_EVERY_S
+        self._watched_series = WatchedSeries()
+        self._views: dict[str, SeriesView] = {}
+        self._n_named = 0
+        self._named_s = -_NAMES_REFRESH_S
         self._movers: tuple[Mover, ...] | None = None
         self._accuracy: LiveAccuracy | None = None
         self._names: tuple[str, ...] = ()
-        self._pace: deque[tuple[float, int]] = deque()
+        self._watermarks: deque[tuple[float, int]] = deque()
         self.latest = Snapshot(problem="Connecting to the store")
 
     def start(self) -> None:
-        """Start reading. A second call does nothing."""
+        """Start both threads; a second call does nothing."""
         if self._threads:
             return
         for name, *args in (
-            ("feed", self._turn, EVERY_S, self._wake),
-            ("movers", self._turn_movers, _MOVERS_EVERY_S, self._stop),
+            ("feed", self.refresh, REFRESH_S, self._wake),
+            ("movers", self.refresh_movers, _MOVERS_REFRESH_S, self._stop),
         ):
             thread = threading.Thread(
                 target=self._run, args=args, name=f"dashboard-{name}", daemon=True
@@ -94,7 +94,7 @@ class Feed:
             thread.join(timeout=10)
 
     def subscribe(self, series_id: str) -> Subscription:
-        """Watch a series for a session, until the subscription is closed."""
+        """Watch a series until the subscription is closed."""
         subscription = Subscription(self, series_id)
         with self._lock:
             self._subscriptions.add(subscription)
@@ -102,67 +102,69 @@ class Feed:
         return subscription
 
     def drop(self, subscription: Subscription) -> None:
-        """Forget a subscription."""
+        """Remove a subscription."""
         with self._lock:
             self._subscriptions.discard(subscription)
 
     def wake(self) -> None:
-        """Read soon rather than at the next turn."""
+        """Refresh without waiting for the interval to end."""
         self._wake.set()
 
-    def resolve(self, wanted: str) -> str | None:
-        """Series a person means: its id, in any case, or `Garden` for `category:Garden`."""
+    def resolve(self, query: str) -> str | None:
+        """Find the series of a query: its id in any case, or `Garden` for `category:Garden`."""
         find = self._reader.find
-        for series_id in (wanted, wanted.upper(), wanted.lower(), f"category:{wanted}"):
+        for series_id in (query, query.upper(), query.lower(), f"category:{query}"):
             if find(series_id):
                 return series_id
-        folded = {wanted.casefold(), f"category:{wanted}".casefold()}
+        folded = {query.casefold(), f"category:{query}".casefold()}
         return next((name for name in self.latest.names if name.casefold() in folded), None)
 
     @property
     def watched(self) -> set[str]:
-        """Series that sessions watch now."""
+        """Series that sessions watch."""
         with self._lock:
             return {subscription.series_id for subscription in self._subscriptions}
 
     @property
     def n_sessions(self) -> int:
-        """How many sessions watch."""
+        """Number of open sessions."""
         with self._lock:
             return len(self._subscriptions)
 
-    def _run(self, turn: Callable[[], None], every_s: float, waits_for: threading.Event) -> None:
-        """Take turns until stopped. A store that is away is waited for."""
+    def _run(self, refresh: Callable[[], None], every_s: float, wake: threading.Event) -> None:
+        """Refresh until stopped; an unreachable store is retried."""
         problem = None
         while not self._stop.is_set():
-            began_s = time.monotonic()
+            started_s = time.monotonic()
             try:
-                turn()
+                refresh()
                 problem = None
             except SurgecastError as error:
                 if problem != str(error):
                     log.warning("feed_failed", reason=str(error))
                 problem = str(error)
-                if turn == self._turn:
+                if refresh == self.refresh:
                     self._publish(problem=problem)
-            waits_for.wait(max(_PAUSE_S, every_s - (time.monotonic() - began_s)))
+            wake.wait(max(_MIN_PAUSE_S, every_s - (time.monotonic() - started_s)))
             if not self._stop.is_set():
-                waits_for.clear()
+                wake.clear()
 
-    def _turn(self) -> None:
+    def refresh(self) -> None:
+        """Read the watched series and publish a snapshot. Raises ServiceUnavailable."""
         self._reader.refresh()
-        self._shown = self._views.read(self._reader, self.watched)
+        self._views = self._watched_series.read(self._reader, self.watched)
         self._publish(problem=None)
 
-    def _turn_movers(self) -> None:
+    def refresh_movers(self) -> None:
+        """Read movers, accuracy and names for the next snapshot. Raises ServiceUnavailable."""
         reader = self._movers_reader
         reader.refresh()
         self._movers = tuple(reader.movers(_N_MOVERS))
         self._accuracy = reader.accuracy(_ACCURACY_DAYS)
         now_s = time.monotonic()
-        if reader.n_series != self._named and now_s - self._named_s >= _NAMES_EVERY_S:
-            self._names = (*sorted(reader.rollups()), *reader.by_volume()[:_MOST_NAMES])
-            self._named, self._named_s = reader.n_series, now_s
+        if reader.n_series != self._n_named and now_s - self._named_s >= _NAMES_REFRESH_S:
+            self._names = (*sorted(reader.rollups()), *reader.by_volume()[:_MAX_NAMES])
+            self._n_named, self._named_s = reader.n_series, now_s
 
     def _publish(self, *, problem: str | None) -> None:
         reader = self._reader
@@ -171,7 +173,7 @@ class Feed:
             at_ms=self._now_ms(),
             info=reader.info(),
             stats=stats,
-            views=self._shown,
+            views=self._views,
             movers=self._movers,
             names=self._names,
             rollups=tuple(sorted(reader.rollups(), key=lambda name: (name != TOTAL, name))),
@@ -183,14 +185,14 @@ class Feed:
         )
 
     def _speed(self, watermark_ms: int | None) -> float | None:
-        """Event-time seconds per second over the last ten; None while unknown."""
+        """Event-time seconds per second over the last ten seconds; None while unknown."""
         if watermark_ms is None:
             return None
         now_s = time.monotonic()
-        self._pace.append((now_s, watermark_ms))
-        while now_s - self._pace[0][0] > _SPEED_OVER_S:
-            self._pace.popleft()
-        since_s, from_ms = self._pace[0]
+        self._watermarks.append((now_s, watermark_ms))
+        while now_s - self._watermarks[0][0] > _SPEED_WINDOW_S:
+            self._watermarks.popleft()
+        since_s, from_ms = self._watermarks[0]
         if now_s - since_s < 1:
             return None
         return max(0.0, (watermark_ms - from_ms) / 1_000 / (now_s - since_s))

@@ -1,6 +1,6 @@
-"""Colours of the marks in the charts; the page's own are in `live/static/page.css`.
+"""Colours of the chart glyphs; those of the page are in `live/static/page.css`.
 
-Blue is what happened, orange what is expected: apart for every common colour blindness.
+Actuals are blue, forecasts orange: distinct for every common colour blindness.
 """
 
 from typing import Final
@@ -13,4 +13,3 @@ AHEAD: Final = "#ffa94d"
 NOW: Final = "#e8eef7"
 VIEWS: Final = "#3f6f97"
 CONVERSION: Final = "#63e6be"
-MUTED: Final = "#9aa8bd"

@@ -1,7 +1,7 @@
-"""The dashboard's server: `serve(settings)` blocks until SIGTERM, SIGINT or Ctrl-C.
+"""Runs the dashboard: `serve(settings)` blocks until SIGTERM or SIGINT.
 
-Sessions are signed with a key made at start, and a websocket is only accepted from this server's
-own pages (or those named in `dashboard.origins`), so that no other site can read along.
+Sessions are signed with a key created at start, and websockets are accepted only from this server's
+pages and `dashboard.origins`, so that no other site can read the data.
 """
 
 import logging
@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 
 class _Root(RequestHandler):
-    """`/` is what people type; the series they ask for goes along, as Bokeh's own does not do."""
+    """Redirects `/` to `/live` and keeps the query, which Bokeh's redirect drops."""
 
     def get(self) -> None:
         query = self.request.query
@@ -36,7 +36,7 @@ class _Root(RequestHandler):
 
 
 def origins(settings: DashboardSettings, port: int) -> list[str]:
-    """Hosts whose pages may open a websocket.
+    """Return the hosts whose pages may open a websocket.
 
     >>> origins(DashboardSettings(host="127.0.0.1"), 5006)
     ['127.0.0.1:5006', 'localhost:5006']
@@ -50,19 +50,21 @@ def origins(settings: DashboardSettings, port: int) -> list[str]:
 
 
 def start(settings: Settings) -> Server:
-    """A server that listens and has started its feed, but does not run its loop yet.
+    """Start a server that listens; the caller runs its loop.
 
-    Raises UsageError when the port is taken.
+    Raises UsageError if the port is taken.
     """
-    wanted = settings.dashboard
-    port = wanted.port or free_port()
-    require_free_port(wanted.host, port, what="the dashboard", setting="SURGECAST_DASHBOARD__PORT")
+    dashboard = settings.dashboard
+    port = dashboard.port or free_port()
+    require_free_port(
+        dashboard.host, port, what="the dashboard", setting="SURGECAST_DASHBOARD__PORT"
+    )
     server = Server(
         {"/live": Application(DirectoryHandler(filename=str(LIVE)))},
-        address=wanted.host,
+        address=dashboard.host,
         port=port,
         extra_patterns=[(r"/", _Root)],
-        allow_websocket_origin=origins(wanted, port),
+        allow_websocket_origin=origins(dashboard, port),
         generate_session_ids=True,
         sign_sessions=True,
         secret_key=generate_secret_key().encode(),
@@ -76,11 +78,11 @@ def start(settings: Settings) -> Server:
 
 
 def serve(settings: Settings) -> None:
-    """Run the dashboard until told to stop.
+    """Run the dashboard until SIGTERM or SIGINT.
 
-    Raises UsageError when the port is taken, ServiceUnavailable when no store is named.
+    Raises UsageError if the port is taken, ServiceUnavailable if no store is configured.
     """
-    # a tab that closes between two updates is no news
+    # Bokeh warns about every tab that closes between two updates
     logging.getLogger("bokeh.server.views.ws").setLevel(logging.ERROR)
     feed = shared_feed(settings)
     try:

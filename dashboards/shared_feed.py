@@ -1,4 +1,4 @@
-"""The one feed of this process, shared by every session's `live/main.py`."""
+"""The feed that all sessions of this process share."""
 
 import threading
 
@@ -11,9 +11,9 @@ _feeds: list[Feed] = []
 
 
 def shared_feed(settings: Settings | None = None) -> Feed:
-    """The running feed; the first call starts it, from these settings or the environment's.
+    """Return the running feed; the first call starts it with these settings or the environment's.
 
-    Raises UsageError for a setting that is wrong, ServiceUnavailable when no store is named.
+    Raises UsageError for an invalid setting, ServiceUnavailable if no store is configured.
     """
     with _lock:
         if not _feeds:
@@ -24,7 +24,7 @@ def shared_feed(settings: Settings | None = None) -> Feed:
 
 
 def close_shared_feed() -> None:
-    """Stop the feed, if there is one; the next call of `shared_feed` starts another."""
+    """Stop the feed if it runs; the next call of `shared_feed` starts a new one."""
     with _lock:
         while _feeds:
             _feeds.pop().close()

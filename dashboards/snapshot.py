@@ -1,6 +1,6 @@
-"""What the page shows of one moment: an immutable picture made by the feed's thread.
+"""Immutable data for one update of the page, published by the feed.
 
-Axes: T = closed buckets kept, F = features in the order of `model.contract.FEATURE_NAMES`.
+Axes: T = closed buckets in memory, F = features in the order of `model.contract.FEATURE_NAMES`.
 """
 
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ from stream.readside.movers import Mover
 from stream.readside.series_answers import Age, Floats, OpenSums, SeriesForecast
 from stream.readside.worker_stats import DeploymentStats
 
-_MOST_BUCKETS: Final = 12_000
-_MOST_DRAWN: Final = 2_016
+_MAX_BUCKETS: Final = 12_000
+_MAX_DRAWN: Final = 2_016
 
 
 class SeriesView(NamedTuple):
-    """One series: its closed buckets, what was expected of them, open buckets and forecast."""
+    """A series: closed buckets, their one-step-ahead forecasts, open buckets and forecast."""
 
     series_id: str
     category: str | None
@@ -30,14 +30,14 @@ class SeriesView(NamedTuple):
     values_TF: Floats
     ahead_T3: Floats
     closed_through_ms: int
-    opened: tuple[OpenSums, ...]
+    open_buckets: tuple[OpenSums, ...]
     forecast: SeriesForecast | None
     age: Age
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything all sessions draw from. `problem` says in one line why nothing new comes."""
+    """Data for all sessions. `problem` is the reason in one line if the feed cannot read."""
 
     at_ms: int = 0
     info: Deployment | None = None
@@ -53,19 +53,19 @@ class Snapshot:
     problem: str | None = None
 
 
-def kept_ms(bucket_ms: int) -> int:
-    """How much history of a watched series is held: eight days, at least 60 buckets.
+def history_ms(bucket_ms: int) -> int:
+    """Length of a watched series' history: eight days, at least 60 buckets.
 
-    >>> kept_ms(3_600_000) // DAY_MS, kept_ms(DAY_MS) // DAY_MS
+    >>> history_ms(3_600_000) // DAY_MS, history_ms(DAY_MS) // DAY_MS
     (8, 60)
     """
-    return min(max(8 * DAY_MS, 60 * bucket_ms), _MOST_BUCKETS * bucket_ms)
+    return min(max(8 * DAY_MS, 60 * bucket_ms), _MAX_BUCKETS * bucket_ms)
 
 
-def drawn_ms(bucket_ms: int) -> int:
-    """How much of it the chart holds: seven days, at least 56 buckets, at most 2,016.
+def chart_ms(bucket_ms: int) -> int:
+    """Length of the chart's history: seven days, at least 56 buckets, at most 2,016.
 
-    >>> drawn_ms(3_600_000) // DAY_MS, drawn_ms(DAY_MS) // DAY_MS, drawn_ms(60_000) // 3_600_000
+    >>> chart_ms(3_600_000) // DAY_MS, chart_ms(DAY_MS) // DAY_MS, chart_ms(60_000) // 3_600_000
     (7, 56, 33)
     """
-    return min(max(7 * DAY_MS, 56 * bucket_ms), _MOST_DRAWN * bucket_ms)
+    return min(max(7 * DAY_MS, 56 * bucket_ms), _MAX_DRAWN * bucket_ms)

@@ -1,4 +1,4 @@
-"""Keep a Bokeh source equal to wanted columns by sending only what changed."""
+"""Updates a Bokeh source to new columns by sending only the changed cells."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from bokeh.models import ColumnDataSource
 
 
 def changed_cells(old: Sequence[Any], new: Sequence[Any]) -> list[tuple[int, Any]]:
-    """Cells of a column that differ, as patches; two NaN are the same.
+    """Return the cells of a column that differ, as patches; NaN equals NaN.
 
     >>> changed_cells([1, 2, float("nan")], [1, 5, float("nan")])
     [(1, 5)]
@@ -25,12 +25,14 @@ def _is_nan(value: Any) -> bool:
 
 
 def sync(source: ColumnDataSource, columns: Mapping[str, Sequence[Any]]) -> bool:
-    """Make the source hold these columns, by patches if it can. True if it changed."""
-    held = source.data
-    if set(held) != set(columns) or any(len(held[name]) != len(columns[name]) for name in columns):
+    """Update the source to these columns, by patches if the shape allows. True if it changed."""
+    current = source.data
+    if set(current) != set(columns) or any(
+        len(current[name]) != len(columns[name]) for name in columns
+    ):
         source.data = {name: list(column) for name, column in columns.items()}
         return True
-    patches = {name: changed_cells(list(held[name]), column) for name, column in columns.items()}
+    patches = {name: changed_cells(list(current[name]), column) for name, column in columns.items()}
     patches = {name: cells for name, cells in patches.items() if cells}
     if patches:
         source.patch(patches)
@@ -38,5 +40,5 @@ def sync(source: ColumnDataSource, columns: Mapping[str, Sequence[Any]]) -> bool
 
 
 def empty(name: str, *columns: str) -> ColumnDataSource:
-    """A named source without rows."""
+    """Create a named source without rows."""
     return ColumnDataSource(name=name, data={column: [] for column in columns})

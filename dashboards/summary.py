@@ -1,4 +1,4 @@
-"""Figures of a series over spans of event time, from its closed and open buckets.
+"""Key figures of a series over spans of event time, from its closed and open buckets.
 
 Axes: T = closed buckets, F = features in the order of `model.contract.FEATURE_NAMES`.
 """
@@ -19,8 +19,8 @@ from stream.readside.trailing_sums import mean_day, trailing_sums
 class Span:
     """Sums over the last 24 h of closed buckets, and over the mean day of the seven days before.
 
-    `conversion` is purchases per view, None without views; `mean_*` is None where there is less
-    than one full day to compare with.
+    `conversion` is purchases per view, None without views; `mean_*` is None without a full day to
+    compare with.
     """
 
     units: float
@@ -33,7 +33,7 @@ class Span:
 
 
 def last_day(view: SeriesView) -> Span:
-    """Sums of the last 24 h against the mean day before."""
+    """Return the sums of the last 24 h and of the mean day before."""
     end_ms = view.closed_through_ms
     sums_F = trailing_sums(view.start_T, view.values_TF, end_ms=end_ms, span_ms=DAY_MS)
     mean_F = mean_day(view.start_T, view.values_TF, end_ms=end_ms)
@@ -48,28 +48,28 @@ def last_day(view: SeriesView) -> Span:
     )
 
 
-def opened(view: SeriesView, column: int) -> float:
+def open_sum(view: SeriesView, column: int) -> float:
     """Sum so far over the open buckets."""
-    return float(sum(bucket.values_F[column] for bucket in view.opened))
+    return float(sum(bucket.values_F[column] for bucket in view.open_buckets))
 
 
 def orders_per_minute(view: SeriesView, *, bucket_ms: int, now_ms: int | None) -> float | None:
-    """Order lines a minute of event time, over the last closed hour and the open bucket so far.
+    """Order lines per minute of event time, over the last closed hour and the open bucket so far.
 
-    `now_ms` is the newest event time; None leaves the open bucket out.
+    `now_ms` is the newest event time; None excludes the open bucket.
     """
     span_ms = max(HOUR_MS, bucket_ms)
     recent = view.start_T >= view.closed_through_ms - span_ms
-    closed_ms = int(recent.sum()) * bucket_ms
+    elapsed_ms = int(recent.sum()) * bucket_ms
     orders = float(view.values_TF[recent, ORDERS].sum(dtype=np.float64))
-    if now_ms is not None and now_ms > view.closed_through_ms and view.opened:
-        orders += opened(view, ORDERS)
-        closed_ms += now_ms - view.closed_through_ms
-    return orders / (closed_ms / 60_000) if closed_ms else None
+    if now_ms is not None and now_ms > view.closed_through_ms and view.open_buckets:
+        orders += open_sum(view, ORDERS)
+        elapsed_ms += now_ms - view.closed_through_ms
+    return orders / (elapsed_ms / 60_000) if elapsed_ms else None
 
 
 def trailing_conversion(values_TF: NDArray[np.float32], *, n_buckets: int) -> NDArray[np.float64]:
-    """Purchases per view over the last `n_buckets` buckets, at each bucket; NaN without views.
+    """Purchases per view over the trailing `n_buckets` buckets of each bucket; NaN without views.
 
     >>> values_TF = np.zeros((3, 9), np.float32)
     >>> values_TF[:, VIEWS], values_TF[:, PURCHASES] = [0, 10, 30], [0, 1, 3]

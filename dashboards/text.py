@@ -1,4 +1,4 @@
-"""Numbers and times as people read them: thousands separators, units, UTC."""
+"""Formats numbers and times for the page: thousands separators, units, UTC."""
 
 import math
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ MISSING = "–"
 
 
 def number(value: float | None, *, digits: int = 0) -> str:
-    """A number with thousands separators; a dash when there is none.
+    """Format a number with thousands separators; a dash for None and NaN.
 
     >>> number(1234567.4), number(3.14159, digits=2), number(None), number(float("nan"))
     ('1,234,567', '3.14', '–', '–')
@@ -21,7 +21,7 @@ def number(value: float | None, *, digits: int = 0) -> str:
 
 
 def compact(value: float | None) -> str:
-    """Three figures and a suffix, for narrow places; whole below ten thousand.
+    """Format a number in three digits and a suffix; in full below ten thousand.
 
     >>> compact(987), compact(18_432), compact(123_456), compact(999_900), compact(43e6)
     ('987', '18.4 k', '123 k', '1.00 M', '43.0 M')
@@ -41,7 +41,7 @@ def compact(value: float | None) -> str:
 
 
 def figure(value: float | None, *, digits: int = 0) -> str:
-    """A key figure: in full as long as that fits its tile.
+    """Format a key figure: in full if it fits its tile.
 
     >>> figure(99_999), figure(123_456), figure(0.25, digits=2), figure(None)
     ('99,999', '123 k', '0.25', '–')
@@ -51,7 +51,7 @@ def figure(value: float | None, *, digits: int = 0) -> str:
 
 
 def signed(value: float) -> str:
-    """A difference with its sign; a true minus.
+    """Format a difference with its sign; the minus is U+2212.
 
     >>> signed(1234), signed(-56.4), signed(0.2)
     ('+1,234', '−56', '+0.2')
@@ -61,7 +61,7 @@ def signed(value: float) -> str:
 
 
 def percent(share: float | None, *, digits: int = 1) -> str:
-    """A share as per cent.
+    """Format a share as per cent.
 
     >>> percent(0.0312), percent(None)
     ('3.1 %', '–')
@@ -72,7 +72,7 @@ def percent(share: float | None, *, digits: int = 1) -> str:
 
 
 def change(now: float, before: float) -> str:
-    """Relative change in whole per cent; empty when there is nothing to compare with.
+    """Format a relative change in whole per cent; empty if `before` is zero.
 
     >>> change(150, 100), change(50, 100), change(700, 100), change(942, 1), change(5, 0)
     ('+50 %', '−50 %', '×7.0', '×942', '')
@@ -86,7 +86,7 @@ def change(now: float, before: float) -> str:
 
 
 def duration(ms: float | None) -> str:
-    """A span of time in the unit that fits.
+    """Format a duration in a fitting unit.
 
     >>> duration(41), duration(1_630), duration(95_000), duration(7_500_000), duration(None)
     ('41 ms', '1.6 s', '95 s', '2.1 h', '–')
@@ -104,7 +104,7 @@ def duration(ms: float | None) -> str:
 
 
 def utc(ms: int | None, *, form: str = "%a %d %b %Y %H:%M") -> str:
-    """A moment in UTC, to the minute.
+    """Format a time in UTC, to the minute.
 
     >>> utc(1_322_582_400_000), utc(None)
     ('Tue 29 Nov 2011 16:00', '–')
@@ -115,7 +115,7 @@ def utc(ms: int | None, *, form: str = "%a %d %b %Y %H:%M") -> str:
 
 
 def bucket_name(bucket_ms: int) -> str:
-    """What one bucket is called in a sentence.
+    """Name a bucket's width.
 
     >>> bucket_name(3_600_000), bucket_name(900_000), bucket_name(86_400_000)
     ('hour', '15 minutes', 'day')
@@ -129,7 +129,7 @@ def bucket_name(bucket_ms: int) -> str:
 
 
 def series_title(series_id: str) -> str:
-    """Heading of a series.
+    """Return the heading of a series.
 
     >>> series_title("total"), series_title("category:garden"), series_title("85123A")
     ('All products', 'Garden', '85123A')

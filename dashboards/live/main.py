@@ -1,4 +1,4 @@
-"""Entry of `bokeh serve dashboards/live`; one run a session, all of them on one feed."""
+"""Bokeh application script: runs once per session; all sessions share one feed."""
 
 from bokeh.io import curdoc
 

@@ -1,1 +1,1 @@
-"""Parts of the page; each keeps its own sources equal to the newest snapshot."""
+"""Panels of the page; each updates its sources to the newest snapshot."""

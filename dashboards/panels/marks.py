@@ -1,4 +1,4 @@
-"""Parts both charts are made of: figure, time axis, bars, tooltip."""
+"""Building blocks of both charts: figure, time axis, bars, tooltip."""
 
 from typing import Final, Literal
 
@@ -14,17 +14,17 @@ from bokeh.models import (
 from bokeh.models.renderers import GlyphRenderer
 from bokeh.plotting import figure
 
-#: Share of a bucket's width that its bar fills; what was expected shows between the bars.
-BAR: Final = 0.68
+#: Share of a bucket's width that its bar fills; the forecast band shows between the bars.
+BAR_SHARE: Final = 0.68
 
-_FACE: Final = "font:12px/1.55 Inter,system-ui,sans-serif;color:#e8eef7;padding:2px 4px"
-_HEAD: Final = "font-weight:600;margin-bottom:2px"
-_GRID: Final = "display:grid;grid-template-columns:auto auto;gap:0 14px"
-_WHEN: Final = "@start{%a %d %b %H:%M} UTC"
+_BOX_STYLE: Final = "font:12px/1.55 Inter,system-ui,sans-serif;color:#e8eef7;padding:2px 4px"
+_TITLE_STYLE: Final = "font-weight:600;margin-bottom:2px"
+_GRID_STYLE: Final = "display:grid;grid-template-columns:auto auto;gap:0 14px"
+_TIME: Final = "@start{%a %d %b %H:%M} UTC"
 
 
 def time_chart(name: str, x_range: Range1d, y_range: Range1d, *, ticks: int) -> figure:
-    """An empty chart over event time that fills its place on the page."""
+    """Create an empty chart over event time that fills its container."""
     fig = figure(
         name=name,
         x_range=x_range,
@@ -44,7 +44,7 @@ def time_chart(name: str, x_range: Range1d, y_range: Range1d, *, ticks: int) -> 
 
 
 class Bars:
-    """Bars of one source whose width follows the bucket's."""
+    """Bars of one source, with a common width."""
 
     def __init__(
         self, fig: figure, source: ColumnDataSource, glyph: VBar, hover: VBar | None = None
@@ -52,27 +52,27 @@ class Bars:
         self._glyphs = [glyph] if hover is None else [glyph, hover]
         self.renderer: GlyphRenderer[VBar] = fig.add_glyph(source, glyph, hover_glyph=hover)
 
-    def fit(self, width_ms: float) -> None:
-        """Make every bar this wide."""
+    def set_width(self, width_ms: float) -> None:
+        """Set the width of every bar."""
         for glyph in self._glyphs:
             glyph.width = width_ms
 
 
-def add_tip(
+def add_tooltip(
     fig: figure, bars: Bars, *rows: tuple[str, str], kind: Literal["", "open", "forecast"] = ""
 ) -> None:
-    """A tooltip over a bucket's whole height: when it was, then pairs of label and value."""
+    """Add a tooltip over a bucket's whole height: its start, then pairs of label and value."""
     cells = "".join(
         f"<div style='color:#9aa8bd'>{label}</div>"
         f"<div style='text-align:right;font-weight:600'>{value}</div>"
         for label, value in rows
     )
-    title = f"{_WHEN} · {kind}" if kind else _WHEN
-    markup = f"<div style='{_HEAD}'>{title}</div><div style='{_GRID}'>{cells}</div>"
+    title = f"{_TIME} · {kind}" if kind else _TIME
+    markup = f"<div style='{_TITLE_STYLE}'>{title}</div><div style='{_GRID_STYLE}'>{cells}</div>"
     fig.add_tools(
         HoverTool(
             renderers=[bars.renderer],
-            tooltips=f"<div style='{_FACE}'>{markup}</div>",
+            tooltips=f"<div style='{_BOX_STYLE}'>{markup}</div>",
             formatters={"@start": "datetime"},
             mode="vline",
             point_policy="follow_mouse",

@@ -1,8 +1,8 @@
-"""Top movers: what rose and fell most in the last 24 h of event time, and the quick picks.
+"""Top movers, the largest rises and falls of the last 24 h of event time, and quick picks.
 
-The source `movers` has one row a series: `direction` (`up`, `down`), `series_id`, `category`,
+The source `movers` has one row per series: `direction` (`up`, `down`), `series_id`, `category`,
 `units`, `change`, `ratio`, and `daily`, eight daily sums as text for the small bars. The source
-`picks` lists the roll-ups that can be chosen with one click.
+`picks` lists the roll-ups that a click selects.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,13 +22,13 @@ class MoversList:
     def __init__(self) -> None:
         self.source = empty("movers", *MOVERS)
         self.picks = empty("picks", "series_id", "label")
-        self._shown: tuple[Mover, ...] | None = None
+        self._movers: tuple[Mover, ...] | None = None
 
     def update(self, snapshot: Snapshot) -> None:
-        """Show the newest movers; nothing is sent while they stay the same."""
-        if snapshot.movers is not self._shown:
+        """Show the newest movers; unchanged movers send nothing."""
+        if snapshot.movers is not self._movers:
             sync(self.source, as_columns(snapshot.movers or (), snapshot.categories))
-            self._shown = snapshot.movers
+            self._movers = snapshot.movers
         picks = snapshot.rollups
         if list(picks) != self.picks.data["series_id"]:
             labels = [text.series_title(series_id) for series_id in picks]
@@ -36,7 +36,7 @@ class MoversList:
 
 
 def as_columns(movers: Sequence[Mover], categories: Mapping[str, str]) -> dict[str, list[str]]:
-    """Movers as the source's columns.
+    """Return movers as columns of the source.
 
     >>> as_columns([Mover("85123A", 30.0, 10.0, (10.0, 30.0))], {"85123A": "Home"})["change"]
     ['+20']

@@ -1,9 +1,9 @@
-"""What the page says in words: heading of the series, state of the pipeline, what to wait for.
+"""Texts of the page: heading of the series, state of the pipeline, notices.
 
 The source `status` has rows like `kpis`: `key`, `value`, `note`, `tone`. Keys: `series` (id of the
-chosen series), `title`, `ahead` (demand over the horizon), `bands`, `live`, `notice` (shown over an
-empty chart), `counts`, `clicks` (the label of made-up clicks), `search` (why nothing was found) and
-`pulse`, which changes with every second so that the page notices when it is cut off.
+selected series), `title`, `ahead` (demand over the horizon), `bands`, `live`, `notice` (shown over
+an empty chart), `counts`, `clicks` (label of synthetic clicks), `search` (the search error) and
+`pulse`, which changes every second so that the page can detect a lost connection.
 """
 
 from dashboards import text
@@ -16,7 +16,7 @@ from stream.series_ids import TOTAL
 
 
 class Status:
-    """The words of one session."""
+    """The texts of one session."""
 
     def __init__(self) -> None:
         self.source = empty("status", "key", "value", "note", "tone")
@@ -28,9 +28,9 @@ class Status:
         view: SeriesView | None,
         *,
         now_ms: int,
-        search: str = "",
+        search_error: str = "",
     ) -> None:
-        """Say how things stand."""
+        """Show the newest state."""
         rows = [
             ("series", series_id, "", ""),
             _title(snapshot, series_id, view),
@@ -40,7 +40,7 @@ class Status:
             _counts(snapshot),
             _clicks(snapshot),
             _bands(snapshot),
-            ("search", search, "", ""),
+            ("search", search_error, "", ""),
             ("pulse", str(now_ms // 1_000), "", ""),
         ]
         sync(self.source, as_columns(rows))
@@ -80,7 +80,7 @@ def _bands(snapshot: Snapshot) -> Row:
 
 
 def live(snapshot: Snapshot, *, now_ms: int) -> Row:
-    """Whether what is shown still moves.
+    """Return the row of the connection and worker state.
 
     >>> live(Snapshot(at_ms=5, problem="the store does not answer"), now_ms=5)
     ('live', 'No connection', 'the store does not answer', 'bad')
@@ -91,18 +91,18 @@ def live(snapshot: Snapshot, *, now_ms: int) -> Row:
     if snapshot.info is None:
         return ("live", "Waiting", "no worker has started yet", "warn")
     if stats.at_ms is None:
-        return ("live", "Worker stopped", "no worker reports; figures stand still", "bad")
+        return ("live", "Worker stopped", "no worker is reporting; data is frozen", "bad")
     age_ms = max(0, now_ms - stats.at_ms)
     if age_ms > STALE_AFTER_MS:
         return ("live", "Stale", f"last report {text.duration(age_ms)} ago", "warn")
     n_workers = len(stats.workers)
-    who = "1 worker" if n_workers == 1 else f"{n_workers} workers"
-    when = "just now" if age_ms < 1_500 else f"{text.duration(age_ms)} ago"
-    return ("live", "Live", f"{who} · updated {when}", "good")
+    workers = "1 worker" if n_workers == 1 else f"{n_workers} workers"
+    updated = "just now" if age_ms < 1_500 else f"{text.duration(age_ms)} ago"
+    return ("live", "Live", f"{workers} · updated {updated}", "good")
 
 
 def notice(snapshot: Snapshot, series_id: str, view: SeriesView | None) -> tuple[str, str]:
-    """Heading and explanation over a chart that has nothing to draw; empty when it has.
+    """Return heading and explanation for an empty chart; empty if there is data.
 
     >>> notice(Snapshot(problem="x"), "total", None)[0]
     'The store does not answer'
@@ -110,17 +110,17 @@ def notice(snapshot: Snapshot, series_id: str, view: SeriesView | None) -> tuple
     if view is not None and (len(view.start_T) or view.forecast is not None):
         return ("", "")
     if snapshot.problem:
-        return ("The store does not answer", f"{snapshot.problem}. Trying again by itself.")
+        return ("The store does not answer", f"{snapshot.problem}. Retrying automatically.")
     if snapshot.info is None:
         return ("Waiting for the first worker", "Start one with: surgecast worker")
     if view is None:
         if not snapshot.n_series:
-            return ("Waiting for the first events", "Nothing has been sold or clicked yet.")
-        return (f"Looking for {series_id}", "It appears as soon as its first event is in.")
+            return ("Waiting for the first events", "No orders or clicks have arrived yet.")
+        return (f"Waiting for {series_id}", "It appears with its first event.")
     width = text.bucket_name(snapshot.info.bucket_ms)
     return (
-        f"The first {width} is filling",
-        f"History and forecast appear when the {width} of event time closes.",
+        f"Collecting the first {width}",
+        "History and forecast appear when this bucket closes.",
     )
 
 
@@ -137,7 +137,7 @@ def _counts(snapshot: Snapshot) -> Row:
         f"{stats.forecasts:,} forecasts",
     ]
     if stats.lag is not None:
-        parts.append(f"{stats.lag:,} waiting")
+        parts.append(f"{stats.lag:,} unread")
     return ("counts", " · ".join(parts), "", "")
 
 

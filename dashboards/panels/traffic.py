@@ -1,6 +1,6 @@
-"""The small chart below: views per bucket, and the trailing day's conversion on its own axis.
+"""The small chart: views per bucket, and trailing 24 h conversion on a second axis.
 
-It draws from the main chart's `actuals` and shares its time axis.
+It shares the source `actuals` and the time axis of the main chart.
 """
 
 import math
@@ -11,12 +11,12 @@ from bokeh.models.formatters import NumeralTickFormatter
 
 from dashboards import palette
 from dashboards.chart_columns import nice_ceiling
-from dashboards.panels.marks import BAR, Bars, add_tip, time_chart
+from dashboards.panels.marks import BAR_SHARE, Bars, add_tooltip, time_chart
 from dashboards.snapshot import Snapshot
 
 
 class TrafficChart:
-    """The views and conversion of one session's series."""
+    """The traffic chart of one session."""
 
     def __init__(self, actuals: ColumnDataSource, x_range: Range1d) -> None:
         self._actuals = actuals
@@ -32,20 +32,20 @@ class TrafficChart:
         shares.update(formatter=NumeralTickFormatter(format="0.[0] %"))
         self.figure.add_layout(shares, "right")
         views = VBar(x="x", width=1, top="views", fill_color=palette.VIEWS, line_color=None)
-        lit = VBar(x="x", width=1, top="views", fill_color=palette.ACTUAL, line_color=None)
-        self._bars = Bars(self.figure, actuals, views, lit)
+        hover = VBar(x="x", width=1, top="views", fill_color=palette.ACTUAL, line_color=None)
+        self._bars = Bars(self.figure, actuals, views, hover)
         line = Line(x="x", y="conversion", line_color=palette.CONVERSION, line_width=1.75)
         self.figure.add_glyph(actuals, line, y_range_name="conversion")
-        add_tip(
+        add_tooltip(
             self.figure, self._bars,
             ("Views", "@views{0,0}"), ("Conversion, 24 h", "@conversion{0.00 %}"),
         )  # fmt: skip
 
     def update(self, snapshot: Snapshot) -> None:
-        """Fit the axes to what the source holds."""
+        """Fit the axes to the source."""
         if snapshot.info is None:
             return
-        self._bars.fit(snapshot.info.bucket_ms * BAR)
+        self._bars.set_width(snapshot.info.bucket_ms * BAR_SHARE)
         top = nice_ceiling(1.1 * max(self._actuals.data["views"], default=0))
         share_top = share_axis_end(list(self._actuals.data["conversion"]))
         if self._views_range.end != top:
@@ -55,7 +55,7 @@ class TrafficChart:
 
 
 def share_axis_end(shares: Sequence[float]) -> float:
-    """End of the axis of conversion: a round per cent above the largest share, at least 4 %.
+    """Return the end of the conversion axis: a round per cent above the largest, at least 4 %.
 
     >>> share_axis_end([0.05, float("nan")]), share_axis_end([])
     (0.08, 0.04)

@@ -1,12 +1,12 @@
-// Writes the words and figures of the Bokeh sources `kpis`, `status`, `movers` and `picks` into the
-// page, passes clicks back as the value of `series_search`, and notices when the page is cut off.
-// Everything is written as text, never as markup: ids of products come from outside.
+// Renders the Bokeh sources `kpis`, `status`, `movers` and `picks` into the page, passes clicks back
+// as the value of `series_search`, and reloads the page after a lost connection.
+// All content is written as text, never as markup: product ids are untrusted input.
 (() => {
   "use strict";
-  const CUT_OFF_MS = 8000;
+  const MAX_SILENCE_MS = 8000;
   let pulse = "";
-  let heard = Date.now();
-  let chosen = "";
+  let lastPulseMs = Date.now();
+  let selected = "";
 
   const model = (name) => window.Bokeh?.documents?.[0]?.get_model_by_name(name) ?? null;
 
@@ -45,24 +45,24 @@
     const value = (key) => rows(source).find((row) => row.key === key)?.value ?? "";
     if (value("pulse") !== pulse) {
       pulse = value("pulse");
-      heard = Date.now();
+      lastPulseMs = Date.now();
     }
-    if (value("series") !== chosen) {
-      chosen = value("series");
+    if (value("series") !== selected) {
+      selected = value("series");
       const url = new URL(window.location.href);
-      url.searchParams.set("series", chosen);
+      url.searchParams.set("series", selected);
       window.history.replaceState(null, "", url);
       document.title = `${value("title")} · Surgecast`;
-      press();
+      markSelected();
     }
   };
 
-  const press = () => {
+  const markSelected = () => {
     for (const button of document.querySelectorAll("[data-series]"))
-      button.setAttribute("aria-pressed", String(button.dataset.series === chosen));
+      button.setAttribute("aria-pressed", String(button.dataset.series === selected));
   };
 
-  const bars = (daily) => {
+  const dailyBars = (daily) => {
     const width = 66, height = 26, gap = 2;
     const step = width / daily.length;
     const top = Math.max(...daily, 1);
@@ -71,12 +71,12 @@
     svg.setAttribute("width", width);
     svg.setAttribute("height", height);
     daily.forEach((units, at) => {
-      const tall = Math.max(1, (height * units) / top);
+      const barHeight = Math.max(1, (height * units) / top);
       const bar = document.createElementNS("http://www.w3.org/2000/svg", "rect");
       bar.setAttribute("x", at * step);
-      bar.setAttribute("y", height - tall);
+      bar.setAttribute("y", height - barHeight);
       bar.setAttribute("width", step - gap);
-      bar.setAttribute("height", tall);
+      bar.setAttribute("height", barHeight);
       bar.setAttribute("rx", 1);
       bar.setAttribute("fill", at === daily.length - 1 ? "#5aa9e6" : "#3a4b66");
       svg.append(bar);
@@ -86,7 +86,7 @@
 
   const ROW_PX = 46, HEADINGS_PX = 60;
 
-  const fitting = () => {
+  const maxRows = () => {
     const height = document.getElementById("movers").parentElement.clientHeight - 46 - HEADINGS_PX;
     return Math.max(4, Math.floor(height / ROW_PX / 2));
   };
@@ -95,27 +95,27 @@
     const { direction, series_id, category, units, change, ratio, daily } = source.data;
     if (series_id.length === 0) return;
     const list = [];
-    for (const [way, heading] of [["up", "Rising"], ["down", "Falling"]]) {
+    for (const [sign, heading] of [["up", "Rising"], ["down", "Falling"]]) {
       list.push(element("div", "group", heading));
-      const found = Array.from(direction.keys()).filter((at) => direction[at] === way);
-      const most = fitting();
-      if (found.length === 0) list.push(element("p", "none", "No product at the moment"));
-      for (const at of way === "up" ? found.slice(0, most) : found.slice(-most)) {
+      const matches = Array.from(direction.keys()).filter((at) => direction[at] === sign);
+      const most = maxRows();
+      if (matches.length === 0) list.push(element("p", "none", "No products"));
+      for (const at of sign === "up" ? matches.slice(0, most) : matches.slice(-most)) {
         const button = element("button", "mover");
         button.type = "button";
         button.dataset.series = series_id[at];
-        button.dataset.direction = way;
+        button.dataset.direction = sign;
         const name = element("div");
         name.append(element("div", "id", series_id[at]));
         name.append(element("div", "sub", [`${units[at]} units`, category[at]].filter(Boolean).join(" · ")));
         const delta = element("div");
         delta.append(element("div", "delta", change[at]), element("div", "ratio", ratio[at]));
-        button.append(name, bars(daily[at].split(",").map(Number)), delta);
+        button.append(name, dailyBars(daily[at].split(",").map(Number)), delta);
         list.push(button);
       }
     }
     document.getElementById("movers").replaceChildren(...list);
-    press();
+    markSelected();
   };
 
   const showPicks = (source) => {
@@ -127,51 +127,51 @@
       return button;
     });
     document.getElementById("picks").replaceChildren(...list);
-    press();
+    markSelected();
   };
 
-  // pointerdown rather than click: a row may be redrawn between press and release
-  const choose = (event) => {
+  // pointerdown, not click: a row may be redrawn between press and release
+  const select = (event) => {
     const button = event.target.closest?.("[data-series]");
     const search = model("series_search");
     if (!button || !search) return;
     search.value = "";
     search.value = button.dataset.series;
   };
-  document.addEventListener("pointerdown", choose);
+  document.addEventListener("pointerdown", select);
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" || event.key === " ") choose(event);
+    if (event.key === "Enter" || event.key === " ") select(event);
   });
 
   const watch = (name, render) => {
     const source = model(name);
-    const again = () => render(source);
-    source.change.connect(again);
-    source.patching.connect(again);
-    source.streaming.connect(again);
-    again();
+    const update = () => render(source);
+    source.change.connect(update);
+    source.patching.connect(update);
+    source.streaming.connect(update);
+    update();
   };
 
   const reload = async () => {
     try {
-      const answer = await fetch(window.location.href, { cache: "no-store" });
-      if (answer.ok) window.location.reload();
+      const response = await fetch(window.location.href, { cache: "no-store" });
+      if (response.ok) window.location.reload();
     } catch {
-      // still away: the next beat tries again
+      // still unreachable: the next check retries
     }
   };
 
-  const begin = setInterval(() => {
+  const starting = setInterval(() => {
     if (!model("status") || !model("kpis")) return;
-    clearInterval(begin);
-    heard = Date.now();
+    clearInterval(starting);
+    lastPulseMs = Date.now();
     watch("kpis", (source) => show("data-kpi", source));
     watch("status", showStatus);
     watch("movers", showMovers);
     watch("picks", showPicks);
     window.addEventListener("resize", () => showMovers(model("movers")));
     setInterval(() => {
-      const lost = Date.now() - heard > CUT_OFF_MS;
+      const lost = Date.now() - lastPulseMs > MAX_SILENCE_MS;
       document.getElementById("cut-off").hidden = !lost;
       if (lost) reload();
     }, 2000);

@@ -25,8 +25,6 @@ from stream.settings import ApiSettings, load_settings
 from stream.state import keys
 from tests.support.seeding import Shop, stocked
 
-pytestmark = pytest.mark.integration
-
 KEY = "a-key-for-tests"
 
 

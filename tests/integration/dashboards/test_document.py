@@ -1,4 +1,4 @@
-"""A session's document follows the feed by increments."""
+"""The document of a session follows the feed by increments."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,8 +15,6 @@ from dashboards.feed import Feed
 from stream.features.definitions import UNITS
 from tests.support.seeding import Shop, stocked
 
-pytestmark = pytest.mark.integration
-
 
 @pytest.fixture
 def shop(redis_client: Redis) -> Shop:
@@ -25,26 +23,26 @@ def shop(redis_client: Redis) -> Shop:
 
 @pytest.fixture
 def feed(shop: Shop) -> Feed:
-    return Feed(shop.redis)  # not started: the test takes its turns
+    return Feed(shop.redis)  # not started: the tests refresh it
 
 
 class Session:
-    """A page in a document, with a record of what would go over the wire."""
+    """A page in a document, with a record of the events that a browser would receive."""
 
     def __init__(self, feed: Feed, series_id: str) -> None:
         self.feed = feed
         self.page = Page(feed, series_id)
         self.document = Document()
-        feed._turn()
+        feed.refresh()
         self.page.attach(self.document)
         self.events: list[Any] = []
         self.document.on_change(self.events.append)
 
-    def turn(self) -> list[Any]:
-        """Let the feed and the page take a turn; what was sent."""
+    def update(self) -> list[Any]:
+        """Refresh the feed and the page, and return the events sent."""
         self.events.clear()
-        self.feed._turn()
-        self.feed._turn_movers()
+        self.feed.refresh()
+        self.feed.refresh_movers()
         self.page.update()
         return list(self.events)
 
@@ -53,7 +51,7 @@ class Session:
         assert isinstance(model, ColumnDataSource)
         return list(model.data[name])
 
-    def word(self, source: str, key: str) -> str:
+    def value(self, source: str, key: str) -> str:
         return str(self.column(source, "value")[self.column(source, "key").index(key)])
 
 
@@ -65,7 +63,7 @@ def session(feed: Feed) -> Iterator[Session]:
 
 def test_the_chart_holds_the_closed_buckets(session: Session, shop: Shop) -> None:
     """`actuals` equals the history, `fan` the forecast, `open_bucket` the sums so far."""
-    session.turn()
+    session.update()
     view = session.feed.latest.views["total"]
 
     assert session.column("actuals", "start") == view.start_T.tolist()
@@ -80,40 +78,40 @@ def test_the_chart_holds_the_closed_buckets(session: Session, shop: Shop) -> Non
 
 
 def test_a_closed_bucket_is_streamed_not_resent(session: Session, shop: Shop) -> None:
-    """Increments go out as one streamed row; no chart's source is sent whole."""
-    session.turn()
+    """A closed bucket is one streamed row; no source of a chart is sent whole."""
+    session.update()
     shop.close()
-    sent = session.turn()
+    sent = session.update()
 
     streamed = [event for event in sent if isinstance(event, ColumnsStreamedEvent)]
     assert {len(event.data["start"]) for event in streamed} == {1}
-    whole = [
+    replaced = [
         event
         for event in sent
         if isinstance(event, ColumnDataChangedEvent)
         or (isinstance(event, ModelChangedEvent) and event.attr == "data")
     ]
-    assert {event.model.name for event in whole} <= {"movers"}  # a list that may change length
+    assert {event.model.name for event in replaced} <= {"movers"}  # a list whose length may change
 
 
 def test_nothing_is_sent_while_nothing_changes(session: Session) -> None:
-    """A quiet shop costs a quiet wire: at most the pulse and the age."""
-    session.turn()
-    session.turn()
-    sent = session.turn()
+    """Without new events, at most the pulse and the age are sent."""
+    session.update()
+    session.update()
+    sent = session.update()
 
     assert {event.model.name for event in sent} <= {"status", "kpis"}
     assert len(sent) <= 2
 
 
-def test_the_chart_never_outgrows_its_span(session: Session, shop: Shop) -> None:
-    """After any number of buckets, seven days are held."""
+def test_the_chart_never_exceeds_its_span(session: Session, shop: Shop) -> None:
+    """After any number of buckets, the chart has seven days."""
     for _ in range(6 * 24):
         shop.close()
-    session.turn()
+    session.update()
     for _ in range(30):
         shop.close()
-        session.turn()
+        session.update()
 
     starts = session.column("actuals", "start")
     assert len(starts) == 7 * 24
@@ -121,100 +119,100 @@ def test_the_chart_never_outgrows_its_span(session: Session, shop: Shop) -> None
     assert session.column("ahead", "start") == starts
 
 
-def test_choosing_a_series_replaces_what_is_drawn(session: Session, shop: Shop) -> None:
-    """The old series stays until the new one has been read, then nothing of it is left."""
-    session.turn()
+def test_selecting_a_series_replaces_the_chart(session: Session, shop: Shop) -> None:
+    """The old series stays until the new one has been read, then it is gone."""
+    session.update()
     session.page.search.value = shop.names[2]
     session.page.update()
-    assert session.word("status", "series") == "total"
+    assert session.value("status", "series") == "total"
 
-    session.turn()
+    session.update()
 
     view = session.feed.latest.views[shop.names[2]]
-    assert session.word("status", "series") == shop.names[2]
+    assert session.value("status", "series") == shop.names[2]
     assert session.column("actuals", "units") == view.values_TF[:, UNITS].tolist()
     assert "total" not in session.feed.latest.views
 
 
-def test_an_unknown_series_is_said_and_changes_nothing(session: Session) -> None:
+def test_an_unknown_series_is_reported_and_changes_nothing(session: Session) -> None:
     """A typing error keeps the chart."""
-    session.turn()
+    session.update()
     session.page.search.value = "nonsense"
-    session.turn()
+    session.update()
 
-    assert session.word("status", "search") == "No series “nonsense”"
-    assert session.word("status", "series") == "total"
+    assert session.value("status", "search") == "No series “nonsense”"
+    assert session.value("status", "series") == "total"
 
 
-def test_a_shorter_span_holds_less(session: Session) -> None:
-    """`24 h` leaves the last day of buckets."""
+def test_a_shorter_span_shows_fewer_buckets(session: Session) -> None:
+    """`24 h` shows the last day of buckets."""
     session.page.spans.active = 0
-    session.turn()
+    session.update()
 
     assert len(session.column("actuals", "start")) == 24
 
 
-def test_made_up_clicks_are_labelled(session: Session) -> None:
-    """Whenever the deployment says its clicks are synthetic, so does the page."""
-    session.turn()
+def test_synthetic_clicks_are_labelled(session: Session) -> None:
+    """If the deployment labels its clicks synthetic, so does the page."""
+    session.update()
 
-    assert session.word("status", "clicks") == "synthetic clicks"
+    assert session.value("status", "clicks") == "synthetic clicks"
     note = session.column("kpis", "note")[session.column("kpis", "key").index("conversion")]
     assert note == "synthetic clicks"
 
 
-def test_units_of_the_last_day_are_a_recount(session: Session, shop: Shop) -> None:
+def test_units_of_the_last_day_equal_a_recount(session: Session, shop: Shop) -> None:
     """The tile is the sum of the last 24 closed buckets."""
-    session.turn()
+    session.update()
     values_TF = session.feed.latest.views["total"].values_TF
 
-    assert session.word("kpis", "units") == f"{values_TF[-24:, UNITS].sum():,.0f}"
+    assert session.value("kpis", "units") == f"{values_TF[-24:, UNITS].sum():,.0f}"
 
 
-def test_live_accuracy_is_shown_beside_the_naive(session: Session, shop: Shop) -> None:
-    """Coverage of the band and whether it is calibrated; WQL, and who is better."""
-    session.turn()
-    assert session.word("kpis", "wql") == "–"
+def test_live_accuracy_is_shown_with_the_naive_score(session: Session, shop: Shop) -> None:
+    """Coverage with its calibration state; WQL with the naive score and a tone."""
+    session.update()
+    assert session.value("kpis", "wql") == "–"
 
     shop.write_scores(loss=0.25, naive=0.4, covered=0.79)
-    session.turn()  # reads them
-    session.turn()  # shows them
+    session.update()  # reads the scores
+    session.update()  # shows them
 
-    column = dict(
+    tiles = dict(
         zip(
             session.column("kpis", "key"),
             zip(*(session.column("kpis", name) for name in ("value", "note", "tone")), strict=True),
             strict=True,
         )
     )
-    assert column["coverage"] == ("79.0 %", "of 80 % · not calibrated", "")
-    assert column["wql"] == ("0.250", "naive 0.400", "up")
+    assert tiles["coverage"] == ("79.0 %", "nominal 80 % · not calibrated", "")
+    assert tiles["wql"] == ("0.250", "naive 0.400", "up")
 
 
-def test_an_empty_store_says_what_to_wait_for(redis_client: Redis) -> None:
-    """No worker, no events, first bucket filling: each has its words, never a bare chart."""
+def test_an_empty_chart_has_a_notice(redis_client: Redis) -> None:
+    """Without a worker, and while the first bucket is open, a notice explains the empty chart."""
     session = Session(Feed(redis_client), "total")
-    session.turn()
-    assert session.word("status", "notice") == "Waiting for the first worker"
+    session.update()
+    assert session.value("status", "notice") == "Waiting for the first worker"
 
     shop = Shop(redis_client, n_series=3, partitions=1)
     shop.open_shop()
-    session.turn()
-    assert session.word("status", "notice") == "The first hour is filling"
+    session.update()
+    assert session.value("status", "notice") == "Collecting the first hour"
 
     shop.close()
-    session.turn()
-    assert session.word("status", "notice") == ""
+    session.update()
+    assert session.value("status", "notice") == ""
     session.page.close()
 
 
-def test_a_silent_worker_is_seen(session: Session, shop: Shop) -> None:
-    """When no worker reports any more, the page says so and keeps the last figures."""
-    session.turn()
-    assert session.word("status", "live") == "Live"
+def test_a_silent_worker_is_reported(session: Session, shop: Shop) -> None:
+    """Without a reporting worker, the page says so and keeps the last values."""
+    session.update()
+    assert session.value("status", "live") == "Live"
 
     shop.redis.delete("sc2:stats:seeded")
-    session.turn()
+    session.update()
 
-    assert session.word("status", "live") == "Worker stopped"
-    assert session.word("kpis", "model") == shop.model_id
+    assert session.value("status", "live") == "Worker stopped"
+    assert session.value("kpis", "model") == shop.model_id

@@ -1,4 +1,4 @@
-"""The server: who may connect, what it serves, how it starts and stops."""
+"""The dashboard server: access, content, start and stop."""
 
 import os
 import re
@@ -20,8 +20,6 @@ from stream.processes.ports import free_port
 from stream.settings import Settings, child_environment, load_settings
 from tests.support.seeding import stocked
 
-pytestmark = pytest.mark.integration
-
 ROOT = Path(__file__).parents[3]
 RUN = "from stream.settings import load_settings; from dashboards.serve import serve; "
 RUN += "serve(load_settings())"
@@ -39,7 +37,7 @@ def fetch(url: str, **headers: str) -> str:
 
 @pytest.fixture
 def server(valkey_url: str, redis_client: Redis) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """A dashboard in a process of its own, and its port."""
+    """A dashboard in a separate process, and its port."""
     stocked(redis_client, days=1, n_series=4, partitions=1)
     port = free_port()
     environment = child_environment(settings_for(valkey_url, port)) | {"PYTHONPATH": str(ROOT)}
@@ -58,7 +56,7 @@ def server(valkey_url: str, redis_client: Redis) -> Iterator[tuple[subprocess.Po
 
 
 def handshake(port: int, origin: str) -> int:
-    """Status of a websocket handshake from a page of that origin."""
+    """Return the status of a websocket handshake from a page of that origin."""
     token = re.search(r'"token":"([^"]+)"', fetch(f"http://127.0.0.1:{port}/live"))
     assert token is not None
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
@@ -71,12 +69,12 @@ def handshake(port: int, origin: str) -> int:
         return int(connection.recv(1_000).split()[1])
 
 
-def test_the_server_keeps_to_itself(server: tuple[subprocess.Popen[bytes], int]) -> None:
-    """Own pages connect, foreign ones do not; sessions are signed; SIGTERM ends it in order."""
+def test_foreign_pages_cannot_connect(server: tuple[subprocess.Popen[bytes], int]) -> None:
+    """Only its own pages connect; sessions are signed; SIGTERM ends the server cleanly."""
     process, port = server
     page = fetch(f"http://127.0.0.1:{port}/live")
 
-    # everything is served from here
+    # no external resources
     assert not re.findall(r"(?:src|href)=[\"'](?:https?:)?//", page)
     assert "Bokeh" in fetch(f"http://127.0.0.1:{port}/live/static/page.js")
     assert handshake(port, f"http://127.0.0.1:{port}") == 101
@@ -88,8 +86,8 @@ def test_the_server_keeps_to_itself(server: tuple[subprocess.Popen[bytes], int])
     assert process.wait(timeout=10) == 0
 
 
-def test_a_taken_port_is_named_with_a_way_out(valkey_url: str) -> None:
-    """One line: which port, and which setting changes it."""
+def test_a_taken_port_is_reported_with_the_setting(valkey_url: str) -> None:
+    """The error is one line with the port and the setting that changes it."""
     from dashboards.serve import serve
 
     with socket.socket() as other:
@@ -102,8 +100,8 @@ def test_a_taken_port_is_named_with_a_way_out(valkey_url: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_without_a_store_it_says_which_setting_names_one() -> None:
-    """No URL, no guess."""
+def test_a_missing_store_is_reported_with_the_setting() -> None:
+    """Without a URL the error names the setting."""
     from dashboards.serve import serve
 
     if "SURGECAST_REDIS__URL" in os.environ:

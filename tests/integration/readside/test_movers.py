@@ -1,21 +1,17 @@
-"""Movers equal a recount of the blocks, however the time in between was cut."""
+"""Movers equal a recount of the closed blocks, after any number of updates."""
 
-from typing import Any
-
-import numpy as np
 import pytest
 from redis import Redis
 
-from model.durations import DAY_MS, HOUR_MS
+from model.durations import DAY_MS
 from stream.features.definitions import UNITS
-from stream.readside.movers import SlidingUnits
 from stream.readside.reader import Reader
 from stream.state import keys
 from tests.support.seeding import Shop, stocked
 
 
 def recount(shop: Shop) -> dict[str, float]:
-    """Change of each SKU by reading its whole history."""
+    """Return the change of each SKU from its whole history."""
     reader = Reader(shop.redis)
     reader.refresh()
     day = shop.closed_through_ms - DAY_MS
@@ -28,10 +24,9 @@ def recount(shop: Shop) -> dict[str, float]:
     return changes
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("days", [3, 11])
 def test_movers_equal_a_recount(redis_client: Redis, days: int) -> None:
-    """Rises and falls are the extremes of the recounted changes, also while buckets close."""
+    """Rises and falls are the extremes of the recounted changes, also after further closes."""
     shop = stocked(redis_client, days=days, n_series=40, partitions=3)
     reader = Reader(redis_client)
     for _ in range(5):
@@ -47,9 +42,8 @@ def test_movers_equal_a_recount(redis_client: Redis, days: int) -> None:
         shop.close()
 
 
-@pytest.mark.integration
 def test_a_closed_block_is_read_once(redis_client: Redis) -> None:
-    """What was read is kept: blocks removed afterwards change nothing."""
+    """Blocks that are deleted after the first read change nothing."""
     shop = stocked(redis_client, days=4, n_series=10, partitions=1)
     reader = Reader(redis_client)
     reader.refresh()
@@ -63,31 +57,10 @@ def test_a_closed_block_is_read_once(redis_client: Redis) -> None:
     assert shop.names
 
 
-@pytest.mark.integration
-def test_without_a_full_day_before_there_is_nothing_to_compare(redis_client: Redis) -> None:
-    """A shop of one and a half days has no movers rather than wrong ones."""
+def test_movers_need_a_full_day_to_compare_with(redis_client: Redis) -> None:
+    """A shop of one and a half days has no movers."""
     stocked(redis_client, days=1, n_series=10, partitions=1)
     reader = Reader(redis_client)
     reader.refresh()
 
     assert reader.movers(3) == []
-
-
-def test_sliding_sums_equal_sums_over_the_window() -> None:
-    """After any run of buckets, both windows hold exactly the buckets that start in them."""
-    rng = np.random.default_rng(5)
-    sold = SlidingUnits()
-    blocks: list[tuple[int, Any]] = []
-    for hour in range(24 * 12):
-        block = rng.poisson(0.4, 6 + hour // 40).astype(np.float32)
-        blocks.append((hour * HOUR_MS, block))
-        sold.add(hour * HOUR_MS, block)
-        end = (hour + 1) * HOUR_MS
-        sold.slide(end_ms=end)
-        if hour % 31 == 0:
-            for window, low, high in ((sold.day_S, 1, 0), (sold.base_S, 8, 1)):
-                expected = np.zeros(len(window))
-                for start, units in blocks:
-                    if end - low * DAY_MS <= start < end - high * DAY_MS:
-                        expected[: len(units)] += units
-                assert window.tolist() == expected.tolist()

@@ -1,4 +1,4 @@
-"""The reader against a real store, filled in the layout the workers write."""
+"""The reader on a real store, filled in the workers' layout."""
 
 import json
 from typing import Any
@@ -17,8 +17,6 @@ from stream.state import keys
 from stream.state.forecasts import row_bytes, unpack_forecast
 from tests.support.seeding import START_MS, Shop, stocked
 
-pytestmark = pytest.mark.integration
-
 
 def read(redis: Any) -> Reader:
     reader = Reader(redis)
@@ -31,8 +29,8 @@ def shop(redis_client: Redis) -> Shop:
     return stocked(redis_client, days=3, n_series=12, partitions=2)
 
 
-def test_an_empty_store_answers_with_nothing(redis_client: Redis) -> None:
-    """Before a worker has started there are no series, and no answer is made up."""
+def test_an_empty_store_gives_empty_answers(redis_client: Redis) -> None:
+    """Before a worker has started there are no series, forecasts or buckets."""
     reader = read(redis_client)
 
     assert reader.info() is None
@@ -43,7 +41,7 @@ def test_an_empty_store_answers_with_nothing(redis_client: Redis) -> None:
 
 
 def test_history_equals_the_stored_rows(shop: Shop) -> None:
-    """Each row is the series' slice of the block, in the order of the buckets."""
+    """Each row is the series' slice of a block, in the order of the buckets."""
     reader = read(shop.redis)
     _, tag, slot = next(s for s in reader.series() if s[0] == shop.names[5])
 
@@ -57,7 +55,7 @@ def test_history_equals_the_stored_rows(shop: Shop) -> None:
 
 
 def test_a_missing_or_short_block_reads_as_zeros(shop: Shop) -> None:
-    """Nothing sold leaves no key; a block older than the series has no row of it."""
+    """A bucket without events has no key; a block older than a series has no row for it."""
     reader = read(shop.redis)
     _, tag, _ = reader.series()[-1]
     name = reader.series()[-1][0]
@@ -84,7 +82,7 @@ def test_roll_ups_add_up_to_their_series(shop: Shop) -> None:
 
 
 def test_open_money_is_in_units_of_the_currency(shop: Shop) -> None:
-    """The store counts 1/10,000; an answer does not."""
+    """The store counts in 1/10,000, an answer in whole units."""
     reader = read(shop.redis)
 
     (bucket,) = reader.open_bucket(shop.names[0])
@@ -94,8 +92,8 @@ def test_open_money_is_in_units_of_the_currency(shop: Shop) -> None:
     assert bucket.values_F[UNITS] == shop.sums_SF[0, UNITS]
 
 
-def test_a_bucket_that_closed_meanwhile_is_not_shown_open(shop: Shop) -> None:
-    """The open bucket is the one after the last closed, even if the reader last looked before."""
+def test_a_bucket_closed_since_the_refresh_is_not_open(shop: Shop) -> None:
+    """The open bucket follows the last closed one, even if that closed after the refresh."""
     reader = read(shop.redis)
     shop.close()
 
@@ -104,8 +102,8 @@ def test_a_bucket_that_closed_meanwhile_is_not_shown_open(shop: Shop) -> None:
     assert bucket.start_ms == shop.closed_through_ms
 
 
-def test_a_forecast_is_of_one_moment_and_complete(shop: Shop) -> None:
-    """Header and both blocks belong together; the rows are those of the series' slot."""
+def test_a_forecast_is_read_atomically(shop: Shop) -> None:
+    """Header and rows belong to one forecast; the rows are those of the series' slot."""
     reader = read(shop.redis)
     shop.close()
     _, tag, slot = next(s for s in reader.series() if s[0] == shop.names[7])
@@ -125,15 +123,15 @@ def test_a_forecast_is_of_one_moment_and_complete(shop: Shop) -> None:
 
 
 def test_a_series_beyond_the_forecast_block_has_none(shop: Shop) -> None:
-    """A series that came after the last close has no forecast yet, not one of zeros."""
+    """A series added after the last close has no forecast yet, not one of zeros."""
     shop.redis.rpush(keys.of(0, "series"), "99999")
     reader = read(shop.redis)
 
     assert reader.forecast("99999") is None
 
 
-def test_ahead_is_missing_where_nothing_was_forecast(shop: Shop) -> None:
-    """The first bucket had no forecast before it: NaN, not zero."""
+def test_ahead_is_nan_without_a_forecast(shop: Shop) -> None:
+    """The first bucket has no earlier forecast: NaN, not zero."""
     reader = read(shop.redis)
 
     ahead_T3 = reader.ahead("total", 0, 2**62)
@@ -142,11 +140,11 @@ def test_ahead_is_missing_where_nothing_was_forecast(shop: Shop) -> None:
     assert (ahead_T3[1:, 0] <= ahead_T3[1:, 2]).all()
 
 
-def test_new_series_are_read_without_reading_the_old_again(shop: Shop) -> None:
-    """The list is only read from its known end on."""
+def test_only_new_series_are_read(shop: Shop) -> None:
+    """A refresh reads the list from its known end."""
     reader = read(shop.redis)
     before = reader.series()
-    shop.redis.lset(keys.of(1, "series"), 0, "changed behind our back")
+    shop.redis.lset(keys.of(1, "series"), 0, "changed in place")
     shop.redis.rpush(keys.of(1, "series"), "new")
 
     reader.refresh()
@@ -154,8 +152,8 @@ def test_new_series_are_read_without_reading_the_old_again(shop: Shop) -> None:
     assert set(reader.series()) - set(before) == {("new", 1, 6)}
 
 
-def test_an_emptied_store_is_noticed(shop: Shop) -> None:
-    """A reader outlives its store: after a flush it starts over."""
+def test_an_emptied_store_starts_over(shop: Shop) -> None:
+    """After the store is emptied, the reader starts over."""
     reader = read(shop.redis)
     shop.redis.flushdb()
 
@@ -168,7 +166,7 @@ def test_an_emptied_store_is_noticed(shop: Shop) -> None:
 
 
 def test_a_silent_worker_makes_its_series_stale(shop: Shop) -> None:
-    """Age counts from the worker's last report, also after the report has expired."""
+    """Age is measured from the worker's last report, also after the report has expired."""
     clock = {"now": json.loads(shop.redis.get(keys.stats("seeded")))["at_ms"] + 400}
     reader = Reader(shop.redis, now_ms=lambda: clock["now"])
     reader.refresh()
@@ -182,8 +180,8 @@ def test_a_silent_worker_makes_its_series_stale(shop: Shop) -> None:
     assert (reader.age("total").age_ms, reader.age("total").stale) == (60_400, True)
 
 
-def test_another_builds_columns_are_refused(redis_client: Redis) -> None:
-    """Numbers under other names are not read as ours."""
+def test_a_store_with_other_features_is_rejected(redis_client: Redis) -> None:
+    """Values under other feature names raise IncompatibleState."""
     shape = {
         "bucket_ms": 1,
         "partitions": 1,
@@ -197,9 +195,9 @@ def test_another_builds_columns_are_refused(redis_client: Redis) -> None:
         Reader(redis_client).refresh()
 
 
-def test_a_store_that_does_not_answer_is_said_so() -> None:
-    """The driver's error never reaches the caller."""
-    with Redis(port=1, socket_connect_timeout=0.2) as nobody:
-        reader = Reader(nobody)
+def test_an_unreachable_store_raises_service_unavailable() -> None:
+    """The driver's error does not reach the caller."""
+    with Redis(port=1, socket_connect_timeout=0.2) as unreachable:
+        reader = Reader(unreachable)
         with pytest.raises(ServiceUnavailable, match="store does not answer"):
             reader.refresh()

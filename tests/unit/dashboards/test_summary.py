@@ -1,4 +1,4 @@
-"""Figures over spans of event time equal a plain recount."""
+"""Key figures over spans of event time equal a recount."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def view_of(n_buckets: int, *, bucket_ms: int, seed: int = 3) -> SeriesView:
         values_TF=values_TF,
         ahead_T3=np.full((n_buckets, 3), np.nan, np.float32),
         closed_through_ms=n_buckets * bucket_ms,
-        opened=(OpenSums(n_buckets * bucket_ms, np.full(9, 6.0)),),
+        open_buckets=(OpenSums(n_buckets * bucket_ms, np.full(9, 6.0)),),
         forecast=None,
         age=Age(0, stale=False),
     )
@@ -28,8 +28,8 @@ def view_of(n_buckets: int, *, bucket_ms: int, seed: int = 3) -> SeriesView:
 
 @pytest.mark.parametrize("bucket_ms", [900_000, HOUR_MS, DAY_MS])
 @pytest.mark.parametrize("days", [3, 8, 12])
-def test_last_day_and_mean_day_are_a_recount(bucket_ms: int, days: int) -> None:
-    """The last 24 h, and the mean of the up to seven days before, whatever the bucket."""
+def test_last_day_and_mean_day_equal_a_recount(bucket_ms: int, days: int) -> None:
+    """The last 24 h and the mean of up to seven days before, for any bucket width."""
     per_day = DAY_MS // bucket_ms
     view = view_of(days * per_day, bucket_ms=bucket_ms)
     before = view.values_TF[-8 * per_day : -per_day, UNITS]
@@ -44,20 +44,20 @@ def test_last_day_and_mean_day_are_a_recount(bucket_ms: int, days: int) -> None:
 
 
 def test_less_than_two_days_are_not_compared() -> None:
-    """Half a day is no mean day."""
+    """A mean day needs one full day."""
     assert last_day(view_of(36, bucket_ms=HOUR_MS)).mean_units is None
 
 
 def test_no_views_have_no_conversion() -> None:
-    """A share of nothing is not zero."""
+    """Without views the conversion is None, not zero."""
     view = view_of(24, bucket_ms=HOUR_MS)
     view.values_TF[:, VIEWS] = 0
 
     assert last_day(view).conversion is None
 
 
-def test_orders_a_minute_count_the_open_bucket_by_its_elapsed_time() -> None:
-    """One closed hour and fifteen minutes of the open one are 75 minutes."""
+def test_orders_per_minute_count_the_open_bucket_by_its_elapsed_time() -> None:
+    """One closed hour and 15 minutes of the open one are 75 minutes."""
     view = view_of(30, bucket_ms=HOUR_MS)
     now_ms = view.closed_through_ms + 15 * 60_000
 
