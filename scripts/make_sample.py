@@ -1,25 +1,25 @@
-"""Clean the UCI "Online Retail II" order lines into the sample that ships with the package.
+"""Cleans the UCI "Online Retail II" order lines into the sample shipped with the package.
 
     python scripts/make_sample.py orders_online_retail_II.parquet stream/data
 
 Reads the published table (columns `event_id, order_id, ts, sku, quantity, unit_price,
 customer_id, country, description`) and writes `orders.parquet`, `catalog.parquet` and
-`cleaning.json`, the report that is also printed. The same input gives the same bytes. It makes no
-clicks: those are synthetic and come from `stream.jobs.files.synthetic_clicks`.
+`cleaning.json`, a report that is also printed. The same input gives the same bytes. Clicks are
+synthetic and come from `stream.jobs.files.synthetic_clicks`, not from here.
 
-The rules, in order; each line is counted under the first rule that takes it out:
+The rules, in order; a dropped line is counted under the first rule that applies:
 
 1. SKUs are trimmed and upper-cased: 173 of them differ from another only in letter case.
-2. Duplicates (alike but for the generated `event_id` and the wording of the description) are
-   kept once.
-3. A SKU that is not five digits with optional letters is no product (postage, vouchers, manual
+2. Duplicates (equal except for the generated `event_id` and the description) are kept once.
+3. A SKU that is not five digits with optional letters is not a product (postage, vouchers, manual
    entries, bank charges, bad debts, tests, …).
-4. A price of 0 or less is no sale (write-offs, samples, corrections, bad debts).
-5. A quantity of 0 says nothing.
-6. More than 2,000 units on a line, either way, is a slip or its cancellation (80,995 units, …).
+4. A price of 0 or less is not a sale (write-offs, samples, corrections, bad debts).
+5. A quantity of 0 has no effect.
+6. More than 2,000 units on a line, sold or returned, is a typing error or its cancellation
+   (80,995 units, …).
 
-Cancellations stay: they are lines with a negative quantity, that is, returns. The country is
-dropped, so that a series is one SKU. Times are the shop's wall clock, stored as if UTC.
+Cancellations are kept: lines with a negative quantity are returns. The country is dropped, so that
+a series is one SKU. Times are the shop's local time, stored as UTC.
 """
 
 import json
@@ -84,7 +84,7 @@ OTHER_CATEGORY = "decoration"
 
 
 def clean(raw: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Lines that stay (with their description) and the number each rule took out."""
+    """Return the kept lines (with their description) and the number dropped by each rule."""
     lines = raw.with_columns(sku=pl.col("sku").str.strip_chars().str.to_uppercase())
     report = {
         "lines_read": lines.height,
@@ -116,7 +116,7 @@ def clean(raw: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
 
 
 def build_catalog(lines: pl.DataFrame) -> pl.DataFrame:
-    """One row a SKU: category by the words of its usual description, median price, first sale."""
+    """One row per SKU: category from the most common description, median price, first sale."""
     described = (
         lines.filter(pl.col("description").is_not_null())
         .group_by("sku", "description")
@@ -140,7 +140,7 @@ def build_catalog(lines: pl.DataFrame) -> pl.DataFrame:
 
 
 def write(frame: pl.DataFrame, path: Path, *, delta: dict[str, str]) -> None:
-    """One row group, zstd at its strongest; sorted columns are stored as differences."""
+    """Write one row group with the strongest zstd level; sorted columns are stored as deltas."""
     table = frame.to_arrow()
     schema = pa.schema(
         [
@@ -160,7 +160,7 @@ def write(frame: pl.DataFrame, path: Path, *, delta: dict[str, str]) -> None:
 
 
 def main(source: str, target: str) -> int:
-    """Clean `source` into the folder `target`; 1 when the result is too big to ship."""
+    """Clean `source` into the folder `target`; return 1 if the result is too large to ship."""
     folder = Path(target)
     folder.mkdir(parents=True, exist_ok=True)
     lines, report = clean(pl.read_parquet(source))
@@ -181,7 +181,8 @@ def main(source: str, target: str) -> int:
     (folder / "cleaning.json").write_text(text + "\n", encoding="utf-8")
     print(text)
     if sum(sizes.values()) > MAX_BYTES:
-        print(f"the sample is over {MAX_BYTES:,} bytes", file=sys.stderr)
+        size = sum(sizes.values())
+        print(f"the sample has {size:,} bytes, the limit is {MAX_BYTES:,}", file=sys.stderr)
         return 1
     return 0
 

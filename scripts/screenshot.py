@@ -1,7 +1,7 @@
-"""Take a picture of the running dashboard: python scripts/screenshot.py URL OUT.png [--series ID].
+"""Takes a screenshot of the dashboard: python scripts/screenshot.py URL OUT.png [--series ID].
 
-Waits until the chart holds closed buckets and a forecast. Needs playwright and Debian's Chromium
-(or another one, named with --chromium). Exit status 1 when the page logs an error.
+Waits until the chart has closed buckets and a forecast. Needs playwright and Chromium (Debian's, or
+the one given with --chromium). Exits with 1 if the page logs an error.
 """
 
 import argparse
@@ -21,13 +21,13 @@ _DRAWN = """() => {
 
 
 def take(page: Page, url: str, out: Path, *, settle_ms: int, span: int | None) -> list[str]:
-    """Write the picture; return what the page complained about."""
-    complaints: list[str] = []
+    """Write the screenshot; return the errors that the page logged."""
+    errors: list[str] = []
     page.on(
         "console",
-        lambda message: complaints.append(message.text) if message.type == "error" else None,
+        lambda message: errors.append(message.text) if message.type == "error" else None,
     )
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(url)
     page.wait_for_function(_DRAWN, timeout=60_000)
     if span is not None:
@@ -37,18 +37,18 @@ def take(page: Page, url: str, out: Path, *, settle_ms: int, span: int | None) -
     page.wait_for_timeout(settle_ms)
     out.parent.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=str(out))
-    return complaints
+    return errors
 
 
 def main() -> int:
-    """Read the command line, take the picture."""
+    """Take a screenshot of the running dashboard."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("url")
     parser.add_argument("out", type=Path)
     parser.add_argument("--width", type=int, default=1280)
     parser.add_argument("--height", type=int, default=800)
-    parser.add_argument("--series", help="series to choose, for example category:Garden")
-    parser.add_argument("--span", choices=SPANS, help="how much of the past to show")
+    parser.add_argument("--series", help="series to select, for example category:garden")
+    parser.add_argument("--span", choices=SPANS, help="span of the past to show")
     parser.add_argument("--settle-ms", type=int, default=2_000)
     parser.add_argument("--chromium", default="/usr/bin/chromium")
     given = parser.parse_args()
@@ -57,11 +57,11 @@ def main() -> int:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=given.chromium, args=FLAGS)
         page = browser.new_page(viewport={"width": given.width, "height": given.height})
-        complaints = take(page, url, given.out, settle_ms=given.settle_ms, span=span)
+        errors = take(page, url, given.out, settle_ms=given.settle_ms, span=span)
         browser.close()
-    for complaint in complaints:
-        print(complaint, file=sys.stderr)
-    return 1 if complaints else 0
+    for error in errors:
+        print(error, file=sys.stderr)
+    return 1 if errors else 0
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Programs the tests run beside the Python packages; installed from Debian when missing and root.
+# Installs the programs that the tests need besides Python packages (as root, on Debian).
 set -euo pipefail
 
 missing=()
@@ -9,8 +9,8 @@ if [ -n "${KAFKA_HOME:-}" ] && ! command -v java >/dev/null; then missing+=(open
 [ ${#missing[@]} = 0 ] && exit 0
 
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    echo "surgecast: the tests need ${missing[*]}; install them" \
-        "(Debian: sudo apt-get install ${missing[*]}) and run make test again" >&2
+    echo "surgecast: the tests need ${missing[*]}; install" \
+        "(Debian: sudo apt-get install ${missing[*]}), then run make test again" >&2
     exit 1
 fi
 echo "installing ${missing[*]} (Debian)"

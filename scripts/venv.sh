@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# venv.sh FOLDER EXTRA: make a virtual environment with Surgecast, editable, and one extra in it.
+# venv.sh FOLDER EXTRA: create a virtual environment with an editable Surgecast and one extra.
 set -euo pipefail
 folder=$1 extra=$2
 
@@ -13,7 +13,7 @@ apt_install() {
         >/dev/null || fail "apt-get could not install $*"
 }
 
-find_python() {  # PyTorch has no wheels for every new Python: the oldest that fits comes first
+find_python() {  # oldest first, since PyTorch may have no wheels for the newest Python
     local name
     for name in python3.11 python3.12 python3.13 python3; do
         if command -v "$name" >/dev/null && "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
@@ -26,7 +26,7 @@ if [ ! -x "$folder/bin/pip" ]; then
     python=$(find_python) || {
         can_apt || fail "needs Python 3.11 or newer; install one (Debian 12: apt-get install python3 python3-venv)"
         apt_install python3 python3-venv
-        python=$(find_python) || fail "needs Python 3.11 or newer, and this Debian has none"
+        python=$(find_python) || fail "needs Python 3.11 or newer, but this Debian has none"
     }
     if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
         package="python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"
@@ -37,7 +37,7 @@ if [ ! -x "$folder/bin/pip" ]; then
     "$python" -m venv "$folder"
 fi
 
-echo "installing Surgecast into $folder (minutes the first time, PyTorch is large)"
+echo "installing Surgecast into $folder (takes minutes the first time: PyTorch is large)"
 "$folder/bin/pip" install --quiet --disable-pip-version-check --no-input --progress-bar off \
     --retries 5 --timeout 60 --editable ".[$extra]" \
-    || fail "pip could not install the packages; see its message above"
+    || fail "pip could not install the packages; see its messages above"

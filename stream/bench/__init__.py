@@ -1,1 +1,1 @@
-"""The measurements of the README, reproducible."""
+"""Benchmarks behind the figures in the README."""

@@ -1,10 +1,10 @@
-"""`surgecast bench inference`: one step of all series, against reading their history again.
+"""`surgecast bench inference`: one forecast step of all series, with and without carried state.
 
-`carried` is what a close costs a worker: statistics, network and all heads of every series, in
-memory of the host at the end. `reread` is the same forecast made from the last buckets of history,
-as a model without carried state makes it; it grows with the series, so it is measured on some and
-scaled up. `floor` is the time this machine needs for the arithmetic of the matrix products or for
-moving the bytes once, whichever is longer; functions such as exp and log come on top.
+`carried` is the cost of one closed bucket in a worker: statistics, network and all heads of every
+series, with the results in host memory. `reread` is the same forecast without carried state, from
+the last buckets of history; its time is proportional to the series, so it is measured on a part
+and scaled up. `floor` is the machine's limit: the time for the matrix products or for moving the
+bytes once, whichever is longer, without functions such as exp and log.
 
 Axes: S = series, F = features, T = buckets.
 """
@@ -33,9 +33,14 @@ _REREAD_SERIES = 8_192
 
 
 def bench_inference(
-    settings: ModelSettings, *, device: str, series: int, context: int, say: Callable[[str], None]
+    settings: ModelSettings,
+    *,
+    device: str,
+    series: int,
+    context: int,
+    notify: Callable[[str], None],
 ) -> list[Row]:
-    """Seconds of a step of `series` series; `context` is how many buckets `reread` reads."""
+    """Seconds per step of `series` series; `reread` reads `context` buckets."""
     config = ModelConfig(
         horizon=settings.horizon,
         bucket_ms=HOUR_MS,
@@ -45,12 +50,12 @@ def bench_inference(
     )
     torch.manual_seed(0)
     forecaster = NetworkForecaster(QuantileNetwork(config), "bench", device)
-    say(f"carried: {_STEPS} steps of {series:,} series")
+    notify(f"carried: {_STEPS} steps of {series:,} series")
     carried = _carried(forecaster, series)
     few = min(series, _REREAD_SERIES)
-    say(f"reread: {context} buckets of {few:,} series")
+    notify(f"reread: {context} buckets of {few:,} series")
     reread = _reread(forecaster, few, context) * series / few
-    say("floor: products and copies")
+    notify("floor: matrix products and copies")
     floor = _floor(forecaster, series)
     ratio = round(reread / carried.value, 1)
     facts = {"context": context, "measured_series": few, "of_carried": ratio}
@@ -58,7 +63,7 @@ def bench_inference(
 
 
 def closed_bucket(series: int, *, seed: int = 0) -> Floats:
-    """A closed bucket [S, F] of sparse demand with clicks.
+    """A closed bucket [S, F] with sparse demand and clicks.
 
     >>> closed_bucket(3).shape[0]
     3
@@ -92,13 +97,13 @@ def _carried(forecaster: NetworkForecaster, series: int) -> Row:
         seconds.append(time.perf_counter() - began)
     assert forecast is not None
     blocks = (forecast.units_SHQ, forecast.cumulative_SHQ, *forecast.extras.values())
-    held = sum(block_SHQ.nbytes for block_SHQ in blocks)
+    forecast_bytes = sum(block_SHQ.nbytes for block_SHQ in blocks)
     facts: dict[str, Any] = {
         "series": series,
         "least": round(min(seconds[3:]), 4),
         "threads": torch.get_num_threads(),
         "state_bytes_per_series": states.bytes_per_series,
-        "forecast_bytes_per_series": held // series,
+        "forecast_bytes_per_series": forecast_bytes // series,
         "rss_bytes_per_series": (process.memory_info().rss - before - inputs) // series,
     }
     return Row("carried", round(statistics.median(seconds[3:]), 4), "s", facts)
@@ -114,9 +119,9 @@ def _reread(forecaster: NetworkForecaster, series: int, context: int) -> float:
 
 
 def step_cost(forecaster: NetworkForecaster) -> tuple[int, int]:
-    """Operations of the matrix products of one series' step, and the bytes it must move.
+    """Operations of the matrix products of one step of one series, and the bytes it must move.
 
-    What is alike for all series, the calendar's products, is left out.
+    The products of the calendar terms are left out: they are the same for all series.
     """
     config, network = forecaster.config, forecaster.network
     inputs = len(input_names(config))
@@ -153,7 +158,7 @@ def _floor(forecaster: NetworkForecaster, series: int) -> Row:
 
 
 def _seconds(work: Callable[[], object], count: int, device: torch.device) -> float:
-    """Least seconds of `work`, of `count` times."""
+    """Shortest of `count` runs of `work`, in seconds."""
     best = float("inf")
     for _ in range(count + 1):
         began = time.perf_counter()

@@ -1,9 +1,9 @@
-"""`surgecast bench ingest`: events a second and CPU an event of one worker, next to its peers.
+"""`surgecast bench ingest`: events per second and CPU per event of one worker and its peers.
 
-The load lies in the broker before anything starts. A worker is a process of its own: decode,
-checks, deduplication, features and flush into a real store. It is timed from its first counted
-event to its last, so that starting up does not count. The peers (`benchmarks/ingest/*.py`, where
-this runs from a checkout) read the same topics in the same run, each for at most a set time.
+All events are in the broker before anything starts. The worker is a separate process and does all
+of decode, checks, deduplication, features and flush to a real store. Its time runs from the first
+to the last counted event, without the start-up. The peers (`benchmarks/ingest/*.py` of a checkout)
+read the same topics in the same run, each with a time limit.
 """
 
 import json
@@ -28,7 +28,7 @@ from stream.processes.child import ServiceProcess
 from stream.settings import Settings, child_environment
 from stream.state import keys
 
-#: Measured beside the worker in every round: how near it comes says what all the rest costs.
+#: Upper limit: a bare consumer that only decodes, measured next to the worker in every round.
 LIMIT = "aiokafka_decode"
 PEERS = ("faust_record_table", "faust_raw_take", "quix")
 UNBATCHED_EVENTS = 100_000
@@ -42,28 +42,29 @@ def bench_ingest(
     rounds: int,
     peers: Path | None,
     peer_seconds: float,
-    say: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> list[Row]:
-    """Measure the worker, batched and unbatched producers, and the peers found in `peers`.
+    """Measure the worker, with batched and unbatched producers, and the peers found in `peers`.
 
-    The worker and the limiting peer take turns, `rounds` of them; the median is their figure. A
-    shared machine changes its speed by half within a minute, a ratio of neighbours hardly.
+    Worker and upper limit alternate for `rounds` rounds, and the median counts. A shared machine
+    may change its speed by half within a minute, but the ratio of two consecutive runs hardly
+    changes.
     """
     load = Workload(events=events)
     few = Workload(events=min(events, UNBATCHED_EVENTS))
     with embedded_broker(settings) as broker:
-        deployed = _prepared(settings, broker.bootstrap_servers, load, batched=True, say=say)
+        deployed = _prepared(settings, broker.bootstrap_servers, load, batched=True, notify=notify)
 
         def peer_rows(name: str) -> list[Row]:
             if peers is None or not (script := peers / f"{name}.py").is_file():
                 return []
-            say(f"{name}: reading the same topics for {peer_seconds:.0f} s at most")
+            notify(f"{name}: reading the same topics for at most {peer_seconds:.0f} s")
             return [_peer_row(name, script, deployed, load, peer_seconds)]
 
         own: list[Row] = []
         limit: list[Row] = []
         for number in range(rounds):
-            say(f"surgecast: counting, round {number + 1} of {rounds}")
+            notify(f"surgecast: counting, round {number + 1} of {rounds}")
             group = deployed.kafka.model_copy(update={"group": f"bench-{number}"})
             own.append(_counting("surgecast", deployed.model_copy(update={"kafka": group}), load))
             limit += peer_rows(LIMIT)
@@ -72,16 +73,21 @@ def bench_ingest(
         for name in PEERS:
             rows += peer_rows(name)
     with embedded_broker(settings, folder=settings.data_dir / "unbatched") as broker:
-        deployed = _prepared(settings, broker.bootstrap_servers, few, batched=False, say=say)
+        deployed = _prepared(settings, broker.bootstrap_servers, few, batched=False, notify=notify)
         rows.append(_counting("surgecast_unbatched", deployed, few))
     return rows
 
 
 def _prepared(
-    settings: Settings, servers: str, load: Workload, *, batched: bool, say: Callable[[str], None]
+    settings: Settings,
+    servers: str,
+    load: Workload,
+    *,
+    batched: bool,
+    notify: Callable[[str], None],
 ) -> Settings:
-    """Settings of a broker in which the load lies."""
-    say(f"sending {load.events:,} events{'' if batched else ', one record a batch'}")
+    """Send the load to a broker; return the settings for that broker."""
+    notify(f"sending {load.events:,} events{'' if batched else ', one record per batch'}")
     update = {"bootstrap_servers": servers, "session_timeout": 6_000}
     deployed = settings.model_copy(update={"kafka": settings.kafka.model_copy(update=update)})
     create_topics(deployed)
@@ -90,14 +96,14 @@ def _prepared(
 
 
 def _counting(name: str, settings: Settings, load: Workload) -> Row:
-    """A worker on an empty store."""
+    """Measure a worker on an empty store."""
     with embedded_store(settings) as store:
         redis = settings.redis.model_copy(update={"url": store.url})
         return _worker_row(name, settings.model_copy(update={"redis": redis}), load)
 
 
 def _median(rows: list[Row]) -> Row:
-    """The row in the middle, with the values of all rounds."""
+    """The median row, with the values of all rounds."""
     middle = sorted(rows, key=lambda row: row.value)[len(rows) // 2]
     return replace(middle, facts=middle.facts | {"rounds": [row.value for row in rows]})
 
@@ -115,7 +121,9 @@ def _worker_row(name: str, settings: Settings, load: Workload) -> Row:
         deadline = time.monotonic() + _TIMEOUT_S
         while last[1] < load.events:
             if time.monotonic() > deadline:
-                raise EmbeddedServiceFailed(f"{name}: only {last[1]} events in {_TIMEOUT_S:.0f} s")
+                raise EmbeddedServiceFailed(
+                    f"{name}: counted only {last[1]} of {load.events} events in {_TIMEOUT_S:.0f} s"
+                )
             worker.require_alive()
             now_counted = counted(client, settings.kafka.partitions)
             cpu = process.cpu_times()
@@ -125,7 +133,9 @@ def _worker_row(name: str, settings: Settings, load: Workload) -> Row:
             time.sleep(0.02)
         memory = process.memory_info().rss
     if first is None or last[1] == first[1]:
-        raise EmbeddedServiceFailed(f"{name}: all events came in one flush; give more --events")
+        raise EmbeddedServiceFailed(
+            f"{name}: all {load.events} events were counted in one flush; give more --events"
+        )
     n = last[1] - first[1]
     facts = {
         "events": n,
@@ -136,7 +146,7 @@ def _worker_row(name: str, settings: Settings, load: Workload) -> Row:
 
 
 def counted(client: Redis, partitions: int) -> int:
-    """Events of any verdict that are stored as such."""
+    """Events with any verdict, by the counters in the store."""
     total = 0
     with client.pipeline(transaction=False) as batch:
         for number in range(partitions):
@@ -157,10 +167,10 @@ def _peer_row(name: str, script: Path, settings: Settings, load: Workload, secon
     if done.returncode:
         reason = (done.stderr.strip() or "no output").splitlines()[-1]
         return Row(name, 0.0, "events/s", {"error": reason})
-    # A framework may print around it: the result is the last line that is an object.
+    # Frameworks may print other lines too: the result is the last line with an object.
     results = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if not results:
-        return Row(name, 0.0, "events/s", {"error": "it ended without a result"})
+        return Row(name, 0.0, "events/s", {"error": "ended without a result"})
     measured: dict[str, Any] = json.loads(results[-1])
     n = measured["events"]
     facts = {"events": n, "cpu_us_per_event": round(measured["cpu_seconds"] / n * 1e6, 3)}

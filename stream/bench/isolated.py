@@ -1,4 +1,4 @@
-"""A deployment of a bench's own: it reads nothing of an earlier run, and touches no real model."""
+"""Isolated settings for a benchmark: no data of earlier runs, no access to real models."""
 
 import shutil
 from collections.abc import Iterator
@@ -12,11 +12,10 @@ from stream.settings import Settings
 
 @contextmanager
 def isolated_settings(settings: Settings) -> Iterator[Settings]:
-    """The settings with a new folder for broker, models and logs, removed when all went well.
+    """The settings with a new folder for broker, models and logs, deleted after success or Ctrl-C.
 
-    Apache Kafka keeps its log and a worker the states of its models: what an earlier run, or the
-    deployment at hand, has left there would be counted along. After a failure the folder stays,
-    for its logs.
+    Without it, records and model states of an earlier run or of the local deployment would be
+    counted too. After a failure the folder stays, for its logs.
     """
     folder = Path(mkdtemp(prefix="bench-", dir=writable_folder(settings.data_dir)))
     failed = False
@@ -28,9 +27,9 @@ def isolated_settings(settings: Settings) -> Iterator[Settings]:
                 "accuracy": settings.accuracy.model_copy(update={"path": None}),
             }
         )
-    except Exception:  # whatever it was, its logs stay
+    except Exception:  # any failure: keep the logs
         failed = True
         raise
-    finally:  # Ctrl-C is no failure: a broker's log weighs hundreds of megabytes
+    finally:  # Ctrl-C is not a failure, and the broker's log has hundreds of megabytes
         if not failed:
             shutil.rmtree(folder)

@@ -1,8 +1,8 @@
-"""`surgecast bench latency`: from producing an event until its features are readable in the store.
+"""`surgecast bench latency`: time from producing an event until its features are in the store.
 
-A producer sends clicks at a steady rate; every few milliseconds one of them is for a probe SKU of
-its own, whose count in the store's open bucket is polled. Latency is the time from handing the
-probe to the producer until a reader sees it counted, so it holds broker, worker, flush and read.
+A producer sends clicks at a steady rate. Every few milliseconds one click is for a probe SKU, whose
+count in the store's open bucket is polled. Latency runs from sending a probe until a reader sees it
+counted, so it includes broker, worker, flush and read.
 """
 
 import asyncio
@@ -39,9 +39,9 @@ _TICK_S = 0.01
 
 
 def bench_latency(
-    settings: Settings, *, rate: int, seconds: float, say: Callable[[str], None]
+    settings: Settings, *, rate: int, seconds: float, notify: Callable[[str], None]
 ) -> list[Row]:
-    """p50, p90 and p99 at `rate` events a second over `seconds`, from when the worker runs."""
+    """p50, p90 and p99 at `rate` events per second over `seconds`, after the worker's start-up."""
     with embedded_broker(settings) as broker, embedded_store(settings) as store:
         kafka = settings.kafka.model_copy(
             update={"bootstrap_servers": broker.bootstrap_servers, "session_timeout": 6_000}
@@ -54,7 +54,7 @@ def bench_latency(
         with ServiceProcess.start(
             "worker", command, log_path=log, environment=child_environment(deployed)
         ):
-            say(f"latency: {rate:,} events/s for {seconds:.0f} s")
+            notify(f"latency: {rate:,} events/s for {seconds:.0f} s")
             delays_s, sent = asyncio.run(_measure(deployed, rate, seconds))
     p50, p90, p99 = (float(q) * 1000 for q in np.quantile(delays_s, (0.5, 0.9, 0.99)))
     facts = {"probes": len(delays_s), "events_per_s": round(sent), "broker": broker.kind}
@@ -74,7 +74,7 @@ async def _measure(settings: Settings, rate: int, seconds: float) -> tuple[list[
     watching = asyncio.create_task(_watch(client, settings.kafka.partitions, seen_at))
     rng = np.random.default_rng(0)
     began = time.monotonic()
-    settled_at: float | None = None  # not before the worker has started and caught up
+    settled_at: float | None = None  # when the worker has started and caught up
     count = 0
     while (now := time.monotonic()) < began + seconds + _START_S:
         if settled_at is None and seen_at:
@@ -94,7 +94,8 @@ async def _measure(settings: Settings, rate: int, seconds: float) -> tuple[list[
     while len(seen_at) < len(sent_at):
         if time.monotonic() > deadline:
             raise EmbeddedServiceFailed(
-                f"{len(sent_at) - len(seen_at)} of {len(sent_at)} probes never reached the store"
+                f"{len(sent_at) - len(seen_at)} of {len(sent_at)} probes did not reach the store "
+                "within 30 s; lower --rate"
             )
         await asyncio.sleep(0.05)
     watching.cancel()
@@ -115,7 +116,7 @@ async def _click(producer: AIOKafkaProducer, sku: str, event_id: str, visitor: s
 
 
 async def _watch(client: aioredis.Redis, partitions: int, seen_at: list[float]) -> None:
-    """Note when the probe's count rises; counts of buckets that were left behind are added up."""
+    """Append the time of every increase of the probe's count, summed over all buckets."""
     number = partition_of(PROBE.encode(), partitions)
     slot: int | None = None
     by_bucket: dict[int, int] = {}

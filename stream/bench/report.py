@@ -1,4 +1,4 @@
-"""What a bench prints: one object, the same shape for every bench."""
+"""Output format of all benchmarks."""
 
 import platform
 from dataclasses import dataclass, field
@@ -18,12 +18,12 @@ class Row:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return the fields for JSON."""
         return {"name": self.name, "value": self.value, "unit": self.unit, **self.facts}
 
 
 def report(bench: str, device: str, rows: list[Row]) -> dict[str, Any]:
-    """The object `--json` prints: bench, device, versions, rows."""
+    """The object that `--json` prints: bench, device, versions, rows."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -35,7 +35,7 @@ def report(bench: str, device: str, rows: list[Row]) -> dict[str, Any]:
 
 
 def cpu_name() -> str:
-    """The processor and how many cores the process may use."""
+    """Name of the processor and the number of cores available to the process."""
     import os
 
     cores = len(os.sched_getaffinity(0))

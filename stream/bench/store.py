@@ -1,8 +1,8 @@
-"""`surgecast bench store`: what the store weighs, how fast a worker has it back, one series' read.
+"""`surgecast bench store`: memory of the store, recovery of a worker, reads of single series.
 
-A Valkey of its own is filled as workers fill it (`store_load.py`). Then: memory from INFO and by
-kind of key; everything a worker does when it is assigned all partitions, part by part; and the
-history of single series, read as the API reads it.
+Fills a Valkey as workers do (`store_load.py`), then measures: memory from INFO and by kind of key;
+each step of a worker that is assigned all partitions; and reads of the history of single series as
+in the API.
 """
 
 import asyncio
@@ -34,15 +34,15 @@ from stream.state.history import StoredHistory, read_history
 from stream.state.keys import ROLLUPS, Tag
 from stream.state.redis import RedisStore
 
-#: What the store may weigh: bytes a series and bucket, and bytes a series beside.
+#: Memory budget: bytes per series and bucket, and further bytes per series.
 BUCKET_BYTES, SERIES_BYTES = 40, 2_048
 _READS = 2_000
 
 
 def bench_store(
-    settings: Settings, *, series: int, buckets: int, say: Callable[[str], None], show: Show
+    settings: Settings, *, series: int, buckets: int, notify: Callable[[str], None], show: Show
 ) -> list[Row]:
-    """Fill a store, weigh it, take it over, read from it; frees it afterwards."""
+    """Fill a store, measure its memory, recovery and reads, then empty it."""
     retention_ms = buckets * settings.window.bucket
     settings = settings.model_copy(
         update={"state": settings.state.model_copy(update={"retention": retention_ms})}
@@ -52,20 +52,20 @@ def bench_store(
     with _empty_store(settings) as url, redis.Redis.from_url(url) as client:
         began_s = time.monotonic()
         fill(url, settings, load, forecaster, show=show)
-        say(f"store: filled in {time.monotonic() - began_s:.0f} s")
+        notify(f"store: filled in {time.monotonic() - began_s:.0f} s")
         rows = _memory(client, load)
-        say("store: taking over, with the states kept and one partition without")
+        notify("store: recovery with snapshots of the states, and of one partition without")
         rows += _recovery(url, client, settings, load, forecaster)
-        say("store: reading")
+        notify("store: reading")
         rows += _reads(client, load)
     return rows
 
 
 @contextmanager
 def _empty_store(settings: Settings) -> Iterator[str]:
-    """URL of the store the settings name, if it is empty, else of one started here; emptied again.
+    """Yield the URL of the configured store, or of a new one if none is configured; empty it again.
 
-    Raises UsageError for one that holds anything.
+    Raises UsageError if the configured store is not empty.
     """
     if settings.redis.url is None:
         with embedded_store(settings) as store:
@@ -73,7 +73,10 @@ def _empty_store(settings: Settings) -> Iterator[str]:
         return
     with redis.Redis.from_url(settings.redis.url) as client:
         if client.dbsize():
-            raise UsageError("the store of SURGECAST_REDIS__URL is not empty: name one that is")
+            raise UsageError(
+                "the store at SURGECAST_REDIS__URL is not empty: set it to an empty store, "
+                "or unset it to start one"
+            )
         try:
             yield settings.redis.url
         finally:
@@ -81,7 +84,7 @@ def _empty_store(settings: Settings) -> Iterator[str]:
 
 
 def _forecaster(settings: Settings) -> NetworkForecaster:
-    """The default network, untrained: its weights do not matter here."""
+    """An untrained default network: the weights do not change the cost."""
     import torch
 
     from model.networks.quantile_network import QuantileNetwork
@@ -133,7 +136,7 @@ def _recovery(
     reading = _Reading(client, load)
     with TemporaryDirectory(prefix="surgecast-states-") as folder:
         snapshots = Snapshots(client, folder)
-        kept = sum(_keep(reading, snapshots, forecaster, tag, load) for tag in tags)
+        saved = sum(_save_states(reading, snapshots, forecaster, tag, load) for tag in tags)
         snapshots.close()
         restored_s = _timed(lambda: asyncio.run(_restore(url, settings, load)))
         loaded = Snapshots(client, folder)
@@ -149,14 +152,14 @@ def _recovery(
         Row("recovery", round(restored_s + served_s, 2), "s", {"rss_peak_mb": peak_mb}),
         Row("recovery_restore", round(restored_s, 2), "s"),
         Row("recovery_states", round(served_s, 2), "s",
-            {"read_s": round(waited_s, 2), "kept_mb": kept >> 20,
+            {"read_s": round(waited_s, 2), "kept_mb": saved >> 20,
              "buckets": min(SNAPSHOT_EVERY, load.buckets)}),
         Row("cold_partition", round(cold_s, 2), "s", {"of_partitions": load.partitions}),
     ]  # fmt: skip
 
 
 class _Reading:
-    """The worker's way to stored history, and how long its caller waited for it."""
+    """Reads stored history like a worker, and measures how long the caller waits for it."""
 
     def __init__(self, client: redis.Redis, load: StoreLoad) -> None:
         self._client = client
@@ -177,13 +180,13 @@ class _Reading:
             yield portion
 
 
-def _keep(
+def _save_states(
     reading: _Reading, snapshots: Snapshots, forecaster: NetworkForecaster,
     tag: Tag, load: StoreLoad,
 ) -> int:  # fmt: skip
-    """Keep a partition's states as old as they may be; their size in bytes.
+    """Save the oldest snapshot that a worker may find; return its size in bytes.
 
-    They are of one bucket: what numbers are in them does not matter to the time they take.
+    The states are computed from one bucket, since their values do not change the cost.
     """
     through_ms = load.end_ms - min(SNAPSHOT_EVERY, load.buckets - 1) * load.bucket_ms
     states = forecaster.new_states(1)

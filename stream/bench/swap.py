@@ -1,14 +1,14 @@
-"""`surgecast bench swap`: another model takes over in a worker that is busy.
+"""`surgecast bench swap`: a busy worker switches to another model.
 
-The store holds a made-up history of many series. A worker forecasts them with a first model while
-more events come in than it can count. Then a second model is handed over as a trainer does it, its
-states warm, and becomes champion. Measured: how long the hand-over takes, how long the worker then
-needs, how long it forecasts nothing while it switches, and how much less it counts meanwhile; with
-`cold` the worker warms the states up by itself. What is counted a second drifts by itself while a
-backlog is worked off, so the hand-over is stopped and let go on in turns, and the swap is held
-against what is counted before and after it. Weights are random: what they cost does not depend
-on what they say, and the check of a newcomer's forecasts holds two of their like against each
-other.
+The store has a synthetic history of many series. A worker forecasts them with a first model while
+more events arrive than it can count. Then a second model is handed over with warm states, as a
+trainer does, and becomes champion. Measured are the time of the hand-over, of the worker's warm-up
+and of the switch, in which it does not forecast, and the slow-down of ingest; with `cold` the
+worker warms up all states itself.
+
+The ingest rate drifts while a backlog is worked off. The hand-over is therefore paused and resumed
+in turns, and the swap is compared with the rates before and after it. The weights are random, since
+they do not change the cost, and the check of a candidate's forecasts compares two random models.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from typing import Any, Final
 import torch
 from redis import Redis
 
-from model.durations import HOUR_MS
+from model.durations import HOUR_MS, MINUTE_MS
 from model.inference.forecaster import NetworkForecaster
 from stream.bench.ingest import counted
 from stream.bench.report import Row
@@ -33,7 +33,7 @@ from stream.bench.swap_load import Load, fill, halves, random_weights, send
 from stream.bench.workload import Workload, click_records, order_records
 from stream.clock import wall_clock_ms
 from stream.errors import EmbeddedServiceFailed
-from stream.jobs.training.handover import hand_over
+from stream.jobs.training.handover import hand_over_states
 from stream.jobs.training.role import NICENESS
 from stream.kafka.admin import create_topics
 from stream.ops.embedded import embedded_broker, embedded_store
@@ -49,7 +49,7 @@ from stream.topics import CLICKS, ORDERS
 _TIMEOUT_S: Final = 420.0
 _WINDOW_S: Final = 5.0
 _TURN_S: Final = 2.0
-#: No event counted for so long: all has been counted.
+#: If no event is counted for this time, all events have been counted.
 _IDLE_S: Final = 3.0
 
 
@@ -60,11 +60,12 @@ def bench_swap(
     hours: int,
     events: int,
     cold: bool,
-    say: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> list[Row]:
     """Swap models in one worker of `series` series with `hours` of history each.
 
-    Half of the events come in around the hand-over, half around the swap; all around it if `cold`.
+    Half of the events are sent before the hand-over, half before the swap; with `cold`, all before
+    the swap.
     """
     with embedded_broker(settings) as broker, embedded_store(settings) as store:
         kafka = {"bootstrap_servers": broker.bootstrap_servers, "session_timeout": 6_000}
@@ -76,9 +77,9 @@ def bench_swap(
         )
         create_topics(deployed)
         client = Redis.from_url(store.url)
-        say(f"storing {hours} hours of {series:,} series")
+        notify(f"storing {hours} hours of {series:,} series")
         fill(client, deployed, series=series, hours=hours)
-        work = Workload(events=events, skus=series, span_ms=HOUR_MS - 60_000)
+        work = Workload(events=events, skus=series, span_ms=HOUR_MS - MINUTE_MS)
         load: Load = [
             (CLICKS.name, list(click_records(work))),
             (ORDERS.name, list(order_records(work))),
@@ -90,25 +91,25 @@ def bench_swap(
         with ServiceProcess.start(
             "worker", [*COMMAND, "worker"], log_path=log, environment=child_environment(deployed)
         ):
-            swap = _Swap(client, deployed, registry, say=say)
+            swap = _Swap(client, deployed, registry, notify=notify)
             return swap.measure(load, models=(first, second), cold=cold)
 
 
 class _Swap:
-    """A worker, and the swap that is measured in it."""
+    """Measures a swap in a running worker."""
 
     def __init__(
-        self, client: Redis, settings: Settings, registry: Registry, say: Callable[[str], None]
+        self, client: Redis, settings: Settings, registry: Registry, notify: Callable[[str], None]
     ) -> None:
         self._client = client
         self._settings = settings
         self._registry = registry
-        self._say = say
+        self._notify = notify
 
     def measure(self, load: Load, *, models: tuple[str, str], cold: bool) -> list[Row]:
         """The rows of one run."""
         first, second = models
-        self._say("the first model warms up")
+        self._notify("the first model warms up")
         began_s = time.monotonic()
         self._await(lambda: self._served_by(first), "the first model")
         begun = Row("cold_start", round(time.monotonic() - began_s, 1), "s")
@@ -118,33 +119,33 @@ class _Swap:
         return [begun, *self._hand_over(earlier, second), *self._swap(later, second)]
 
     def _hand_over(self, load: Load, model_id: str) -> list[Row]:
-        """Warm the states as a trainer does, in a process of its own."""
+        """Warm up the states as a trainer does, in a separate process."""
         with ProcessPoolExecutor(
             1, mp_context=get_context("spawn"), initializer=os.nice, initargs=(NICENESS,)
         ) as trainer:
-            pid = trainer.submit(os.getpid).result()  # a trainer has long started
+            pid = trainer.submit(os.getpid).result()  # do not measure the start of the process
             self._send(load)
-            self._say("the second model's states are warmed and handed over")
+            self._notify("the second model's states are warmed up and handed over")
             began_s = time.monotonic()
             handing = trainer.submit(
-                _hand_over_states,
+                _hand_over_in_process,
                 str(self._settings.redis.url),
                 self._settings.registry_path,
                 self._settings.states_path,
                 model_id,
                 self._settings.trainer.threads,
             )
-            without, beside, stopped_s = self._in_turns(pid, handing.done)
+            without, during, stopped_s = self._in_turns(pid, handing.done)
             handing.result()
         seconds = time.monotonic() - began_s - stopped_s
-        return [Row("hand_over", round(seconds, 1), "s"), *_rates("hand_over", without, beside)]
+        return [Row("hand_over", round(seconds, 1), "s"), *_rates("hand_over", without, during)]
 
     def _in_turns(
         self, pid: int, over: Callable[[], bool]
     ) -> tuple[float | None, float | None, float]:
-        """Events counted a second while a process is stopped and while it runs, in turns.
+        """Events counted per second while a process is stopped and while it runs, in turns.
 
-        Also for how many seconds it was stopped.
+        Also returns for how many seconds it was stopped.
         """
         rates: dict[bool, list[float]] = {False: [], True: []}
         stopped_s = 0.0
@@ -159,23 +160,23 @@ class _Swap:
                 os.kill(pid, signal.SIGCONT)
             stopped_s += 0 if running else time.monotonic() - began_s
             if rate is None:
-                break  # all has been counted, or it is over
+                break  # all events are counted, or the hand-over has ended
             rates[running].append(rate)
             running = not running
         return _median(rates[False]), _median(rates[True]), stopped_s
 
     def _swap(self, load: Load, model_id: str) -> list[Row]:
-        """Let the model become champion and wait until it serves all partitions."""
+        """Make the model the champion and wait until it serves all partitions."""
         self._send(load)
         before = self._rate(lambda: False, seconds=_WINDOW_S)
-        self._say("the second model becomes champion")
+        self._notify("the second model becomes champion")
         self._registry.promote(model_id, note="bench")
         now_ms = wall_clock_ms()
         announce(self._settings, ModelRecord("promote", model_id, "bench", now_ms))
         began_s = time.monotonic()
-        with ThreadPoolExecutor(1) as aside:
+        with ThreadPoolExecutor(1) as background:
             served = Event()
-            counting = aside.submit(self._rate, served.is_set, seconds=_TIMEOUT_S)
+            counting = background.submit(self._rate, served.is_set, seconds=_TIMEOUT_S)
             self._await(lambda: self._served_by(model_id, some=True), "the second model")
             turned_s = time.monotonic()
             self._await(lambda: self._served_by(model_id), "the second model")
@@ -191,11 +192,11 @@ class _Swap:
         ]
 
     def _send(self, load: Load) -> None:
-        self._say(f"sending {sum(len(records) for _, records in load):,} events")
+        self._notify(f"sending {sum(len(records) for _, records in load):,} events")
         asyncio.run(send(self._settings, load))
 
     def _rate(self, over: Callable[[], bool], *, seconds: float) -> float | None:
-        """Events counted a second, for so long or until it is over; None if all was counted."""
+        """Events per second for `seconds` or until `over`; None if all events were counted."""
         partitions = self._settings.kafka.partitions
         began = last = (time.monotonic(), counted(self._client, partitions))
         looked_s = began[0]
@@ -212,7 +213,7 @@ class _Swap:
         return (last[1] - began[1]) / (last[0] - began[0])
 
     def _served_by(self, model_id: str, *, some: bool = False) -> bool:
-        """Whether the forecasts of all partitions (or of one of them) are this model's."""
+        """True if the forecasts of all partitions (with `some`: of any) are from this model."""
         tags: list[Tag] = [*range(self._settings.kafka.partitions), ROLLUPS]
         found: list[Any] = [self._client.hget(keys.of(tag, "forecast"), "model_id") for tag in tags]
         mine = [name == model_id.encode() for name in found]
@@ -226,23 +227,25 @@ class _Swap:
             time.sleep(0.02)
 
 
-def _hand_over_states(
+def _hand_over_in_process(
     url: str, registry_path: str, states_path: str, model_id: str, threads: int
 ) -> None:
-    """In the trainer's process."""
+    """Run in the trainer's process."""
     torch.set_num_threads(threads)
     network = Registry(registry_path).network(model_id)
     forecaster = NetworkForecaster(network, model_id, threads=threads)
-    hand_over(Redis.from_url(url), states_path, forecaster)
+    hand_over_states(Redis.from_url(url), states_path, forecaster)
 
 
-def _rates(what: str, without: float | None, beside: float | None) -> list[Row]:
-    if without is None or beside is None:
-        raise EmbeddedServiceFailed("all was counted before it could be measured; give more events")
-    fall = {"fall": round(1 - beside / without, 3)}
+def _rates(what: str, without: float | None, during: float | None) -> list[Row]:
+    if without is None or during is None:
+        raise EmbeddedServiceFailed(
+            f"all events were counted before the end of the {what}; give more --events"
+        )
+    fall = {"fall": round(1 - during / without, 3)}
     return [
         Row(f"ingest_without_{what}", round(without), "events/s"),
-        Row(f"ingest_beside_{what}", round(beside), "events/s", fall),
+        Row(f"ingest_beside_{what}", round(during), "events/s", fall),
     ]
 
 

@@ -1,4 +1,4 @@
-"""What `surgecast bench swap` swaps models over: a made-up history, networks, and a backlog."""
+"""Inputs of `surgecast bench swap`: a synthetic history, random networks, and a backlog."""
 
 import json
 from typing import Any, Final
@@ -26,12 +26,12 @@ from stream.state.keys import ROLLUPS, Tag
 _CHUNK: Final = 50_000
 _SOLD_SHARE: Final = 0.05
 
-#: Records by topic, in the order of event time.
+#: Records by topic, sorted by event time.
 Load = list[tuple[str, list[tuple[str, bytes]]]]
 
 
 def fill(client: Redis, settings: Settings, *, series: int, hours: int) -> None:
-    """Closed hours of so many SKUs, up to where the workload begins; one in twenty sells."""
+    """Store closed hours of `series` SKUs up to the start of the workload; one in twenty sells."""
     rng = np.random.default_rng(0)
     by_tag: dict[Tag, list[str]] = {tag: [] for tag in range(settings.kafka.partitions)}
     for number in range(series):
@@ -64,7 +64,7 @@ def fill(client: Redis, settings: Settings, *, series: int, hours: int) -> None:
 
 
 def random_weights(settings: Settings, seed: int) -> Trained:
-    """A network of the deployed shape, as training would leave it."""
+    """A network of the deployed shape with random weights, as a training result."""
     torch.manual_seed(seed)
     model = ModelConfig(
         horizon=settings.model.horizon, bucket_ms=HOUR_MS, quantiles=settings.model.quantiles
@@ -86,7 +86,7 @@ def halves(load: Load) -> tuple[Load, Load]:
 
 
 async def send(settings: Settings, load: Load) -> None:
-    """Send a load, topic by topic."""
+    """Send a load topic by topic."""
     sink = BatchProducer(aiokafka_config(settings))
     await sink.start()
     for topic, records in load:

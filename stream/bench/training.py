@@ -1,7 +1,7 @@
-"""`surgecast bench training`: series-steps a second, in float32 and with a bfloat16 encoder.
+"""`surgecast bench training`: series-steps per second, in float32 and with a bfloat16 encoder.
 
-A series-step is one bucket of one lane through network, heads, loss and gradient. Preparing the
-history and validating are left out.
+A series-step is one bucket of one lane through network, heads, loss and gradient. Preparation of
+the history and validation are not measured.
 """
 
 import time
@@ -28,9 +28,9 @@ def bench_training(
     device: str,
     lanes: int,
     updates: int,
-    say: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> list[Row]:
-    """A row a precision; `lanes` series walk side by side, `updates` are timed."""
+    """One row per precision; `lanes` series are trained in parallel, `updates` are timed."""
     values_TSF = np.stack([closed_bucket(400, seed=seed) for seed in range(28 * 24)])
     history = History(values_TSF, 0, HOUR_MS, [str(slot) for slot in range(400)])
     model = ModelConfig(
@@ -41,7 +41,7 @@ def bench_training(
     )
     rows = []
     for precision in _PRECISIONS:
-        say(f"{precision}: {updates} updates of {lanes} lanes")
+        notify(f"{precision}: {updates} updates of {lanes} lanes")
         config = TrainConfig(
             model=model,
             updates=updates + _WARM_UPDATES,

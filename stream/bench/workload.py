@@ -1,7 +1,7 @@
-"""The load of the ingest bench: a seeded shop's orders and clicks, 1 : 20, by event time.
+"""Events of the ingest benchmark: orders and clicks of a seeded shop, 1 : 20, sorted by event time.
 
-20,000 SKUs with Zipf popularity, JSON as in the contract, keyed by SKU. Made once and put into the
-broker before anything is measured.
+20,000 SKUs with Zipf popularity, JSON records keyed by SKU. They are sent to the broker before
+anything is measured.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ _CHUNK = 50_000
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What is sent: `events` in all, over `span_ms` of event time."""
+    """Size of the load: `events` in all, over `span_ms` of event time."""
 
     events: int = 2_000_000
     skus: int = 20_000
@@ -105,5 +105,5 @@ async def _send(client: dict[str, Any], load: Workload, *, batched: bool) -> Non
 
 
 def send(client: dict[str, Any], load: Workload, *, batched: bool = True) -> None:
-    """Put the load into the topics `orders` and `clicks`; unbatched: one record a broker batch."""
+    """Send the load to the topics `orders` and `clicks`; unbatched: one record per broker batch."""
     asyncio.run(_send(client, load, batched=batched))

@@ -77,13 +77,13 @@ def train(
 
     Example:  surgecast train --history sales.csv --horizon 28
     """
-    from model.training.ranks import joined
+    from model.training.ranks import process_group
     from stream.errors import UsageError
     from stream.jobs.archive.files import is_archive
     from stream.jobs.batch.run import run_train
     from stream.jobs.files.job_source import orders_path
     from stream.jobs.training.for_workers import train_on_archive
-    from stream.jobs.training.offline import Keep, device_name
+    from stream.jobs.training.train import RunFolder, device_name
     from stream.registry.model_registry import Registry
 
     flags = {
@@ -91,8 +91,8 @@ def train(
         "model": {"horizon": horizon} if horizon is not None else {},
     }
     settings = settings_of(context, **{name: part for name, part in flags.items() if part})
-    keep = Keep(settings.data_dir / "training", resume)
-    with joined(device_name(settings.model)) as ranks:
+    run_folder = RunFolder(settings.data_dir / "training", resume)
+    with process_group(device_name(settings.model)) as ranks:
         if is_archive(history):
             if plans is not None:
                 raise UsageError(
@@ -101,13 +101,14 @@ def train(
                 )
             outcome = train_on_archive(
                 settings, history,
-                until=until, promote=promote, max_seconds=max_seconds, seed=seed, keep=keep,
+                until=until, promote=promote, max_seconds=max_seconds, seed=seed,
+                run_folder=run_folder,
             )  # fmt: skip
         elif clicks or catalog or until:
             outcome = train_on_events(
                 settings, history, clicks, catalog,
-                until=until, promote=promote, max_seconds=max_seconds, seed=seed, keep=keep,
-                plans=plans,
+                until=until, promote=promote, max_seconds=max_seconds, seed=seed,
+                run_folder=run_folder, plans=plans,
             )  # fmt: skip
         else:
             outcome = run_train(
@@ -119,7 +120,7 @@ def train(
                 plans=plans,
                 max_seconds=max_seconds,
                 seed=seed,
-                keep=keep,
+                run_folder=run_folder,
             )
     if not ranks.first:
         return

@@ -68,7 +68,7 @@ def ingest(
             rounds=rounds,
             peers=peers if peers.is_dir() else None,
             peer_seconds=peer_seconds,
-            say=_report_progress,
+            notify=_print_progress,
         )
     _print("ingest", rows, as_json=as_json)
 
@@ -89,7 +89,7 @@ def latency(
     from stream.bench.latency import bench_latency
 
     with isolated_settings(settings_of(context)) as settings:
-        rows = bench_latency(settings, rate=rate, seconds=seconds, say=_report_progress)
+        rows = bench_latency(settings, rate=rate, seconds=seconds, notify=_print_progress)
     _print("latency", rows, as_json=as_json)
 
 
@@ -125,7 +125,7 @@ def inference(
         device=_device(settings),
         series=series,
         context=history,
-        say=_report_progress,
+        notify=_print_progress,
     )
     _print("inference", rows, as_json=as_json)
 
@@ -148,13 +148,17 @@ def training(
     flags = {} if device is None else {"device": device}
     settings = settings_of(context, **({"model": flags} if flags else {}))
     rows = bench_training(
-        settings.model, device=_device(settings), lanes=lanes, updates=updates, say=_report_progress
+        settings.model,
+        device=_device(settings),
+        lanes=lanes,
+        updates=updates,
+        notify=_print_progress,
     )
     _print("training", rows, as_json=as_json)
 
 
 def _device(settings: "Settings") -> str:
-    from stream.jobs.training.offline import device_name
+    from stream.jobs.training.train import device_name
 
     return device_name(settings.model)
 
@@ -179,7 +183,7 @@ def store(
     settings = settings_of(context, kafka={"partitions": partitions})
     with _filling() as show:
         rows = bench_store(
-            settings, series=series, buckets=buckets, say=_report_progress, show=show
+            settings, series=series, buckets=buckets, notify=_print_progress, show=show
         )
     _print("store", rows, as_json=as_json)
 
@@ -218,12 +222,12 @@ def swap(
 
     with isolated_settings(settings_of(context)) as settings:
         rows = bench_swap(
-            settings, series=series, hours=hours, events=events, cold=cold, say=_report_progress
+            settings, series=series, hours=hours, events=events, cold=cold, notify=_print_progress
         )
     _print("swap", rows, as_json=as_json)
 
 
-def _report_progress(text: str) -> None:
+def _print_progress(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 

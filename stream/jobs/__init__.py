@@ -1,1 +1,1 @@
-"""Things that run beside the stream: replay, simulation, training, benchmarks."""
+"""Jobs outside the event path: files, replay, simulation, archive, training, batch."""

@@ -1,10 +1,10 @@
-"""Closed buckets of files into the store, before any worker runs: a warm start.
+"""Writes the closed buckets of files into an empty store, before any worker runs.
 
-What a worker would have stored had it seen the files live: series registries, closed blocks,
-partial roll-ups, the catalog, and how far each partition has closed, in the layout of
-`stream/state/keys.py`. Files tell nothing of the stock: it is not known in these buckets. A worker
-that takes a partition over goes on behind the last bucket written; events before it are late. Each
-partition becomes visible in one transaction, after its blocks are there.
+The result equals what a worker would have stored had it read the files live: series registries,
+closed blocks, partial roll-ups, the catalog and the close of each partition, in the layout of
+`stream/state/keys.py`. The stock is unknown in these buckets, since files have none. Workers
+continue after the last bucket; earlier events are late. Each partition becomes visible in one
+transaction, after its blocks are stored.
 
 Axes: R = rows of a history, S = series slots, F = features.
 """
@@ -38,12 +38,12 @@ from stream.state.port import Path
 Ints = NDArray[np.int64]
 T = TypeVar("T")
 
-_BLOCKS_A_TRIP: Final = 64
+_BLOCKS_PER_REQUEST: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
 class BackfillReport:
-    """What was written: buckets ``[start_ms, end_ms)``, series without roll-ups, roll-ups."""
+    """Counts of what was written: buckets of ``[start_ms, end_ms)``, series, roll-ups."""
 
     start_ms: int
     end_ms: int
@@ -54,7 +54,7 @@ class BackfillReport:
 
 @dataclass(slots=True)
 class _Part:
-    """A partition about to be written: its series, closed blocks, and blobs beside them."""
+    """A partition to be written: its series, closed blocks, partial roll-ups and catalog."""
 
     tag: Tag
     series: list[str]
@@ -78,16 +78,16 @@ def backfill(
 ) -> BackfillReport:
     """Write the last `state.retention` of closed buckets that end at or before `until_ms`.
 
-    `client` must not decode responses; frames are as `stream.jobs.files.event_files` reads them.
-    `labels` say what the inputs are (`sc2:info`). Raises IncompatibleState when the store has state
-    already, unless `force`, which drops it and shuts out its workers; ServiceUnavailable when it
-    does not answer; UsageError when there is no order line at all.
+    `client` must not decode responses; frames are those of `stream.jobs.files.event_files`.
+    `labels` describe the inputs (`sc2:info`). Raises IncompatibleState if the store is not empty,
+    unless `force`, which deletes its state and fences its workers out; ServiceUnavailable if it
+    does not answer; UsageError if there are no order lines.
     """
     width = settings.window.bucket
     count = partitions or settings.kafka.partitions
     end_ms = until_ms // width * width
     if not orders.height:
-        raise UsageError("there is no order line to make history of")
+        raise UsageError("there are no order lines; history needs at least one")
     first_ms = int(orders["ts"].to_numpy().min()) // width * width
     start_ms = max(first_ms, end_ms - settings.state.retention // width * width)
     try:
@@ -108,7 +108,10 @@ def backfill(
         for part in [*parts, rollups]:
             _write(client, part, start_ms=start_ms, end_ms=end_ms)
     except RedisError as error:
-        raise ServiceUnavailable(f"the store failed while history was written: {error}") from None
+        raise ServiceUnavailable(
+            f"the store failed while history was written: {error}; "
+            "start it, then run the command again with --force"
+        ) from None
     return BackfillReport(
         start_ms=start_ms,
         end_ms=end_ms,
@@ -119,15 +122,18 @@ def backfill(
 
 
 def claim(client: Any, tags: list[Tag], *, force: bool) -> None:
-    """Refuse a store that has state; with `force`, empty it and fence its owners out."""
+    """Check that the store is empty; with `force`, empty it and fence its workers out.
+
+    Raises IncompatibleState if it is not empty.
+    """
     for tag in tags:
         state = {name.decode() for name in client.hkeys(keys.of(tag, "meta"))} - {"fence"}
         if not state:
             continue
         if not force:
             raise IncompatibleState(
-                f"the store has state of partition {tag} already; history can only be written "
-                "into an empty one (empty it, or use --force to drop what it holds)"
+                f"the store already has state of partition {tag}, but history needs an empty "
+                "store: empty it, or use --force to delete its state"
             )
         fence = client.hincrby(keys.of(tag, "meta"), "fence", 1)
         for found in _portions(client.scan_iter(match=keys.of(tag, "*"), count=10_000), 1_000):
@@ -136,7 +142,7 @@ def claim(client: Any, tags: list[Tag], *, force: bool) -> None:
 
 
 def write_info(client: Any, settings: Settings, partitions: int, labels: Mapping[str, str]) -> None:
-    """Say what the store holds, as a worker does when it starts."""
+    """Write the deployment's shape to the store, as a worker does when it starts."""
     old = json.loads(client.get(keys.info()) or b"{}")
     info = {
         "started_ms": wall_clock_ms(),
@@ -153,7 +159,7 @@ def write_info(client: Any, settings: Settings, partitions: int, labels: Mapping
 
 
 def _part(history: SparseHistory, number: int, numbers: Mapping[str, int]) -> _Part:
-    """Partition `number` of a history: its series in order of first appearance."""
+    """Build partition `number` of a history; its series are in order of first appearance."""
     slots = [slot for slot, sku in enumerate(history.skus) if numbers[sku] == number]
     categories = {sku: name for sku, name in history.categories.items() if numbers[sku] == number}
     series = SeriesIndex()
@@ -171,7 +177,7 @@ def _part(history: SparseHistory, number: int, numbers: Mapping[str, int]) -> _P
 
 
 def _buckets(history: SparseHistory, slots: list[int]) -> Iterator[tuple[int, Ints]]:
-    """Start and sums [S, F] of the buckets in which one of the series `slots` has an event."""
+    """Start and sums [S, F] of the buckets in which any of the series `slots` has an event."""
     place_S = np.full(len(history.series), -1, np.int64)
     place_S[slots] = np.arange(len(slots))
     rows_R = np.flatnonzero(place_S[history.slot_R] >= 0)
@@ -183,7 +189,7 @@ def _buckets(history: SparseHistory, slots: list[int]) -> Iterator[tuple[int, In
 
 
 def _rollups(parts: list[_Part]) -> _Part:
-    """Add up the partitions' partial sums, as `stream.ingest.rollups` does."""
+    """Sum the partial roll-ups of all partitions, as `stream.ingest.rollups` does."""
     series = SeriesIndex()
     rollups = _Part(ROLLUPS, series.ids, {}, {}, {}, {})
     for start_ms in sorted({start for part in parts for start in part.partial}):
@@ -201,10 +207,10 @@ def _rollups(parts: list[_Part]) -> _Part:
 
 
 def _write(client: Any, part: _Part, *, start_ms: int, end_ms: int) -> None:
-    """Blocks first, in portions; then, in one transaction, all that makes them known."""
+    """Write the blocks in portions, then make them visible in one transaction."""
     blobs = {keys.of(part.tag, *path): page for path, page in part.closed.items()}
     blobs |= {keys.of(part.tag, "partial", at): blob for at, blob in part.partial.items()}
-    for portion in _portions(blobs.items(), _BLOCKS_A_TRIP):
+    for portion in _portions(blobs.items(), _BLOCKS_PER_REQUEST):
         client.mset(dict(portion))
     with client.pipeline(transaction=True) as block:
         for name in ("series", "categories", "listings"):

@@ -1,10 +1,9 @@
-"""Demand changes for good: drift is noticed, a challenger is trained, promoted and swapped in."""
+"""Demand changes for good: drift is detected, a challenger trained, promoted and swapped in."""
 
 import json
-import subprocess
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import closing
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -21,77 +20,53 @@ from model.evaluation.metrics import wql
 from model.inference.forecaster import NetworkForecaster
 from stream.jobs.training.stored_history import stored_history
 from stream.registry.model_registry import Registry
-from stream.settings import child_environment
+from tests.support.deployments import Deployment
 from tests.support.samples import START_MS
-from tests.support.services import running_broker, settings_for
-from tests.support.stack import SURGECAST, WorkerProcess, read_topic, wait_until
+from tests.support.stack import read_topic, wait_until
 
-pytestmark = pytest.mark.e2e
-
-#: Hours between one forecast and what it is compared by; also buckets of a season.
+#: Steps of a forecast, and buckets of a season.
 HORIZON, SEASON = 12, 24
 PARTITIONS = 2
 SKUS = [f"S{i:02d}" for i in range(24)]
-#: Days before anything changes: of history without a model, then with the first champion.
+#: Days before demand changes: of history without a model, then with the first champion.
 BEFORE, STABLE = 28, 8
-#: Days after which the new demand must have led to a new champion; days it then goes on.
+#: Days in which the new demand must lead to a new champion, and days after that.
 PATIENCE, AFTER = 8, 5
 
 
 class Shop:
-    """A deployment with a worker, and a shop that sells hour by hour."""
+    """A shop that sells hour by hour, in a deployment with a worker."""
 
-    def __init__(self, folder: Path, redis: Redis, url: str, stack: ExitStack) -> None:
-        broker = stack.enter_context(running_broker("tansu", folder))
-        self.settings = settings_for(
-            broker,
-            folder,
-            kafka={"session_timeout": "6s", "partitions": PARTITIONS},
-            redis={"url": url},
-            window={"idle_timeout": "1s"},
-            state={"retention": "400d"},
-            model={"horizon": HORIZON, "device": "cpu"},
-            # updates, not seconds: trainers take the time nobody needs, on a busy machine little
-            trainer={
-                "updates": 120, "max_time": "5m",
-                "origins": 2, "every": "30d", "cooldown": "1s",
-            },
-            drift={"warm_up_days": 5, "cooldown": "2d"},
-        )  # fmt: skip
-        self.servers = broker.bootstrap_servers
-        self.registry = Registry(self.settings.registry_path)
-        self.folder = folder
+    def __init__(self, deployment: Deployment) -> None:
+        self.deployment = deployment
+        self.registry = Registry(deployment.settings.registry_path)
         self.changed = False
         self.hours = 0
-        self._redis = redis
-        self._stack = stack
         self._rng = np.random.default_rng(5)
         self._level_S = self._rng.lognormal(2.0, 0.5, len(SKUS))
-        self._producer = KafkaProducer(bootstrap_servers=self.servers, linger_ms=5, acks="all")
-        stack.callback(self._producer.close)
-        #: All that came out of the topic `forecasts`, in the order read.
-        self.sent: list[dict[str, Any]] = []
-        self._sent_names: dict[int, set[str]] = {}
-        self._consumer = KafkaConsumer(bootstrap_servers=self.servers)
-        stack.callback(self._consumer.close)
+        servers = deployment.servers
+        self._producer = KafkaProducer(bootstrap_servers=servers, linger_ms=5, acks="all")
+        #: All records of the topic `forecasts`, in the order read.
+        self.published: list[dict[str, Any]] = []
+        self._published_names: dict[int, set[str]] = {}
+        self._consumer = KafkaConsumer(bootstrap_servers=servers)
         places = self._consumer.partitions_for_topic("forecasts") or ()
         self._consumer.assign([TopicPartition("forecasts", place) for place in places])
         self._consumer.seek_to_beginning()
-        self.start("worker")
+        deployment.start()
 
-    def start(self, role: str) -> Path:
-        """Run a role; the path of its log."""
-        log = self.folder / f"{role}.log"
-        self._stack.callback(WorkerProcess(self.settings, log, role=role).kill)
-        return log
+    def close(self) -> None:
+        """Close the connections to the broker."""
+        self._consumer.close()
+        self._producer.close()
 
     @property
     def now_ms(self) -> int:
-        """Start of the hour that is sold next."""
+        """Start of the next hour to sell."""
         return START_MS + self.hours * HOUR_MS
 
     def sell(self, days: int, *, at_once: bool = False) -> None:
-        """Let days pass; wait for each hour's forecasts, or for the last hour's."""
+        """Sell for some days; wait for the forecasts of each hour, or of the last one."""
         for hour in range(24 * days):
             self._send_hour()
             if not at_once or hour == 24 * days - 1:
@@ -100,7 +75,7 @@ class Shop:
 
     def _send_hour(self) -> None:
         hour = self.hours % 24
-        # one peak a day; then two, at other hours, and more than twice as much
+        # one peak a day; after the change two, at other hours, with more than twice the demand
         share = 1 + 0.9 * np.sin(2 * np.pi * (hour - 8) / 24)
         if self.changed:
             share = 2.4 * (1 + 0.9 * np.sin(2 * np.pi * (hour - 1) / 12))
@@ -117,44 +92,62 @@ class Shop:
         self.hours += 1
 
     def _forecast(self) -> bool:
-        """Whether the forecasts of all series from the last hour that closed have been sent."""
+        """True if every series has a forecast from the last closed hour."""
         for part in self._consumer.poll(timeout_ms=50).values():
             for record in part:
                 forecast = json.loads(record.value)
-                self.sent.append(forecast)
-                self._sent_names.setdefault(forecast["origin_ms"], set()).add(forecast["series_id"])
-        return self._sent_names.get(self.now_ms - HOUR_MS) == {*SKUS, "total"}
+                self.published.append(forecast)
+                self._published_names.setdefault(forecast["origin_ms"], set()).add(
+                    forecast["series_id"]
+                )
+        return self._published_names.get(self.now_ms - HOUR_MS) == {*SKUS, "total"}
 
     def served(self) -> str:
-        """The model all partitions' newest forecasts are of; empty where they differ."""
+        """The model of all partitions' newest forecasts; empty if they differ."""
         keys = [f"sc2:{{{tag}}}:forecast" for tag in (*range(PARTITIONS), "r")]
-        models: set[Any] = {self._redis.hget(key, "model_id") for key in keys}
+        models: set[Any] = {self.deployment.redis.hget(key, "model_id") for key in keys}
         return (models.pop() or b"").decode() if len(models) == 1 else ""
 
     def topic(self, name: str) -> list[dict[str, Any]]:
         """All records of an output topic."""
-        return [json.loads(record.value) for record in read_topic(self.servers, name)]
+        return [json.loads(record.value) for record in read_topic(self.deployment.servers, name)]
 
 
 @pytest.fixture
-def shop(tmp_path: Path, valkey_url: str, redis_client: Redis) -> Iterator[Shop]:
-    with ExitStack() as stack:
-        yield Shop(tmp_path, redis_client, valkey_url, stack)
+def deployment_settings() -> dict[str, dict[str, Any]]:
+    """Small models, short cool-downs.
+
+    A training ends after some updates, not seconds: trainers get little time on a busy machine.
+    """
+    return {
+        "kafka": {"partitions": PARTITIONS},
+        "window": {"idle_timeout": "1s"},
+        "model": {"horizon": HORIZON, "device": "cpu"},
+        "trainer": {
+            "updates": 120, "max_time": "5m", "origins": 2, "every": "30d", "cooldown": "1s",
+        },
+        "drift": {"warm_up_days": 5, "cooldown": "2d"},
+    }  # fmt: skip
+
+
+@pytest.fixture
+def shop(deployment: Deployment) -> Iterator[Shop]:
+    """A shop that has sold nothing yet."""
+    with closing(Shop(deployment)) as shop:
+        yield shop
 
 
 @pytest.mark.timeout(1_200)
 def test_a_level_shift_and_a_new_season_end_in_a_better_champion(
     shop: Shop, redis_client: Redis
 ) -> None:
-    """Nobody looks: the alert, the challenger, the swap, and forecasts that are good again."""
+    """Without a person: the alert, the challenger, the swap, and accurate forecasts again."""
     shop.sell(BEFORE, at_once=True)
-    subprocess.run(
-        [SURGECAST, "trainer", "--once"], env=child_environment(shop.settings), check=True
-    )
+    shop.deployment.surgecast("trainer", "--once")
     frozen = shop.registry.champion()
     assert frozen is not None
     wait_until(lambda: shop.served() == frozen, "the first champion")
-    trainer_log = shop.start("trainer")
+    trainer_log = shop.deployment.start("trainer", role="trainer").log
     shop.sell(STABLE)
     assert shop.topic("alerts") == []
 
@@ -163,22 +156,22 @@ def test_a_level_shift_and_a_new_season_end_in_a_better_champion(
     while shop.registry.champion() == frozen:
         assert shop.now_ms < change_ms + PATIENCE * DAY_MS
         trade(shop, trainer_log)
-    for _ in range(AFTER):  # while the drift lasts, it asks again
+    for _ in range(AFTER):  # while the drift lasts, it requests further trainings
         trade(shop, trainer_log)
     champion = shop.registry.champion()
     wait_until(lambda: shop.served() == champion, "the last swap")
     shop.sell(2)
 
-    # drift was raised in time, and asked for the training that changed the champion
+    # the alert came in time and requested the training that changed the champion
     first = shop.topic("alerts")[0]
     assert (first["kind"], first["state"]) == ("drift", "open")
     judged_ms = first["bucket_start_ms"] + DAY_MS
     assert change_ms < judged_ms <= change_ms + 3 * SEASON * HOUR_MS
     notes = [line["note"] for line in shop.registry.audit() if line["action"] == "promote"]
-    assert all("asked for: drift" in note for note in notes[1:])
+    assert all("requested: drift" in note for note in notes[1:])
 
-    # the swap left no gap, and nothing twice
-    sent = [record for record in shop.sent if record["origin_ms"] >= change_ms]
+    # the swap left no gap and no duplicate
+    sent = [record for record in shop.published if record["origin_ms"] >= change_ms]
     closes = Counter(
         (record["series_id"], record["origin_ms"]) for record in sent if record["reason"] == "close"
     )
@@ -193,27 +186,27 @@ def test_a_level_shift_and_a_new_season_end_in_a_better_champion(
         models = [record["model_id"] for record in sent if record["series_id"] == name]
         assert len([*groupby(models)]) == len(set(models))
 
-    # and it was worth it: beside the model that would have stayed
+    # its forecasts beat those of the model that it replaced
     began_ms = min(record["origin_ms"] for record in sent if record["model_id"] == champion)
     after = comparison(shop, redis_client, frozen, sent, from_ms=began_ms)
     assert after["served"] < 0.9 * after["frozen"], after
 
 
 def trade(shop: Shop, trainer_log: Path) -> None:
-    """A day, and the end of the training it may have led to."""
+    """Sell for a day, then wait for the end of a training that it caused."""
 
-    def at_rest() -> bool:
+    def trained() -> bool:
         text = trainer_log.read_text()
         return text.count("training_begins") == text.count("training_ended")
 
     shop.sell(1)
-    wait_until(at_rest, "the end of a training", seconds=330)
+    wait_until(trained, "the end of a training", seconds=330)
 
 
 def comparison(
     shop: Shop, redis: Redis, frozen: str, sent: list[dict[str, Any]], *, from_ms: int
 ) -> dict[str, float]:
-    """WQL over the SKUs of what was sent from `from_ms` on, and of the frozen champion there."""
+    """WQL over the SKUs of forecasts published from `from_ms` on, and of the frozen champion."""
     history = stored_history(redis, largest=len(SKUS), max_span_ms=400 * DAY_MS)
     last_ms = history.end_ms - HORIZON * HOUR_MS
     origins = [*range(from_ms, last_ms + 1, HOUR_MS)]

@@ -1,4 +1,4 @@
-"""The store bench measures what it says, on a store small enough for a test."""
+"""The store bench, on a small store."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,28 +12,25 @@ from stream.errors import UsageError
 from stream.features.packed_block import PACKED_BYTES
 from stream.settings import Settings
 
-pytestmark = pytest.mark.integration
-
 SERIES, BUCKETS = 400, 30
 
 
 @pytest.fixture
-def settings(tmp_path: Path, valkey_url: str, redis_client: Redis) -> Settings:
+def bench_settings(tmp_path: Path, valkey_url: str, redis_client: Redis) -> Settings:
+    """Settings of an empty store for two partitions."""
     return Settings(data_dir=tmp_path, redis={"url": valkey_url}, kafka={"partitions": 2})
 
 
 def measured(settings: Settings) -> Iterator[Row]:
     """Rows of a small run."""
     yield from bench_store(
-        settings, series=SERIES, buckets=BUCKETS, say=lambda _: None, show=lambda *_: None
+        settings, series=SERIES, buckets=BUCKETS, notify=lambda _: None, show=lambda *_: None
     )
 
 
-def test_every_figure_is_there_and_the_store_is_empty_again(
-    settings: Settings, redis_client: Redis
-) -> None:
-    """Parts add up to their whole, every kind of key is weighed, nothing is left behind."""
-    rows = {row.name: row for row in measured(settings)}
+def test_every_figure_is_measured(bench_settings: Settings, redis_client: Redis) -> None:
+    """Parts add up to their total, every kind of key has a size, and the store is empty again."""
+    rows = {row.name: row for row in measured(bench_settings)}
 
     parts = rows["recovery_restore"].value + rows["recovery_states"].value
     assert rows["recovery"].value == pytest.approx(parts, abs=0.02)
@@ -47,10 +44,12 @@ def test_every_figure_is_there_and_the_store_is_empty_again(
     assert redis_client.dbsize() == 0
 
 
-def test_a_store_in_use_is_not_touched(settings: Settings, redis_client: Redis) -> None:
-    """A store that holds anything is refused, and holds it still."""
+def test_a_store_in_use_is_refused_and_unchanged(
+    bench_settings: Settings, redis_client: Redis
+) -> None:
+    """A store with any key is in use."""
     redis_client.set("mine", "1")
 
     with pytest.raises(UsageError, match="not empty"):
-        list(measured(settings))
+        list(measured(bench_settings))
     assert redis_client.get("mine") == b"1"

@@ -1,4 +1,4 @@
-"""A replay against a real broker: order, partitions, promises, resumption, plain failures."""
+"""A replay to a real broker: order, partitions, heartbeats, resumption, plain errors."""
 
 import gc
 import threading
@@ -20,28 +20,20 @@ from stream.jobs.files.synthetic_clicks import synthesize_clicks
 from stream.jobs.replay import sender as replay_sender
 from stream.jobs.replay.progress import ReplayProgress
 from stream.jobs.replay.run import replay, state_path
-from stream.kafka.admin import create_topics
 from stream.ops.embedded import embedded_broker
 from stream.processes.ports import free_port
 from stream.settings import Settings
 from tests.support.samples import START_MS, small_catalog, small_orders
-from tests.support.services import TestBroker, settings_for
-from tests.support.taps import Tap, check_promises
-
-pytestmark = pytest.mark.integration
+from tests.support.services import running_broker, settings_for
+from tests.support.taps import Tap, check_heartbeats
 
 ORDERS = small_orders(6_000, hours=96)
 CLICKS = synthesize_clicks(ORDERS)
 
 
-@pytest.fixture
-def settings(broker: TestBroker, tmp_path: Path) -> Settings:
-    return broker.settings.model_copy(update={"data_dir": tmp_path})
-
-
-def test_every_row_arrives_once_as_it_stands_in_the_file(settings: Settings, tap: Tap) -> None:
-    """Values, keys and partitions are those of the contract; a null is left out."""
-    report = replay(settings, ORDERS, CLICKS, small_catalog(ORDERS))
+def test_every_row_arrives_once_and_unchanged(broker_settings: Settings, tap: Tap) -> None:
+    """Values, keys and partitions follow the contract; a null field is left out."""
+    report = replay(broker_settings, ORDERS, CLICKS, small_catalog(ORDERS))
     tap.read()
 
     assert report.events == {"orders": ORDERS.height, "clicks": CLICKS.height, "catalog": 20}
@@ -60,8 +52,8 @@ def test_every_row_arrives_once_as_it_stands_in_the_file(settings: Settings, tap
                 assert place.partition == (murmur2(key) & 0x7FFFFFFF) % 4
 
 
-def test_each_partition_is_in_event_time_order(settings: Settings, tap: Tap) -> None:
-    replay(settings, ORDERS, CLICKS)
+def test_each_partition_is_in_event_time_order(broker_settings: Settings, tap: Tap) -> None:
+    replay(broker_settings, ORDERS, CLICKS)
     tap.read()
 
     for place, records in tap.seen.items():
@@ -71,46 +63,46 @@ def test_each_partition_is_in_event_time_order(settings: Settings, tap: Tap) -> 
 
 
 @pytest.mark.parametrize("speed", [None, 40_000.0])
-def test_heartbeats_keep_their_promise_and_the_last_closes_every_bucket(
-    settings: Settings, tap: Tap, speed: float | None
+def test_no_event_follows_a_newer_heartbeat_and_the_last_one_closes_every_bucket(
+    broker_settings: Settings, tap: Tap, speed: float | None
 ) -> None:
-    report = replay(settings, ORDERS, CLICKS, speed=speed)
+    report = replay(broker_settings, ORDERS, CLICKS, speed=speed)
     tap.read()
 
-    promised = check_promises(tap)
+    times = check_heartbeats(tap)
     last_ms = max(int(ORDERS["ts"][-1]), int(CLICKS["ts"][-1]))
-    end_ms = (last_ms // HOUR_MS + 1) * HOUR_MS + settings.window.allowed_lateness + HOUR_MS
+    end_ms = (last_ms // HOUR_MS + 1) * HOUR_MS + broker_settings.window.allowed_lateness + HOUR_MS
     assert report.heartbeat_ms == end_ms
-    assert set(promised) == set(range(4)), "every partition hears, events or not"
-    for times in promised.values():
-        assert times == sorted(times)
-        assert times[-1] == end_ms
-        assert len(times) >= (2 if speed is None else 10)
+    assert set(times) == set(range(4)), "a partition has no heartbeat"
+    for of_partition in times.values():
+        assert of_partition == sorted(of_partition)
+        assert of_partition[-1] == end_ms
+        assert len(of_partition) >= (2 if speed is None else 10)
 
 
-def test_the_clock_goes_on_when_nothing_is_sold(settings: Settings, tap: Tap) -> None:
-    """At speed X the heartbeats cross a gap of days at X, and the replay takes its time."""
+def test_heartbeats_advance_while_nothing_is_sold(broker_settings: Settings, tap: Tap) -> None:
+    """Heartbeats cross a gap of days at the speed of the replay, which takes as long."""
     two = pl.concat([ORDERS.head(50), ORDERS.tail(50)]).with_columns(
         ts=pl.when(pl.int_range(pl.len()) < 50)
         .then(START_MS + 3 * HOUR_MS)
         .otherwise(START_MS + 51 * HOUR_MS)
     )
     started_s = time.monotonic()
-    report = replay(settings, two, speed=50_000, start_ms=START_MS)
+    report = replay(broker_settings, two, speed=50_000, start_ms=START_MS)
     took_s = time.monotonic() - started_s
     tap.read()
 
-    promised = check_promises(tap)
-    within = [t for t in promised[0] if START_MS + 4 * HOUR_MS < t < START_MS + 50 * HOUR_MS]
+    times = check_heartbeats(tap)
+    within = [t for t in times[0] if START_MS + 4 * HOUR_MS < t < START_MS + 50 * HOUR_MS]
     assert len(within) >= 8
-    assert promised[0][0] <= START_MS + 3 * HOUR_MS, "it starts at the start, not at the first sale"
+    assert times[0][0] <= START_MS + 3 * HOUR_MS, "the clock begins at the first sale"
     assert report.seconds >= 51 * 3_600 / 50_000
     assert took_s < 51 * 3_600 / 50_000 + 10
 
 
-def test_a_window_and_a_limit_cut_both_files(settings: Settings, tap: Tap) -> None:
+def test_a_start_and_a_limit_cut_both_files(broker_settings: Settings, tap: Tap) -> None:
     start_ms = START_MS + 24 * HOUR_MS
-    report = replay(settings, ORDERS, CLICKS, start_ms=start_ms, limit=500)
+    report = replay(broker_settings, ORDERS, CLICKS, start_ms=start_ms, limit=500)
     tap.read()
 
     lines = ORDERS.filter(pl.col("ts") >= start_ms).head(500)
@@ -119,10 +111,10 @@ def test_a_window_and_a_limit_cut_both_files(settings: Settings, tap: Tap) -> No
     assert {v["event_id"] for v in tap.values("clicks")} == set(seen["event_id"])
 
 
-def test_a_stopped_replay_resumes_where_the_broker_had_acknowledged(
-    settings: Settings, tap: Tap
+def test_a_stopped_replay_resumes_behind_the_last_acknowledged_event(
+    broker_settings: Settings, tap: Tap
 ) -> None:
-    """Nothing is lost; what is sent twice has the same event_id; partitions keep their order."""
+    """No event is lost or repeated; partitions keep their order."""
     stop = threading.Event()
 
     def stop_half_way(progress: ReplayProgress) -> None:
@@ -130,59 +122,59 @@ def test_a_stopped_replay_resumes_where_the_broker_had_acknowledged(
             stop.set()
 
     paced: dict[str, Any] = {"speed": 60_000.0, "progress": stop_half_way, "stop": stop}
-    first = replay(settings, ORDERS, CLICKS, **paced)
+    first = replay(broker_settings, ORDERS, CLICKS, **paced)
     assert not first.complete
-    position = msgspec.json.decode(state_path(settings).read_bytes())["position"]
+    position = msgspec.json.decode(state_path(broker_settings).read_bytes())["position"]
     assert 0 < position < ORDERS.height + CLICKS.height
     assert first.events["orders"] + first.events["clicks"] == position
 
-    second = replay(settings, ORDERS, CLICKS, resume=True)
+    second = replay(broker_settings, ORDERS, CLICKS, resume=True)
     tap.read()
 
     assert second.resumed_at == position
     assert second.complete
-    check_promises(tap)
+    check_heartbeats(tap)
     ids = [str(v["event_id"]) for v in tap.values("orders") + tap.values("clicks")]
     assert Counter(ids) == Counter([*ORDERS["event_id"], *CLICKS["event_id"]])
 
 
-def test_resuming_a_finished_replay_sends_no_event(settings: Settings, tap: Tap) -> None:
-    replay(settings, ORDERS.head(100))
-    again = replay(settings, ORDERS.head(100), resume=True)
+def test_resuming_a_finished_replay_sends_no_event(broker_settings: Settings, tap: Tap) -> None:
+    replay(broker_settings, ORDERS.head(100))
+    again = replay(broker_settings, ORDERS.head(100), resume=True)
     tap.read()
 
     assert again.events == {"orders": 0, "clicks": 0}
     assert len(tap.values("orders")) == 100
 
 
-def test_ctrl_c_leaves_a_state_to_resume_from(settings: Settings, tap: Tap) -> None:
+def test_ctrl_c_leaves_a_state_to_resume_from(broker_settings: Settings, tap: Tap) -> None:
     def interrupt(progress: ReplayProgress) -> None:
         if progress.acked > 1_000:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        replay(settings, ORDERS, CLICKS, speed=60_000, progress=interrupt)
-    replay(settings, ORDERS, CLICKS, resume=True)
+        replay(broker_settings, ORDERS, CLICKS, speed=60_000, progress=interrupt)
+    replay(broker_settings, ORDERS, CLICKS, resume=True)
     tap.read()
 
     ids = {str(v["event_id"]) for v in tap.values("orders") + tap.values("clicks")}
     assert ids == {*ORDERS["event_id"], *CLICKS["event_id"]}
-    check_promises(tap)
+    check_heartbeats(tap)
 
 
-def test_a_state_of_other_events_is_refused(settings: Settings) -> None:
-    replay(settings, ORDERS.head(100))
+def test_a_state_of_other_events_is_refused(broker_settings: Settings) -> None:
+    replay(broker_settings, ORDERS.head(100))
 
     with pytest.raises(UsageError, match="other events"):
-        replay(settings, ORDERS.head(101), resume=True)
-    state_path(settings).write_text("{}")
-    with pytest.raises(UsageError, match="no state"):
-        replay(settings, ORDERS.head(100), resume=True)
+        replay(broker_settings, ORDERS.head(101), resume=True)
+    state_path(broker_settings).write_text("{}")
+    with pytest.raises(UsageError, match="not the state of a replay"):
+        replay(broker_settings, ORDERS.head(100), resume=True)
 
 
-def test_progress_counts_acknowledged_events_up_to_all(settings: Settings) -> None:
+def test_progress_counts_acknowledged_events_up_to_all(broker_settings: Settings) -> None:
     shown: list[ReplayProgress] = []
-    replay(settings, ORDERS, CLICKS, progress=shown.append)
+    replay(broker_settings, ORDERS, CLICKS, progress=shown.append)
 
     total = ORDERS.height + CLICKS.height
     acked = [progress.acked for progress in shown]
@@ -192,15 +184,15 @@ def test_progress_counts_acknowledged_events_up_to_all(settings: Settings) -> No
     )
 
 
-def test_records_a_worker_refuses_are_sent_for_it_to_refuse(settings: Settings, tap: Tap) -> None:
-    odd = ORDERS.head(3).with_columns(
+def test_records_that_a_worker_refuses_are_sent(broker_settings: Settings, tap: Tap) -> None:
+    refused = ORDERS.head(3).with_columns(
         sku=pl.Series([None, "1", "2"]), quantity=pl.Series([1, 0, None], dtype=pl.Int64)
     )
-    replay(settings, odd)
+    replay(broker_settings, refused)
     tap.read()
 
     values = {str(v["event_id"]): v for v in tap.values("orders")}
-    first, second, third = (values[str(name)] for name in odd["event_id"])
+    first, second, third = (values[str(name)] for name in refused["event_id"])
     assert "sku" not in first
     assert second["quantity"] == 0
     assert "quantity" not in third
@@ -222,7 +214,7 @@ def test_without_a_broker_it_says_so_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ServiceUnavailable, match=address) as caught:
         replay(settings, ORDERS)
     assert "\n" not in str(caught.value)
-    gc.collect()  # kafka-python leaves the sockets it could not connect to the collector
+    gc.collect()  # kafka-python leaves unconnected sockets to the garbage collector
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -231,19 +223,17 @@ def test_a_broker_that_dies_is_one_line_and_resumable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replay_sender, "_DELIVERY_TIMEOUT_MS", 3_000)
-    with embedded_broker(Settings(data_dir=tmp_path), kind="tansu") as running:
-        settings = settings_for(running, tmp_path)
-        create_topics(settings)
+    with running_broker("tansu", tmp_path) as running:
 
         def kill(progress: ReplayProgress) -> None:
             if progress.acked > 2_000:
-                running.service.stop()
+                running.embedded.service.stop()
 
         with pytest.raises(ServiceUnavailable, match="--resume") as caught:
-            replay(settings, ORDERS, CLICKS, speed=60_000, progress=kill)
+            replay(running.settings, ORDERS, CLICKS, speed=60_000, progress=kill)
 
     assert "\n" not in str(caught.value)
-    state = msgspec.json.decode(state_path(settings).read_bytes())
+    state = msgspec.json.decode(state_path(running.settings).read_bytes())
     assert 0 < state["position"] < state["total"]
     gc.collect()  # as above
 
@@ -260,7 +250,7 @@ def test_an_empty_window_is_refused(tmp_path: Path) -> None:
 
 
 def test_sample_times_are_whole_hours() -> None:
-    """The constants these tests count with."""
+    """These tests compute with the constants."""
     assert START_MS % HOUR_MS == 0
     assert np.all(ORDERS["ts"].to_numpy() >= START_MS)
 
@@ -268,21 +258,19 @@ def test_sample_times_are_whole_hours() -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_ctrl_c_does_not_wait_for_a_broker_that_is_gone(tmp_path: Path) -> None:
-    """It leaves within seconds, and what had been acknowledged is in the state."""
-    with embedded_broker(Settings(data_dir=tmp_path), kind="tansu") as running:
-        settings = settings_for(running, tmp_path)
-        create_topics(settings)
+    """It ends soon, and the state has the acknowledged events."""
+    with running_broker("tansu", tmp_path) as running:
         stopped_s: list[float] = []
 
         def interrupt(progress: ReplayProgress) -> None:
             if progress.acked > 2_000:
-                running.service.stop()
+                running.embedded.service.stop()
                 stopped_s.append(time.monotonic())
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            replay(settings, ORDERS, CLICKS, speed=60_000, progress=interrupt)
+            replay(running.settings, ORDERS, CLICKS, speed=60_000, progress=interrupt)
 
     assert time.monotonic() - stopped_s[0] < 8
-    assert msgspec.json.decode(state_path(settings).read_bytes())["position"] > 2_000
+    assert msgspec.json.decode(state_path(running.settings).read_bytes())["position"] > 2_000
     gc.collect()

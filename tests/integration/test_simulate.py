@@ -1,4 +1,4 @@
-"""The simulated shop against a real broker: contract records, promises, truth, an orderly end."""
+"""The simulated shop and a real broker: valid records, heartbeats, true demand, a clean end."""
 
 import threading
 from collections import defaultdict
@@ -16,28 +16,20 @@ from stream.decoding.inventory import InventoryDecoder
 from stream.decoding.schemas import CatalogEntry
 from stream.errors import UsageError
 from stream.jobs.replay.progress import ReplayProgress
-from stream.jobs.simulate.run import SIMULATED_LABELS, simulate
+from stream.jobs.simulate.run import simulate
 from stream.jobs.simulate.shop import Shop
 from stream.settings import Settings
 from tests.support.batches import batch
-from tests.support.services import TestBroker
-from tests.support.taps import Tap, check_promises
-
-pytestmark = pytest.mark.integration
+from tests.support.taps import Tap, check_heartbeats
 
 START_MS = 1_735_689_600_000
 SHOP: dict[str, Any] = {"seed": 5, "products": 40, "orders_per_hour": 60.0, "start_ms": START_MS}
 
 
-@pytest.fixture
-def settings(broker: TestBroker, tmp_path: Path) -> Settings:
-    return broker.settings.model_copy(update={"data_dir": tmp_path})
-
-
-def test_every_record_is_one_a_worker_accepts_and_none_is_missing(
-    settings: Settings, tap: Tap
+def test_every_record_arrives_and_is_accepted_by_a_worker(
+    broker_settings: Settings, tap: Tap
 ) -> None:
-    report = simulate(settings, hours=30, **SHOP)
+    report = simulate(broker_settings, hours=30, **SHOP)
     tap.read()
 
     world = Shop(**SHOP)
@@ -64,19 +56,19 @@ def test_every_record_is_one_a_worker_accepts_and_none_is_missing(
     assert len(tap.values("inventory")) == sum(len(hour.inventory) for hour in hours)
 
 
-def test_heartbeats_keep_their_promise_and_the_end_closes_every_bucket(
-    settings: Settings, tap: Tap
+def test_no_event_follows_a_newer_heartbeat_and_the_end_closes_every_bucket(
+    broker_settings: Settings, tap: Tap
 ) -> None:
-    simulate(settings, hours=12, speed=40_000, **SHOP)
+    simulate(broker_settings, hours=12, speed=40_000, **SHOP)
     tap.read()
 
-    promised = check_promises(tap)
-    end_ms = START_MS + 13 * HOUR_MS + settings.window.allowed_lateness
-    assert {times[-1] for times in promised.values()} == {end_ms}
+    times_by_partition = check_heartbeats(tap)
+    end_ms = START_MS + 13 * HOUR_MS + broker_settings.window.allowed_lateness
+    assert {times[-1] for times in times_by_partition.values()} == {end_ms}
 
 
-def test_the_truth_beside_it_adds_up_to_the_orders_sent(settings: Settings, tap: Tap) -> None:
-    report = simulate(settings, hours=30, **SHOP)
+def test_true_demand_adds_up_to_the_orders_sent(broker_settings: Settings, tap: Tap) -> None:
+    report = simulate(broker_settings, hours=30, **SHOP)
     tap.read()
 
     files = sorted(report.truth.glob("*.parquet"))
@@ -88,12 +80,14 @@ def test_the_truth_beside_it_adds_up_to_the_orders_sent(settings: Settings, tap:
     sold: dict[str, int] = defaultdict(int)
     for value in tap.values("orders"):
         sold[str(value["sku"])] += max(int(str(value["quantity"])), 0)
-    told = dict(truth.group_by("sku").agg(pl.col("sold").sum()).iter_rows())
-    assert {sku: units for sku, units in told.items() if units} == dict(sold)
+    written = dict(truth.group_by("sku").agg(pl.col("sold").sum()).iter_rows())
+    assert {sku: units for sku, units in written.items() if units} == dict(sold)
 
 
-def test_nothing_is_sent_from_the_future_and_stop_ends_it(settings: Settings, tap: Tap) -> None:
-    """It catches up with the wall clock, then waits for it; the hour that was cut short is lost."""
+def test_no_event_is_from_the_future_and_a_stop_ends_the_shop(
+    broker_settings: Settings, tap: Tap
+) -> None:
+    """It catches up with the wall clock, then waits for it; the hour cut short is lost."""
     stop, now_ms = threading.Event(), START_MS + 2 * HOUR_MS + 1_800_000
 
     def end_when_caught_up(progress: ReplayProgress) -> None:
@@ -101,7 +95,7 @@ def test_nothing_is_sent_from_the_future_and_stop_ends_it(settings: Settings, ta
             stop.set()
 
     report = simulate(
-        settings,
+        broker_settings,
         progress=end_when_caught_up,
         stop=stop,
         now_ms=lambda: now_ms,
@@ -124,12 +118,8 @@ def test_nothing_is_sent_from_the_future_and_stop_ends_it(settings: Settings, ta
         ({"start_ms": 2**50}, "past"),
     ],
 )
-def test_numbers_that_make_no_shop_are_refused(
+def test_impossible_numbers_are_refused(
     tmp_path: Path, change: dict[str, float], words: str
 ) -> None:
     with pytest.raises(UsageError, match=words):
         simulate(Settings(data_dir=tmp_path), **(SHOP | change))
-
-
-def test_labels_call_it_synthetic() -> None:
-    assert all("synthetic" in label for label in SIMULATED_LABELS.values())

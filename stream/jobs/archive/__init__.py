@@ -1,1 +1,1 @@
-"""Closed buckets in Parquet, and back."""
+"""Export of closed buckets to Parquet, and restore."""

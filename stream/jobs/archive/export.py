@@ -1,9 +1,9 @@
-"""`surgecast archive`: closed buckets out of the store into Parquet, before retention drops them.
+"""`surgecast archive`: copies closed buckets from the store to Parquet before retention drops them.
 
-Reads what the workers stored as closed, partition by partition and day by day, and goes on where
-the last run ended. It archives what every partition *and* the roll-ups have closed, so an archive
-has one end. A run that is cut off leaves nothing half: it is done again, with the same result. It
-only reads the store, so it may run beside the workers, again and again.
+Copies partition by partition and day by day, continuing where the last run ended. A bucket is
+archived once every partition *and* the roll-ups have closed it, so that all partitions end at the
+same time. An interrupted run can be repeated with the same result. Only reads the store, so it may
+run at any time while workers run.
 
 Axes: S = series slots, F = features.
 """
@@ -25,15 +25,15 @@ from stream.state import keys
 from stream.state.closed_buckets import closed_paths, closed_values
 from stream.state.keys import ROLLUPS, Tag
 
-_BLOCKS_A_TRIP: Final = 64
-_MARKS_KEPT: Final = 400
-#: Meta fields that say where a partition stands in its topics, and which topics these are.
+_BLOCKS_PER_REQUEST: Final = 64
+_MAX_MARKS: Final = 400
+#: Meta fields with a partition's position in its topics, and the identity of the topics.
 _MARK: Final = ("offset:", "newest_ms:", "topic_id:", "cluster")
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveReport:
-    """What a run added: blocks and rows, and through when the archive reaches (None: empty)."""
+    """What a run added: blocks, rows, lost buckets (`gaps`); the archive's end (None: empty)."""
 
     blocks: int = 0
     rows: int = 0
@@ -43,7 +43,7 @@ class ArchiveReport:
 
 @dataclass(slots=True)
 class _Stored:
-    """A partition as the store has it now."""
+    """A partition's registries in the store."""
 
     meta: dict[str, str]
     series: list[str]
@@ -54,11 +54,11 @@ class _Stored:
 def archive(
     client: "Redis", path: str, *, progress: Callable[[Tag, int], None] | None = None
 ) -> ArchiveReport:
-    """Add to the archive at `path` what has closed since the last run.
+    """Append to the archive at `path` the buckets closed since the last run.
 
-    `client` must not decode responses; `progress` is told of every partition and the day (ms) that
-    is done. Raises IncompatibleState where store and archive do not fit together,
-    ServiceUnavailable when one of them does not answer.
+    `client` must not decode responses; `progress` receives each partition and day (ms) when done.
+    Raises IncompatibleState if store and archive do not match, ServiceUnavailable if one of them
+    does not answer.
     """
     files = ArchiveFiles(path)
     try:
@@ -75,18 +75,20 @@ def archive(
             job.run(end_ms)
             blocks, rows, gaps = blocks + job.blocks, rows + job.rows, gaps + job.gaps
     except RedisError as error:
-        raise ServiceUnavailable(f"the store failed while it was archived: {error}") from None
+        raise ServiceUnavailable(
+            f"the store failed while it was archived: {error}; start it and run the command again"
+        ) from None
     return ArchiveReport(blocks, rows, end_ms, gaps)
 
 
 def _shape(client: Any, files: ArchiveFiles) -> Shape | None:
-    """The common shape of store and archive, written where the archive is new."""
+    """Return the common shape of store and archive; write it to a new archive."""
     info = json.loads(client.get(keys.info()) or b"{}")
     if not info:
         return None
     if info["spec_hash"] != FeatureSpec().hash:
         raise IncompatibleState(
-            f"the store holds features {info['spec_hash']}, this build makes {FeatureSpec().hash}"
+            f"the store has features {info['spec_hash']}, this build has {FeatureSpec().hash}"
         )
     shape = Shape(info["bucket_ms"], info["partitions"], info.get("labels", {}))
     known = files.shape()
@@ -95,9 +97,9 @@ def _shape(client: Any, files: ArchiveFiles) -> Shape | None:
         shape.partitions,
     ):
         raise IncompatibleState(
-            f"archive {files.path} holds buckets of {known.bucket_ms} ms in {known.partitions} "
+            f"archive {files.path} has buckets of {known.bucket_ms} ms in {known.partitions} "
             f"partitions, the store {shape.bucket_ms} ms in {shape.partitions}; "
-            "archive into another folder"
+            "use another folder: --to"
         )
     if known != shape:
         files.describe(shape)
@@ -105,7 +107,7 @@ def _shape(client: Any, files: ArchiveFiles) -> Shape | None:
 
 
 class _Partition:
-    """One partition's way into the archive."""
+    """Copies one partition into the archive."""
 
     def __init__(
         self,
@@ -138,7 +140,7 @@ class _Partition:
             stop_ms = min(end_ms, day_ms + DAY_MS)
             new, from_ms = self._read(stored.series, start_ms, stop_ms, same_slots, len(names))
             if from_ms > start_ms:
-                self._note_gap(covered, start_ms, min(from_ms, stop_ms))
+                self._add_gap(covered, start_ms, min(from_ms, stop_ms))
             old = self._files.read(self._tag, day_ms).within(day_ms, start_ms)
             self._files.write(self._tag, day_ms, old.followed_by(new), bucket_ms=self._bucket_ms)
             self.blocks += len(new.blocks)
@@ -149,7 +151,7 @@ class _Partition:
                 self._progress(self._tag, day_ms)
         mark = {name: text for name, text in stored.meta.items() if name.startswith(_MARK)}
         if mark and mark not in covered.marks[-1:]:
-            covered.marks = [*covered.marks, mark][-_MARKS_KEPT:]
+            covered.marks = [*covered.marks, mark][-_MAX_MARKS:]
         self._files.cover(self._tag, covered)
 
     def _stored(self) -> _Stored:
@@ -165,27 +167,27 @@ class _Partition:
     def _read(
         self, series: list[str], start_ms: int, stop_ms: int, same_slots: bool, slots: int
     ) -> tuple[Rows, int]:
-        """Rows of ``[start_ms, stop_ms)``, and from when on the store still had the buckets."""
+        """Rows of ``[start_ms, stop_ms)``, and the start of the first bucket still in the store."""
         names = np.array(series, object)
         parts = [Rows.none()]
         from_ms = start_ms
         starts = range(start_ms, stop_ms, self._bucket_ms)
-        for at in range(0, len(starts), _BLOCKS_A_TRIP):
-            chunk = starts[at : at + _BLOCKS_A_TRIP]
+        for at in range(0, len(starts), _BLOCKS_PER_REQUEST):
+            chunk = starts[at : at + _BLOCKS_PER_REQUEST]
             with self._client.pipeline(transaction=True) as block:
                 block.hget(keys.of(self._tag, "meta"), "first_bucket_ms")
                 for start in chunk:
                     paths = closed_paths(start, len(series))
                     block.mget([keys.of(self._tag, *path) for path in paths])
                 first, *blobs = block.execute()
-            # An absent block means silence only where retention has not passed over it. A partition
-            # that has its first event later than the others had nothing before.
-            kept_ms = int(first)
-            if kept_ms > chunk[0]:
-                from_ms = max(from_ms, kept_ms)
+            # A missing block means no events only if retention has not dropped it. A partition
+            # whose first event is later than the others' had no events before.
+            first_stored_ms = int(first)
+            if first_stored_ms > chunk[0]:
+                from_ms = max(from_ms, first_stored_ms)
             for start, stored in zip(chunk, blobs, strict=True):
                 values_SF = closed_values(stored)
-                if not len(values_SF) or start < kept_ms:
+                if not len(values_SF) or start < first_stored_ms:
                     continue
                 here = np.flatnonzero((values_SF != 0).any(axis=1))
                 length = len(values_SF) if same_slots else slots
@@ -207,8 +209,8 @@ class _Partition:
             )
         return rows, from_ms
 
-    def _note_gap(self, covered: Covered, start_ms: int, end_ms: int) -> None:
-        """Buckets that the store no longer had: not zero, but unknown."""
+    def _add_gap(self, covered: Covered, start_ms: int, end_ms: int) -> None:
+        """Record buckets that the store had already dropped: unknown, not zero."""
         self.gaps += (end_ms - start_ms) // self._bucket_ms
         if covered.gaps and covered.gaps[-1][1] == start_ms:
             start_ms = covered.gaps.pop()[0]

@@ -1,16 +1,15 @@
-"""The archive's files: closed buckets beyond the store's retention, as partitioned Parquet.
+"""Reads and writes the archive: closed buckets beyond the store's retention, as Parquet files.
 
 Layout under a folder or any fsspec URL:
 
-    archive.json                               what it holds: bucket_ms, partitions, spec_hash …
+    archive.json                               shape: bucket_ms, partitions, spec_hash …
     _partitions/{tag}.json                     series by slot, catalog, coverage, marks
     bucket_date=YYYY-MM-DD/part-{tag}.parquet  the buckets that start on that day, UTC
 
-A part holds a row for each series that has something in a bucket: series_id, bucket_start_ms,
-bucket_ms, the feature columns (float32), spec_hash. What it has no row for is zero. How many slots
-each stored block had stands in the file's metadata, so that a block comes back bit for bit. Every
-file is replaced whole; rows at or behind a partition's `through_ms` are of a run that did not end,
-and do not count.
+A part has one row per bucket and series with a value other than zero: series_id, bucket_start_ms,
+bucket_ms, the feature columns (float32), spec_hash. Its metadata has the number of slots of each
+stored block, so that a block is restored bit for bit. Files are replaced atomically; rows at or
+after a partition's `through_ms` are left over from an interrupted run and are ignored.
 
 Axes: R = rows, S = series slots, F = features.
 """
@@ -40,7 +39,7 @@ _BLOCKS: Final = b"surgecast_blocks"
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What an archive holds; a store of another shape is refused."""
+    """Shape of an archive; a store of another shape is refused."""
 
     bucket_ms: int
     partitions: int
@@ -52,11 +51,10 @@ class Shape:
 
 @dataclass(slots=True)
 class Covered:
-    """A partition's part of an archive: buckets ``[first_ms, through_ms)`` without `gaps`.
+    """Coverage of a partition: buckets ``[first_ms, through_ms)`` without `gaps`.
 
-    `marks` are positions of the partition in its topics, oldest first, each as the store's meta had
-    them when the archive was written (`stream/jobs/archive/restore.py` says what for).
-    `listings` are as the store keeps them.
+    `marks` are positions of the partition in its topics, oldest first, copied from the store's meta
+    at each run; `stream/jobs/archive/restore.py` uses them. `listings` are encoded as in the store.
     """
 
     first_ms: int
@@ -70,7 +68,7 @@ class Covered:
 
 @dataclass(slots=True)
 class Rows:
-    """Rows of one part, sorted by bucket and slot; `blocks` has the slots of each stored block."""
+    """Rows of one part, sorted by bucket and slot; `blocks` maps bucket starts to slot counts."""
 
     start_R: NDArray[np.int64]
     series_R: NDArray[np.object_]
@@ -79,19 +77,19 @@ class Rows:
 
     @classmethod
     def none(cls) -> "Rows":
-        """No row at all."""
+        """An empty part."""
         return cls(
             np.zeros(0, np.int64), np.zeros(0, object), np.zeros((0, N_FEATURES), np.float32), {}
         )
 
     def within(self, start_ms: int, end_ms: int) -> "Rows":
-        """The rows of the buckets that start in ``[start_ms, end_ms)``."""
+        """Select the buckets that start in ``[start_ms, end_ms)``."""
         kept = (self.start_R >= start_ms) & (self.start_R < end_ms)
         blocks = {at: n for at, n in self.blocks.items() if start_ms <= at < end_ms}
         return Rows(self.start_R[kept], self.series_R[kept], self.values_RF[kept], blocks)
 
     def followed_by(self, other: "Rows") -> "Rows":
-        """These rows, then those."""
+        """Concatenate these rows and the other's."""
         return Rows(
             np.concatenate([self.start_R, other.start_R]),
             np.concatenate([self.series_R, other.series_R]),
@@ -101,7 +99,7 @@ class Rows:
 
 
 class ArchiveFiles:
-    """Files of the archive at `path`. Its methods raise ServiceUnavailable when storage fails."""
+    """Files of the archive at `path`. All methods raise ServiceUnavailable if the storage fails."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -112,46 +110,48 @@ class ArchiveFiles:
         self._local = "file" in ((protocol,) if isinstance(protocol, str) else protocol)
 
     def shape(self) -> Shape | None:
-        """What the archive holds; None where there is none. Raises IncompatibleState."""
+        """Read the archive's shape; None if there is no archive. Raises IncompatibleState."""
         document = self._document("archive.json")
         if document is None:
             return None
         if document.get("version") != VERSION or document.get("spec_hash") != FeatureSpec().hash:
             raise IncompatibleState(
                 f"archive {self.path} has version {document.get('version')} and features "
-                f"{document.get('spec_hash')}; this build reads {VERSION} and {FeatureSpec().hash}"
+                f"{document.get('spec_hash')}; this build reads version {VERSION} and features "
+                f"{FeatureSpec().hash}"
             )
         return Shape(**document | {"feature_names": tuple(document["feature_names"])})
 
     def required_shape(self) -> Shape:
-        """What the archive holds. Raises UsageError where there is none."""
+        """Read the archive's shape. Raises UsageError if there is no archive."""
         shape = self.shape()
         if shape is None:
             raise UsageError(
-                f"{self.path} is no archive (no archive.json); surgecast archive fills one"
+                f"{self.path} is not an archive (it has no archive.json); "
+                f"create one: surgecast archive --to {self.path}"
             )
         return shape
 
     def describe(self, shape: Shape) -> None:
-        """Say what the archive holds."""
+        """Write the archive's shape."""
         self._put("archive.json", json.dumps(asdict(shape)).encode())
 
     def covered(self, tag: Tag) -> Covered | None:
-        """A partition's part; None where nothing of it is archived."""
+        """Read a partition's coverage; None if none of it is archived."""
         document = self._document(f"_partitions/{tag}.json")
         if document is None:
             return None
         return Covered(**document | {"gaps": [(low, high) for low, high in document["gaps"]]})
 
     def cover(self, tag: Tag, covered: Covered) -> None:
-        """Make what was written of a partition count."""
+        """Write a partition's coverage, which makes the rows before its `through_ms` valid."""
         document = asdict(covered)
         if not covered.listings:
             del document["listings"]
         self._put(f"_partitions/{tag}.json", json.dumps(document).encode())
 
     def read(self, tag: Tag, day_ms: int) -> Rows:
-        """A partition's rows of a day; none where it has no part."""
+        """Read a partition's rows of a day; empty if there is no part."""
         try:
             payload = self._fs.cat_file(self._part(tag, day_ms))
         except FileNotFoundError:
@@ -169,7 +169,7 @@ class ArchiveFiles:
         )
 
     def write(self, tag: Tag, day_ms: int, rows: Rows, *, bucket_ms: int) -> None:
-        """Replace a partition's part of a day; a part without any block is not written."""
+        """Replace a partition's part of a day; a part without blocks is not written."""
         if not rows.blocks:
             return
         n = len(rows.start_R)
@@ -197,26 +197,28 @@ class ArchiveFiles:
         except FileNotFoundError:
             return None
         except ValueError as error:
-            raise IncompatibleState(f"{self.path}/{name} is damaged: {error}") from None
+            raise IncompatibleState(
+                f"{self.path}/{name} is damaged: {error}; restore the file from a copy"
+            ) from None
         except OSError as error:
             raise ServiceUnavailable(f"archive {self.path}: {error}") from None
 
     def _put(self, name: str, payload: bytes) -> None:
-        """Replace a file whole: on a local disk by renaming, elsewhere as the storage does."""
+        """Replace a file atomically: by renaming on a local disk, elsewhere by the storage."""
         target = f"{self._root}/{name}"
         try:
             if not self._local:
                 self._fs.pipe_file(target, payload)
                 return
             self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
-            aside = f"{target.rpartition('/')[0]}/.{uuid4().hex}"
-            self._fs.pipe_file(aside, payload)
-            self._fs.mv(aside, target)
+            temporary = f"{target.rpartition('/')[0]}/.{uuid4().hex}"
+            self._fs.pipe_file(temporary, payload)
+            self._fs.mv(temporary, target)
         except OSError as error:
             raise ServiceUnavailable(f"archive {self.path} cannot be written: {error}") from error
 
 
 def is_archive(path: str) -> bool:
-    """Whether an archive lies at `path`."""
+    """True if there is an archive at `path`."""
     filesystem, root = fsspec.core.url_to_fs(path)
     return bool(filesystem.exists(f"{root.rstrip('/')}/archive.json"))

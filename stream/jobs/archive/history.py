@@ -1,4 +1,4 @@
-"""An archive as history for training: dense blocks of the roll-ups and the largest series.
+"""Reads an archive as training history: one dense block of the largest series and the roll-ups.
 
 Axes: R = rows, T = buckets, S = series, F = features.
 """
@@ -29,13 +29,12 @@ def read_archive(
     only: Sequence[str] | None = None,
     max_span_ms: int | None = None,
 ) -> "History":
-    """Buckets of ``[start_ms, end_ms)``, default all that follow the archive's last gap.
+    """Read the buckets of ``[start_ms, end_ms)``, by default all after the archive's last gap.
 
-    With `largest`, only the roll-ups and so many other series, those with most units; with `only`,
-    these series in this order, zero where the archive does not know them. With
-    `max_span_ms`, at most so much before the end. Roll-ups come last, as in
-    `stream.jobs.history.from_files`. Raises UsageError where there is no archive, or not of all of
-    the span.
+    `largest`: only this many series, those with most units, and the roll-ups. `only`: these series
+    in this order, zero where the archive has none of them. `max_span_ms`: at most this span before
+    the end. Roll-ups come last, as in `stream.jobs.history.from_files`. Raises UsageError if there
+    is no archive or it does not cover the span.
     """
     from model.training.dataset import History  # torch is slow to import
     from stream.serving.static_features import static_features
@@ -51,8 +50,8 @@ def read_archive(
     start_ms = start_ms // width * width
     if start_ms < first_ms or end_ms > last_ms or start_ms >= end_ms:
         raise UsageError(
-            f"archive {path} holds the buckets from {first_ms} to {last_ms} without a gap, "
-            f"not those from {start_ms} to {end_ms}"
+            f"archive {path} has the buckets from {first_ms} to {last_ms} without a gap; "
+            f"{start_ms} to {end_ms} is not within this span"
         )
     names = [name for tag, part in parts.items() if tag != ROLLUPS for name in part.series]
     names += parts[ROLLUPS].series
@@ -96,28 +95,32 @@ def _put(
 
 
 def covered_parts(files: ArchiveFiles, partitions: int) -> dict[Tag, Covered]:
-    """All partitions' parts, the roll-ups last. Raises UsageError where one is missing."""
+    """The parts of all partitions, roll-ups last. Raises UsageError if one is missing."""
     parts: dict[Tag, Covered] = {}
     for tag in (*range(partitions), ROLLUPS):
         covered = files.covered(tag)
         if covered is None:
             raise UsageError(
-                f"archive {files.path} has nothing of partition {tag} yet; run surgecast archive"
+                f"archive {files.path} has no part of partition {tag} yet; run surgecast archive"
             )
         parts[tag] = covered
     return parts
 
 
 def span(files: ArchiveFiles, parts: dict[Tag, Covered]) -> tuple[int, int]:
-    """The last stretch of buckets that all partitions cover. Raises UsageError where it is empty.
+    """Start and end of the last gapless span that all partitions cover.
 
-    A partition that began later than the others had no event before.
+    A partition that begins later than the others had no events before. Raises UsageError if the
+    span is empty.
     """
     first_ms = min(part.first_ms for part in parts.values())
     first_ms = max([first_ms, *(gap[1] for part in parts.values() for gap in part.gaps)])
     through_ms = min(part.through_ms for part in parts.values())
     if first_ms >= through_ms:
-        raise UsageError(f"archive {files.path} holds no bucket that all partitions have closed")
+        raise UsageError(
+            f"archive {files.path} has no bucket that all partitions have closed; "
+            "run surgecast archive once more buckets have closed"
+        )
     return first_ms, through_ms
 
 

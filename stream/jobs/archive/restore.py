@@ -1,15 +1,16 @@
-"""An archive back into an empty store: what a worker needs to go on, bit for bit as it was.
+"""Restores an archive into an empty store, bit for bit, so that workers continue at its end.
 
-Blocks, registries by slot, the catalog, roll-ups, and how far all has closed. Where reading goes on
-is decided so that nothing is lost and nothing counts twice: with each run the archive notes where
-every partition stood in its topics (a *mark*). A mark whose newest event lies before the archive's
-end has only archived events behind it, and every event of a later bucket ahead of it. Reading goes
-on at the newest such mark; events between it and the archive's end are refused as late, since their
-buckets are final. Without such a mark, reading starts with the earliest record there is.
+Restores blocks, registries by slot, the catalog, roll-ups and the close of each partition. Workers
+must then read on without losing or double-counting an event. Each run of `surgecast archive`
+records every partition's position in its topics (a *mark*). If the newest event before a mark is
+older than the archive's end, all events before the mark are archived, and all events of later
+buckets follow it. Reading continues at the newest such mark; events between it and the archive's
+end are late, since their buckets are final. Without such a mark, reading starts at the earliest
+record.
 
-Readings of the stock are no events: they may be read twice, and say what holds from then on. The
-levels at the archive's end are taken from its last block, and the topic is read from its earliest
-record, of which nothing before the end changes a bucket that is final.
+Stock readings may be read twice, since each replaces the one before. The levels at the archive's
+end come from its last block; the topic is read from its earliest record, and readings from before
+the end change no final bucket.
 
 Axes: S = series slots, F = features.
 """
@@ -36,13 +37,13 @@ from stream.state.closed_buckets import closed_pages
 from stream.state.keys import ROLLUPS, Tag
 from stream.topics import INVENTORY
 
-#: What a mark says of the readings of the stock.
+#: Fields of a mark about the stock readings.
 _OF_INVENTORY = frozenset(f"{field}:{INVENTORY.name}" for field in ("offset", "newest_ms"))
 
 
 @dataclass(frozen=True, slots=True)
 class RestoreReport(BackfillReport):
-    """What was written, and which partitions have no mark and no earliest offset."""
+    """What was written, and the partitions with neither a mark nor an earliest offset."""
 
     unplaced: tuple[int, ...] = ()
 
@@ -57,18 +58,18 @@ def restore_archive(
 ) -> RestoreReport:
     """Write the last `state.retention` of an archive into the store.
 
-    `earliest` gives the first offsets of a partition's topics, where no mark will do. Raises
-    IncompatibleState when the store has state already, unless `force`, or the settings want other
-    buckets or partitions; UsageError where there is no archive; ServiceUnavailable.
+    `earliest` returns the first offsets of a partition's topics, used if no mark fits. Raises
+    IncompatibleState if the store is not empty, unless `force`, or if the settings have another
+    bucket width or number of partitions; UsageError if there is no archive; ServiceUnavailable.
     """
     files = ArchiveFiles(path)
     shape = files.required_shape()
     width = shape.bucket_ms
     if (width, shape.partitions) != (settings.window.bucket, settings.kafka.partitions):
         raise IncompatibleState(
-            f"archive {path} holds buckets of {width} ms in {shape.partitions} partitions; set "
-            f"window.bucket and kafka.partitions alike (now {settings.window.bucket} ms, "
-            f"{settings.kafka.partitions})"
+            f"archive {path} has buckets of {width} ms in {shape.partitions} partitions; set "
+            f"window.bucket and kafka.partitions to these values (now {settings.window.bucket} ms "
+            f"and {settings.kafka.partitions})"
         )
     parts = covered_parts(files, shape.partitions)
     first_ms, end_ms = span(files, parts)
@@ -94,12 +95,15 @@ def restore_archive(
                 levels = levels_at_end(last.within(end_ms - width, end_ms), part.series)
                 if levels:
                     client.set(keys.of(tag, "levels"), levels)
-                mark = place_of(part, end_ms) or _earliest(earliest, tag)
+                mark = usable_mark(part, end_ms) or _earliest(earliest, tag)
                 if not mark:
                     unplaced.append(tag)
-            _make_known(client, tag, part, mark, start_ms=since_ms, end_ms=end_ms)
+            _make_visible(client, tag, part, mark, start_ms=since_ms, end_ms=end_ms)
     except RedisError as error:
-        raise ServiceUnavailable(f"the store failed while it was filled: {error}") from None
+        raise ServiceUnavailable(
+            f"the store failed while it was filled: {error}; "
+            "start it, then run the command again with --force"
+        ) from None
     plain = [part for tag, part in parts.items() if tag != ROLLUPS]
     return RestoreReport(
         start_ms=start_ms,
@@ -112,7 +116,7 @@ def restore_archive(
 
 
 def blocks(rows: Rows, series: list[str]) -> list[tuple[int, NDArray[np.float32]]]:
-    """Start and values [S, F] of each stored block, of as many slots as it had.
+    """Start and values [S, F] of each stored block, with its original number of slots.
 
     >>> one_RF = np.ones((1, N_FEATURES), np.float32)
     >>> rows = Rows(np.array([60]), np.array(["b"], object), one_RF, {60: 2})
@@ -131,21 +135,22 @@ def blocks(rows: Rows, series: list[str]) -> list[tuple[int, NDArray[np.float32]
 
 
 def levels_at_end(last: Rows, series: list[str]) -> bytes:
-    """The stock's levels after the last bucket, given its rows; empty where none is known."""
+    """Stock levels after the last bucket, from its rows; empty if none is known."""
     stock = [values_SF[:, STOCK] for _, values_SF in blocks(last, series)]
     known = [stock_S for stock_S in stock if stock_S.any()]
     return levels_block(known[-1]) if known else b""
 
 
-def place_of(part: Covered, end_ms: int) -> dict[str, str] | None:
-    """The newest mark with nothing but buckets before `end_ms` behind it; None where none is.
+def usable_mark(part: Covered, end_ms: int) -> dict[str, str] | None:
+    """The newest mark with only events older than `end_ms` before it; None if there is none.
 
     >>> old = {"offset:orders": "5", "newest_ms:orders": "50"}
-    >>> place_of(Covered(0, 60, marks=[old, {"offset:orders": "9", "newest_ms:orders": "61"}]), 60)
+    >>> new = {"offset:orders": "9", "newest_ms:orders": "61"}
+    >>> usable_mark(Covered(0, 60, marks=[old, new]), 60)
     {'offset:orders': '5', 'newest_ms:orders': '50'}
     """
-    for noted in reversed(part.marks):
-        mark = {name: text for name, text in noted.items() if name not in _OF_INVENTORY}
+    for recorded in reversed(part.marks):
+        mark = {name: text for name, text in recorded.items() if name not in _OF_INVENTORY}
         newest = [int(text) for name, text in mark.items() if name.startswith("newest_ms:")]
         if newest and max(newest) < end_ms:
             return mark
@@ -158,7 +163,7 @@ def _earliest(earliest: Callable[[int], Mapping[str, int]] | None, number: int) 
     return {f"offset:{topic}": str(offset) for topic, offset in earliest(number).items()}
 
 
-def _make_known(
+def _make_visible(
     client: Any,
     tag: Tag,
     part: Covered,
@@ -167,7 +172,7 @@ def _make_known(
     start_ms: int,
     end_ms: int,
 ) -> None:
-    """In one transaction, all that makes a partition's blocks known."""
+    """Make a partition's blocks visible, in one transaction."""
     times = {
         "first_bucket_ms": str(start_ms),
         "closed_through_ms": str(end_ms),

@@ -1,1 +1,1 @@
-"""Train, forecast and backtest on a file, without broker or store."""
+"""Training, forecasts and backtests on a file, without broker or store."""

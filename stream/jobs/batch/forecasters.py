@@ -1,6 +1,4 @@
-"""What forecasts a file: the champion of a registry, a network, or the seasonal naive.
-
-Beside `stream/jobs/batch/run.py`, which reads the file and writes the results.
+"""Forecasters for a file: the champion of a registry, a network, or the seasonal naive.
 
 Axes: S = series, H = horizon, Q = quantiles.
 """
@@ -22,9 +20,12 @@ from stream.settings import ModelSettings
 def importance_of(
     history: History, forecaster: Forecaster, origins_ms: list[int], console: Console
 ) -> Importances:
-    """Importance of the network's inputs, with a progress bar."""
+    """Measure the importance of the network's inputs, with a progress bar. Raises UsageError."""
     if not isinstance(forecaster, NetworkForecaster):
-        raise UsageError("--importance needs a network, and the history is too short to train one")
+        raise UsageError(
+            "--importance needs a network, but the history is too short to train one; "
+            "give more history, or leave --importance out"
+        )
     bar = Progress(console=console, transient=not console.is_terminal)
     with bar:
         task = bar.add_task("permuting inputs", total=1.0)
@@ -39,29 +40,32 @@ def importance_of(
 def champion_of(
     registry: Registry | None, history: History, horizon: int, console: Console
 ) -> Forecaster | None:
-    """The registry's champion, if it was made for these buckets and reaches far enough."""
+    """Load the champion if its bucket width fits and its horizon is long enough; else None."""
     champion = registry.champion() if registry is not None else None
     if registry is None or champion is None:
         return None
     forecaster = registry.load(champion)
     if forecaster.bucket_ms != history.bucket_ms or forecaster.horizon < horizon:
-        console.print(f"the champion {champion} does not fit this file; a network is trained")
+        console.print(
+            f"the champion {champion} has another bucket width or a shorter horizon; "
+            "training a network instead"
+        )
         return None
     return forecaster
 
 
 def naive_for(history: History, horizon: int, settings: ModelSettings) -> SeasonalNaiveForecaster:
-    """The seasonal naive for the buckets of a history."""
+    """Seasonal naive for the bucket width of a history."""
     return SeasonalNaiveForecaster(
         horizon=horizon, bucket_ms=history.bucket_ms, quantiles=settings.quantiles
     )
 
 
 def carry_over(forecaster: Forecaster, history: History) -> QuantileForecast:
-    """The forecast from the end of a history on, after one pass over all of it."""
+    """Forecast from the end of a history, after warming up on all of it."""
     states = forecaster.new_states(len(history.series))
     if isinstance(states, NetworkStates):
-        states.tell(history.told_SX)
+        states.set_static(history.static_features_SX)
     last = history.buckets - 1
     past = plans_between(history, 0, last)
     forecaster.warm_up(states, history.values_TSF[:-1], history.start_ms, past)

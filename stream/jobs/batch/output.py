@@ -1,4 +1,4 @@
-"""What the batch path leaves behind: long tables, scores in the terminal, plots.
+"""Results of the batch path: long tables, scores on the terminal, plots.
 
 Axes: O = origins, S = series, H = horizon, Q = quantiles.
 """
@@ -24,7 +24,7 @@ _PLOTTED: Final = 6
 
 
 def forecast_table(series: list[str], forecast: QuantileForecast, horizon: int) -> pl.DataFrame:
-    """Long table of one forecast: a row a series and step; further targets as `revenue_q…`."""
+    """Long table of a forecast: a row per series and step; further targets as `revenue_q…`."""
     n_series = len(series)
     starts_H = forecast.origin_ms + forecast.bucket_ms * np.arange(horizon)
     columns: dict[str, Any] = {
@@ -43,7 +43,7 @@ def forecast_table(series: list[str], forecast: QuantileForecast, horizon: int) 
 
 
 def backtest_table(result: Backtest) -> pl.DataFrame:
-    """Long table of a backtest: a row a series, origin, step and model."""
+    """Long table of a backtest: a row per series, origin, step and model."""
     n_series, horizon = len(result.series), result.horizon
     names = np.repeat(np.array(result.series, object), horizon).tolist()
     parts = []
@@ -65,7 +65,7 @@ def backtest_table(result: Backtest) -> pl.DataFrame:
 
 
 def print_scores(console: Console, result: Backtest) -> None:
-    """Metrics of every model, and of the network by volume class and by step."""
+    """Print the metrics of every model, and of the network by volume class and by step."""
     table = Table(title=f"{len(result.origins_ms)} origins × {len(result.series):,} series")
     for column in ("model", "WQL", "SQL", "MASE", "coverage", "PIT", "bias"):
         table.add_column(column, justify="left" if column == "model" else "right")
@@ -84,55 +84,55 @@ def print_scores(console: Console, result: Backtest) -> None:
                 (f"  {SURGECAST}, steps {first + 1}–{last}", SURGECAST, None, slice(first, last))
             )
     for label, name, chosen, steps in rows:
-        made = score(result, name, series=chosen, steps=steps)
+        scored = score(result, name, series=chosen, steps=steps)
         table.add_row(
             label,
             *(
                 "–" if value is None else f"{value:.3f}"
-                for value in (made.wql, made.sql, made.mase)
+                for value in (scored.wql, scored.sql, scored.mase)
             ),
-            f"{made.coverage:.3f}",
-            f"{made.pit_coverage:.3f}",
-            "–" if made.bias is None else f"{made.bias:+.3f}",
+            f"{scored.coverage:.3f}",
+            f"{scored.pit_coverage:.3f}",
+            "–" if scored.bias is None else f"{scored.bias:+.3f}",
         )
     console.print(table)
     console.print(
-        f"coverage: inside the {band}, PIT: the same with ties at zero spread; "
+        f"coverage: share inside the {band}; PIT: the same with ties at zero spread evenly; "
         "WQL and SQL with the factor 2 (model/evaluation/metrics.py)"
     )
 
 
 def print_target(console: Console, target: str, result: Backtest) -> None:
-    """One line: WQL of a further target, of every model that forecasts it."""
-    made = [(name, score(result, name).wql) for name in result.forecast]
-    scores = ", ".join(f"{name} {'–' if wql is None else f'{wql:.3f}'}" for name, wql in made)
+    """Print one line with the WQL of a further target for every model that forecasts it."""
+    scored = [(name, score(result, name).wql) for name in result.forecast]
+    scores = ", ".join(f"{name} {'–' if wql is None else f'{wql:.3f}'}" for name, wql in scored)
     console.print(f"WQL of {target}: {scores}")
 
 
-def importance_table(worth: Importances) -> pl.DataFrame:
-    """A row an input, the most important first: `input`, `wql_rise`, `deviation`."""
+def importance_table(importances: Importances) -> pl.DataFrame:
+    """A row per input, the most important first: `input`, `wql_rise`, `deviation`."""
     return pl.DataFrame(
         {
-            "input": [one.name for one in worth.inputs],
-            "wql_rise": [one.wql_rise for one in worth.inputs],
-            "deviation": [one.deviation for one in worth.inputs],
+            "input": [one.name for one in importances.inputs],
+            "wql_rise": [one.wql_rise for one in importances.inputs],
+            "deviation": [one.deviation for one in importances.inputs],
         }
     )
 
 
-def print_importances(console: Console, worth: Importances) -> None:
-    """The table of `importance_table` in the terminal."""
-    table = Table(title=f"WQL {worth.wql:.3f}; its rise when an input is taken from elsewhere")
+def print_importances(console: Console, importances: Importances) -> None:
+    """Print `importance_table` on the terminal."""
+    table = Table(title=f"WQL {importances.wql:.3f}; rise when an input is permuted")
     table.add_column("input")
     table.add_column("rise", justify="right")
     table.add_column("±", justify="right")
-    for one in worth.inputs:
+    for one in importances.inputs:
         table.add_row(one.name, f"{one.wql_rise:+.4f}", f"{one.deviation:.4f}")
     console.print(table)
 
 
 def write_table(table: pl.DataFrame, path: Path) -> None:
-    """Write CSV or Parquet by the name's ending. Raises UsageError when that fails."""
+    """Write CSV or Parquet, depending on the suffix. Raises UsageError if that fails."""
     try:
         if path.suffix.lower() == ".csv":
             table.write_csv(path)
@@ -151,7 +151,7 @@ def _largest(history: History) -> list[int]:
 def plot_forecast(
     path: Path, history: History, forecast: QuantileForecast, horizon: int, *, title: str
 ) -> None:
-    """Plot the largest series: six horizons of history, then the forecast."""
+    """Plot the largest series: six horizons of history and the forecast."""
     shown = min(history.buckets, 6 * horizon)
     starts = history.end_ms - history.bucket_ms * np.arange(shown, 0, -1)
     panels = [
@@ -169,7 +169,7 @@ def plot_forecast(
 
 
 def plot_backtest(path: Path, history: History, result: Backtest, *, title: str) -> None:
-    """Plot the largest series with the forecasts made at every origin."""
+    """Plot the largest series with the forecasts of every origin."""
     first_ms = result.origins_ms[0] - 3 * result.horizon * result.bucket_ms
     first = max(0, (first_ms - history.start_ms) // history.bucket_ms)
     starts = history.start_ms + history.bucket_ms * np.arange(first, history.buckets)

@@ -1,4 +1,4 @@
-"""Plots of the batch path: actual demand with the forecast's bands, as a PNG.
+"""Draws the plots of the batch path as PNG files: demand with forecast bands, importances.
 
 Axes: T = buckets, H = horizon, Q = quantiles.
 """
@@ -28,10 +28,10 @@ def plot_forecasts(
     quantiles: tuple[float, ...],
     title: str,
 ) -> None:
-    """Draw up to six panels, one below the other.
+    """Draw up to six panels in one column.
 
     A panel is a name, bucket starts [T], units [T], and (origin_ms, [H, Q]) of its forecasts.
-    Raises UsageError when the file cannot be written.
+    Raises UsageError if the file cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -50,12 +50,12 @@ def plot_forecasts(
         raise UsageError(f"--plot {path}: cannot be written ({error})") from None
 
 
-def plot_importances(path: Path, worth: Importances, *, title: str) -> None:
-    """Draw a bar an input, the most important on top. Raises UsageError for a file that fails."""
+def plot_importances(path: Path, importances: Importances, *, title: str) -> None:
+    """Draw a bar per input, the most important on top. Raises UsageError if writing fails."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shown = worth.inputs[::-1]
+    shown = importances.inputs[::-1]
     figure = Figure(figsize=(8, 0.24 * len(shown) + 1.2), layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.subplots()
@@ -70,7 +70,7 @@ def plot_importances(path: Path, worth: Importances, *, title: str) -> None:
     axis.tick_params(labelsize=8)
     axis.margins(y=0.01)
     axis.spines[["top", "right", "left"]].set_visible(False)
-    axis.set_xlabel(f"rise of WQL (as it is: {worth.wql:.3f})", fontsize=8)
+    axis.set_xlabel(f"rise of WQL (with all inputs: {importances.wql:.3f})", fontsize=8)
     figure.suptitle(title, color=_INK, fontsize=11, x=0.01, ha="left")
     try:
         figure.savefig(path, dpi=130)
@@ -88,7 +88,7 @@ def _panel(
     bucket_ms: int,
     quantiles: tuple[float, ...],
 ) -> None:
-    """One series: its demand, and for each origin the median and nested bands."""
+    """Draw one series: its demand, and for each origin the median and nested bands."""
     axis.plot(start_T.astype("datetime64[ms]"), units_T, color=_ACTUAL, lw=0.9, label="actual")
     middle = int(np.argmin(np.abs(np.array(quantiles) - 0.5)))
     for number, (origin_ms, block_HQ) in enumerate(forecasts):

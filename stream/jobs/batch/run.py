@@ -1,8 +1,8 @@
-"""The batch path: train, forecast and evaluate on a file, without broker or store.
+"""Trains, forecasts and backtests on a file, without broker or store.
 
-Library functions behind `surgecast train|forecast|backtest --history FILE`. They print with rich on
-the console given and leave their results in files. A history too short for a network is forecast by
-the seasonal naive, and that is said.
+The functions behind `surgecast train|forecast|backtest --history FILE`. They print on the given
+console and write results to files. If the history is too short for a network, the seasonal naive
+forecasts, and the console says so.
 
 Axes: O = origins, S = series, H = horizon, Q = quantiles.
 """
@@ -35,16 +35,17 @@ from stream.jobs.batch.output import (
     write_table,
 )
 from stream.jobs.batch.plots import plot_importances
-from stream.jobs.batch.sales_files import CleaningReport, for_learning, load_sales
+from stream.jobs.batch.sales_files import CleaningReport, cap_outliers, load_sales
 from stream.jobs.files.plan_files import with_plans
-from stream.jobs.training.offline import Keep, TrainingOutcome, device_name, publish, train_with_bar
+from stream.jobs.training.publish import TrainingOutcome, publish
+from stream.jobs.training.train import RunFolder, device_name, train_with_bar
 from stream.registry.model_registry import Registry
 from stream.settings import ModelSettings, duration_text
 
 
 @dataclass(frozen=True, slots=True)
 class BacktestOutcome:
-    """Result of `run_backtest`: forecasts next to actual demand, and what was cleaned."""
+    """Result of `run_backtest`: forecasts with the actuals, and the cleaning report."""
 
     result: Backtest
     report: CleaningReport
@@ -92,18 +93,18 @@ def run_train(
     promote: bool = False,
     plans: Path | None = None,
     console: Console | None = None,
-    keep: Keep | None = None,
+    run_folder: RunFolder | None = None,
 ) -> TrainingOutcome:
-    """Train on a sales or order file and put the model into the registry.
+    """Train on a sales or order file and store the model in the registry.
 
-    `plans` is a file of plans, as `stream/jobs/files/plan_files.py` reads it. With `keep` it can go
-    on after it was killed. Raises UsageError for a file that cannot be used or is too short.
+    `plans` is a file for `stream/jobs/files/plan_files.py`. With `run_folder`, an interrupted
+    training can be resumed. Raises UsageError for a file that cannot be used or is too short.
     """
     console = console or Console(stderr=True, quiet=not Ranks.current().first)
     history, report = load_sales(history_file, bucket_ms=bucket_ms)
     horizon = horizon or settings.horizon
     history = with_plans(history, plans, horizon=horizon)
-    learnt, report = for_learning(history, report)
+    capped, report = cap_outliers(history, report)
     _print_report(console, report)
     config = batch_config(
         history,
@@ -112,7 +113,7 @@ def run_train(
         seed=seed,
         max_seconds=max_seconds,
     )
-    trained = train_with_bar(learnt, config, console=console, keep=keep)
+    trained = train_with_bar(capped, config, console=console, run_folder=run_folder)
     model_id = publish(trained, registry, promote=promote)
     return TrainingOutcome(model_id, promote, trained.metrics, trained.span_ms)
 
@@ -131,18 +132,18 @@ def run_forecast(
     plans: Path | None = None,
     console: Console | None = None,
 ) -> pl.DataFrame:
-    """Forecast the buckets behind a file; the champion of `registry` serves if it fits.
+    """Forecast the buckets after a file, with the champion of `registry` if it fits.
 
     Returns and writes to `out` (CSV or Parquet): series_id, step, target_start_ms, target_start,
-    one column a quantile of units, and `cumulative_q…` of their running sum. Raises UsageError.
+    one column per quantile of units, and `cumulative_q…` of their running sum. Raises UsageError.
     """
     console = console or Console(stderr=True)
     history, report = load_sales(history_file, bucket_ms=bucket_ms)
     history = with_plans(history, plans, horizon=horizon)
-    learnt, report = for_learning(history, report)
+    capped, report = cap_outliers(history, report)
     _print_report(console, report)
-    forecaster = champion_of(registry, history, horizon, console) or _trained(
-        learnt, history, settings, horizon, max_seconds=max_seconds, seed=seed, console=console
+    forecaster = champion_of(registry, history, horizon, console) or _train_forecaster(
+        capped, history, settings, horizon, max_seconds=max_seconds, seed=seed, console=console
     )
     forecast = carry_over(forecaster, history)
     table = forecast_table(history.series, forecast, horizon)
@@ -172,13 +173,12 @@ def run_backtest(
     plans: Path | None = None,
     console: Console | None = None,
 ) -> BacktestOutcome:
-    """Evaluate on rolling origins next to the baselines.
+    """Evaluate the network and the seasonal naive on rolling origins.
 
-    `origins` is how many of the last ones, or the starts (ms) of the first buckets forecast. The
-    network is trained once, on what lies before the first origin, and carried forward. Writes the
-    long table of the contract to `out` (Parquet). With `importance`, a CSV or Parquet file, writes
-    what each input of the network is worth into it, and a PNG of the same name beside it. Raises
-    UsageError.
+    `origins` is the number of origins at the end of the file, or the start (ms) of the first
+    forecast bucket of each. The network is trained once, on the buckets before the first origin.
+    Writes the long table to `out` (CSV or Parquet), and the importance of each input to
+    `importance` (CSV or Parquet) and a PNG of the same name. Raises UsageError.
     """
     console = console or Console(stderr=True)
     history, report = load_sales(history_file, bucket_ms=bucket_ms)
@@ -189,12 +189,12 @@ def run_backtest(
         else:
             starts = sorted(origins)
         before = _before(history, starts[0])
-        learnt, report = for_learning(before, report)
+        capped, report = cap_outliers(before, report)
         _print_report(console, report)
         naive = naive_for(history, horizon, settings)
         forecasters: dict[str, Forecaster] = {
-            SURGECAST: _trained(
-                learnt, before, settings, horizon,
+            SURGECAST: _train_forecaster(
+                capped, before, settings, horizon,
                 max_seconds=max_seconds, seed=seed, console=console,
             ),
             naive.model_id: naive,
@@ -205,9 +205,9 @@ def run_backtest(
             for target in settings.targets
             if result.extras
         }
-        worth = None
+        importances = None
         if importance is not None:
-            worth = importance_of(history, forecasters[SURGECAST], starts, console)
+            importances = importance_of(history, forecasters[SURGECAST], starts, console)
     except ModelError as error:
         raise UsageError(f"{history_file}: {error}") from error
     print_scores(console, result)
@@ -217,16 +217,16 @@ def run_backtest(
         write_table(backtest_table(result), out)
     if plot is not None:
         plot_backtest(plot, history, result, title=f"{history_file.name}: rolling origins")
-    if importance is not None and worth is not None:
-        print_importances(console, worth)
-        write_table(importance_table(worth), importance)
+    if importance is not None and importances is not None:
+        print_importances(console, importances)
+        write_table(importance_table(importances), importance)
         title = f"{history_file.name}: rise of WQL when an input is permuted"
-        plot_importances(importance.with_suffix(".png"), worth, title=title)
+        plot_importances(importance.with_suffix(".png"), importances, title=title)
     return BacktestOutcome(result, report)
 
 
-def _trained(
-    learnt: History,
+def _train_forecaster(
+    capped: History,
     history: History,
     settings: ModelSettings,
     horizon: int,
@@ -235,10 +235,10 @@ def _trained(
     seed: int,
     console: Console,
 ) -> Forecaster:
-    """A network trained on `learnt`; the seasonal naive where that is too short."""
+    """Train a network on `capped`; return the seasonal naive if that is too short."""
     config = batch_config(history, settings, horizon=horizon, seed=seed, max_seconds=max_seconds)
     try:
-        trained = train_with_bar(learnt, config, console=console)
+        trained = train_with_bar(capped, config, console=console)
     except UsageError as error:
         if not isinstance(error.__cause__, HistoryTooShort):
             raise
@@ -248,10 +248,12 @@ def _trained(
 
 
 def _before(history: History, end_ms: int) -> History:
-    """The history before a bucket. Raises HistoryTooShort where nothing is."""
+    """The history before a bucket. Raises HistoryTooShort if it is empty."""
     buckets = (end_ms - history.start_ms) // history.bucket_ms
     if buckets < 1:
-        raise HistoryTooShort("the first origin lies before the history")
+        raise HistoryTooShort(
+            f"the first origin {end_ms} is not after the start of the history {history.start_ms}"
+        )
     return replace(history, values_TSF=history.values_TSF[:buckets])
 
 

@@ -1,9 +1,9 @@
-"""Sales files for the batch path: `date,sales`, one series or many, cleaned with a report.
+"""Reads and cleans sales files (`date,sales`, one or many series) for the batch path.
 
-Wanted columns: `date` (or `ds`, `timestamp`) and `sales` (or `units`, `quantity`, `y`); with `sku`
-(or `series_id`, `item`) there are many series. What is repaired is counted: equal times summed,
-gaps filled with zeros, rows without a number left out, negative sales kept as returns, outliers
-capped in what a network learns from. An order file (`ts, sku, quantity, unit_price`) works as well.
+Columns: `date` (or `ds`, `timestamp`) and `sales` (or `units`, `quantity`, `y`); for several series
+also `sku` (or `series_id`, `item`). Cleaning is reported: rows of the same bucket are summed, gaps
+filled with zeros, rows without a date or number dropped, negative sales counted as returns, and
+outliers capped in the training data. Order files (`ts, sku, quantity, unit_price`) are read too.
 
 Axes: T = buckets, S = series, F = features.
 """
@@ -29,12 +29,12 @@ from stream.settings import duration_text
 _DATE: Final = ("date", "ds", "timestamp", "ts", "time", "datetime")
 _SALES: Final = ("sales", "units", "quantity", "y", "demand")
 _SERIES: Final = ("sku", "series_id", "item", "unique_id", "product")
-_MOST_CELLS: Final = 60_000_000
+_MAX_CELLS: Final = 60_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class CleaningReport:
-    """What was found in a sales file and repaired."""
+    """Counts of what was repaired in a sales file."""
 
     rows: int
     series: int
@@ -47,17 +47,17 @@ class CleaningReport:
     outliers_capped: int = 0
 
     def lines(self) -> list[str]:
-        """The report in words, one finding a line; what was not found is not mentioned."""
+        """The report as text: one line per finding with a count above 0."""
         findings = [
             f"{self.rows:,} rows → {self.series:,} series × {self.buckets:,} buckets "
             f"of {duration_text(self.bucket_ms)}"
         ]
         for count, text in (
-            (self.unreadable_rows, "rows without a date or a number were left out"),
-            (self.summed_rows, "rows were added to an earlier row of the same bucket"),
+            (self.unreadable_rows, "rows without a date or a number were dropped"),
+            (self.summed_rows, "rows were added to another row of the same bucket"),
             (self.filled_buckets, "buckets without a row count as zero sales"),
             (self.negative_rows, "negative rows count as returns, not as demand"),
-            (self.outliers_capped, "outliers are capped in what the model learns from"),
+            (self.outliers_capped, "outliers are capped in the training data"),
         ):
             if count:
                 findings.append(f"{count:,} {text}")
@@ -65,29 +65,29 @@ class CleaningReport:
 
 
 def load_sales(
-    path: Path, *, bucket_ms: int | None = None, most_series: int = 4_000
+    path: Path, *, bucket_ms: int | None = None, max_series: int = 4_000
 ) -> tuple[History, CleaningReport]:
-    """History of a sales or order file, and what was repaired.
+    """Read the history of a sales or order file, and report what was repaired.
 
-    `bucket_ms` defaults to the width the dates show (an hour at least), for orders to a day. Raises
-    UsageError that names file and column.
+    `bucket_ms` defaults to the step between the dates (at least an hour), for orders to a day.
+    Raises UsageError that names file and column.
     """
     frame = _read(path)
     if {"ts", "sku", "quantity", "unit_price"} <= set(frame.columns):
-        return _from_orders(path, bucket_ms or DAY_MS, most_series)
+        return _from_orders(path, bucket_ms or DAY_MS, max_series)
     table = _three_columns(path, frame)
     readable = table.drop_nulls().filter(pl.col("sales").is_finite())
     if not readable.height:
         raise UsageError(f"{path}: no row has both a date and a number of sales")
     width = bucket_ms or _natural_width(readable)
-    history, report = _dense(path, readable, width, most_series)
+    history, report = _dense(path, readable, width, max_series)
     return history, replace(
         report, rows=frame.height, unreadable_rows=frame.height - readable.height
     )
 
 
-def for_learning(history: History, report: CleaningReport) -> tuple[History, CleaningReport]:
-    """The history with outliers capped, and the report with their number."""
+def cap_outliers(history: History, report: CleaningReport) -> tuple[History, CleaningReport]:
+    """Cap outliers for training; return the history, and the report with their number."""
     units_TS, capped = winsorise(history.values_TSF[:, :, UNITS])
     if not capped:
         return history, report
@@ -108,7 +108,7 @@ def _read(path: Path) -> pl.DataFrame:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from None
     except pl.exceptions.PolarsError as error:
         reason = (str(error).splitlines() or ["empty"])[0][:160]
-        raise UsageError(f"{path}: is no readable table ({reason})") from None
+        raise UsageError(f"{path}: not a readable table ({reason})") from None
 
 
 def _three_columns(path: Path, frame: pl.DataFrame) -> pl.DataFrame:
@@ -121,7 +121,7 @@ def _three_columns(path: Path, frame: pl.DataFrame) -> pl.DataFrame:
     date, sales, series = column(_DATE), column(_SALES), column(_SERIES)
     if date is None or sales is None:
         raise UsageError(
-            f"{path}: needs the columns date and sales, and sku for many series "
+            f"{path}: needs the columns date and sales, and sku for several series "
             f"(found {', '.join(frame.columns)})"
         )
     return pl.DataFrame(
@@ -135,7 +135,7 @@ def _three_columns(path: Path, frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _times(path: Path, column: pl.Series) -> pl.Series:
-    """Milliseconds since 1970; text is ISO 8601, a date or a date with a time, taken as UTC."""
+    """Milliseconds since 1970; text is an ISO 8601 date with or without a time, in UTC."""
     if column.dtype == pl.Date or isinstance(column.dtype, pl.Datetime):
         return column.cast(pl.Datetime("ms")).dt.epoch("ms")
     if column.dtype.is_integer():
@@ -146,11 +146,13 @@ def _times(path: Path, column: pl.Series) -> pl.Series:
         if times.null_count() <= column.null_count() + 0.05 * column.len():
             return times.dt.epoch("ms")
     sample = next((value for value in text.to_list() if value), "")
-    raise UsageError(f"{path}: dates like {sample!r} are not understood; write 2024-05-31")
+    raise UsageError(
+        f"{path}: cannot read dates like {sample!r}; write 2024-05-31 or 2024-05-31 08:00"
+    )
 
 
 def _natural_width(table: pl.DataFrame) -> int:
-    """The commonest step between dates, at least an hour and at most a day that divides it."""
+    """The most common step between dates, rounded down to a divisor of a day, at least an hour."""
     times = np.unique(table["at_ms"].to_numpy())
     if times.size < 2:
         return DAY_MS
@@ -161,7 +163,7 @@ def _natural_width(table: pl.DataFrame) -> int:
 
 
 def _dense(
-    path: Path, table: pl.DataFrame, bucket_ms: int, most_series: int
+    path: Path, table: pl.DataFrame, bucket_ms: int, max_series: int
 ) -> tuple[History, CleaningReport]:
     summed = (
         table.with_columns(bucket=pl.col("at_ms") // bucket_ms)
@@ -173,13 +175,13 @@ def _dense(
         )
     )
     order = summed.group_by("series").agg(pl.col("units").sum()).sort("units", descending=True)
-    names = sorted(order["series"].head(most_series))
+    names = sorted(order["series"].head(max_series))
     first = int(summed["bucket"].to_numpy().min())
     buckets = int(summed["bucket"].to_numpy().max()) - first + 1
-    if buckets * len(names) > _MOST_CELLS:
+    if buckets * len(names) > _MAX_CELLS:
         raise UsageError(
-            f"{path}: {len(names):,} series × {buckets:,} buckets of "
-            f"{duration_text(bucket_ms)} are too many; choose a wider bucket"
+            f"{path}: {len(names):,} series × {buckets:,} buckets of {duration_text(bucket_ms)} "
+            f"exceed the limit of {_MAX_CELLS:,}; choose a wider --bucket"
         )
     place = {name: slot for slot, name in enumerate(names)}
     kept = summed.filter(pl.col("series").is_in(names))
@@ -201,10 +203,10 @@ def _dense(
     return History(values_TSF, first * bucket_ms, bucket_ms, names), report
 
 
-def _from_orders(path: Path, bucket_ms: int, most_series: int) -> tuple[History, CleaningReport]:
+def _from_orders(path: Path, bucket_ms: int, max_series: int) -> tuple[History, CleaningReport]:
     orders = read_orders(path)
     sparse = build_history(orders, bucket_ms=bucket_ms)
-    history = sparse.for_training(most_series)
+    history = sparse.for_training(max_series)
     report = CleaningReport(
         rows=orders.height,
         series=len(history.series),

@@ -1,1 +1,1 @@
-"""Files given to a job: orders, clicks, catalog, plans, the shipped sample."""
+"""Input files of jobs: orders, clicks, catalog, plans, the shipped sample."""

@@ -1,9 +1,9 @@
-"""Read order, click and catalog files (CSV or Parquet) for replay, training and backfill.
+"""Reads order, click and catalog files (CSV or Parquet) for replay, training and backfill.
 
-The columns are those of the topics of the same name. What stands in a file but does not fit its
-column is an error that names the row; values that fit but make no sense (a quantity of 0, a
-negative price, a missing SKU) pass, so that a replay sends them and the worker refuses them with a
-reason. Frames come back sorted by time; equal times keep the file's order.
+The columns are those of the topics. A value of the wrong type is an error that names the row.
+Invalid values of the right type (a quantity of 0, a negative price, a missing SKU) pass, so that a
+replay sends them and the worker rejects them with a reason. Frames are sorted by time; rows with
+equal times stay in the order of the file.
 """
 
 from collections.abc import Callable
@@ -43,33 +43,33 @@ _CATALOG: Final = {
 }
 _TIMES: Final = ("ts", "launched_at")
 
-#: The last instant that milliseconds below this number can mean is in 1973: those are seconds.
+#: In milliseconds, smaller numbers are times before 1973: they must be seconds.
 _LEAST_PLAUSIBLE_MS: Final = 100_000_000_000
 
 Schema = dict[str, type[pl.DataType]]
 
 
 def read_orders(path: Path) -> pl.DataFrame:
-    """Order lines of a file, sorted by `ts` (ms). Raises UsageError naming file, column and row.
+    """Read order lines, sorted by `ts` (ms). Raises UsageError naming file, column and row.
 
-    Wanted: `ts, sku, quantity, unit_price`; known: `event_id, order_id, customer_id, location,
+    Required: `ts, sku, quantity, unit_price`; optional: `event_id, order_id, customer_id, location,
     currency`. A missing `event_id` becomes `<file stem>-<row>`.
     """
     return _events(path, _EVENT_ORDERS, required=("ts", "sku", "quantity", "unit_price"))
 
 
 def read_clicks(path: Path) -> pl.DataFrame:
-    """Clicks of a file, sorted by `ts` (ms). Raises UsageError naming file, column and row.
+    """Read clicks, sorted by `ts` (ms). Raises UsageError naming file, column and row.
 
-    Wanted: `ts, sku, action`; known: `event_id, visitor_id, price, location`.
+    Required: `ts, sku, action`; optional: `event_id, visitor_id, price, location`.
     """
     return _events(path, _EVENT_CLICKS, required=("ts", "sku", "action"))
 
 
 def read_catalog(path: Path) -> pl.DataFrame:
-    """Catalog rows of a file in its order. Raises UsageError naming file, column and row.
+    """Read catalog rows in the order of the file. Raises UsageError naming file, column and row.
 
-    Wanted: `sku`; known: `category, brand, price, launched_at`.
+    Required: `sku`; optional: `category, brand, price, launched_at`.
     """
     return _typed(path, _read(path), _CATALOG, required=("sku",))
 
@@ -85,8 +85,8 @@ def _events(path: Path, schema: Schema, *, required: tuple[str, ...]) -> pl.Data
     newest_ms = int(frame["ts"].to_numpy().max(initial=0))
     if frame.height and newest_ms < _LEAST_PLAUSIBLE_MS:
         raise UsageError(
-            f"{path}: the newest ts is {newest_ms}; integers are milliseconds since 1970"
-            " (multiply seconds by 1000)"
+            f"{path}: the newest ts is {newest_ms}, but a ts must be in milliseconds since 1970; "
+            "multiply seconds by 1000"
         )
     columns = ["event_id", *(name for name in frame.columns if name != "event_id")]
     return frame.select(columns).sort("ts", maintain_order=True)
@@ -106,12 +106,13 @@ def _read(path: Path) -> pl.DataFrame:
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file") from None
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror or _line(error)})") from None
+        reason = error.strerror or _first_line(error)
+        raise UsageError(f"{path}: cannot be read ({reason})") from None
     except pl.exceptions.NoDataError:
         raise UsageError(f"{path}: the file is empty") from None
     except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
         kind = path.suffix.lstrip(".").lower()
-        raise UsageError(f"{path}: is no readable {kind} file ({_line(error)})") from None
+        raise UsageError(f"{path}: not a readable {kind} file ({_first_line(error)})") from None
 
 
 def _read_csv(path: Path) -> pl.DataFrame:
@@ -124,7 +125,7 @@ def _typed(
     missing = [name for name in required if name not in frame.columns]
     if missing:
         raise UsageError(
-            f"{path}: no column {', '.join(missing)}; wanted {', '.join(required)}"
+            f"{path}: no column {', '.join(missing)}; required are {', '.join(required)}"
             f" (found {', '.join(frame.columns)})"
         )
     columns = [
@@ -136,11 +137,11 @@ def _typed(
 
 
 def _cast(path: Path, column: pl.Series, dtype: type[pl.DataType]) -> pl.Series:
-    """The column in its type. An integer column with fractions, or text, is an error."""
+    """Cast a column to its type. Raises UsageError for text, or for fractions in integers."""
     if column.dtype == dtype:
         return column
     if dtype == pl.String and column.dtype.is_nested():
-        raise UsageError(f"{path}: column {column.name} holds {column.dtype}, not text")
+        raise UsageError(f"{path}: column {column.name} has the type {column.dtype}, not text")
     cast = column.cast(dtype, strict=False)
     wrong = cast.is_null() & column.is_not_null()
     if dtype == pl.Int64 and column.dtype.is_float():
@@ -150,7 +151,7 @@ def _cast(path: Path, column: pl.Series, dtype: type[pl.DataType]) -> pl.Series:
 
 
 def _time(path: Path, column: pl.Series) -> pl.Series:
-    """Milliseconds of a column of integers, dates with times (naive ones are UTC) or RFC 3339."""
+    """Milliseconds of a column of integers, datetimes (UTC if naive), dates or RFC 3339 text."""
     if column.dtype.is_integer():
         return column.cast(pl.Int64)
     if column.dtype == pl.Datetime:
@@ -158,7 +159,7 @@ def _time(path: Path, column: pl.Series) -> pl.Series:
     if column.dtype == pl.Date:
         return column.cast(pl.Datetime("ms")).dt.epoch("ms")
     if column.dtype != pl.String:
-        raise UsageError(f"{path}: column {column.name} holds {column.dtype}, no times")
+        raise UsageError(f"{path}: column {column.name} has the type {column.dtype}, not a time")
     whole = column.cast(pl.Int64, strict=False)
     zoned = column.str.contains(r"^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$")
     text = column.str.to_uppercase().str.replace(" ", "T", literal=True)
@@ -172,11 +173,12 @@ def _time(path: Path, column: pl.Series) -> pl.Series:
     return times
 
 
-def _refuse(path: Path, column: pl.Series, wrong: pl.Series, wanted: str) -> None:
+def _refuse(path: Path, column: pl.Series, wrong: pl.Series, expected: str) -> None:
+    """Raise UsageError for the first wrong value, if there is one."""
     if wrong.any():
         at = int(wrong.arg_true()[0])
         raise UsageError(
-            f"{path}: row {at + 1}, column {column.name}: {column[at]!r} is not {wanted}"
+            f"{path}: row {at + 1}, column {column.name}: {column[at]!r} is not {expected}"
         )
 
 
@@ -184,6 +186,6 @@ def _row(flags: pl.Series) -> int:
     return int(flags.arg_true()[0]) + 1
 
 
-def _line(error: Exception) -> str:
-    """First line of an error's text, short enough for one line of a terminal."""
+def _first_line(error: Exception) -> str:
+    """First line of an error's text, at most 160 characters."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

@@ -1,7 +1,7 @@
-"""What a job works on: the files named on the command line, or the shipped sample.
+"""Input of a job: the files named on the command line, or the shipped sample.
 
-The word `sample` stands for the shipped order lines; with it come its catalog, where the
-demonstration starts, and synthetic clicks, made once and kept in the data directory.
+The word `sample` names the shipped order lines. They come with a catalog, a default start of the
+replay, and synthetic clicks, which are generated once and stored in the data directory.
 """
 
 import json
@@ -33,7 +33,7 @@ SAMPLE: Final = "sample"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Orders, clicks and catalog, sorted by time, and what is to be said of them."""
+    """Orders, clicks and catalog, sorted by time; `labels` describe the inputs."""
 
     orders: pl.DataFrame
     clicks: pl.DataFrame | None
@@ -42,15 +42,15 @@ class Source:
 
 
 def orders_path(name: str | Path) -> Path:
-    """The file meant by `name`, a path or `sample`. Raises UsageError when there is none."""
+    """Path of the file `name`, a path or `sample`. Raises UsageError if it does not exist."""
     path = sample_orders() if str(name) == SAMPLE else Path(name)
     if not path.is_file():
-        raise UsageError(f"{path}: no such file (the word {SAMPLE} names the shipped orders)")
+        raise UsageError(f"{path}: no such file (write {SAMPLE} for the shipped orders)")
     return path
 
 
 def default_start_ms(path: Path) -> int | None:
-    """Where a replay starts when nothing is said: the sample's is set, others from their start."""
+    """Default start of a replay; None (the start of the file) for all files but the sample."""
     return REPLAY_START_MS if is_sample(path) else None
 
 
@@ -61,9 +61,9 @@ def open_source(
     clicks: Path | None = None,
     catalog: Path | None = None,
 ) -> Source:
-    """Read the files of a job; the sample brings catalog and synthetic clicks of its own.
+    """Read the files of a job; the sample comes with its own catalog and synthetic clicks.
 
-    Raises UsageError naming file, column and row when one cannot be used.
+    Raises UsageError naming file, column and row if one cannot be used.
     """
     path = orders_path(orders)
     lines = read_orders(path)
@@ -82,9 +82,9 @@ def open_source(
 
 
 def publish_labels(settings: Settings, labels: Mapping[str, str]) -> None:
-    """Say in the store (`sc2:info`) what the inputs are; nothing where no store is named.
+    """Write the labels of the inputs to the store (`sc2:info`), if a store is configured.
 
-    Raises ServiceUnavailable when the store does not answer.
+    Raises ServiceUnavailable if the store does not answer.
     """
     if not labels or settings.redis.url is None:
         return
@@ -94,11 +94,13 @@ def publish_labels(settings: Settings, labels: Mapping[str, str]) -> None:
             info["labels"] = {**info.get("labels", {}), **labels}
             client.set(keys.info(), json.dumps(info))
     except RedisError as error:
-        raise ServiceUnavailable(f"the store does not answer: {error}") from None
+        raise ServiceUnavailable(
+            f"the store does not answer ({error}); start it or correct SURGECAST_REDIS__URL"
+        ) from None
 
 
 def time_ms(text: str) -> int:
-    """Milliseconds of a date, an RFC 3339 time or whole milliseconds. Raises UsageError.
+    """Milliseconds of a date, an RFC 3339 time or integer milliseconds. Raises UsageError.
 
     >>> time_ms("2011-09-05"), time_ms("2011-09-05T01:00:00+01:00"), time_ms("1315180800000")
     (1315180800000, 1315180800000, 1315180800000)
@@ -109,14 +111,14 @@ def time_ms(text: str) -> int:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(
-            f"{text!r} is no time; write 2011-09-05, 2011-09-05T08:00:00Z or milliseconds"
+            f"{text!r} is not a time; write 2011-09-05, 2011-09-05T08:00:00Z or milliseconds"
         ) from None
     aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
     return round(aware.timestamp() * 1_000)
 
 
 def speed_of(text: str) -> float | None:
-    """Event-time seconds a second; None for `max`. Raises UsageError.
+    """Event-time seconds per second; None for `max`. Raises UsageError.
 
     >>> speed_of("3600"), speed_of("max")
     (3600.0, None)
@@ -128,5 +130,5 @@ def speed_of(text: str) -> float | None:
     except ValueError:
         speed = 0.0
     if not 0 < speed < float("inf"):
-        raise UsageError(f"--speed {text}: write a number above 0, or max")
+        raise UsageError(f"--speed {text}: give a number above 0, or max")
     return speed

@@ -1,7 +1,7 @@
-"""Plans of a file of history: JSON lines, each a record of the topic `plans`.
+"""Reads plans from a file of JSON lines, each a record of the topic `plans`.
 
-For `surgecast train|backtest|forecast --plans FILE`. A line that is no plan is an error here, since
-whoever writes the file can mend it.
+For `surgecast train|backtest|forecast --plans FILE`. Unlike on the topic, an invalid line is an
+error, since the author of the file can correct it.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from model.training.dataset import History
-from stream.decoding.plans import Plan, checked
+from stream.decoding.plans import Plan, validate_plan
 from stream.decoding.refusals import UNREADABLE, unreadable
 from stream.decoding.schemas import PlanRecord
 from stream.errors import UsageError
@@ -19,7 +19,7 @@ from stream.serving.plan_blocks import PlanScopes, plan_block
 
 
 def read_plans(path: Path) -> list[Plan]:
-    """The plans of a file; of an id the last line holds. Raises UsageError for what is none."""
+    """Read the plans of a file; the last line of each id counts. Raises UsageError."""
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:
@@ -29,12 +29,12 @@ def read_plans(path: Path) -> list[Plan]:
         if not line.strip():
             continue
         try:
-            plan = checked(msgspec.json.decode(line, type=PlanRecord))
+            plan = validate_plan(msgspec.json.decode(line, type=PlanRecord))
         except UNREADABLE as error:
             raise UsageError(f"{path}, line {number}: {unreadable(error)}") from None
         plans[plan.plan_id] = plan
     if not plans:
-        raise UsageError(f"{path} holds no plans")
+        raise UsageError(f"{path} has no plans; write one JSON object per line")
     return list(plans.values())
 
 
@@ -45,10 +45,10 @@ def with_plans(
     horizon: int,
     categories: Mapping[str, str] | None = None,
 ) -> History:
-    """The same history with the plans of a file, up to one horizon beyond its end.
+    """Add the plans of a file to a history, up to one horizon beyond its end.
 
-    `categories` maps SKUs to their category. Raises UsageError as `read_plans`, and where no plan
-    is for any bucket of any series.
+    `categories` maps SKUs to their category. Raises UsageError as `read_plans`, and if no plan
+    affects any bucket of any series.
     """
     if path is None:
         return history
@@ -63,5 +63,5 @@ def with_plans(
         buckets=history.buckets + horizon,
     )
     if block is None:
-        raise UsageError(f"no plan of {path} is for a series and a time of the history")
+        raise UsageError(f"no plan of {path} affects a series and a time of the history")
     return replace(history, plans=block)

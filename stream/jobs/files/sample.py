@@ -1,7 +1,7 @@
-"""The order lines that ship with the package: where they lie, where the demonstration starts.
+"""Paths and labels of the order lines shipped with the package, and the start of the demonstration.
 
-The files are read like any other (`stream.jobs.files.event_files`); NOTICE.md beside them names the
-source, its licence and what was changed. The clicks shown with them are synthetic.
+NOTICE.md in the same folder names the source, its licence and the changes. The clicks shown with
+the orders are synthetic.
 """
 
 from importlib.resources import files
@@ -10,13 +10,13 @@ from typing import Final
 
 from stream.jobs.files.synthetic_clicks import CLICKS_LABEL
 
-#: First instant a demonstration replays, 2011-09-05T00:00Z, a Monday: 21 months of history lie
-#: before it, 14 weeks and some 210,000 order lines lie after it.
+#: Start of the demonstration's replay, Monday 2011-09-05T00:00Z: after 21 months of history and
+#: before 14 weeks with some 210,000 order lines.
 REPLAY_START_MS: Final = 1_315_180_800_000
 
 ORDERS_LABEL: Final = "real orders, UCI Online Retail II (D. Chen, CC BY 4.0), cleaned"
 
-#: What is said of the inputs wherever they show (`labels` of `sc2:info`).
+#: Labels shown wherever the inputs appear (`labels` of `sc2:info`).
 SAMPLE_LABELS: Final = {"orders": ORDERS_LABEL, "clicks": CLICKS_LABEL}
 
 
@@ -25,12 +25,12 @@ def _shipped(name: str) -> Path:
 
 
 def sample_catalog() -> Path:
-    """Parquet file with one row a SKU of the shipped orders."""
+    """Parquet file with one row per SKU of the shipped orders."""
     return _shipped("catalog.parquet")
 
 
 def is_sample(path: Path) -> bool:
-    """Whether `path` is the shipped orders file, however it is written."""
+    """True if `path` is the shipped orders file."""
     return path.resolve() == sample_orders().resolve()
 
 

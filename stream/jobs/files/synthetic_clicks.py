@@ -1,11 +1,11 @@
-"""Synthetic clicks made from real order lines: seeded, labelled, the same for the same line.
+"""Generates synthetic clicks from real order lines: seeded, labelled, reproducible for each line.
 
-No click stream exists for the shipped orders, so a demonstration makes one. Every sale gets the
-clicks of its buyer (views minutes to hours before, cart, purchase) and those of people who looked
-at the product on the days after and did not buy, with a day and night rhythm of their own, some of
-them with a cart filled and emptied. Returns get none. What a line gets depends on its `event_id`
-and the seed alone: the clicks of some lines are some of the clicks of all lines. Browsing follows
-a sale, so it tells a model nothing of sales to come; a buyer's views do, as they would in a shop.
+No clicks exist for the shipped orders, so the demonstration generates them. Every sale gets the
+clicks of its buyer (views minutes to hours before, cart, purchase) and of people who view the
+product on the days after without buying; they have their own daily rhythm, and some fill and empty
+a cart. Returns get no clicks. The clicks of a line depend only on its `event_id` and the seed, so
+that the clicks of a subset of lines are a subset of all clicks. Browsing follows sales, so only the
+views of buyers help a model to predict sales, as in a real shop.
 
 Axes: N = order lines, K = clicks.
 """
@@ -22,17 +22,15 @@ from numpy.typing import NDArray
 
 from model.durations import DAY_MS, HOUR_MS, MINUTE_MS
 
-#: What is said of these clicks wherever they show.
+#: Label shown wherever these clicks appear.
 CLICKS_LABEL: Final = "synthetic clicks, made from the orders by a seeded generator"
 
-#: Changes when the same lines and seed would give other clicks; a file of another is remade.
+#: To be increased when the same lines and seed give other clicks; cached files are then rewritten.
 VERSION: Final = 1
 
-COLUMNS: Final = ("event_id", "ts", "sku", "action", "visitor_id", "price")
-
-_MORE_VIEWS = 0.45  # chance of one more view by the buyer, after the first
-_LONG_LOOK = 0.25  # share of buyer's views that lie hours, not minutes, before the sale
-_BROWSERS = 1.3  # people who look and do not buy, per sale
+_MORE_VIEWS = 0.45  # probability of another view by the buyer, after the first
+_EARLY_VIEWS = 0.25  # share of the buyer's views hours, not minutes, before the sale
+_BROWSERS = 1.3  # people who view but do not buy, per sale
 _ABANDON = 0.07  # share of them who fill a cart and empty it
 _BROWSE_DAYS = 6
 _SOON_MS = 18 * MINUTE_MS
@@ -48,11 +46,11 @@ Ints = NDArray[np.int64]
 
 
 def synthesize_clicks(orders: pl.DataFrame, seed: int = 7) -> pl.DataFrame:
-    """Clicks of the given order lines up to the last line's time, sorted by time; 4 to 6 a sale.
+    """Generate clicks up to the time of the last order line, sorted by time; 4 to 6 per sale.
 
-    `orders` has the columns `event_id, ts, sku, quantity, unit_price` and, if known, `order_id` and
-    `customer_id`. The result has `COLUMNS`; `ts` in milliseconds, `price` the line's price,
-    `visitor_id` a made-up pseudonym, the same for all clicks of one customer's sales.
+    `orders` has the columns `event_id, ts, sku, quantity, unit_price` and optionally `order_id` and
+    `customer_id`. The result has `event_id, ts, sku, action, visitor_id, price`: `ts` in
+    milliseconds, `price` of the order line, `visitor_id` a pseudonym for each customer.
     """
     sales = orders.filter(pl.col("quantity") > 0)
     until_ms = int(orders["ts"].to_numpy().max(initial=0))
@@ -78,27 +76,27 @@ def synthesize_clicks(orders: pl.DataFrame, seed: int = 7) -> pl.DataFrame:
 
 
 def cached_clicks(orders: pl.DataFrame, path: Path, seed: int = 7) -> pl.DataFrame:
-    """Read the clicks of `orders` from the file `path`; make and write them if it has others."""
+    """Read the clicks of `orders` from the file `path`; generate and write them if they differ."""
     stamp = f"{VERSION}:{seed}:{orders.height}:{orders['ts'].sum()}:{orders['quantity'].sum()}"
     if path.is_file() and pq.read_metadata(path).metadata.get(b"stamp") == stamp.encode():
         return pl.read_parquet(path)
     clicks = synthesize_clicks(orders, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".new")
+    temporary = path.with_suffix(".new")
     clicks.write_parquet(
-        aside,
+        temporary,
         compression="zstd",
         compression_level=1,
         metadata={"label": CLICKS_LABEL, "stamp": stamp},
     )
-    aside.replace(path)
+    temporary.replace(path)
     return clicks
 
 
 def _buyers_clicks(key_N: Keys, ts_N: Ints, views_N: Ints) -> pl.DataFrame:
-    """Make views, one cart and one purchase a sale; `k` counts the clicks of a line from 0."""
+    """Views, one cart and one purchase per sale; `k` numbers the clicks of a line from 0."""
     line_K, nth_K = _spread(views_N)
-    scale_ms = np.where(_uniform(key_N[line_K], 100 + nth_K) < _LONG_LOOK, 6 * HOUR_MS, _SOON_MS)
+    scale_ms = np.where(_uniform(key_N[line_K], 100 + nth_K) < _EARLY_VIEWS, 6 * HOUR_MS, _SOON_MS)
     wait_ms = -np.log1p(-_uniform(key_N[line_K], 200 + nth_K)) * scale_ms
     lag_ms = 3 * MINUTE_MS + np.minimum(wait_ms, 1.5 * DAY_MS).astype(np.int64)
     cart_lag_ms = (10_000 + _uniform(key_N, 2) * 2.5 * MINUTE_MS).astype(np.int64)
@@ -113,7 +111,7 @@ def _buyers_clicks(key_N: Keys, ts_N: Ints, views_N: Ints) -> pl.DataFrame:
 
 
 def _browsers_clicks(key_N: Keys, ts_N: Ints, first_N: Ints) -> pl.DataFrame:
-    """Make views by people who do not buy, days after a sale; some fill a cart and empty it."""
+    """Views days after a sale by people who do not buy; some fill a cart and empty it."""
     people_N = _poisson(_uniform(key_N, 3), _BROWSERS)
     line_K, nth_K = _spread(people_N)
     key_K = key_N[line_K]
@@ -138,7 +136,7 @@ def _browsers_clicks(key_N: Keys, ts_N: Ints, first_N: Ints) -> pl.DataFrame:
 
 
 def _browsing_ms(sold_ms: Ints, key_K: Keys, nth_K: Ints) -> Ints:
-    """Pick a moment after the sale: a later day, an hour of the day by `_HOURS`."""
+    """Draw a time after the sale: a later day, and an hour of the day by `_HOURS`."""
     days = 1 + np.floor(_uniform(key_K, 300 + nth_K) * _BROWSE_DAYS).astype(np.int64)
     cumulated = np.cumsum(_HOURS) / _HOURS.sum()
     hour = np.searchsorted(cumulated, _uniform(key_K, 400 + nth_K), side="right")
@@ -164,25 +162,25 @@ def _spread(count_N: Ints) -> tuple[Ints, Ints]:
 
 
 def _keys(names: Sequence[str], seed: int) -> Keys:
-    """One 64-bit key a name, by xxh3 under the seed."""
+    """One 64-bit key per name: seeded xxh3."""
     digest = xxhash.xxh3_64_intdigest
     return np.fromiter((digest(name.encode(), seed) for name in names), np.uint64, len(names))
 
 
 def _buyers(sales: pl.DataFrame, seed: int) -> pl.Series:
-    """Pseudonym of each line's buyer: by customer, else by order, else by line."""
+    """Pseudonym of each line's buyer, from the customer, else the order, else the line."""
     known = [name for name in ("customer_id", "order_id", "event_id") if name in sales.columns]
     person = sales.select(pl.coalesce(known))[known[0]]
     return _pseudonym(_keys(person.to_list(), seed ^ 0x5EED))
 
 
 def _pseudonym(key_K: Keys) -> pl.Series:
-    """Write the key's upper 48 bits as digits."""
+    """Decimal digits of the key's upper 48 bits."""
     return pl.Series("visitor", key_K >> np.uint64(16)).cast(pl.String)
 
 
 def _mixed(key_K: Keys, draw: int | Ints) -> Keys:
-    """Draw one number of each key's own stream (SplitMix64; Steele, Lea & Flood 2014)."""
+    """Draw one number from each key's own stream (SplitMix64; Steele, Lea & Flood 2014)."""
     with np.errstate(over="ignore"):
         z = key_K + np.asarray(draw, np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -197,7 +195,7 @@ def _uniform(key_K: Keys, draw: int | Ints) -> Floats:
 
 
 def _geometric(u_N: Floats, more: float) -> Ints:
-    """Successes before the first failure, by inversion; `more` is the chance of a success.
+    """Successes before the first failure, by inversion; `more` is the probability of success.
 
     >>> _geometric(np.array([0.0, 0.6, 0.8]), 0.5).tolist()
     [0, 1, 2]
@@ -207,7 +205,7 @@ def _geometric(u_N: Floats, more: float) -> Ints:
 
 
 def _poisson(u_N: Floats, mean: float) -> Ints:
-    """Poisson counts by inversion, cut at 12.
+    """Poisson counts by inversion, truncated at 12.
 
     >>> _poisson(np.array([0.0, 0.5, 0.95]), 1.0).tolist()
     [0, 1, 3]

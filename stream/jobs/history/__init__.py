@@ -1,1 +1,1 @@
-"""Closed buckets computed from files, as the live path would have stored them."""
+"""Closed buckets computed from files, equal to those of the live path."""

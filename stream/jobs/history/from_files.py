@@ -1,8 +1,7 @@
-"""Closed buckets of files: the features the live path would have stored, computed in one pass.
+"""Computes the closed buckets of files in one pass, bit for bit equal to those of the live path.
 
-Sums go through `stream.features.definitions`, as the worker's do, and events are admitted by the
-rules of `stream.decoding.events`, so a closed bucket here equals the live one bit for bit. An
-`event_id` counts once in a whole file.
+Sums use `stream.features.definitions`, like the worker's, and events must pass the rules of
+`stream.decoding.events`. An `event_id` counts once per file.
 
 Axes: N = events, R = rows (bucket and series with an event), S = series, F = features.
 """
@@ -11,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from stream.decoding.catalog import NOT_LISTED, Listing, checked
+from stream.decoding.catalog import NOT_LISTED, Listing, validate_entry
 from stream.decoding.fields import MAX_LINE_VALUE, MAX_QUANTITY, series_id
 from stream.decoding.schemas import CatalogEntry
 from stream.errors import UnreadableEvent, UsageError
@@ -31,11 +30,11 @@ def build_history(
     end_ms: int | None = None,
     rollups: bool = True,
 ) -> SparseHistory:
-    """Sum events into the buckets of ``[start_ms, end_ms)``, by default those the orders touch.
+    """Sum events into the buckets of ``[start_ms, end_ms)``, by default the span of the orders.
 
-    Frames are as `stream.jobs.files.event_files` reads them. Bounds must lie on bucket edges. With
-    `rollups`, `total` and `category:*` are series too: sums over their members. Raises UsageError
-    when there is no order to count or a bound is off.
+    Frames are those of `stream.jobs.files.event_files`. Bounds must be bucket edges. With
+    `rollups`, `total`, `category:*` and `location:*` are added: sums over their members. Raises
+    UsageError if there are no orders or a bound is not a bucket edge.
     """
     start_ms, end_ms = _bounds(orders, bucket_ms, start_ms, end_ms)
     lines = _counted_orders(orders, start_ms, end_ms)
@@ -79,7 +78,7 @@ def _bounds(
     orders: pl.DataFrame, bucket_ms: int, start_ms: int | None, end_ms: int | None
 ) -> tuple[int, int]:
     if not orders.height:
-        raise UsageError("there is no order line to build a history from")
+        raise UsageError("there are no order lines, so there is no history")
     times = orders["ts"].to_numpy()
     if start_ms is None:
         start_ms = int(times.min()) // bucket_ms * bucket_ms
@@ -87,9 +86,9 @@ def _bounds(
         end_ms = (int(times.max()) // bucket_ms + 1) * bucket_ms
     for bound in (start_ms, end_ms):
         if bound % bucket_ms:
-            raise UsageError(f"{bound} is not on the edge of a bucket of {bucket_ms} ms")
+            raise UsageError(f"{bound} is not a multiple of the bucket width of {bucket_ms} ms")
     if end_ms <= start_ms:
-        raise UsageError(f"no bucket lies between {start_ms} and {end_ms}")
+        raise UsageError(f"the end {end_ms} is not after the start {start_ms}")
     return start_ms, end_ms
 
 
@@ -112,7 +111,7 @@ def _counted_clicks(clicks: pl.DataFrame, start_ms: int, end_ms: int) -> pl.Data
 
 
 def _inside(events: pl.DataFrame, start_ms: int, end_ms: int) -> pl.DataFrame:
-    """Events of the window with an id and a SKU, each id once."""
+    """Events of the span with an id and a SKU, without duplicates."""
     inside = events.filter(
         (pl.col("ts") >= start_ms)
         & (pl.col("ts") < end_ms)
@@ -120,13 +119,13 @@ def _inside(events: pl.DataFrame, start_ms: int, end_ms: int) -> pl.DataFrame:
         & pl.col("sku").is_not_null()
     )
     hashes = np.sort(inside["event_id"].hash().to_numpy())
-    if (hashes[1:] != hashes[:-1]).all():  # far cheaper than to look for equal texts
+    if (hashes[1:] != hashes[:-1]).all():  # far cheaper than comparing the texts
         return inside
     return inside.unique("event_id", keep="first", maintain_order=True)
 
 
 def _named(events: pl.DataFrame) -> pl.DataFrame:
-    """Events with their series; those whose names the worker refuses are left out."""
+    """Add the series of each event; drop events whose names the worker rejects."""
     if "location" not in events.columns:
         events = events.with_columns(location=pl.lit(None, pl.String))
     pairs = events.select("sku", "location").unique()
@@ -149,14 +148,14 @@ def _series(sku: str, location: str | None) -> str | None:
 def _placed(
     events: pl.DataFrame, slot_of: pl.DataFrame, start_ms: int, bucket_ms: int
 ) -> pl.DataFrame:
-    """Events with the slot of their series and the index of their bucket."""
+    """Add the slot of the series and the index of the bucket to each event."""
     return events.join(slot_of, on="series", how="left", maintain_order="left").with_columns(
         bucket=(pl.col("ts") - start_ms) // bucket_ms
     )
 
 
 def _key(events: pl.DataFrame, width: int) -> Ints:
-    """One number for bucket and slot, rising in that order."""
+    """One number for bucket and slot, sorted by bucket, then slot."""
     key_N: Ints = events["bucket"].to_numpy() * width + events["slot"].to_numpy()
     return key_N
 
@@ -174,14 +173,14 @@ def _add_clicks(sums_RF: Ints, row_N: Ints, clicks: pl.DataFrame) -> None:
 def _products(
     catalog: pl.DataFrame | None, end_ms: int
 ) -> tuple[dict[str, str], dict[str, Listing]]:
-    """Category and the rest of each SKU, without the rows that the worker refuses."""
+    """Category and listing of each SKU, without the rows that the worker rejects."""
     categories: dict[str, str] = {}
     listings: dict[str, Listing] = {}
     for row in catalog.iter_rows(named=True) if catalog is not None else ():
         if row["sku"] is None:
             continue
         try:
-            category, listing = checked(CatalogEntry(**row), now_ms=end_ms)
+            category, listing = validate_entry(CatalogEntry(**row), now_ms=end_ms)
         except UnreadableEvent:
             continue
         if category is not None:

@@ -1,8 +1,7 @@
-"""What happened in each bucket and series, and nothing else: a history that fits in memory.
+"""A sparse history that fits in memory: rows only for buckets and series with an event.
 
-Most series sell nothing in most buckets, so rows are kept for what happened only; a dense block is
-made of a window, or of the series that matter, when one is needed. `stream.jobs.history.from_files`
-makes these of files.
+Most series sell nothing in most buckets. Dense blocks are made only of the span and the series that
+are needed.
 
 Axes: R = rows (bucket and series with an event), T = buckets, S = series, F = features.
 """
@@ -29,9 +28,9 @@ Floats = NDArray[np.float32]
 class SparseHistory:
     """Integer sums of every bucket and series with an event in ``[start_ms, end_ms)``.
 
-    Row r holds `sums_RF[r]` (money in ticks) of series `slot_R[r]` in the bucket that starts at
-    ``start_ms + bucket_R[r] · bucket_ms``; rows are sorted by bucket, then slot. `series` lists the
-    series in order of first appearance, roll-ups last; `skus` their SKUs (empty for a roll-up).
+    Row r has the sums `sums_RF[r]` (money in ticks) of series `slot_R[r]` in the bucket that starts
+    at ``start_ms + bucket_R[r] · bucket_ms``; rows are sorted by bucket, then slot. `series` is in
+    order of first appearance, roll-ups last; `skus` are their SKUs (empty for a roll-up).
     """
 
     bucket_ms: int
@@ -70,7 +69,7 @@ class SparseHistory:
         start_ms: int | None = None,
         end_ms: int | None = None,
     ) -> Floats:
-        """Closed blocks [T, S, F], float32, of a window and of some series (default: all)."""
+        """Closed blocks [T, S, F], float32, of a span and of some series (default: all)."""
         first = 0 if start_ms is None else (start_ms - self.start_ms) // self.bucket_ms
         stop = self.buckets if end_ms is None else (end_ms - self.start_ms) // self.bucket_ms
         chosen = np.arange(len(self.series)) if slots is None else np.asarray(slots, np.int64)
@@ -86,7 +85,7 @@ class SparseHistory:
         return values_TSF
 
     def for_training(self, n: int, *, start_ms: int | None = None) -> "History":
-        """Dense history of the roll-ups and the `n` largest series from `start_ms` on."""
+        """Dense history of the `n` largest series and the roll-ups from `start_ms` on."""
         from model.training.dataset import History  # torch is slow to import
         from stream.serving.static_features import static_features
 
@@ -102,7 +101,7 @@ class SparseHistory:
 
 
 def with_rollups(history: SparseHistory) -> SparseHistory:
-    """The same history with `total`, `category:*` and `location:*`: sums over their members."""
+    """Add the roll-ups `total`, `category:*` and `location:*`: sums over their members."""
     category_S = [_rollup(category_id, history.categories.get(sku)) for sku in history.skus]
     location_S = [_rollup(location_id, split_sku(name)[1]) for name in history.series]
     names = [TOTAL, *sorted({name for name in category_S + location_S if name is not None})]
@@ -133,7 +132,7 @@ def _rollup(series_id: Callable[[str], str], name: str | None) -> str | None:
 
 
 def _summed(history: SparseHistory, parent_R: Ints) -> tuple[Ints, Ints, Ints]:
-    """Bucket, slot and sums of each roll-up: rows added by bucket and parent (-1: none)."""
+    """Bucket, slot and sums of each roll-up: rows summed by bucket and parent (-1: none)."""
     chosen = np.flatnonzero(parent_R >= 0)
     if not len(chosen):
         return parent_R[:0], parent_R[:0], history.sums_RF[:0]

@@ -1,1 +1,1 @@
-"""Files into Kafka, in event-time order."""
+"""Replay of files to Kafka in event-time order."""

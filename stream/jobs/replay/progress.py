@@ -1,20 +1,14 @@
-"""How far a replay has come: for the terminal, for a log, for another process.
-
-On a terminal a bar; otherwise a plain line every few seconds; both on stderr, so that stdout stays
-free for answers. `written_progress` keeps a small JSON file, replaced whole, for whoever shows it
-elsewhere.
-"""
+"""Progress of a replay on stderr: a bar on a terminal, otherwise a line every few seconds."""
 
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TextIO
 
-import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -23,9 +17,9 @@ _LINE_EVERY_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ReplayProgress:
-    """A moment of a replay. `sent` of `total` events (0: no end), the broker has `acked`.
+    """Progress at one moment: `sent` and `acked` (by the broker) of `total` events (0: endless).
 
-    `event_time_ms` is the replay's clock, `events_per_s` a rate over the last seconds.
+    `event_time_ms` is the replay's clock, `events_per_s` the rate over the last seconds.
     """
 
     sent: int
@@ -69,22 +63,15 @@ def shown_progress(stream: TextIO | None = None) -> Iterator[Show]:
         yield show
 
 
-@contextmanager
-def written_progress(path: Path) -> Iterator[Show]:
-    """Keep the JSON file `path` at the newest progress (the fields of ReplayProgress)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    yield lambda progress: replace_file(path, msgspec.json.encode(asdict(progress)))
-
-
 def replace_file(path: Path, content: bytes) -> None:
-    """Replace a file in one step, so that no reader sees half of it."""
-    aside = path.with_name(f"{path.name}.new")
-    aside.write_bytes(content)
-    aside.replace(path)
+    """Replace a file atomically, so that readers never see a partial file."""
+    temporary = path.with_name(f"{path.name}.new")
+    temporary.write_bytes(content)
+    temporary.replace(path)
 
 
 def clock_text(event_time_ms: int) -> str:
-    """Event time for people, UTC.
+    """Format an event time to the minute, UTC.
 
     >>> clock_text(1_322_727_960_000)
     '2011-12-01 08:26'
@@ -114,7 +101,7 @@ class _Lines:
 
 
 class Rate:
-    """Events a second over the last few seconds.
+    """Events per second over the last few seconds.
 
     >>> rate = Rate()
     >>> rate.at(0, now_s=0.0), rate.at(500, now_s=1.0), rate.at(1_500, now_s=2.0)
@@ -123,12 +110,12 @@ class Rate:
 
     def __init__(self, over_s: float = 5.0) -> None:
         self._over_s = over_s
-        self._seen: list[tuple[float, int]] = []
+        self._samples: list[tuple[float, int]] = []
 
     def at(self, count: int, *, now_s: float) -> float:
-        """Rate when `count` events are through at `now_s` (a monotonic clock, seconds)."""
-        self._seen.append((now_s, count))
-        while len(self._seen) > 2 and self._seen[1][0] <= now_s - self._over_s:
-            self._seen.pop(0)
-        then_s, before = self._seen[0]
+        """Rate after `count` events in all at `now_s` (a monotonic clock, seconds)."""
+        self._samples.append((now_s, count))
+        while len(self._samples) > 2 and self._samples[1][0] <= now_s - self._over_s:
+            self._samples.pop(0)
+        then_s, before = self._samples[0]
         return (count - before) / (now_s - then_s) if now_s > then_s else 0.0

@@ -1,10 +1,10 @@
-"""Orders and clicks of files into Kafka, in event-time order, at any speed.
+"""Sends the orders and clicks of files to Kafka in event-time order, at any speed.
 
-The replay has a clock of its own: at speed X it runs X event-time seconds a second, at no speed
-(max) it jumps from event to event. Heartbeats carry that clock to the workers, so nights, silent
-partitions and the end of the files close buckets too. A state file holds the position that the
-broker has acknowledged; a resumed replay sends at most what was under way twice, and workers know
-those events by their ids.
+The replay has its own clock: at speed X it advances X event-time seconds per second, without a
+speed (max) it jumps from event to event. Heartbeats carry this clock to the workers, so that
+buckets also close at night, in silent partitions and at the end of the files. A state file stores
+the position that the broker has acknowledged. A resumed replay may send unacknowledged events
+twice; workers drop the duplicates by their ids.
 """
 
 import threading
@@ -33,9 +33,10 @@ _SAVE_EVERY_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class ReplayReport:
-    """What a replay sent and the broker acknowledged, by topic; times of its first and last event.
+    """Acknowledged events by topic; times of the first and last event.
 
-    `heartbeat_ms` is the last promise sent; `complete` is False when it was stopped before the end.
+    `heartbeat_ms` is the event time of the last heartbeat; `complete` is False if the replay was
+    stopped before the end.
     """
 
     events: dict[str, int]
@@ -48,13 +49,13 @@ class ReplayReport:
 
     @property
     def events_per_s(self) -> float:
-        """Orders and clicks a second, over the whole replay."""
+        """Orders and clicks per second over the whole replay."""
         counted = self.events.get(ORDERS.name, 0) + self.events.get(CLICKS.name, 0)
         return counted / self.seconds if self.seconds else 0.0
 
 
 class _State(msgspec.Struct):
-    """The state file: how far a replay of which events has come."""
+    """The state file: which events, and the acknowledged position."""
 
     fingerprint: str
     position: int
@@ -64,7 +65,7 @@ class _State(msgspec.Struct):
 
 
 def state_path(settings: Settings) -> Path:
-    """The file a replay resumes from."""
+    """Path of the file that a replay resumes from."""
     return settings.data_dir / "replay-state.json"
 
 
@@ -84,21 +85,22 @@ def replay(
 ) -> ReplayReport:
     """Send the catalog, then the events of ``[start_ms, end_ms)`` in event-time order.
 
-    `speed` is event-time seconds a second, None as fast as it goes; `limit` counts order lines
-    (clicks go as far in time as they do). Frames are as `stream.jobs.files.event_files` reads them.
-    With `resume`, go on where the state file says. `progress` is called four times a second. It
-    ends early, resumable, when `stop` is set or on KeyboardInterrupt, which it passes on.
+    `speed` is event-time seconds per second, None as fast as possible; `limit` is the number of
+    order lines (clicks end at the same time). Frames are those of `stream.jobs.files.event_files`.
+    With `resume`, continue at the position in the state file. `progress` is called four times a
+    second. Ends early, and can be resumed, when `stop` is set or on KeyboardInterrupt, which is
+    raised again.
 
-    Raises ServiceUnavailable when the broker does not answer; UsageError for a speed, a window, a
-    state file or topics that cannot be used.
+    Raises ServiceUnavailable if the broker does not answer; UsageError for an unusable speed, span,
+    state file or topic.
     """
     if speed is not None and not 0 < speed < float("inf"):
-        raise UsageError(f"--speed {speed}: a number above 0, or max")
+        raise UsageError(f"--speed {speed}: give a number above 0, or max")
     if limit is not None and limit < 1:
-        raise UsageError(f"--limit {limit}: at least 1 order line")
+        raise UsageError(f"--limit {limit}: give at least 1")
     lines = cut(orders, start_ms=start_ms, end_ms=end_ms, limit=limit)
     if not lines.height:
-        raise UsageError("no order line lies in the time that is to be replayed")
+        raise UsageError("no order line is within --start and --end; choose another span")
     if limit is not None and lines.height == limit:
         end_ms = int(lines["ts"][-1]) + 1
     seen = None if clicks is None else cut(clicks, start_ms=start_ms, end_ms=end_ms)
@@ -110,7 +112,7 @@ def replay(
 
 @dataclass(slots=True)
 class _Run:
-    """One run over a timeline: the clock, the state file, what to show."""
+    """One replay of a timeline: the clock, the state file and the progress."""
 
     settings: Settings
     timeline: Timeline
@@ -127,7 +129,7 @@ class _Run:
     def through(
         self, sender: Sender, catalog: pl.DataFrame | None, stop: threading.Event
     ) -> ReplayReport:
-        """Send everything; see `replay`."""
+        """Send all events; see `replay`."""
         encoder = Encoder(sender.partitions)
         resumed_at = self.position = self._saved_position() if self.resume else 0
         begin_ms = self._begin_ms()
@@ -141,21 +143,21 @@ class _Run:
                     reached = min(self.position + _CHUNK, upto)
                     sender.send(self.timeline.records(self.position, reached, encoder))
                     self.position = reached
-                    sender.mark(reached, self._promise_ms(clock_ms))
-                    self._note(sender)
-                sender.mark(self.position, self._promise_ms(clock_ms))
-                self._note(sender)
+                    sender.mark(reached, self._complete_through_ms(clock_ms))
+                    self._report(sender)
+                sender.mark(self.position, self._complete_through_ms(clock_ms))
+                self._report(sender)
             complete = self.position == len(self.timeline)
             if complete:
                 sender.finish(self._end_ms())
             else:
                 sender.drain()
         except KeyboardInterrupt:
-            sender.take_leave()
+            sender.collect_acknowledgements()
             raise
         finally:
             self._save(sender)
-        self._note(sender, done=True)
+        self._report(sender, done=True)
         counts = self.timeline.counts(resumed_at, self.position)
         if catalog is not None:
             counts[CATALOG.name] = catalog.height
@@ -171,7 +173,7 @@ class _Run:
         )
 
     def _steps(self, begin_ms: int, stop: threading.Event) -> Iterator[tuple[int, int | None]]:
-        """How many events are due, and the replay's clock (None at max), chunk by chunk."""
+        """Yield the position up to which events are due, and the clock (None at max speed)."""
         times = self.timeline.event_time_N
         begin_s = time.monotonic()
         while self.position < len(times):
@@ -186,14 +188,14 @@ class _Run:
                 yield int(np.searchsorted(times, clock_ms, side="right")), clock_ms
 
     def _begin_ms(self) -> int:
-        """Where the clock starts: at `start_ms`, or at the next event when going on."""
+        """Start of the clock: `start_ms`, or the next event of a resumed replay."""
         times = self.timeline.event_time_N
         if self.start_ms is not None and not self.position:
             return self.start_ms
         return int(times[min(self.position, len(times) - 1)])
 
-    def _promise_ms(self, clock_ms: int | None) -> int:
-        """The time that no event still to be sent precedes: the clock, or the next event's."""
+    def _complete_through_ms(self, clock_ms: int | None) -> int:
+        """The time before which every event has been sent: the clock, or the next event's time."""
         times = self.timeline.event_time_N
         if self.position == len(times):
             return int(times[-1]) if clock_ms is None else clock_ms
@@ -201,14 +203,14 @@ class _Run:
         return next_ms if clock_ms is None else min(clock_ms, next_ms)
 
     def _end_ms(self) -> int:
-        """A time by which every bucket with an event has closed, and one more."""
+        """A time after which every bucket with an event has closed, and one more."""
         window = self.settings.window
         last_ms = int(self.timeline.event_time_N[-1])
         bucket_end_ms = (last_ms // window.bucket + 1) * window.bucket
         return bucket_end_ms + window.allowed_lateness + window.bucket
 
-    def _note(self, sender: Sender, *, done: bool = False) -> None:
-        """Show and save how far it is, when due."""
+    def _report(self, sender: Sender, *, done: bool = False) -> None:
+        """Show and save the progress when due."""
         now_s = time.monotonic()
         mark = sender.settled
         if mark is None:
@@ -250,10 +252,10 @@ class _Run:
         try:
             state = msgspec.json.decode(path.read_bytes(), type=_State)
         except msgspec.DecodeError:
-            raise UsageError(f"{path} is no state of a replay; run without --resume") from None
+            raise UsageError(f"{path} is not the state of a replay; run without --resume") from None
         if state.fingerprint != self.timeline.fingerprint:
             raise UsageError(
                 f"{path} belongs to a replay of other events; run without --resume, "
-                "or with the same files, --start and --limit"
+                "or with the same files, --start, --end and --limit"
             )
         return min(state.position, len(self.timeline))

@@ -1,9 +1,9 @@
-"""The producer side of a replay: sends records, follows their acknowledgements, sends heartbeats.
+"""Sends the records and heartbeats of a replay and tracks their acknowledgements.
 
-A **mark** stands behind every run of records: the event time that nothing after it precedes, the
-position in the timeline, and the newest record of each partition. When the broker has acknowledged
-all before it, the mark is *settled*: its position may be resumed from, and its heartbeat is true.
-Nothing here waits for the broker unless too much is under way.
+A **mark** follows each run of records: the event time before which everything has been sent, the
+position in the timeline, and the newest record of each partition. Once the broker has acknowledged
+all records before it, the mark is *settled*: a replay can resume from its position, and a heartbeat
+may carry its event time. Sending waits for the broker only if too many records are in flight.
 """
 
 import gc
@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Final, Self
 
 import msgspec
@@ -33,16 +32,16 @@ from stream.settings import Settings
 from stream.topics import CATALOG, EVENT_INPUTS, HEARTBEATS
 
 HEARTBEAT_EVERY_S: Final = 0.25
-MAX_UNDER_WAY: Final = 100_000
+MAX_IN_FLIGHT: Final = 100_000
 _DELIVERY_TIMEOUT_MS: Final = 30_000
-_LEAVE_S: Final = 2.0
+_INTERRUPTED_WAIT_S: Final = 2.0
 
 Place = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Everything before `position` is older than `event_time_ms`, and nothing older follows."""
+    """All events before `position` have been sent; none older than `event_time_ms` follows."""
 
     position: int
     event_time_ms: int
@@ -50,26 +49,26 @@ class Mark:
     records: list[Any]
 
     def settled(self) -> bool:
-        """Whether the broker has answered for every record before the mark."""
+        """True if the broker has answered for every record before the mark."""
         return all(future.is_done for future in self.newest.values())
 
 
 class Sender:
-    """A kafka-python producer whose progress is known. Use it as a context manager.
+    """A kafka-python producer that tracks acknowledgements. Use it as a context manager.
 
-    Raises ServiceUnavailable when the broker does not answer or refuses, UsageError when the topics
-    are missing or differ in partitions, or a record is larger than the broker takes.
+    Raises ServiceUnavailable if the broker does not answer or refuses, UsageError if topics are
+    missing or differ in partitions, or if a record exceeds the broker's limit.
     """
 
     def __init__(self, settings: Settings, *, linger_ms: int) -> None:
-        logging.getLogger("kafka").setLevel(logging.CRITICAL)  # we say it in one line
+        logging.getLogger("kafka").setLevel(logging.CRITICAL)  # our errors have the reason
         self._address = require_broker(settings)
         self.partitions = _partitions(settings)
         self._next_offset = _end_offsets(settings, self.partitions)
         self._newest: dict[Place, Any] = {}
         self._unmarked: list[Any] = []
         self._marks: deque[Mark] = deque()
-        self._under_way = 0
+        self._in_flight = 0
         self._heartbeat_s = 0.0
         self.settled: Mark | None = None
         self.heartbeat_ms: int | None = None
@@ -95,16 +94,11 @@ class Sender:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             self._producer.close(timeout=5 if kind is None else 1)
         except KafkaError as failure:
-            # close() gave up at its flush and left the thread running: drop what is under way
+            # close() gave up on its flush and left the thread running: drop what is in flight
             self._producer._sender.force_close()
             self._producer.close(timeout=5)
             if kind is None:
@@ -119,22 +113,22 @@ class Sender:
                 newest[topic, partition] = future
                 unmarked.append(future)
         except MessageSizeTooLargeError as error:
-            raise UsageError(f"a record is too large for the broker: {_line(error)}") from None
+            raise UsageError(f"a record exceeds the broker's limit: {_first_line(error)}") from None
         except KafkaError as error:
             raise self._unavailable(error) from None
 
     def mark(self, position: int, event_time_ms: int) -> None:
-        """Set a mark behind what was sent; wait when too many records are under way."""
+        """Set a mark after the records sent so far; wait if too many records are in flight."""
         self._marks.append(Mark(position, event_time_ms, dict(self._newest), self._unmarked))
-        self._under_way += len(self._unmarked)
+        self._in_flight += len(self._unmarked)
         self._unmarked = []
         self.follow()
-        while self._under_way > MAX_UNDER_WAY:
+        while self._in_flight > MAX_IN_FLIGHT:
             self._wait(self._marks[0])
             self.follow()
 
     def follow(self) -> None:
-        """Take note of acknowledgements; send a heartbeat when one is due."""
+        """Process acknowledgements; send a heartbeat if one is due."""
         while self._marks and self._marks[0].settled():
             mark = self._marks.popleft()
             self._settle(mark)
@@ -149,16 +143,16 @@ class Sender:
             self._wait(self._marks[-1])
             self.follow()
 
-    def take_leave(self) -> None:
-        """Note what is acknowledged within a moment; whoever pressed Ctrl-C does not wait."""
-        until_s = time.monotonic() + _LEAVE_S
+    def collect_acknowledgements(self) -> None:
+        """Process acknowledgements for a short time after Ctrl-C, without waiting for all."""
+        until_s = time.monotonic() + _INTERRUPTED_WAIT_S
         with suppress(ServiceUnavailable, UsageError):
             while self._marks and time.monotonic() < until_s:
                 self.follow()
                 time.sleep(0.02)
 
     def finish(self, event_time_ms: int) -> None:
-        """Wait for all, then promise that nothing older than `event_time_ms` follows."""
+        """Wait for all acknowledgements, then send a last heartbeat with `event_time_ms`."""
         self.drain()
         self._heartbeat(event_time_ms)
         try:
@@ -170,16 +164,18 @@ class Sender:
         for future in mark.records:
             error = future.exception
             if isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError):
-                raise UsageError("a record is too large for the broker (message.max.bytes)")
+                raise UsageError(
+                    "a record exceeds the broker's limit; raise message.max.bytes or shorten it"
+                )
             if error is not None:
                 raise self._unavailable(error)
-        self._under_way -= len(mark.records)
+        self._in_flight -= len(mark.records)
         for place, future in mark.newest.items():
             self._next_offset[place] = int(future.value.offset) + 1
         self.settled = mark
 
     def _heartbeat(self, event_time_ms: int) -> None:
-        """Send what the settled records promise to every partition, if it is news."""
+        """Send the event time and the settled offsets to every partition, if they are new."""
         if self.heartbeat_ms is not None and event_time_ms <= self.heartbeat_ms:
             return
         self.heartbeat_ms = event_time_ms
@@ -205,14 +201,14 @@ class Sender:
 
     def _unavailable(self, error: Exception) -> ServiceUnavailable:
         return ServiceUnavailable(
-            f"broker {self._address} does not take the records ({_line(error)}); see that it runs,"
-            " then go on with `surgecast replay --resume`"
+            f"broker {self._address} does not accept the records ({_first_line(error)}); "
+            "start it, then continue with `surgecast replay --resume`"
         )
 
 
 @contextmanager
 def few_collections() -> Iterator[None]:
-    """Let Python look for garbage in cycles rarely: records under way are many and make none."""
+    """Run the cyclic garbage collector rarely: the many records in flight form no cycles."""
     before = gc.get_threshold()
     gc.set_threshold(1_000_000, 50, 50)
     try:
@@ -222,7 +218,7 @@ def few_collections() -> Iterator[None]:
 
 
 def _partitions(settings: Settings) -> int:
-    """Partitions of the inputs. Raises UsageError when a topic is missing or differs."""
+    """Number of partitions of the input topics. Raises UsageError if one is missing or differs."""
     states = describe_topics(settings, [*EVENT_INPUTS, CATALOG, HEARTBEATS])
     missing = [state.name for state in states if not state.partitions]
     if missing:
@@ -231,15 +227,17 @@ def _partitions(settings: Settings) -> int:
         )
     counts = {state.name: state.partitions for state in states}
     if len(set(counts.values())) > 1:
-        raise UsageError(f"the topics must have the same number of partitions, not {counts}")
+        raise UsageError(
+            f"all input topics need the same number of partitions, but the broker has {counts}"
+        )
     return states[0].partitions
 
 
 def _end_offsets(settings: Settings, partitions: int) -> dict[Place, int]:
-    """Next offset of each partition of the inputs with event time, before anything is sent.
+    """Next offset of each partition of the event topics, before anything is sent.
 
-    Tansu calls the base offset of the last batch, plus 1, the end of a partition; so the last batch
-    is read.
+    Tansu returns the base offset of the last batch plus 1 as the end of a partition, so the last
+    batch is read.
     """
     places = [
         TopicPartition(topic.name, partition)
@@ -258,15 +256,17 @@ def _end_offsets(settings: Settings, partitions: int) -> dict[Place, int]:
             while any(consumer.position(place) < ends[place] for place in filled):
                 consumer.poll(timeout_ms=500)
                 if time.monotonic() > give_up_s:
-                    raise KafkaTimeoutError("it does not hand out what it has")
+                    raise KafkaTimeoutError("it does not return its last records")
             ends |= {place: consumer.position(place) for place in filled}
         finally:
             consumer.close()
     except (KafkaError, OSError, ValueError) as error:
-        raise ServiceUnavailable(f"broker {require_broker(settings)}: {_line(error)}") from None
+        raise ServiceUnavailable(
+            f"broker {require_broker(settings)}: {_first_line(error)}"
+        ) from None
     return {(place.topic, place.partition): int(end) for place, end in ends.items()}
 
 
-def _line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     text = str(error).strip().splitlines()
     return text[0][:200] if text else type(error).__name__

@@ -1,8 +1,7 @@
-"""Orders and clicks as one sequence in event-time order, and each event's bytes for Kafka.
+"""Merges orders and clicks into one sequence in event-time order, and encodes them for Kafka.
 
-The first half of a replay; it knows the files' columns and the partitioner, not the broker. Equal
-times keep the files' order, orders before clicks. A value a file lacks is left out of the JSON, so
-that the worker, not this module, says what is wrong with a record.
+Events with equal times stay in the order of the files, orders before clicks. Missing values are
+left out of the JSON, so that the worker, not the replay, rejects an invalid record.
 
 Axes: N = events of both files in event-time order.
 """
@@ -67,13 +66,13 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(slots=True)
 class Encoder:
-    """Rows of a frame as records of a topic; remembers each SKU's key and partition."""
+    """Encodes rows of a frame as records of a topic; caches each SKU's key and partition."""
 
     partitions: int
     _known: dict[str | None, tuple[bytes | None, int]] = field(default_factory=dict)
 
     def records(self, topic: str, rows: pl.DataFrame) -> Iterator[Record]:
-        """Yield the records of `rows`, in their order. A row without SKU goes to partition 0."""
+        """Yield the records of `rows` in order. A row without SKU goes to partition 0."""
         shape = _SHAPES[topic]
         columns = [
             rows[name].to_list() if name in rows.columns else repeat(None, rows.height)
@@ -136,7 +135,7 @@ class Timeline:
 
 
 def _fingerprint(event_time_N: Ints, frames: tuple[pl.DataFrame, ...]) -> str:
-    """Sixteen hex digits that tell these events from others."""
+    """Sixteen hex digits that identify these events."""
     digest = blake2b(event_time_N.tobytes(), digest_size=8)
     for frame in frames:
         ids = frame["event_id"].to_list() if frame.height else []

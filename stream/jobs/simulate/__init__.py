@@ -1,1 +1,1 @@
-"""A made-up shop into Kafka, its true demand beside it."""
+"""A simulated shop: its events to Kafka, its true demand to files."""

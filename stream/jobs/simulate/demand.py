@@ -1,9 +1,8 @@
-"""What people want of a made-up shop: products, seasons, launches, promotions, spikes.
+"""Demand of a simulated shop: products, seasons, launches, promotions, spikes.
 
-The demand of a product is a Poisson rate of order lines an hour: its popularity, the hour and
-weekday, the season of its category, a launch that ramps up, promotions announced days ahead, spikes
-that nobody announces. Everything follows from the seed. Stock and events are
-`stream.jobs.simulate.shop`'s.
+The demand of a product is a Poisson rate of order lines per hour: its popularity, the hour and
+weekday, the season of its category, a ramp after its launch, promotions announced days ahead, and
+unannounced spikes. Everything follows from the seed.
 
 Axis: S = products.
 """
@@ -20,7 +19,7 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 CATEGORIES: Final = ("bags", "garden", "kitchen", "lighting", "stationery", "toys")
-#: Units of an order line, on average.
+#: Average units per order line.
 MEAN_QUANTITY: Final = 1.6
 
 _BY_HOUR: Final = np.array(
@@ -36,7 +35,7 @@ _RAMP_DAYS: Final = 7
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """A promotion, or a spike: no `plan_id`, no discount. `uplift` multiplies the rate."""
+    """A promotion, or a spike (no `plan_id`, no discount). `uplift` multiplies the rate."""
 
     plan_id: str
     product: int
@@ -47,7 +46,7 @@ class Campaign:
 
 
 class Assortment:
-    """Products of a shop that opens at `start_ms` and is wanted `orders_per_hour` lines an hour.
+    """Products of a shop that opens at `start_ms` with a demand of `orders_per_hour` lines.
 
     >>> shop = Assortment(seed=1, products=3, orders_per_hour=10.0, start_ms=0)
     >>> shop.skus
@@ -69,7 +68,7 @@ class Assortment:
         self.launched_ms_S = start_ms + days_S * DAY_MS
 
     def launched(self, hour_ms: int) -> list[int]:
-        """Products that are new in the hour; at the opening, all there are."""
+        """Products launched in the hour; at the opening, all launched by then."""
         if hour_ms == self.start_ms:
             return np.flatnonzero(self.launched_ms_S <= hour_ms).tolist()
         return np.flatnonzero(self.launched_ms_S == hour_ms).tolist()
@@ -84,7 +83,7 @@ class Assortment:
         }
 
     def usual_rate(self, hour_ms: int) -> Floats:
-        """Order lines wanted in the hour [S], campaigns apart."""
+        """Expected order lines of the hour [S], without campaigns."""
         day = hour_ms // DAY_MS
         clock = _BY_HOUR[hour_ms // HOUR_MS % 24] / _BY_HOUR.mean()
         weekday = _BY_WEEKDAY[(day + 3) % 7] / _BY_WEEKDAY.mean()  # day 0 was a Thursday
@@ -104,7 +103,7 @@ class Campaigns:
         self.known: list[Campaign] = []
 
     def draw_day(self, rng: np.random.Generator, day_ms: int) -> list[dict[str, Any]]:
-        """Draw the spikes of a day and the promotions announced on it; return these as plans."""
+        """Draw a day's spikes and newly announced promotions; return the promotions as plans."""
         n = len(self._assortment.skus)
         plans = []
         for product in np.flatnonzero(rng.random(n) < _PROMOTED_A_DAY).tolist():
@@ -139,7 +138,7 @@ class Campaigns:
         return plans
 
     def apply(self, hour_ms: int, rate_S: Floats) -> tuple[Floats, Floats, Flags]:
-        """Rates under the campaigns of the hour, discounts (shares), and who spikes; each [S]."""
+        """Rates under the campaigns of the hour, discounts (shares), and spikes; each [S]."""
         self.known = [campaign for campaign in self.known if campaign.end_ms > hour_ms]
         lifted_S = rate_S.copy()
         discount_S = np.zeros(len(rate_S))

@@ -1,9 +1,9 @@
-"""An endless synthetic shop into Kafka, the truth beside it.
+"""Sends the events of an endless simulated shop to Kafka and writes its true demand to files.
 
-Runs `stream.jobs.simulate.shop` against a clock: from its opening it goes X event-time seconds a
-second (or as fast as it can) until it has caught up with the wall clock, and with that from then
-on. No event is from the future. Events go out as in a replay, heartbeats included; the truth of
-each day is a Parquet file that tells what was wanted, sold and lost, and at what rate.
+The shop runs X event-time seconds per second (or as fast as possible) from its opening until it has
+caught up with the wall clock, then in real time, so that no event is in the future. Events and
+heartbeats are sent as in a replay. Each day is a Parquet file with demand, sales, lost sales and
+rates.
 """
 
 import threading
@@ -29,12 +29,6 @@ from stream.kafka.partitioner import partition_of
 from stream.settings import Settings
 from stream.topics import CATALOG, INVENTORY, PLANS
 
-#: What is said of these inputs wherever they show (`labels` of `sc2:info`).
-SIMULATED_LABELS: Final = {
-    "orders": "synthetic orders of a simulated shop",
-    "clicks": "synthetic clicks of a simulated shop",
-}
-
 _TICK_S: Final = 0.05
 _CHUNK: Final = 4_096
 _SHOW_EVERY_S: Final = 0.25
@@ -43,7 +37,7 @@ _DEFAULT_PAST_MS: Final = 28 * DAY_MS
 
 @dataclass(frozen=True, slots=True)
 class SimulateReport:
-    """What a simulation sent; `truth` is the folder with a Parquet file a day."""
+    """What a simulation sent; `truth` is the folder with one Parquet file per day."""
 
     events: int
     hours: int
@@ -67,22 +61,27 @@ def simulate(
     stop: threading.Event | None = None,
     now_ms: Callable[[], int] = wall_clock_ms,
 ) -> SimulateReport:
-    """Run a shop of `products` products that sells `orders_per_hour` order lines on average.
+    """Run a shop of `products` products with a demand of `orders_per_hour` order lines on average.
 
-    `speed` is event-time seconds a second until it has caught up with now, None as fast as it goes;
-    `start_ms` its opening (default 28 days ago); `hours` ends it, else `stop` or KeyboardInterrupt
-    does. The truth goes to `truth` (default `<data_dir>/simulation`).
+    `speed` is event-time seconds per second until it has caught up, None as fast as possible;
+    `start_ms` is the opening (default: 28 days ago); it ends after `hours`, when `stop` is set, or
+    on KeyboardInterrupt. True demand goes to `truth` (default `<data_dir>/simulation`).
 
-    Raises UsageError for numbers that make no shop, ServiceUnavailable when the broker does not
-    answer.
+    Raises UsageError for numbers out of range, ServiceUnavailable if the broker does not answer.
     """
     opening_ms = now_ms() - _DEFAULT_PAST_MS if start_ms is None else start_ms
     if products < 1 or not 0 < orders_per_hour < 1e7:
-        raise UsageError("a shop needs --products 1 or more and --orders-per-hour above 0")
+        raise UsageError(
+            f"--products {products} --orders-per-hour {orders_per_hour}: "
+            "give at least 1 product, and order lines above 0 and below 10,000,000"
+        )
     if speed is not None and not 0 < speed < float("inf"):
-        raise UsageError(f"--speed {speed}: a number above 0, or max")
+        raise UsageError(f"--speed {speed}: give a number above 0, or max")
     if opening_ms > now_ms():
-        raise UsageError("the shop must open in the past: workers refuse events of the future")
+        raise UsageError(
+            f"--start {opening_ms} is in the future, and workers reject future events; "
+            "give a time in the past"
+        )
     shop = Shop(seed=seed, products=products, orders_per_hour=orders_per_hour, start_ms=opening_ms)
     run = _Run(
         settings=settings,
@@ -97,7 +96,7 @@ def simulate(
 
 
 def _clock(begin_ms: int, speed: float | None, now_ms: Callable[[], int]) -> Callable[[], int]:
-    """Clock of the shop: it runs at `speed` until it has caught up with `now_ms`."""
+    """Return the shop's clock: it runs at `speed` until it has caught up with `now_ms`."""
     if speed is None:
         return now_ms
     begin_s = time.monotonic()
@@ -106,7 +105,7 @@ def _clock(begin_ms: int, speed: float | None, now_ms: Callable[[], int]) -> Cal
 
 @dataclass(slots=True)
 class _Run:
-    """One simulation: the shop, its clock, where the truth goes."""
+    """One simulation: the shop, its clock, the folder for the true demand."""
 
     settings: Settings
     shop: Shop
@@ -121,40 +120,40 @@ class _Run:
     _day: list[pl.DataFrame] = field(default_factory=list)
 
     def through(self, sender: Sender, hours: int | None) -> SimulateReport:
-        """Live hour by hour until told to stop."""
+        """Send hour by hour until stopped."""
         start_ms = self.shop.clock_ms
-        lived = 0
+        done = 0
         encoder = Encoder(sender.partitions)
         try:
-            while lived != hours and not self.stop.is_set():
+            while done != hours and not self.stop.is_set():
                 hour = self.shop.next_hour()
                 if not self._send(sender, encoder, hour):
                     break
-                lived += 1
-                self._keep(hour)
+                done += 1
+                self._add_truth(hour)
             window = self.settings.window
-            if lived == hours:
+            if done == hours:
                 bucket_end_ms = -(-self.shop.clock_ms // window.bucket) * window.bucket
                 sender.finish(bucket_end_ms + window.allowed_lateness + window.bucket)
             else:
                 sender.drain()
         except KeyboardInterrupt:
-            sender.take_leave()
+            sender.collect_acknowledgements()
             raise
         finally:
             self._write_day()
-        self._note(start_ms + lived * HOUR_MS, done=True)
+        self._report(start_ms + done * HOUR_MS, done=True)
         return SimulateReport(
             events=self.sent,
-            hours=lived,
+            hours=done,
             seconds=time.monotonic() - self._started_s,
             start_ms=start_ms,
-            end_ms=start_ms + lived * HOUR_MS,
+            end_ms=start_ms + done * HOUR_MS,
             truth=self.truth,
         )
 
     def _send(self, sender: Sender, encoder: Encoder, hour: Hour) -> bool:
-        """Send an hour as the clock goes; False when told to stop before its end."""
+        """Send one hour as the clock advances; False if stopped before its end."""
         count = sender.partitions
         sender.send(_keyed(CATALOG.name, "sku", hour.catalog, count))
         sender.send(_keyed(PLANS.name, "plan_id", hour.plans, count))
@@ -174,32 +173,32 @@ class _Run:
             if clock_ms == end_ms:
                 break
             sender.mark(self.sent, clock_ms)
-            self._note(clock_ms)
+            self._report(clock_ms)
             if self.stop.wait(_TICK_S):
                 return False
         sender.send(_keyed(INVENTORY.name, "sku", hour.inventory, count))
         sender.mark(self.sent, end_ms)
-        self._note(end_ms)
+        self._report(end_ms)
         return True
 
-    def _keep(self, hour: Hour) -> None:
+    def _add_truth(self, hour: Hour) -> None:
         self._day.append(hour.truth)
         if (hour.start_ms + HOUR_MS) % DAY_MS == 0:
             self._write_day()
 
     def _write_day(self) -> None:
-        """Write the truth of the hours since the last file, named by the first of them."""
+        """Write the true demand since the last file; the name is the first hour."""
         if not self._day:
             return
         first = datetime.fromtimestamp(int(self._day[0]["start_ms"][0]) / 1_000, UTC)
         self.truth.mkdir(parents=True, exist_ok=True)
         path = self.truth / f"truth-{first:%Y-%m-%dT%H}.parquet"
-        aside = path.with_suffix(".new")
-        pl.concat(self._day).write_parquet(aside)
-        aside.replace(path)
+        temporary = path.with_suffix(".new")
+        pl.concat(self._day).write_parquet(temporary)
+        temporary.replace(path)
         self._day = []
 
-    def _note(self, clock_ms: int, *, done: bool = False) -> None:
+    def _report(self, clock_ms: int, *, done: bool = False) -> None:
         now_s = time.monotonic()
         if self.show is None or (now_s - self._shown_s < _SHOW_EVERY_S and not done):
             return
@@ -220,7 +219,7 @@ class _Run:
 def _keyed(
     topic: str, key_field: str, records: list[dict[str, Any]], partitions: int
 ) -> Iterator[Record]:
-    """Records of a slow topic under the key they are compacted by."""
+    """Encode records of a compacted topic with their keys."""
     for record in records:
         key = str(record[key_field]).encode()
         yield topic, key, msgspec.json.encode(record), partition_of(key, partitions)

@@ -1,8 +1,8 @@
-"""A made-up shop, hour by hour: what people wanted, what they got, what the shop says of it.
+"""A simulated shop, hour by hour: records of the input topics, and the true demand behind them.
 
-Puts demand (`stream.jobs.simulate.demand`) and stock (`stream.jobs.simulate.stock`) together into
-the records of the input topics, and the truth behind them: the rate of each product, the units
-wanted, sold and lost. The same arguments give the same hours.
+Combines demand (`stream.jobs.simulate.demand`) with stock (`stream.jobs.simulate.stock`). The truth
+is the rate of each product and the units demanded, sold and lost. The same arguments give the same
+hours.
 
 Axes: S = products, K = order lines or clicks of one hour.
 """
@@ -21,12 +21,12 @@ from stream.jobs.simulate.stock import Return, Stock
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-_VIEWS: Final = 3.0  # people who look and do not buy, per order line wanted
+_VIEWS: Final = 3.0  # people who view but do not buy, per order line of demand
 
 
 @dataclass(frozen=True, slots=True)
 class Hour:
-    """One hour: events sorted by time, records of the slow topics, one row of truth a product.
+    """One hour: events sorted by time, records of the compacted topics, truth per product.
 
     Truth columns: `start_ms, sku, rate` (order lines an hour), `demand, sold, lost, returned,
     on_hand` (units, the last at the end of the hour), `price, discount, spike`.
@@ -43,7 +43,7 @@ class Hour:
 
 @dataclass(frozen=True, slots=True)
 class _Lines:
-    """Order lines [K] in order of time."""
+    """Order lines [K], sorted by time."""
 
     ts_K: Ints
     product_K: Ints
@@ -59,7 +59,7 @@ class _Lines:
 
 
 class Shop:
-    """A shop of `products` products that opens at `start_ms` (a whole hour is made of it)."""
+    """A shop of `products` products that opens at `start_ms`, rounded down to the hour."""
 
     def __init__(self, *, seed: int, products: int, orders_per_hour: float, start_ms: int) -> None:
         self.clock_ms = start_ms // HOUR_MS * HOUR_MS
@@ -71,7 +71,7 @@ class Shop:
         self.campaigns = Campaigns(self.assortment)
 
     def next_hour(self) -> Hour:
-        """Live through the next hour."""
+        """Simulate the next hour."""
         start_ms, shop, stock = self.clock_ms, self.assortment, self.stock
         rng = np.random.default_rng([self._seed, 2, start_ms // HOUR_MS])
         opening = start_ms == shop.start_ms
@@ -81,14 +81,14 @@ class Shop:
         stock.receive(start_ms)
         rate_S, discount_S, spike_S = self.campaigns.apply(start_ms, shop.usual_rate(start_ms))
         price_S = np.round(shop.price_S * (1 - discount_S), 2)
-        wanted = _wanted(rng, rate_S, start_ms)
-        sold = wanted.where(stock.serve(wanted.product_K, wanted.quantity_K))
+        demand = _draw_demand(rng, rate_S, start_ms)
+        sold = demand.where(stock.serve(demand.product_K, demand.quantity_K))
         stock.plan_returns(rng, sold.ts_K, sold.product_K, sold.quantity_K, price_S[sold.product_K])
         stock.reorder(rng, start_ms)
         back = stock.returned(start_ms + HOUR_MS)
         self.clock_ms = start_ms + HOUR_MS
         n = len(shop.skus)
-        demand_S, sold_S = wanted.units(n), sold.units(n)
+        demand_S, sold_S = demand.units(n), sold.units(n)
         back_S = np.bincount([r.product for r in back], [r.quantity for r in back], n)
         truth = pl.DataFrame(
             {
@@ -110,7 +110,7 @@ class Shop:
             orders=self._orders(sold, price_S, back, start_ms),
             clicks=self._clicks(rng, sold, rate_S, price_S, start_ms),
             catalog=[shop.catalog(product) for product in shop.launched(start_ms)],
-            inventory=stock.news(self.clock_ms),
+            inventory=stock.changes(self.clock_ms),
             plans=plans,
             truth=truth,
         )
@@ -136,19 +136,19 @@ class Shop:
         self, rng: np.random.Generator, sold: _Lines, rate_S: Floats, price_S: Floats,
         start_ms: int,
     ) -> pl.DataFrame:  # fmt: skip
-        """Buyers view, fill the cart and purchase; others only look, at what is sold out too."""
-        looked_K = np.repeat(np.arange(len(rate_S)), rng.poisson(rate_S * _VIEWS))
-        looked_at_K = start_ms + rng.integers(0, HOUR_MS, len(looked_K))
+        """Buyers view, fill the cart and purchase; others only view, even sold-out products."""
+        viewed_K = np.repeat(np.arange(len(rate_S)), rng.poisson(rate_S * _VIEWS))
+        viewed_at_K = start_ms + rng.integers(0, HOUR_MS, len(viewed_K))
         n_sold, hour = len(sold.ts_K), start_ms // HOUR_MS
         cart_at_K = np.maximum(sold.ts_K - rng.integers(5_000, 120_000, n_sold), start_ms)
         view_at_K = np.maximum(cart_at_K - rng.integers(10_000, 900_000, n_sold), start_ms)
-        product_K = np.concatenate([sold.product_K, looked_K, sold.product_K, sold.product_K])
+        product_K = np.concatenate([sold.product_K, viewed_K, sold.product_K, sold.product_K])
         buyers = [f"v-{hour}-b{row}" for row in range(n_sold)]
-        others = [f"v-{hour}-o{row}" for row in range(len(looked_K))]
-        views = ["view"] * (n_sold + len(looked_K))
+        others = [f"v-{hour}-o{row}" for row in range(len(viewed_K))]
+        views = ["view"] * (n_sold + len(viewed_K))
         clicks = pl.DataFrame(
             {
-                "ts": np.concatenate([view_at_K, looked_at_K, cart_at_K, sold.ts_K]),
+                "ts": np.concatenate([view_at_K, viewed_at_K, cart_at_K, sold.ts_K]),
                 "sku": self._named(product_K.tolist()),
                 "action": _text([*views, *["cart"] * n_sold, *["purchase"] * n_sold]),
                 "visitor_id": _text([*buyers, *others, *buyers, *buyers]),
@@ -161,8 +161,8 @@ class Shop:
         return _text([self.assortment.skus[product] for product in products])
 
 
-def _wanted(rng: np.random.Generator, rate_S: Floats, start_ms: int) -> _Lines:
-    """Draw the lines people want in the hour: Poisson numbers, geometric quantities."""
+def _draw_demand(rng: np.random.Generator, rate_S: Floats, start_ms: int) -> _Lines:
+    """Draw the hour's demand: Poisson numbers of lines, geometric quantities."""
     product_K = np.repeat(np.arange(len(rate_S)), rng.poisson(rate_S))
     ts_K = start_ms + rng.integers(0, HOUR_MS, len(product_K))
     quantity_K = rng.geometric(1 / MEAN_QUANTITY, len(product_K))
@@ -171,7 +171,7 @@ def _wanted(rng: np.random.Generator, rate_S: Floats, start_ms: int) -> _Lines:
 
 
 def _numbered(events: pl.DataFrame, prefix: str) -> pl.DataFrame:
-    """Events in order of time, with an `event_id` each."""
+    """Sort events by time and add an `event_id`."""
     ids = _text([f"{prefix}{row}" for row in range(events.height)])
     return events.sort("ts", maintain_order=True).insert_column(0, ids.alias("event_id"))
 

@@ -1,7 +1,8 @@
-"""Stock of a made-up shop: it serves what it has, orders when it runs low, takes things back.
+"""Stock of a simulated shop: serves orders, reorders at a low level, and schedules returns.
 
-Deliveries come after the supplier's lead time, one in five of them late: that is how products sell
-out. Axes: S = products, K = order lines of one hour in order of time.
+Deliveries take the supplier's lead time, and one in five is late, so that products sell out.
+
+Axes: S = products, K = order lines of one hour, sorted by time.
 """
 
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ _RETURNED: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Return:
-    """Units that come back, at the price they were sold at."""
+    """Returned units, at the price of the sale."""
 
     at_ms: int
     product: int
@@ -32,7 +33,7 @@ class Return:
 
 
 class Stock:
-    """Units on hand and on order of every product."""
+    """Units on hand and on order for every product."""
 
     def __init__(self, rng: np.random.Generator, assortment: Assortment) -> None:
         self._skus = assortment.skus
@@ -43,10 +44,10 @@ class Stock:
         self._on_order_S = np.zeros(len(self._skus), np.int64)
         self._deliveries: list[tuple[int, int, int]] = []
         self._returns: list[Return] = []
-        self._told_SX = np.full((len(self._skus), 2), -1, np.int64)
+        self._published_SX = np.full((len(self._skus), 2), -1, np.int64)
 
     def receive(self, hour_ms: int) -> None:
-        """Put what has been delivered by the hour on the shelf."""
+        """Add the deliveries due by this hour to the stock."""
         later = []
         for delivery in self._deliveries:
             due_ms, product, units = delivery
@@ -58,7 +59,7 @@ class Stock:
         self._deliveries = later
 
     def serve(self, product_K: Ints, quantity_K: Ints) -> Flags:
-        """Which lines the stock can serve whole, first come first served; takes them from it."""
+        """Take order lines from the stock in order; True for each line served in full."""
         left = self.on_hand_S.tolist()
         served = []
         for product, quantity in zip(product_K.tolist(), quantity_K.tolist(), strict=True):
@@ -69,7 +70,7 @@ class Stock:
         return np.array(served, np.bool_)
 
     def reorder(self, rng: np.random.Generator, hour_ms: int) -> None:
-        """Order up to the target what stock and orders cover too little."""
+        """Order products up to the target if stock and open orders are below the threshold."""
         low_S = self.on_hand_S + self._on_order_S < self._target_S * _REORDER_BELOW
         for product in np.flatnonzero(low_S).tolist():
             have = self.on_hand_S[product] + self._on_order_S[product]
@@ -84,23 +85,23 @@ class Stock:
         self, rng: np.random.Generator, ts_K: Ints, product_K: Ints, quantity_K: Ints,
         price_K: NDArray[np.float64],
     ) -> None:  # fmt: skip
-        """Some of the lines sold will come back within ten days."""
+        """Schedule returns of some sold lines within ten days."""
         for row in np.flatnonzero(rng.random(len(ts_K)) < _RETURNED).tolist():
             at_ms = int(ts_K[row]) + int(rng.uniform(1, 10) * DAY_MS)
             back = Return(at_ms, int(product_K[row]), int(quantity_K[row]), float(price_K[row]))
             self._returns.append(back)
 
     def returned(self, before_ms: int) -> list[Return]:
-        """What comes back before a time, oldest first; it is not sold again."""
+        """Pop the returns due before a time, oldest first; they are not sold again."""
         due = sorted((r for r in self._returns if r.at_ms < before_ms), key=lambda r: r.at_ms)
         self._returns = [r for r in self._returns if r.at_ms >= before_ms]
         return due
 
-    def news(self, at_ms: int) -> list[dict[str, Any]]:
-        """Inventory records of the products whose stock or orders have changed since last told."""
+    def changes(self, at_ms: int) -> list[dict[str, Any]]:
+        """Inventory records of products whose stock or open orders changed since the last call."""
         now_SX = np.stack([self.on_hand_S, self._on_order_S], axis=1)
-        changed = np.flatnonzero((now_SX != self._told_SX).any(axis=1)).tolist()
-        self._told_SX = now_SX
+        changed = np.flatnonzero((now_SX != self._published_SX).any(axis=1)).tolist()
+        self._published_SX = now_SX
         return [
             {
                 "sku": self._skus[product],

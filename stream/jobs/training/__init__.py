@@ -1,1 +1,1 @@
-"""Models trained, compared, published and handed over."""
+"""Training jobs: train, compare, publish and hand over models."""

@@ -1,4 +1,4 @@
-"""A model for the workers, trained on files or on an archive."""
+"""Trains a model for the workers, on files or on an archive."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,15 +10,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from model.training.train import TrainProgress
-    from stream.jobs.training.offline import Keep, TrainingOutcome
+    from stream.jobs.training.publish import TrainingOutcome
+    from stream.jobs.training.train import RunFolder
     from stream.settings import Settings
 
 
-#: Series of the training history besides the roll-ups: those with most units.
+#: Number of series in the training history besides the roll-ups: those with most units.
 TRAINING_SERIES = 400
 
 
-#: What lies further back is left out: a year holds every season once.
+#: Older buckets are left out: a year has every season once.
 TRAINING_SPAN_MS = 365 * DAY_MS
 
 
@@ -33,17 +34,18 @@ def train_on_events(
     progress_lines: bool = False,
     max_seconds: float | None = None,
     seed: int = 7,
-    keep: "Keep | None" = None,
+    run_folder: "RunFolder | None" = None,
     plans: Path | None = None,
 ) -> "TrainingOutcome":
-    """Train a model for the workers: their buckets, horizon and features, roll-ups too.
+    """Train on files, with the bucket width, horizon and roll-ups of the workers.
 
     Raises UsageError for files that cannot be used.
     """
     from stream.jobs.files.job_source import open_source, time_ms
     from stream.jobs.files.plan_files import with_plans
     from stream.jobs.history.from_files import build_history
-    from stream.jobs.training.offline import DEMO_SECONDS, train_from_history
+    from stream.jobs.training.publish import train_and_publish
+    from stream.jobs.training.train import DEMO_SECONDS
     from stream.registry.model_registry import Registry
 
     bucket_ms = settings.window.bucket
@@ -60,7 +62,7 @@ def train_on_events(
         categories=sparse.categories,
     )
     model = settings.model
-    return train_from_history(
+    return train_and_publish(
         history,
         model if plans is None else model.model_copy(update={"plans": True}),
         Registry(settings.registry_path),
@@ -68,7 +70,7 @@ def train_on_events(
         max_seconds=DEMO_SECONDS if progress_lines else max_seconds,
         seed=seed,
         progress=_line_reporter() if progress_lines else None,
-        keep=keep,
+        run_folder=run_folder,
     )
 
 
@@ -80,16 +82,16 @@ def train_on_archive(
     promote: bool,
     max_seconds: float | None = None,
     seed: int = 7,
-    keep: "Keep | None" = None,
+    run_folder: "RunFolder | None" = None,
 ) -> "TrainingOutcome":
-    """Train a model for the workers on an archive: the roll-ups and the largest series.
+    """Train on the roll-ups and the largest series of an archive, for the workers.
 
-    Raises UsageError where it cannot be used, or is of other buckets than the workers'.
+    Raises UsageError if it cannot be used or has another bucket width than the workers.
     """
     from stream.errors import UsageError
     from stream.jobs.archive.history import read_archive
     from stream.jobs.files.job_source import time_ms
-    from stream.jobs.training.offline import train_from_history
+    from stream.jobs.training.publish import train_and_publish
     from stream.registry.model_registry import Registry
     from stream.settings import duration_text
 
@@ -101,17 +103,17 @@ def train_on_archive(
     )
     if history.bucket_ms != settings.window.bucket:
         raise UsageError(
-            f"archive {path} holds buckets of {duration_text(history.bucket_ms)}; window.bucket "
-            f"is {duration_text(settings.window.bucket)}"
+            f"archive {path} has buckets of {duration_text(history.bucket_ms)}, but window.bucket "
+            f"is {duration_text(settings.window.bucket)}; set it to the archive's width"
         )
-    return train_from_history(
+    return train_and_publish(
         history,
         settings.model,
         Registry(settings.registry_path),
         promote=promote,
         max_seconds=max_seconds,
         seed=seed,
-        keep=keep,
+        run_folder=run_folder,
     )
 
 

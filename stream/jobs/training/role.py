@@ -1,7 +1,7 @@
-"""The trainer as a role: its settings, store, registry and control topic brought together.
+"""The trainer as a role: connects it to the settings, the store, the registry and the broker.
 
-Runs at low priority and on `trainer.threads` threads, so that workers on the same machine do not
-notice; a GPU is left to them.
+Runs at low priority on `trainer.threads` threads, so that it does not slow down workers on the same
+machine.
 """
 
 import os
@@ -15,7 +15,7 @@ import torch
 
 from stream.clock import wall_clock_ms
 from stream.errors import ServiceUnavailable
-from stream.jobs.training.handover import hand_over
+from stream.jobs.training.handover import hand_over_states
 from stream.jobs.training.stored_history import stored_history
 from stream.jobs.training.trainer import Trainer, TrainingResult
 from stream.processes.signals import stop_signals
@@ -26,22 +26,22 @@ from stream.state.connect import redis_options
 
 log = structlog.get_logger(__name__)
 
-#: A worker on the same machine comes first.
+#: Lowest priority: workers on the same machine go first.
 NICENESS: Final = 19
 
 
 def run(settings: Settings, *, once: bool) -> TrainingResult | None:
-    """Train when due until told to stop (SIGTERM, SIGINT); with `once`, one challenger. Blocks."""
+    """Train when due until SIGTERM or SIGINT; with `once`, train one challenger and return it."""
     with suppress(OSError):
         os.nice(max(0, NICENESS - os.nice(0)))
     torch.set_num_threads(settings.trainer.threads)
     url, options = redis_options(settings)
     client = redis.Redis.from_url(url, **options)
-    wanted = settings.trainer
-    broker = settings.kafka.bootstrap_servers is not None
 
-    def tell(record: ModelRecord) -> None:
-        if broker:
+    has_broker = settings.kafka.bootstrap_servers is not None
+
+    def announce_if_broker(record: ModelRecord) -> None:
+        if has_broker:
             announce(settings, record)
 
     trainer = Trainer(
@@ -49,17 +49,17 @@ def run(settings: Settings, *, once: bool) -> TrainingResult | None:
         Registry(settings.registry_path),
         history=lambda: stored_history(
             client,
-            largest=wanted.series,
-            max_span_ms=wanted.max_span,
-            archive=wanted.archive,
+            largest=settings.trainer.series,
+            max_span_ms=settings.trainer.max_span,
+            archive=settings.trainer.archive,
         ),
-        hand_over=lambda model: hand_over(client, settings.states_path, model),
-        announce=tell,
+        hand_over_states=lambda model: hand_over_states(client, settings.states_path, model),
+        announce=announce_if_broker,
         now_ms=wall_clock_ms,
     )
     if once:
         return trainer.once("by hand")
-    requests = RetrainRequests(settings) if broker else None
+    requests = RetrainRequests(settings) if has_broker else None
 
     def newest(wait_ms: int) -> ModelRecord | None:
         if requests is not None:
@@ -67,7 +67,7 @@ def run(settings: Settings, *, once: bool) -> TrainingResult | None:
                 return requests.newest(wait_ms=wait_ms)
             except ServiceUnavailable as error:
                 log.debug("requests_wait", reason=str(error))
-        time.sleep(wait_ms / 1000)  # in the place of the wait for a request
+        time.sleep(wait_ms / 1000)  # `requests.newest` would have waited as long
         return None
 
     try:

@@ -1,4 +1,4 @@
-"""A training from the stored history: what it learns from, decides and leaves behind."""
+"""A training on the stored history: its data, its decision and what it stores."""
 
 import errno
 import os
@@ -20,9 +20,9 @@ from model.training.train import Trained
 from stream.errors import ServiceUnavailable
 from stream.jobs.archive.export import archive
 from stream.jobs.training import handover
-from stream.jobs.training.handover import hand_over
-from stream.jobs.training.offline import train_config
+from stream.jobs.training.handover import hand_over_states
 from stream.jobs.training.stored_history import stored_history
+from stream.jobs.training.train import train_config
 from stream.jobs.training.trainer import Trainer, TrainingResult
 from stream.registry import files as registry_files
 from stream.registry.announcements import ModelRecord
@@ -37,14 +37,14 @@ from tests.support.seeding import CATEGORIES, QUANTILES, Shop, stocked
 
 
 class Deployment:
-    """A shop's store, a registry and a trainer whose clock stands still."""
+    """A shop's store, a registry and a trainer with a fixed clock."""
 
     def __init__(self, redis: Redis, folder: Path) -> None:
         self.redis = redis
         self.folder = folder
         self.shop: Shop = stocked(redis, days=10, n_series=20, partitions=2, horizon=6)
         self.registry = Registry(str(folder))
-        self.told: list[ModelRecord] = []
+        self.announced: list[ModelRecord] = []
         self.now_ms = 1_000_000_000
         self.settings = Settings(
             model={"horizon": 6, "quantiles": QUANTILES, "registry": str(folder)},
@@ -59,18 +59,20 @@ class Deployment:
             settings,
             self.registry,
             history=lambda: stored_history(self.redis, largest=12, max_span_ms=365 * DAY_MS),
-            hand_over=lambda model: hand_over(self.redis, self.settings.states_path, model),
-            announce=self.told.append,
+            hand_over_states=lambda model: hand_over_states(
+                self.redis, self.settings.states_path, model
+            ),
+            announce=self.announced.append,
             now_ms=lambda: self.now_ms,
         )
 
-    def told_of_series(self) -> None:
+    def use_static_features(self) -> None:
         """Networks from now on read the category of each series."""
         model = self.settings.model.model_copy(update={"static": 4})
         self.settings = self.settings.model_copy(update={"model": model})
 
     def bad_champion(self) -> str:
-        """A champion of the deployed shape that has learnt nothing, on no data of the shop's."""
+        """An untrained champion of the deployed shape, with a data span before the shop's."""
         torch.manual_seed(1)
         config = train_config(self.settings.model, bucket_ms=HOUR_MS)
         network = QuantileNetwork(config.model)
@@ -86,9 +88,9 @@ def deployment(redis_client: Redis, tmp_path: Path) -> Deployment:
 
 
 def test_a_better_challenger_is_promoted_announced_and_explained(deployment: Deployment) -> None:
-    """It starts from the champion's weights, and none of the origins was in what it learnt."""
+    """It starts from the champion's weights, and the origins are later than its training data."""
     before = deployment.bad_champion()
-    result = deployment.trainer().once("asked for: drift")
+    result = deployment.trainer().once("requested: drift")
 
     assert result.outcome == "promoted", result.reason
     champion = deployment.registry.champion()
@@ -97,17 +99,17 @@ def test_a_better_challenger_is_promoted_announced_and_explained(deployment: Dep
     assert manifest.parent == before
     assert manifest.span_ms[1] == deployment.shop.closed_through_ms - 4 * 6 * HOUR_MS
     assert manifest.metrics["wql"] < manifest.metrics["wql_champion"]
-    assert [(record.action, record.model_id) for record in deployment.told] == [
+    assert [(record.action, record.model_id) for record in deployment.announced] == [
         ("promote", champion)
     ]
     last = deployment.registry.audit()[-1]
     assert last["note"].startswith("better beyond noise: WQL ")
-    assert last["note"].endswith("(asked for: drift)")
+    assert last["note"].endswith("(requested: drift)")
 
 
 def test_a_model_is_promoted_with_warm_states_of_every_partition(deployment: Deployment) -> None:
-    """A worker that loads them forecasts as one that has read all history, from one bucket."""
-    deployment.told_of_series()
+    """A worker that loads them reads one bucket and forecasts as if it had read all history."""
+    deployment.use_static_features()
     deployment.bad_champion()
     result = deployment.trainer().once("due")
     assert result.outcome == "promoted", result.reason
@@ -137,10 +139,10 @@ def test_a_model_is_promoted_with_warm_states_of_every_partition(deployment: Dep
         np.testing.assert_allclose(one.units_SHQ, other.units_SHQ, rtol=1e-5)
 
 
-def test_a_store_that_is_away_for_the_states_hinders_no_promotion(
+def test_a_store_that_fails_at_the_handover_does_not_prevent_a_promotion(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Workers warm up by themselves then."""
+    """Workers then warm up themselves."""
     before = deployment.bad_champion()
 
     def away(*_: Any, **__: Any) -> None:
@@ -155,8 +157,8 @@ def test_a_store_that_is_away_for_the_states_hinders_no_promotion(
 
 
 def test_a_challenger_learns_the_categories_of_the_catalog(deployment: Deployment) -> None:
-    """`model.static`: embeddings and a prior, of the categories of its series and of roll-ups."""
-    deployment.told_of_series()
+    """`model.static`: embeddings and a prior of the categories of its series and roll-ups."""
+    deployment.use_static_features()
     result = deployment.trainer().once("due")
 
     network = deployment.registry.network(str(result.model_id))
@@ -172,13 +174,13 @@ def test_a_challenger_learns_the_categories_of_the_catalog(deployment: Deploymen
 def test_after_a_drift_the_champion_learns_from_the_newest_buckets_alone(
     deployment: Deployment,
 ) -> None:
-    """At the full rate: in all of the history the few new days would hardly count."""
+    """At the full rate: in the whole history the few new days would hardly matter."""
     deployment.bad_champion()
     held_back_ms = 4 * 6 * HOUR_MS
     trainer = deployment.trainer(drift_span=5 * DAY_MS)
     due, drifted = (
         deployment.registry.manifest(str(result.model_id))
-        for result in (trainer.once("due"), trainer.once("asked for: drift", drifted=True))
+        for result in (trainer.once("due"), trainer.once("requested: drift", drifted=True))
     )
 
     end_ms = deployment.shop.closed_through_ms - held_back_ms
@@ -190,7 +192,7 @@ def test_after_a_drift_the_champion_learns_from_the_newest_buckets_alone(
 def test_a_challenger_that_cannot_be_compared_is_stored_and_not_promoted(
     deployment: Deployment,
 ) -> None:
-    """The champion has learnt from all there is: no origin is unseen."""
+    """The champion was trained on all buckets, so no origin is unseen."""
     before = deployment.bad_champion()
     end_ms = deployment.shop.closed_through_ms
     torch.manual_seed(2)
@@ -202,13 +204,13 @@ def test_a_challenger_that_cannot_be_compared_is_stored_and_not_promoted(
     assert result.outcome == "refused"
     assert "only 0 origins" in result.reason
     assert deployment.registry.champion() == champion != before
-    assert deployment.told == []
+    assert deployment.announced == []
     assert deployment.registry.audit()[-1]["action"] == "refuse"
     assert str(result.model_id) in {entry.model_id for entry in deployment.registry.list()}
 
 
 def test_a_damaged_champion_is_replaced_by_a_first_model(deployment: Deployment) -> None:
-    """Nothing can be held against it: the seasonal naive is the yardstick, and it has no parent."""
+    """Without a readable champion, the seasonal naive is the yardstick and there is no parent."""
     model_id = deployment.bad_champion()
     (deployment.folder / "models" / model_id / "weights.safetensors").write_bytes(b"x")
     result = deployment.trainer().once("due")
@@ -221,7 +223,7 @@ def test_a_damaged_champion_is_replaced_by_a_first_model(deployment: Deployment)
 def test_a_damaged_pointer_is_replaced_and_who_served_is_known_by_the_audit(
     deployment: Deployment,
 ) -> None:
-    """The challenger is held against the model that serves, and the file can be read again."""
+    """The challenger is compared with the serving model, and the file is readable again."""
     model_id = deployment.bad_champion()
     (deployment.folder / "champion.json").write_text("{")
     result = deployment.trainer().once("due")
@@ -250,7 +252,7 @@ def test_a_full_disk_is_a_failed_training_and_the_champion_serves_on(
     assert len(deployment.registry.list()) == 1
 
 
-def test_too_little_history_and_a_store_that_is_away_are_no_crash(
+def test_too_little_history_and_an_unavailable_store_do_not_crash_the_trainer(
     redis_client: Redis, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     redis_client.flushdb()
@@ -275,15 +277,15 @@ class Stopped(Exception):
 def trainings(
     deployment: Deployment, *, hours: int, requests: dict[int, ModelRecord], **settings: Any
 ) -> list[tuple[int, str]]:
-    """Hour and cause of each training while so many hours go by."""
+    """Hour and cause of each training within `hours` hours."""
     trainer = deployment.trainer(**settings)
     began_ms = deployment.now_ms
     made: list[tuple[int, str]] = []
     hour = 0
 
-    def once(why: str, *, drifted: bool = False) -> TrainingResult:
-        assert drifted == why.startswith("asked for")
-        made.append((hour, why))
+    def once(cause: str, *, drifted: bool = False) -> TrainingResult:
+        assert drifted == cause.startswith("requested")
+        made.append((hour, cause))
         return TrainingResult("refused", "", "m")
 
     def newest(_: int) -> ModelRecord | None:
@@ -300,30 +302,30 @@ def trainings(
     return made
 
 
-def asked(deployment: Deployment, hour: int) -> ModelRecord:
+def request(deployment: Deployment, hour: int) -> ModelRecord:
     """A request for a training at this hour."""
     return ModelRecord("retrain", "", "drift", deployment.now_ms + hour * HOUR_MS)
 
 
-def test_it_trains_periodically_and_when_asked_but_not_within_the_cool_down(
+def test_it_trains_periodically_and_on_request_but_not_within_the_cooldown(
     deployment: Deployment,
 ) -> None:
-    requests = {hour: asked(deployment, hour) for hour in (5, 6, 7)}
+    requests = {hour: request(deployment, hour) for hour in (5, 6, 7)}
     made = trainings(
         deployment, hours=40, requests=requests, every=24 * HOUR_MS, cooldown=3 * HOUR_MS
     )
 
     assert made == [
         (1, "due"),
-        (5, "asked for: drift"),
-        (8, "asked for: drift"),
+        (5, "requested: drift"),
+        (8, "requested: drift"),
         (32, "due"),
     ]
 
 
-def test_a_request_older_than_the_last_training_is_answered(deployment: Deployment) -> None:
-    """What the topic still holds of before a restart asks for nothing."""
-    requests = {3: replace_time(asked(deployment, 3), deployment.now_ms - 1)}
+def test_a_request_older_than_the_last_training_is_ignored(deployment: Deployment) -> None:
+    """Requests from before a restart, still in the topic, have no effect."""
+    requests = {3: replace_time(request(deployment, 3), deployment.now_ms - 1)}
     made = trainings(deployment, hours=10, requests=requests, every=24 * HOUR_MS, cooldown=0)
 
     assert made == [(1, "due")]
@@ -333,8 +335,8 @@ def replace_time(record: ModelRecord, at_ms: int) -> ModelRecord:
     return ModelRecord(record.action, record.model_id, record.reason, at_ms)
 
 
-def test_a_restart_goes_on_with_the_period(deployment: Deployment) -> None:
-    """The registry remembers when the last one was."""
+def test_a_restart_keeps_the_training_period(deployment: Deployment) -> None:
+    """The time of the last training comes from the registry."""
     deployment.bad_champion()
     deployment.now_ms = int(deployment.registry.audit()[0]["at_ms"])
     made = trainings(deployment, hours=30, requests={}, every=24 * HOUR_MS, cooldown=0)
@@ -367,7 +369,7 @@ def test_the_history_holds_the_largest_series_and_all_roll_ups_as_stored(
         np.testing.assert_array_equal(history.values_TSF[:, slot], stored[name])
 
 
-def test_what_the_store_no_longer_keeps_comes_from_the_archive(
+def test_buckets_dropped_from_the_store_come_from_the_archive(
     redis_client: Redis, deployment: Deployment, tmp_path: Path
 ) -> None:
     """The same block as before the store dropped its first days."""

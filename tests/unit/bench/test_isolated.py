@@ -1,4 +1,4 @@
-"""A bench has a deployment of its own."""
+"""A benchmark runs in its own deployment."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ from stream.bench.isolated import isolated_settings
 from stream.settings import Settings
 
 
-def test_nothing_of_the_deployment_is_touched_and_nothing_is_left(tmp_path: Path) -> None:
-    """Whatever registry and scores the deployment has, those of the bench are others."""
+def test_the_deployment_stays_untouched_and_nothing_is_left(tmp_path: Path) -> None:
+    """The benchmark uses another registry and another folder for scores."""
     theirs = tmp_path / "registry"
     settings = Settings.model_validate(
         {"data_dir": tmp_path, "model": {"registry": str(theirs)}, "accuracy": {"path": "s3://a"}}
@@ -25,14 +25,14 @@ def test_nothing_of_the_deployment_is_touched_and_nothing_is_left(tmp_path: Path
 
 
 def test_after_a_failure_the_logs_stay(tmp_path: Path) -> None:
-    """Who looks for the fault needs them."""
+    """They are needed to find the fault."""
     with pytest.raises(RuntimeError), isolated_settings(Settings(data_dir=tmp_path)) as own:
         raise RuntimeError
     assert own.data_dir.is_dir()
 
 
 def test_after_ctrl_c_nothing_is_left(tmp_path: Path) -> None:
-    """Nobody looks for a fault then."""
+    """There is no fault to find then."""
     with pytest.raises(KeyboardInterrupt), isolated_settings(Settings(data_dir=tmp_path)):
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []

@@ -1,7 +1,8 @@
-"""The model's benches measure what they say, and count what a step must do."""
+"""The benchmarks of the model report the right rows and the cost of a step."""
 
 from model.config import ModelConfig
 from model.contract import FEATURE_NAMES
+from model.durations import HOUR_MS
 from model.inference.forecaster import NetworkForecaster
 from model.inputs.carried_statistics import N_STATISTICS
 from model.inputs.series_inputs import input_names
@@ -19,8 +20,8 @@ def _by_name(rows: list[Row]) -> dict[str, Row]:
 
 
 def test_a_steps_cost_is_that_of_its_matrices_and_states() -> None:
-    """Counted by hand for a small LSTM: gates, projection, heads; states there and back."""
-    config = ModelConfig(horizon=3, bucket_ms=3_600_000, hidden=8, layers=2, rank=5)
+    """Counted by hand for a small LSTM: gates, projection, heads; states read and written."""
+    config = ModelConfig(horizon=3, bucket_ms=HOUR_MS, hidden=8, layers=2, rank=5)
     inputs = len(input_names(config))
     gates = 32 * (inputs + 8) + 32 * (8 + 8)
     heads = 5 * (8 + inputs) + 5 * 2 * 3 * 9
@@ -33,8 +34,10 @@ def test_a_steps_cost_is_that_of_its_matrices_and_states() -> None:
 
 
 def test_the_inference_bench_has_the_rows_of_the_contract() -> None:
-    said: list[str] = []
-    rows = _by_name(bench_inference(SETTINGS, device="cpu", series=700, context=4, say=said.append))
+    lines: list[str] = []
+    rows = _by_name(
+        bench_inference(SETTINGS, device="cpu", series=700, context=4, notify=lines.append)
+    )
 
     assert list(rows) == ["carried", "reread", "floor"]
     assert all(row.unit == "s" and row.value > 0 for row in rows.values())
@@ -42,20 +45,22 @@ def test_the_inference_bench_has_the_rows_of_the_contract() -> None:
     assert facts["forecast_bytes_per_series"] == 2 * 4 * 3 * 3
     assert facts["state_bytes_per_series"] < 3_000
     assert rows["reread"].facts["measured_series"] == 700
-    assert len(said) == 3
+    assert len(lines) == 3
 
 
 def test_the_inference_bench_steps_further_targets_too() -> None:
     settings = SETTINGS.model_copy(update={"targets": ("revenue", "visitors")})
     rows = _by_name(
-        bench_inference(settings, device="cpu", series=50, context=2, say=lambda _: None)
+        bench_inference(settings, device="cpu", series=50, context=2, notify=lambda _: None)
     )
 
     assert rows["carried"].facts["forecast_bytes_per_series"] == 4 * 4 * 3 * 3
 
 
 def test_the_training_bench_times_both_precisions() -> None:
-    rows = _by_name(bench_training(SETTINGS, device="cpu", lanes=4, updates=2, say=lambda _: None))
+    rows = _by_name(
+        bench_training(SETTINGS, device="cpu", lanes=4, updates=2, notify=lambda _: None)
+    )
 
     assert list(rows) == ["training_float32", "training_bfloat16"]
     assert all(row.value > 0 for row in rows.values())

@@ -1,4 +1,4 @@
-"""The batch path: any sales file is cleaned with a report, forecast, evaluated and drawn."""
+"""The batch path: a sales file is cleaned with a report, forecast, backtested and plotted."""
 
 import io
 import re
@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from model.durations import DAY_MS
+from model.durations import DAY_MS, HOUR_MS
 from stream.errors import UsageError
 from stream.jobs.batch.run import run_backtest, run_forecast, run_train
-from stream.jobs.batch.sales_files import for_learning, load_sales
+from stream.jobs.batch.sales_files import cap_outliers, load_sales
 from stream.registry.model_registry import Registry
 from stream.settings import ModelSettings
 
@@ -44,7 +44,7 @@ def _console() -> Console:
     return Console(file=io.StringIO(), width=120)
 
 
-def _said(console: Console) -> str:
+def _output(console: Console) -> str:
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -59,8 +59,8 @@ def test_date_and_sales_alone_make_one_daily_series(tmp_path: Path) -> None:
     assert report.lines() == ["120 rows → 1 series × 120 buckets of 1d"]
 
 
-def test_what_is_repaired_is_reported(tmp_path: Path) -> None:
-    """A gap, a doubled day, a missing number and a return, each counted."""
+def test_repairs_are_reported(tmp_path: Path) -> None:
+    """A gap, a duplicate day, a missing number and a return are each counted."""
     table = pl.DataFrame(
         {
             "date": ["2023-01-01", "2023-01-02", "2023-01-02", "2023-01-05", "2023-01-06", "x"],
@@ -68,7 +68,7 @@ def test_what_is_repaired_is_reported(tmp_path: Path) -> None:
             "sku": ["a"] * 6,
         }
     )
-    with pytest.raises(UsageError, match="not understood"):
+    with pytest.raises(UsageError, match="cannot read dates"):
         load_sales(_file(tmp_path, table))
     history, report = load_sales(_file(tmp_path, table[:5]))
 
@@ -80,22 +80,22 @@ def test_what_is_repaired_is_reported(tmp_path: Path) -> None:
     assert report.negative_rows == 1
 
 
-def test_a_typing_error_is_capped_for_learning_only(tmp_path: Path) -> None:
+def test_an_outlier_is_capped_for_training_only(tmp_path: Path) -> None:
     table = _sales().with_columns(
         sales=pl.when(pl.int_range(pl.len()) == 50).then(8_000_000).otherwise(pl.col("sales"))
     )
     history, report = load_sales(_file(tmp_path, table))
-    learnt, report = for_learning(history, report)
+    capped, report = cap_outliers(history, report)
 
     assert report.outliers_capped == 1
-    assert learnt.values_TSF.max() < 100_000
+    assert capped.values_TSF.max() < 100_000
     assert history.values_TSF.max() == 8_000_000
 
 
 def test_orders_make_a_history_as_well(tmp_path: Path) -> None:
     orders = pl.DataFrame(
         {
-            "ts": [DAY_MS * 19_000 + hour * 3_600_000 for hour in range(48)],
+            "ts": [DAY_MS * 19_000 + hour * HOUR_MS for hour in range(48)],
             "sku": ["10001"] * 48,
             "quantity": [2] * 48,
             "unit_price": [1.5] * 48,
@@ -109,10 +109,10 @@ def test_orders_make_a_history_as_well(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "no readable table"),
+        ("", "not a readable table"),
         ("a,b\n1,2\n", "needs the columns date and sales"),
         ("date,sales\n2023-01-01,x\n", "no row has both"),
-        ("date,sales\nyesterday,3\n", "not understood"),
+        ("date,sales\nyesterday,3\n", "cannot read dates"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused_in_one_line(
@@ -151,14 +151,14 @@ def test_a_forecast_follows_the_file_and_is_written_and_drawn(tmp_path: Path) ->
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_history_too_short_for_a_network_is_forecast_by_the_naive_and_that_is_said(
+def test_the_seasonal_naive_forecasts_a_history_too_short_for_a_network(
     tmp_path: Path,
 ) -> None:
     console = _console()
     table = run_forecast(_file(tmp_path, _sales(days=15)), SETTINGS, horizon=7, console=console)
 
     assert table.height == 7
-    assert "seasonal naive forecasts instead" in " ".join(_said(console).split())
+    assert "seasonal naive forecasts instead" in " ".join(_output(console).split())
 
 
 def test_a_backtest_writes_the_table_of_the_contract(tmp_path: Path) -> None:
@@ -188,12 +188,12 @@ def test_a_backtest_writes_the_table_of_the_contract(tmp_path: Path) -> None:
     assert set(table["model"]) == {"surgecast", "seasonal-naive"}
     assert table.height == 3 * 7 * 2
     assert (table["target_start_ms"] - table["origin_ms"] == (table["step"] - 1) * DAY_MS).all()
-    assert "WQL" in _said(console)
+    assert "WQL" in _output(console)
     assert plot.stat().st_size > 10_000
 
 
-def test_a_backtest_and_a_forecast_tell_of_further_targets(tmp_path: Path) -> None:
-    """A line of WQL each beside the seasonal naive, and columns of their quantiles."""
+def test_backtest_and_forecast_report_further_targets(tmp_path: Path) -> None:
+    """A line with the WQL of each model, and columns with the quantiles."""
     orders = _sales().select(
         ts=pl.col("date").str.to_datetime(),
         sku=pl.lit("A"),
@@ -210,8 +210,8 @@ def test_a_backtest_and_a_forecast_tell_of_further_targets(tmp_path: Path) -> No
         path, settings, horizon=7, bucket_ms=DAY_MS, max_seconds=2, console=_console()
     )
 
-    said = " ".join(_said(console).split())
-    assert re.search(r"WQL of revenue: surgecast \d.\d{3}, seasonal-naive \d.\d{3}", said)
+    output = " ".join(_output(console).split())
+    assert re.search(r"WQL of revenue: surgecast \d.\d{3}, seasonal-naive \d.\d{3}", output)
     assert [c for c in table.columns if "revenue" in c] == [f"revenue_q0.{k}" for k in range(1, 10)]
     assert (table["revenue_q0.9"] > 1.5 * table["q0.9"]).all()
 
@@ -239,25 +239,25 @@ def test_training_on_a_file_publishes_and_its_champion_forecasts(tmp_path: Path)
     run_forecast(path, SETTINGS, horizon=5, registry=registry, console=console)
 
     assert registry.champion() == trained.model_id
-    assert trained.model_id in _said(console)
+    assert trained.model_id in _output(console)
 
 
-def test_a_network_that_is_told_categories_is_trained_on_a_file_and_forecasts_it(
+def test_a_network_with_static_features_is_trained_on_a_file_without_them(
     tmp_path: Path,
 ) -> None:
-    """`model.static`, also where the file knows of none."""
+    """`model.static` works without a catalog."""
     registry = Registry(str(tmp_path / "registry"))
     path = _file(tmp_path, _sales())
-    told = SETTINGS.model_copy(update={"static": 4})
-    trained = run_train(path, told, registry, max_seconds=2, promote=True, console=_console())
+    static = SETTINGS.model_copy(update={"static": 4})
+    trained = run_train(path, static, registry, max_seconds=2, promote=True, console=_console())
     console = _console()
-    run_forecast(path, told, horizon=5, registry=registry, console=console)
+    run_forecast(path, static, horizon=5, registry=registry, console=console)
 
     assert registry.network(trained.model_id).embedding is not None
-    assert trained.model_id in _said(console)
+    assert trained.model_id in _output(console)
 
 
-def test_a_backtest_says_what_each_input_is_worth(tmp_path: Path) -> None:
+def test_a_backtest_measures_the_importance_of_each_input(tmp_path: Path) -> None:
     console = _console()
     run_backtest(
         _file(tmp_path, _sales(200)),
@@ -276,7 +276,7 @@ def test_a_backtest_says_what_each_input_is_worth(tmp_path: Path) -> None:
     assert rises["views"] == 0.0
     assert rises["calendar"] != 0.0
     assert (tmp_path / "importance.png").read_bytes().startswith(b"\x89PNG")
-    assert "calendar" in _said(console)
+    assert "calendar" in _output(console)
 
 
 def test_an_unknown_input_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Files are read into typed columns; what does not fit is one line that names file and row."""
+"""Files are read into typed columns; an error is one line that names file and row."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -106,9 +106,9 @@ def test_missing_columns_are_named_with_those_found(tmp_path: Path) -> None:
     [
         ("none.csv", None, "no such file"),
         ("lines.txt", b"a,b", r"\.csv or \.parquet"),
-        ("lines.parquet", b"not parquet at all", "no readable parquet"),
+        ("lines.parquet", b"not parquet at all", "not a readable parquet"),
         ("lines.csv", b"", "empty"),
-        ("lines.csv", b"ts,sku\n1,\xff\xfe\n", "no readable csv"),
+        ("lines.csv", b"ts,sku\n1,\xff\xfe\n", "not a readable csv"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_one_line(
@@ -131,8 +131,8 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
         read_orders(folder)
 
 
-def test_senseless_values_pass_for_the_worker_to_refuse(tmp_path: Path) -> None:
-    """The dead-letter topic, not the reader, answers for a quantity of 0 or a missing SKU."""
+def test_invalid_values_pass_for_the_worker_to_reject(tmp_path: Path) -> None:
+    """A quantity of 0 or a missing SKU ends in the dead-letter topic, not in an error here."""
     frame = pl.DataFrame(ORDERS).with_columns(quantity=pl.lit(0), sku=pl.lit(None, pl.String))
 
     read = read_orders(write(tmp_path, frame, "parquet"))
@@ -141,7 +141,7 @@ def test_senseless_values_pass_for_the_worker_to_refuse(tmp_path: Path) -> None:
     assert read["sku"].null_count() == 2
 
 
-def test_a_catalogue_needs_skus_alone(tmp_path: Path) -> None:
+def test_a_catalog_needs_only_skus(tmp_path: Path) -> None:
     path = write(tmp_path, pl.DataFrame({"sku": ["2", "1"], "colour": ["red", "blue"]}), "csv")
 
     assert read_catalog(path).to_dict(as_series=False) == {"sku": ["2", "1"]}

@@ -1,4 +1,4 @@
-"""A file of plans beside a file of history: read, refused line by line, and made use of."""
+"""Plan files for the batch path: reading, errors per line, and their effect on forecasts."""
 
 import json
 from dataclasses import replace
@@ -20,7 +20,7 @@ from stream.jobs.batch import run as batch
 from stream.jobs.batch.output import SURGECAST
 from stream.jobs.batch.run import run_backtest, run_forecast
 from stream.jobs.files.plan_files import read_plans, with_plans
-from stream.jobs.training.offline import train_config
+from stream.jobs.training.train import train_config
 from stream.settings import ModelSettings
 
 START_MS = 1_317_600_000_000
@@ -28,21 +28,21 @@ QUIET = Console(quiet=True)
 
 
 def written(path: Path, *plans: dict[str, Any] | str) -> Path:
-    """A file with a line a plan."""
+    """A file with one plan per line."""
     lines = [plan if isinstance(plan, str) else json.dumps(plan) for plan in plans]
     path.write_text("\n".join(lines))
     return path
 
 
 def promotion(plan_id: str, first: int, days: int = 1, **fields: Any) -> dict[str, Any]:
-    """A promotion from a day of the history on."""
+    """A promotion that starts on day `first` of the history."""
     start = START_MS + first * DAY_MS
     plain = {"plan_id": plan_id, "kind": "promotion", "start": start, "value": 1.0}
     return plain | {"end": start + days * DAY_MS} | fields
 
 
 def history(days: int = 10) -> History:
-    """Nothing sold of three series."""
+    """Three series without sales."""
     values_TSF = np.zeros((days, 3, 11), np.float32)
     return History(values_TSF, START_MS, DAY_MS, ["A", "B", "category:Bags"])
 
@@ -75,25 +75,25 @@ def test_plans_of_a_file_reach_one_horizon_beyond_the_history(tmp_path: Path) ->
         (promotion("p", 3, value=None), "line 2: missing_field"),
     ],
 )
-def test_a_line_that_is_no_plan_is_named(tmp_path: Path, line: Any, words: str) -> None:
+def test_an_invalid_line_is_named(tmp_path: Path, line: Any, words: str) -> None:
     path = written(tmp_path / "plans.jsonl", promotion("fine", 1), line)
 
     with pytest.raises(UsageError, match=words):
         read_plans(path)
 
 
-def test_a_file_that_is_of_no_use_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_a_usable_plan_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         with_plans(history(), tmp_path / "none", horizon=3)
-    with pytest.raises(UsageError, match="holds no plans"):
+    with pytest.raises(UsageError, match="has no plans"):
         with_plans(history(), written(tmp_path / "empty", ""), horizon=3)
     elsewhere = written(tmp_path / "other", promotion("p", 2, sku="Z"), promotion("q", 99))
-    with pytest.raises(UsageError, match=r"no plan of .* is for a series and a time"):
+    with pytest.raises(UsageError, match=r"no plan of .* affects a series and a time"):
         with_plans(history(), elsewhere, horizon=3)
 
 
-def test_an_unfinished_training_is_of_its_plans_too(tmp_path: Path) -> None:
-    """Other plans, another training."""
+def test_the_fingerprint_of_a_training_depends_on_the_plans(tmp_path: Path) -> None:
+    """Other plans are another training."""
     config = train_config(ModelSettings(), bucket_ms=DAY_MS)
     one = with_plans(history(), written(tmp_path / "one", promotion("p", 2)), horizon=3)
     other = with_plans(history(), written(tmp_path / "other", promotion("p", 3)), horizon=3)
@@ -106,7 +106,7 @@ def test_an_unfinished_training_is_of_its_plans_too(tmp_path: Path) -> None:
 def test_backtest_and_forecast_make_use_of_the_plans(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Demand that quadruples on promoted days is forecast better, and more where one is planned."""
+    """Plans improve forecasts of demand that quadruples on promoted days, also future ones."""
     whole = batch.batch_config
 
     def short(*arguments: Any, **named: Any) -> Any:
@@ -132,15 +132,17 @@ def test_backtest_and_forecast_make_use_of_the_plans(
     settings = ModelSettings()
     common: dict[str, Any] = {"horizon": 7, "bucket_ms": DAY_MS, "console": QUIET}
 
-    blind, told = (
+    blind, informed = (
         run_backtest(tmp_path / "sales.parquet", settings, origins=4, plans=plans, **common)
         for plans in (None, path)
     )
     made = run_forecast(tmp_path / "sales.parquet", settings, plans=path, **common)
 
-    blind_wql, told_wql = (score(outcome.result, SURGECAST).wql for outcome in (blind, told))
+    blind_wql, informed_wql = (
+        score(outcome.result, SURGECAST).wql for outcome in (blind, informed)
+    )
     assert blind_wql is not None
-    assert told_wql is not None
-    assert told_wql < 0.8 * blind_wql
+    assert informed_wql is not None
+    assert informed_wql < 0.8 * blind_wql
     medians = made.filter(pl.col("series_id") == "S1")["q0.5"].to_list()
     assert medians[3] > 2 * max(medians[:3] + medians[4:])

@@ -1,4 +1,4 @@
-"""The shipped sample is clean, typed as the topics are, small, and comes with its licence."""
+"""The shipped sample is clean, typed like the topics, small, and has its licence."""
 
 import json
 
@@ -29,7 +29,7 @@ def test_every_line_is_one_the_worker_accepts(orders: pl.DataFrame) -> None:
     assert "location" not in orders.columns, "a series is one SKU"
 
 
-def test_no_line_is_there_twice(orders: pl.DataFrame) -> None:
+def test_no_line_is_duplicated(orders: pl.DataFrame) -> None:
     assert orders.drop("event_id").is_unique().sum() == orders.height
 
 
@@ -40,7 +40,7 @@ def test_returns_are_kept(orders: pl.DataFrame) -> None:
     assert returns["order_id"].str.starts_with("C").all()
 
 
-def test_the_catalogue_has_every_sku_once_and_a_dozen_categories(orders: pl.DataFrame) -> None:
+def test_the_catalog_has_every_sku_once_and_a_dozen_categories(orders: pl.DataFrame) -> None:
     catalog = read_catalog(sample_catalog())
 
     assert set(catalog["sku"]) == set(orders["sku"])
@@ -50,7 +50,7 @@ def test_the_catalogue_has_every_sku_once_and_a_dozen_categories(orders: pl.Data
     assert (catalog["category"].value_counts()["count"] >= 50).all()
 
 
-def test_history_lies_before_the_replay_and_200_000_lines_after(orders: pl.DataFrame) -> None:
+def test_there_is_history_before_the_replay_and_200_000_lines_after(orders: pl.DataFrame) -> None:
     assert orders.filter(pl.col("ts") < REPLAY_START_MS).height > 500_000
     assert orders.filter(pl.col("ts") >= REPLAY_START_MS).height > 200_000
 
@@ -66,7 +66,7 @@ def test_the_files_are_small_and_their_source_is_named(orders: pl.DataFrame) -> 
     assert report["lines_read"] - dropped == report["lines_kept"] == orders.height
 
 
-def test_labels_say_what_is_real_and_what_is_not() -> None:
+def test_labels_mark_real_and_synthetic_inputs() -> None:
     assert SAMPLE_LABELS["orders"].startswith("real")
     assert SAMPLE_LABELS["clicks"].startswith("synthetic")
     assert is_sample(sample_orders())

@@ -1,4 +1,4 @@
-"""Synthetic clicks: the same for the same line, in time order, with a rhythm of their own."""
+"""Synthetic clicks: the same for the same line, in time order, with their own daily rhythm."""
 
 from pathlib import Path
 
@@ -7,9 +7,9 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
+from model.durations import HOUR_MS
 from stream.jobs.files.synthetic_clicks import (
     CLICKS_LABEL,
-    COLUMNS,
     cached_clicks,
     synthesize_clicks,
 )
@@ -45,7 +45,7 @@ def test_clicks_of_some_lines_are_some_of_the_clicks_of_all(
 
 
 def test_clicks_are_sorted_and_their_ids_unique(clicks: pl.DataFrame) -> None:
-    assert tuple(clicks.columns) == COLUMNS
+    assert clicks.columns == ["event_id", "ts", "sku", "action", "visitor_id", "price"]
     assert clicks["ts"].is_sorted()
     assert clicks["event_id"].is_unique().all()
 
@@ -82,10 +82,10 @@ def test_four_to_six_clicks_a_line_most_of_them_views(
 
 
 def test_people_browse_most_in_the_evening_and_least_at_night(clicks: pl.DataFrame) -> None:
-    """Shown on browsers alone: visitors who never buy."""
+    """Measured on visitors who never buy."""
     buyers = clicks.filter(pl.col("action") == "purchase")["visitor_id"].unique()
     browsing = clicks.filter(~pl.col("visitor_id").is_in(buyers.implode()))
-    hour = (browsing["ts"].to_numpy() // 3_600_000) % 24
+    hour = (browsing["ts"].to_numpy() // HOUR_MS) % 24
     by_hour = np.bincount(hour, minlength=24)
 
     assert by_hour[19:22].mean() > 1.5 * by_hour[10:17].mean() > 5 * by_hour[2:5].mean()

@@ -29,7 +29,7 @@ def history(orders: pl.DataFrame, clicks: pl.DataFrame) -> SparseHistory:
 
 
 def recount(orders: pl.DataFrame, clicks: pl.DataFrame) -> pl.DataFrame:
-    """Features by polars alone: one row a bucket and SKU with an event; money in 1/10,000."""
+    """Features computed by polars: a row per bucket and SKU with an event; money in 1/10,000."""
     bucket = (pl.col("ts") // HOUR_MS * HOUR_MS).alias("start")
     quantity = pl.col("quantity")
     cents = (quantity * pl.col("unit_price") * 10_000).round(0, mode="half_to_even")
@@ -88,7 +88,7 @@ def test_rollups_are_the_sums_of_their_members(
         )
 
 
-def test_order_of_the_lines_and_repeated_ids_change_nothing(
+def test_the_order_of_lines_and_duplicates_change_nothing(
     orders: pl.DataFrame, clicks: pl.DataFrame, history: SparseHistory
 ) -> None:
     twice = pl.concat([orders, orders.head(500)]).sample(fraction=1, shuffle=True, seed=3)
@@ -101,7 +101,7 @@ def test_order_of_the_lines_and_repeated_ids_change_nothing(
     np.testing.assert_array_equal(again.bucket_R, history.bucket_R)
 
 
-def test_a_window_and_a_choice_of_series_are_cut_from_the_whole(history: SparseHistory) -> None:
+def test_a_span_and_a_choice_of_series_equal_a_slice_of_the_whole(history: SparseHistory) -> None:
     slots = [3, 0, len(history.series) - 1]
     start_ms, end_ms = START_MS + 5 * HOUR_MS, START_MS + 20 * HOUR_MS
 
@@ -119,7 +119,7 @@ def test_bounds_cut_the_events(orders: pl.DataFrame) -> None:
     assert history.dense()[:, history.series.index("total"), 3].sum() == inside.height
 
 
-def test_what_the_worker_refuses_is_not_counted(orders: pl.DataFrame) -> None:
+def test_rejected_events_are_not_counted(orders: pl.DataFrame) -> None:
     bad = orders.head(6).with_columns(
         event_id=pl.Series([f"bad-{i}" for i in range(6)]),
         quantity=pl.Series([0, 1, 1, 1, 1, 10**9]),

@@ -1,4 +1,4 @@
-"""What the live path sums and what a batch pass over the same file sums are the same bits."""
+"""The live path and a batch pass over the same files give the same sums, bit for bit."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ PARTITIONS = 3
 
 
 def deliver(partition: Partition, records: list[Record], width: int) -> None:
-    """Hand a partition its records in batches of `width`, closing as the watermark says."""
+    """Deliver a partition's records in batches of `width`, closing buckets up to the watermark."""
     people = Pseudonyms(b"key")
     decode_orders, decode_clicks = OrderDecoder(), ClickDecoder()
     for start in range(0, len(records), width):

@@ -1,11 +1,10 @@
-"""Progress shows as a bar on a terminal, as lines elsewhere, as a whole JSON file for others."""
+"""Progress is a bar on a terminal and lines elsewhere; files are replaced atomically."""
 
 import io
-import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
-from stream.jobs.replay.progress import ReplayProgress, shown_progress, written_progress
+from stream.jobs.replay.progress import ReplayProgress, replace_file, shown_progress
 
 HALF = ReplayProgress(
     sent=60, acked=50, total=100, events_per_s=12_345.6, event_time_ms=1_322_727_960_000, seconds=2
@@ -42,11 +41,10 @@ def test_a_terminal_gets_a_bar_with_rate_and_event_time() -> None:
     assert "2011-12-01 08:26" in stream.getvalue()
 
 
-def test_the_file_holds_the_newest_progress(tmp_path: Path) -> None:
-    path = tmp_path / "new folder" / "progress.json"
-    with written_progress(path) as show:
-        show(HALF)
-        show(replace(HALF, acked=60))
+def test_a_replaced_file_has_the_newest_content_and_leaves_no_other_file(tmp_path: Path) -> None:
+    path = tmp_path / "progress.json"
+    replace_file(path, b"a longer first content")
+    replace_file(path, b"second")
 
-    assert json.loads(path.read_text()) == asdict(replace(HALF, acked=60))
-    assert [entry.name for entry in path.parent.iterdir()] == ["progress.json"]
+    assert path.read_bytes() == b"second"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["progress.json"]

@@ -1,4 +1,4 @@
-"""Two files become one sequence in event-time order, and rows the records of the contract."""
+"""Two files become one sequence in event-time order, and rows become records of the topics."""
 
 import json
 
@@ -17,7 +17,7 @@ CLICKS = synthesize_clicks(ORDERS)
 
 
 class FourPartitions:
-    """As much of a cluster as Kafka's own partitioner asks for."""
+    """The part of a cluster that Kafka's own partitioner uses."""
 
     def topics(self) -> set[str]:
         return {"orders"}
@@ -29,7 +29,7 @@ class FourPartitions:
 
 
 @pytest.mark.parametrize("sku", ["85123A", "22423", "x", "", "ÄÖ-77", "a" * 200])
-def test_partitions_are_those_of_kafkas_own_partitioner(sku: str) -> None:
+def test_partitions_equal_those_of_kafkas_own_partitioner(sku: str) -> None:
     key = sku.encode()
     theirs = DefaultPartitioner().partition("orders", key, key, None, None, FourPartitions())
 
@@ -63,7 +63,7 @@ def test_any_cut_into_chunks_gives_the_same_records() -> None:
     assert parts == whole
 
 
-def test_counts_tell_topics_apart() -> None:
+def test_counts_are_by_topic() -> None:
     timeline = Timeline(ORDERS, CLICKS)
     records = list(timeline.records(100, 400, Encoder(4)))
 
@@ -82,7 +82,7 @@ def test_a_record_holds_the_row_without_its_nulls() -> None:
 
 
 def test_a_price_that_is_no_number_stays_unreadable() -> None:
-    """NaN has no JSON; the worker gets null and refuses the record."""
+    """NaN has no JSON; the worker gets null and rejects the record."""
     frame = pl.DataFrame({"event_id": "a", "ts": 1, "sku": "1", "unit_price": float("nan")})
     [(_, _, value, _)] = Encoder(4).records("orders", frame)
 

@@ -1,4 +1,4 @@
-"""The made-up shop keeps its books: the truth, the stock and the records agree."""
+"""In the simulated shop, true demand, stock and records are consistent."""
 
 import numpy as np
 import polars as pl
@@ -42,7 +42,7 @@ def test_the_same_seed_gives_the_same_shop_another_seed_another() -> None:
     assert not once[12].orders.equals(other[12].orders)
 
 
-def test_events_lie_in_their_hour_sorted_with_unique_ids(month: list[Hour]) -> None:
+def test_events_are_within_their_hour_sorted_with_unique_ids(month: list[Hour]) -> None:
     for hour in month:
         for events in (hour.orders, hour.clicks):
             times = events["ts"]
@@ -52,7 +52,7 @@ def test_events_lie_in_their_hour_sorted_with_unique_ids(month: list[Hour]) -> N
     assert ids.is_unique().all()
 
 
-def test_order_lines_add_up_to_what_the_truth_says_was_sold_and_returned(
+def test_order_lines_add_up_to_the_true_sales_and_returns(
     month: list[Hour], truth: pl.DataFrame
 ) -> None:
     lines = pl.concat([hour.orders for hour in month])
@@ -135,12 +135,14 @@ def test_a_day_has_an_evening_and_a_night(truth: pl.DataFrame) -> None:
     assert demand[20] > 10 * demand[3]
 
 
-def test_inventory_tells_every_change_of_stock(month: list[Hour], truth: pl.DataFrame) -> None:
-    told: dict[str, int] = {}
+def test_inventory_records_have_every_change_of_stock(
+    month: list[Hour], truth: pl.DataFrame
+) -> None:
+    known: dict[str, int] = {}
     for hour in month[:200]:
-        told |= {record["sku"]: record["on_hand"] for record in hour.inventory}
+        known |= {record["sku"]: record["on_hand"] for record in hour.inventory}
         now = truth.filter(pl.col("start_ms") == hour.start_ms)
-        assert told == dict(now.select("sku", "on_hand").iter_rows())
+        assert known == dict(now.select("sku", "on_hand").iter_rows())
 
 
 def test_records_have_the_columns_of_their_topics(month: list[Hour]) -> None:
