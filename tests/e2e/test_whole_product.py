@@ -1,8 +1,7 @@
-"""The main job: 200,000 real order lines through the real stack, seen in a real browser."""
+"""The whole product: 200,000 real order lines through every role, shown in a real browser."""
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,10 @@ from redis import Redis
 from model.durations import HOUR_MS
 from stream.jobs.files.sample import sample_catalog, sample_orders
 from stream.processes.ports import free_port
-from stream.settings import Settings, child_environment
+from stream.settings import child_environment
+from tests.support.deployments import SURGECAST, Deployment
 from tests.support.pages import column, wait_for
-from tests.support.services import running_broker, settings_for
 from tests.support.stack import (
-    SURGECAST,
     read_topic,
     recount,
     statistics,
@@ -26,8 +24,6 @@ from tests.support.stack import (
     stored_features,
     wait_until,
 )
-
-pytestmark = pytest.mark.e2e
 
 LINES = 200_000
 
@@ -39,29 +35,24 @@ def lines() -> pl.DataFrame:
 
 
 @pytest.fixture
-def deployment(tmp_path: Path, valkey_url: str, redis_client: Redis) -> Iterator[Settings]:
-    """A broker and a store that outlive `surgecast up`, and a free port for the page."""
-    with running_broker("tansu", tmp_path) as broker:
-        yield settings_for(
-            broker,
-            tmp_path,
-            kafka={"session_timeout": "4s"},
-            redis={"url": valkey_url},
-            state={"retention": "400d"},
-            dashboard={"port": free_port()},
-            api={"port": free_port()},
-        )
+def deployment_settings() -> dict[str, dict[str, Any]]:
+    """Free ports for the page and the API; no partition is ever idle."""
+    return {
+        "window": {"idle_timeout": "30s", "dedup": "15m"},
+        "dashboard": {"port": free_port()},
+        "api": {"port": free_port()},
+    }
 
 
 @pytest.mark.timeout(900)
 def test_real_orders_become_exact_features_and_live_forecasts(
-    deployment: Settings,
+    deployment: Deployment,
     redis_client: Redis,
     lines: pl.DataFrame,
     browser: Any,
     tmp_path: Path,
 ) -> None:
-    """Every line counted, a forecast for every series, and a page that moves meanwhile."""
+    """Every line is counted, every series has a forecast, and the page moves meanwhile."""
     orders = tmp_path / "orders.parquet"
     lines.write_parquet(orders)
     command = [
@@ -71,14 +62,14 @@ def test_real_orders_become_exact_features_and_live_forecasts(
     log = (tmp_path / "up.log").open("wb")
     process = subprocess.Popen(
         command,
-        env=child_environment(deployment),
+        env=child_environment(deployment.settings),
         stdout=subprocess.PIPE,
         stderr=log,
     )
     try:
         wait_until(lambda: bool(statistics(redis_client)), "a worker")
         page = browser.new_page(viewport={"width": 1280, "height": 800})
-        page.goto(f"http://127.0.0.1:{deployment.dashboard.port}/live")
+        page.goto(f"http://127.0.0.1:{deployment.settings.dashboard.port}/live")
         wait_for(page, 'column("actuals", "start").length > 0', seconds=120)
         first = column(page, "actuals", "start")[-1]
         wait_for(page, 'column("actuals", "start").at(-1) > given', first, seconds=120)
@@ -93,20 +84,20 @@ def test_real_orders_become_exact_features_and_live_forecasts(
     summary = json.loads(answer)
     assert (summary["events_in"], summary["counted"]) == (LINES, LINES)
     assert summary["dead_lettered"] == summary["duplicate"] == 0
-    partitions = deployment.kafka.partitions
+    partitions = deployment.partitions
     assert stored_counts(redis_client, partitions)["counted"] == LINES
     expected = recount(lines, bucket_ms=HOUR_MS)
     assert stored_features(redis_client, partitions, bucket_ms=HOUR_MS) == expected
 
-    servers = deployment.kafka.bootstrap_servers
-    assert servers is not None
-    forecasts = [json.loads(record.value) for record in read_topic(servers, "forecasts")]
+    records = read_topic(deployment.servers, "forecasts")
+    forecasts = [json.loads(record.value) for record in records]
     forecast_of = {forecast["series_id"]: forecast for forecast in forecasts}
     skus = set(lines["sku"].unique())
     assert skus <= forecast_of.keys()
     assert "total" in forecast_of
     assert any(name.startswith("category:") for name in forecast_of)
-    horizon, quantiles = deployment.model.horizon, len(deployment.model.quantiles)
+    model = deployment.settings.model
+    horizon, quantiles = model.horizon, len(model.quantiles)
     for forecast in forecast_of.values():
         units = np.array(forecast["units"])
         cumulative = np.array(forecast["cumulative_units"])

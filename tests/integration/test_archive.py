@@ -1,4 +1,4 @@
-"""Closed buckets into Parquet and back: nothing changes, and a run cut off is done again."""
+"""Closed buckets to Parquet and back: nothing changes, and an interrupted run is repeated."""
 
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,6 @@ from stream.settings import Settings
 from stream.state import keys
 from tests.support.samples import START_MS, small_catalog, small_orders
 
-pytestmark = pytest.mark.integration
-
 ORDERS = small_orders(4_000, hours=96)
 CLICKS = synthesize_clicks(ORDERS)
 CATALOG = small_catalog(ORDERS).with_columns(brand=pl.lit("Acme"), price=pl.lit(2.5))
@@ -32,20 +30,21 @@ PARTITIONS = 3
 TAGS = [*range(PARTITIONS), "r"]
 
 
-def settings(retention: str = "400d") -> Settings:
+def store_settings(retention: str = "400d") -> Settings:
+    """Settings of the store to archive."""
     return Settings(kafka={"partitions": PARTITIONS}, state={"retention": retention})
 
 
 def fill(client: Redis, *, hours: int, retention: str = "400d") -> None:
-    """A store as workers leave it that have closed so many hours."""
+    """Write a store as workers leave it after `hours` closed buckets."""
     backfill(
-        settings(retention), client, ORDERS, CLICKS, CATALOG,
+        store_settings(retention), client, ORDERS, CLICKS, CATALOG,
         until_ms=START_MS + hours * HOUR_MS, force=True,
     )  # fmt: skip
 
 
 def contents(client: Redis) -> dict[str, Any]:
-    """Everything of the store that a worker or reader goes by, but fences and partial sums."""
+    """All state of workers and readers except fences and partial sums."""
     found: dict[str, Any] = {}
     for tag in TAGS:
         found[f"{tag}:series"] = client.lrange(keys.of(tag, "series"), 0, -1)
@@ -59,7 +58,7 @@ def contents(client: Redis) -> dict[str, Any]:
 
 
 def expected(hours: int) -> Any:
-    """The history of the files, dense."""
+    """Dense history of the files, and its series."""
     history = build_history(
         ORDERS, CLICKS, CATALOG,
         bucket_ms=HOUR_MS, start_ms=START_MS, end_ms=START_MS + hours * HOUR_MS,
@@ -68,7 +67,7 @@ def expected(hours: int) -> Any:
 
 
 def assert_archive_equals_files(path: Path, hours: int) -> None:
-    """The archive's history is that of the files, bit for bit."""
+    """The history of the archive equals that of the files bit for bit."""
     values_TSF, series = expected(hours)
     read = read_archive(str(path))
     assert sorted(read.series) == sorted(series)
@@ -77,15 +76,13 @@ def assert_archive_equals_files(path: Path, hours: int) -> None:
     np.testing.assert_array_equal(read.values_TSF, values_TSF[:, slots])
 
 
-def test_a_store_rebuilt_from_its_archive_is_the_same_bit_for_bit(
-    redis_client: Redis, tmp_path: Path
-) -> None:
-    """Blocks with their lengths, registries by slot, categories, roll-ups and frontiers."""
+def test_a_store_rebuilt_from_its_archive_is_identical(redis_client: Redis, tmp_path: Path) -> None:
+    """Blocks with their lengths, series by slot, categories, roll-ups and frontiers."""
     fill(redis_client, hours=90)
     before = contents(redis_client)
     done = archive(redis_client, str(tmp_path))
     redis_client.flushdb()
-    restored = restore_archive(settings(), redis_client, str(tmp_path))
+    restored = restore_archive(store_settings(), redis_client, str(tmp_path))
 
     assert contents(redis_client) == before
     assert set(before["0:listings"].values()) == {b'["Acme",2.5,null]'}
@@ -94,8 +91,10 @@ def test_a_store_rebuilt_from_its_archive_is_the_same_bit_for_bit(
     assert_archive_equals_files(tmp_path, 90)
 
 
-def test_the_stock_comes_back_and_its_level_holds_on(redis_client: Redis, tmp_path: Path) -> None:
-    """Blocks bit for bit, and of each series the level at the end, older than any reading."""
+def test_stock_is_restored_with_the_last_level_of_each_series(
+    redis_client: Redis, tmp_path: Path
+) -> None:
+    """Blocks are identical; the level at the end is older than any reading."""
     fill(redis_client, hours=30)
     for tag in range(PARTITIONS):
         for key in redis_client.scan_iter(match=keys.of(tag, "closed", "*")):
@@ -106,7 +105,7 @@ def test_the_stock_comes_back_and_its_level_holds_on(redis_client: Redis, tmp_pa
     before = contents(redis_client)
     archive(redis_client, str(tmp_path))
     redis_client.flushdb()
-    restore_archive(settings(), redis_client, str(tmp_path))
+    restore_archive(store_settings(), redis_client, str(tmp_path))
 
     assert contents(redis_client) == before
     last = keys.of(0, "closed", START_MS + 29 * HOUR_MS)
@@ -119,7 +118,7 @@ def test_the_stock_comes_back_and_its_level_holds_on(redis_client: Redis, tmp_pa
 def test_an_archive_reaches_beyond_the_retention_of_the_store(
     redis_client: Redis, tmp_path: Path
 ) -> None:
-    """Run while the store keeps one day only: all four days are there, and in one piece."""
+    """The store keeps one day; the archive has all four without a gap."""
     for hours in (20, 37, 37, 60, 84, 90):
         fill(redis_client, hours=hours, retention="1d")
         archive(redis_client, str(tmp_path))
@@ -127,10 +126,10 @@ def test_an_archive_reaches_beyond_the_retention_of_the_store(
     assert_archive_equals_files(tmp_path, 90)
 
 
-def test_a_run_that_was_cut_off_is_done_again_with_the_same_result(
+def test_an_interrupted_run_is_repeated_with_the_same_result(
     redis_client: Redis, tmp_path: Path
 ) -> None:
-    """Cut off after every day of every partition: not a row more or less at the end."""
+    """Interrupted after every day of every partition: no row more or less at the end."""
     fill(redis_client, hours=90)
     archive(redis_client, str(tmp_path / "whole"))
 
@@ -156,8 +155,8 @@ def parts(folder: Path) -> list[Path]:
     return sorted(folder.glob("bucket_date=*/part-*.parquet"))
 
 
-def test_any_parquet_reader_finds_the_days_and_columns(redis_client: Redis, tmp_path: Path) -> None:
-    """Hive partitions by date, one row a series and bucket with anything in it."""
+def test_any_parquet_reader_reads_days_and_columns(redis_client: Redis, tmp_path: Path) -> None:
+    """Hive partitions by date; one row for each series and bucket that is not zero."""
     fill(redis_client, hours=90)
     archive(redis_client, str(tmp_path))
     table = pl.read_parquet(f"{tmp_path}/bucket_date=*/*.parquet", hive_partitioning=True)
@@ -171,10 +170,10 @@ def test_any_parquet_reader_finds_the_days_and_columns(redis_client: Redis, tmp_
     assert table.filter(pl.col("series_id").is_in(ORDERS["sku"].implode()))["units"].sum() == sold
 
 
-def test_what_left_the_store_unarchived_is_a_gap_and_never_zero(
+def test_buckets_deleted_before_a_run_are_a_gap_not_zeros(
     redis_client: Redis, tmp_path: Path
 ) -> None:
-    """Readers get what follows the gap, and an error for what lies in it."""
+    """Readers get the buckets after the gap, and an error for those within."""
     fill(redis_client, hours=20, retention="1d")
     archive(redis_client, str(tmp_path))
     fill(redis_client, hours=90, retention="1d")
@@ -187,7 +186,7 @@ def test_what_left_the_store_unarchived_is_a_gap_and_never_zero(
         read_archive(str(tmp_path), START_MS)
 
 
-def test_a_history_for_training_holds_the_rollups_and_the_largest_series(
+def test_a_history_for_training_has_the_rollups_and_the_largest_series(
     redis_client: Redis, tmp_path: Path
 ) -> None:
     fill(redis_client, hours=90)
@@ -207,14 +206,14 @@ def test_a_history_for_training_holds_the_rollups_and_the_largest_series(
         read.values_TSF[:, [read.series.index(name) for name in both]],
         wanted.values_TSF[:, [wanted.series.index(name) for name in both]],
     )
-    assert read.told_SX.any()
+    assert read.static_features_SX.any()
     np.testing.assert_array_equal(
-        read.told_SX[[read.series.index(name) for name in both]],
-        wanted.told_SX[[wanted.series.index(name) for name in both]],
+        read.static_features_SX[[read.series.index(name) for name in both]],
+        wanted.static_features_SX[[wanted.series.index(name) for name in both]],
     )
 
 
-def test_what_does_not_fit_together_is_refused(redis_client: Redis, tmp_path: Path) -> None:
+def test_incompatible_stores_and_archives_are_refused(redis_client: Redis, tmp_path: Path) -> None:
     """Other buckets, other partitions, a store with state, no archive, an empty store."""
     assert archive(redis_client, str(tmp_path / "new")).through_ms is None
     with pytest.raises(UsageError, match="no archive"):
@@ -222,7 +221,7 @@ def test_what_does_not_fit_together_is_refused(redis_client: Redis, tmp_path: Pa
     fill(redis_client, hours=30)
     archive(redis_client, str(tmp_path / "a"))
     with pytest.raises(IncompatibleState, match="has state"):
-        restore_archive(settings(), redis_client, str(tmp_path / "a"))
+        restore_archive(store_settings(), redis_client, str(tmp_path / "a"))
     daily = Settings(kafka={"partitions": PARTITIONS}, window={"bucket": "1d"})
     with pytest.raises(IncompatibleState, match="buckets of"):
         restore_archive(daily, redis_client, str(tmp_path / "a"), force=True)

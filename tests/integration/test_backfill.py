@@ -1,4 +1,4 @@
-"""History written into a store: what readers and workers find is what the files hold."""
+"""History written into a store: readers and workers find the contents of the files."""
 
 import json
 from typing import Any
@@ -24,8 +24,6 @@ from stream.state.history import load_history
 from stream.state.redis import RedisStore
 from tests.support.samples import START_MS, small_catalog, small_orders
 
-pytestmark = pytest.mark.integration
-
 ORDERS = small_orders(3_000, hours=72)
 CLICKS = synthesize_clicks(ORDERS)
 CATALOG = small_catalog(ORDERS)
@@ -37,11 +35,12 @@ HISTORY = build_history(
 
 
 def fill(client: Redis, **more: Any) -> None:
+    """Write the history of the files."""
     backfill(SETTINGS, client, ORDERS, CLICKS, CATALOG, until_ms=UNTIL_MS + 1_234, **more)
 
 
 @pytest.mark.parametrize("tag", [0, 1, 2, "r"])
-def test_each_partition_holds_its_series_bit_for_bit(redis_client: Redis, tag: int | str) -> None:
+def test_each_partition_has_its_series_bit_for_bit(redis_client: Redis, tag: int | str) -> None:
     fill(redis_client)
     stored = load_history(redis_client, tag, bucket_ms=HOUR_MS)
 
@@ -54,7 +53,7 @@ def test_each_partition_holds_its_series_bit_for_bit(redis_client: Redis, tag: i
     np.testing.assert_array_equal(stored.values_TSF, HISTORY.dense(slots))
 
 
-def test_only_what_is_retained_and_nothing_of_the_open_bucket_is_written(
+def test_only_closed_buckets_within_the_retention_are_written(
     redis_client: Redis,
 ) -> None:
     fill(redis_client)
@@ -87,10 +86,10 @@ def test_a_reader_shows_history_categories_and_labels_before_any_worker(
     np.testing.assert_array_equal(total.values_TF, HISTORY.dense([slot])[:, 0])
 
 
-async def test_a_worker_goes_on_behind_the_last_bucket(
+async def test_a_worker_continues_after_the_last_bucket(
     redis_client: Redis, valkey_url: str
 ) -> None:
-    """Slots, categories and frontiers are taken over; nothing is published again."""
+    """It takes over slots, categories and frontiers, and publishes nothing again."""
     fill(redis_client)
     client = aioredis.Redis.from_url(valkey_url)
     store = RedisStore(client)
@@ -100,18 +99,18 @@ async def test_a_worker_goes_on_behind_the_last_bucket(
     again = await rollups.close()
     await client.aclose()
 
-    assert partition.closed_through_ms == partition.emitted_through_ms == UNTIL_MS
-    assert partition.saved_series == len(partition.series) > 0
+    assert partition.state.closed_through_ms == partition.state.emitted_through_ms == UNTIL_MS
+    assert partition.state.saved_series == len(partition.state.series) > 0
     known = dict(CATALOG.drop_nulls().iter_rows())
-    for sku, name in partition.series.category_of.items():
+    for sku, name in partition.state.series.category_of.items():
         assert known[sku] == name
-    assert not partition.open
+    assert not partition.state.open
     assert rollups.closed_through_ms == UNTIL_MS
     assert unpublished == again == []
     assert set(rollups.series) == {"total", "category:bags", "category:kitchen", "category:garden"}
 
 
-def test_state_is_never_overwritten_unasked(redis_client: Redis) -> None:
+def test_state_is_overwritten_only_by_force(redis_client: Redis) -> None:
     fill(redis_client)
     before = sorted(redis_client.keys())
 
@@ -120,14 +119,14 @@ def test_state_is_never_overwritten_unasked(redis_client: Redis) -> None:
     assert sorted(redis_client.keys()) == before
 
 
-def test_a_workers_state_alone_is_state_too(redis_client: Redis) -> None:
+def test_offsets_of_a_worker_are_state(redis_client: Redis) -> None:
     redis_client.hset(keys.of(2, "meta"), "offset:orders", 7)
 
     with pytest.raises(IncompatibleState, match="partition 2"):
         fill(redis_client)
 
 
-def test_force_drops_the_old_state_and_shuts_its_worker_out(redis_client: Redis) -> None:
+def test_force_deletes_the_old_state_and_fences_its_worker_out(redis_client: Redis) -> None:
     redis_client.hset(keys.of(0, "meta"), mapping={"fence": 5, "offset:orders": 7})
     redis_client.rpush(keys.of(0, "series"), "old")
     redis_client.set(keys.of(0, "closed", 1), b"old")
@@ -141,8 +140,8 @@ def test_force_drops_the_old_state_and_shuts_its_worker_out(redis_client: Redis)
     assert redis_client.get(keys.of(0, "closed", 1)) is None
 
 
-def test_a_partition_without_series_has_closed_too(redis_client: Redis) -> None:
-    """Roll-ups wait for every partition; an empty one must not hold them up for ever."""
+def test_a_partition_without_series_is_closed_as_well(redis_client: Redis) -> None:
+    """Roll-ups wait for every partition; an empty one must not block them."""
     one = ORDERS.filter(pl.col("sku") == "10000A")
     backfill(SETTINGS, redis_client, one, until_ms=UNTIL_MS)
 
@@ -150,7 +149,7 @@ def test_a_partition_without_series_has_closed_too(redis_client: Redis) -> None:
     assert throughs == {str(UNTIL_MS).encode()}
 
 
-def test_nothing_before_the_start_leaves_an_empty_store_with_its_labels(
+def test_without_earlier_orders_only_the_labels_are_written(
     redis_client: Redis,
 ) -> None:
     report = backfill(
@@ -168,6 +167,6 @@ def test_a_store_that_does_not_answer_is_one_line() -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_no_orders_at_all_is_a_wrong_file(redis_client: Redis) -> None:
+def test_a_file_without_orders_is_refused(redis_client: Redis) -> None:
     with pytest.raises(UsageError):
         backfill(SETTINGS, redis_client, ORDERS.clear(), until_ms=UNTIL_MS)

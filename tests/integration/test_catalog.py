@@ -3,7 +3,6 @@
 Axes: T = buckets, S = series, H = horizon, Q = quantiles.
 """
 
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -198,7 +197,7 @@ async def test_entries_are_stored_with_their_offset_and_bad_ones_are_dead_letter
     )
     await shop.sell(0, 3, "A")
 
-    (letter,) = (json.loads(value) for _, value in shop.letters.letters)
+    (letter,) = shop.topics.read("dead-letter")
     assert (letter["topic"], letter["reason"], letter["offset"]) == ("catalog", "negative_price", 1)
     stored: Any = shop.client.hgetall(keys.of(0, "listings"))
     assert stored == {b"A": f'["Acme",3.0,{launched_ms}]'.encode()}
@@ -217,6 +216,6 @@ def test_the_trainer_reads_brand_price_and_launch(redis_client: Redis) -> None:
         redis_client.hset(keys.of(tag, "listings"), name, listing.stored())
     history = stored_history(redis_client, largest=12, max_span_ms=365 * DAY_MS)
 
-    static = dict(zip(history.series, history.static_SX[:, 2:].tolist(), strict=True))
+    static = dict(zip(history.series, history.static_features_SX[:, 2:].tolist(), strict=True))
     assert static[name] == [row_of("brand", "Acme"), 3.0, 5.0]
     assert static[shop.names[1]] == static["total"] == [0, 0, 0]

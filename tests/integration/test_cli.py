@@ -1,4 +1,4 @@
-"""The command line as a person meets it: help, one-line errors, exit status, all of `up`."""
+"""The command line: help, one-line errors, exit status, and `up` with all its roles."""
 
 import json
 import os
@@ -19,8 +19,6 @@ from stream.jobs.files.sample import REPLAY_START_MS, sample_orders
 from stream.topics import TOPICS
 from tests.support.services import TestBroker
 
-pytestmark = pytest.mark.integration
-
 COMMANDS = (
     "up", "replay", "simulate", "backfill", "sample-path", "worker", "api", "dashboard", "doctor",
     "trainer", "train", "backtest", "forecast",
@@ -30,7 +28,7 @@ COMMANDS = (
 
 
 def clean_environment(**values: str) -> dict[str, str]:
-    """Our environment without settings of the product and without an Apache Kafka to start."""
+    """The environment without settings of the product and without Apache Kafka."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -42,6 +40,7 @@ def clean_environment(**values: str) -> dict[str, str]:
 def surgecast(
     *arguments: str, environment: dict[str, str] | None = None, timeout_s: float = 120
 ) -> "subprocess.CompletedProcess[str]":
+    """Run a command to its end."""
     return subprocess.run(
         [sys.executable, "-m", "stream.cli", *arguments],
         capture_output=True,
@@ -63,7 +62,7 @@ def orders(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_help_shows_an_example(command: str) -> None:
-    """`--help` ends well and holds a command line to copy."""
+    """`--help` succeeds and has a command line to copy."""
     answer = surgecast(*command.split(), "--help")
 
     assert answer.returncode == 0
@@ -72,7 +71,7 @@ def test_every_help_shows_an_example(command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (("topics", "creat"), "No such command 'creat'"),
         (("topics", "create", "--partitions", "many"), "--partitions"),
@@ -80,18 +79,18 @@ def test_every_help_shows_an_example(command: str) -> None:
         (("up", "--sped", "3"), "No such option"),
     ],
 )
-def test_wrong_usage_is_one_line_and_status_2(arguments: tuple[str, ...], said: str) -> None:
-    """What the command line itself refuses ends with 2 and says what it did not understand."""
+def test_wrong_usage_is_one_line_and_status_2(arguments: tuple[str, ...], expected: str) -> None:
+    """The error names the argument that was not understood."""
     answer = surgecast(*arguments)
 
     assert answer.returncode == 2
-    assert said in answer.stderr
+    assert expected in answer.stderr
     assert len(answer.stderr.strip().splitlines()) == 1
     assert answer.stdout == ""
 
 
 @pytest.mark.parametrize(
-    ("arguments", "environment", "said"),
+    ("arguments", "environment", "expected"),
     [
         (("topics", "create"), {}, "no broker named: set SURGECAST_KAFKA__BOOTSTRAP_SERVERS"),
         (("worker",), {}, "no store named: set SURGECAST_REDIS__URL"),
@@ -109,19 +108,21 @@ def test_wrong_usage_is_one_line_and_status_2(arguments: tuple[str, ...], said: 
     ],
 )
 def test_a_mistake_is_one_line_and_status_1(
-    arguments: tuple[str, ...], environment: dict[str, str], said: str, tmp_path: Path
+    arguments: tuple[str, ...], environment: dict[str, str], expected: str, tmp_path: Path
 ) -> None:
-    """A user's mistake is explained in one line on stderr, without a traceback."""
+    """The error on stderr has no traceback."""
     answer = surgecast("--data-dir", str(tmp_path), *arguments, environment=environment)
 
     assert answer.returncode == 1
-    assert said in answer.stderr
+    assert expected in answer.stderr
     assert answer.stderr.startswith("surgecast: ")
     assert len(answer.stderr.strip().splitlines()) == 1
 
 
-def test_a_csv_with_wrong_columns_names_what_is_wanted(broker: TestBroker, tmp_path: Path) -> None:
-    """The line says which columns are missing and which were found."""
+def test_a_csv_with_wrong_columns_names_the_expected_ones(
+    broker: TestBroker, tmp_path: Path
+) -> None:
+    """The line names the missing columns."""
     path = tmp_path / "orders.csv"
     path.write_text("when,what\n2011-09-05T08:00:00Z,85123A\n")
     environment = {"SURGECAST_KAFKA__BOOTSTRAP_SERVERS": broker.bootstrap_servers}
@@ -133,8 +134,8 @@ def test_a_csv_with_wrong_columns_names_what_is_wanted(broker: TestBroker, tmp_p
 
 
 @pytest.mark.parametrize("role", ["api", "dashboard"])
-def test_a_taken_port_is_named_with_the_setting(role: str, tmp_path: Path) -> None:
-    """`up` looks before it starts anything, and says which setting moves the server."""
+def test_a_taken_port_is_named_with_its_setting(role: str, tmp_path: Path) -> None:
+    """`up` checks ports before it starts anything, and names the setting of the port."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         setting = f"SURGECAST_{role.upper()}__PORT"
@@ -147,7 +148,7 @@ def test_a_taken_port_is_named_with_the_setting(role: str, tmp_path: Path) -> No
 
 
 def test_topics_are_created_once_and_described(broker: TestBroker) -> None:
-    """`topics describe` answers for each topic of the table, and is content."""
+    """`topics describe` lists every topic and finds no fault."""
     environment = {"SURGECAST_KAFKA__BOOTSTRAP_SERVERS": broker.bootstrap_servers}
     created = surgecast("topics", "create", "--json", environment=environment)
     described = surgecast("topics", "describe", "--json", environment=environment)
@@ -159,10 +160,10 @@ def test_topics_are_created_once_and_described(broker: TestBroker) -> None:
     assert described.returncode == 0
 
 
-def test_doctor_finds_what_is_wrong_and_fails(
+def test_doctor_reports_faults_and_fails(
     broker: TestBroker, valkey_url: str, tmp_path: Path
 ) -> None:
-    """All is well with a broker and a store; a wrong number of partitions makes it exit 1."""
+    """No fault with a broker and a store; a wrong number of partitions makes it exit 1."""
     environment = {
         "SURGECAST_KAFKA__BOOTSTRAP_SERVERS": broker.bootstrap_servers,
         "SURGECAST_REDIS__URL": valkey_url,
@@ -183,7 +184,7 @@ def test_doctor_finds_what_is_wrong_and_fails(
 
 
 def test_up_counts_a_replay_to_its_end(orders: Path, tmp_path: Path, no_process_left: None) -> None:
-    """One JSON object on stdout: every line counted, every series forecast, nothing left."""
+    """One JSON object on stdout: every line counted, every series forecast; no process left."""
     answer = surgecast(
         "--data-dir", str(tmp_path / "var"), "up", "--replay", str(orders), "--speed", "max",
         "--until-end", "--json",
@@ -200,10 +201,10 @@ def test_up_counts_a_replay_to_its_end(orders: Path, tmp_path: Path, no_process_
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_all_of_it(
+def test_a_signal_stops_every_role(
     number: signal.Signals, orders: Path, tmp_path: Path, no_process_left: None
 ) -> None:
-    """SIGTERM and Ctrl-C end every child in order; the exit status is 0."""
+    """SIGTERM and Ctrl-C stop every child; the exit status is 0."""
     with started_up(tmp_path / "var", "--replay", str(orders), "--speed", "60") as running:
         children = wait_for_roles(running, "worker", "dashboard", "api", "replay")
         running.send_signal(number)
@@ -213,22 +214,22 @@ def test_a_signal_stops_all_of_it(
 
 
 def test_a_child_that_dies_ends_the_run_and_is_named(tmp_path: Path, no_process_left: None) -> None:
-    """`kill -9` of the worker: exit 1, its name and the tail of its log on stderr, nothing left."""
+    """`kill -9` of the worker: exit 1, its name and log on stderr, no process left."""
     with started_up(tmp_path / "var") as running:
         worker, *_ = wait_for_roles(running, "worker", "dashboard", "api")
         worker.kill()
-        _, said = running.communicate(timeout=60)
+        _, stderr = running.communicate(timeout=60)
 
     assert running.returncode == 1
-    assert "worker (pid" in said
-    assert "SIGKILL" in said
-    assert "worker.log" in said
-    assert "Traceback" not in said
+    assert "worker (pid" in stderr
+    assert "SIGKILL" in stderr
+    assert "worker.log" in stderr
+    assert "Traceback" not in stderr
 
 
 @contextmanager
 def started_up(data_dir: Path, *arguments: str) -> "Iterator[subprocess.Popen[str]]":
-    """A running `surgecast up`, killed at the end should it still run."""
+    """A running `surgecast up`; killed at the end if it still runs."""
     with subprocess.Popen(
         [sys.executable, "-m", "stream.cli", "--data-dir", str(data_dir), "up", *arguments],
         stdout=subprocess.DEVNULL,
@@ -245,7 +246,7 @@ def started_up(data_dir: Path, *arguments: str) -> "Iterator[subprocess.Popen[st
 def wait_for_roles(
     running: "subprocess.Popen[str]", *roles: str, timeout_s: float = 90
 ) -> list[psutil.Process]:
-    """The children that play these roles, once all of them run."""
+    """The child processes of these roles, once all of them run."""
     deadline = time.monotonic() + timeout_s
     while True:
         found = {
@@ -255,5 +256,5 @@ def wait_for_roles(
         }
         if set(roles) <= set(found):
             return [found[role] for role in roles]
-        assert time.monotonic() < deadline, f"only {sorted(found)} of {roles} came up"
+        assert time.monotonic() < deadline, f"only {sorted(found)} of {roles} run"
         time.sleep(0.1)

@@ -1,11 +1,9 @@
-"""The promise of the ingest: whatever dies, the features are those of a batch recount."""
+"""Exactly once: whatever dies, the features equal a batch recount."""
 
 import json
 import signal
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,18 +12,18 @@ import pytest
 from redis import Redis
 
 from model.durations import HOUR_MS
-from stream.settings import Settings
 from stream.state.history import load_history
-from tests.support.services import KINDS, Kind, running_broker, settings_for
+from tests.support.deployments import PARTITIONS, Deployment
+from tests.support.services import KINDS, Kind
 from tests.support.stack import (
-    WorkerProcess,
     committed,
+    drained,
+    judged,
     order_records,
     produce,
     read_topic,
     real_lines,
     recount,
-    statistics,
     stored_counts,
     stored_features,
     stored_stock,
@@ -34,33 +32,12 @@ from tests.support.stack import (
 from tests.support.stock_recount import Reading, stored_share
 from tests.support.stock_recount import recount as recount_stock
 
-pytestmark = pytest.mark.integration
-
-PARTITIONS = 4
-
 
 @pytest.fixture(params=KINDS)
-def deployment(
-    request: pytest.FixtureRequest, tmp_path: Path, redis_client: Redis, valkey_url: str
-) -> Iterator[Settings]:
-    """A broker of each kind with fresh topics, and an empty store."""
+def broker_kind(request: pytest.FixtureRequest) -> Kind:
+    """Every kind of broker."""
     kind: Kind = request.param
-    with running_broker(kind, tmp_path) as broker:
-        yield settings_for(
-            broker,
-            tmp_path,
-            kafka={"partitions": PARTITIONS, "session_timeout": "6s"},
-            redis={"url": valkey_url},
-            window={"idle_timeout": "2s", "dedup": "7d"},
-            state={"retention": "400d"},
-        )
-
-
-def servers(settings: Settings) -> str:
-    """Address of the deployment's broker."""
-    address = settings.kafka.bootstrap_servers
-    assert address is not None
-    return address
+    return kind
 
 
 def counted(redis: Redis) -> int:
@@ -69,69 +46,63 @@ def counted(redis: Redis) -> int:
 
 
 def judged_beyond(redis: Redis, before: int) -> bool:
-    """Whether more events than `before` have a verdict."""
-    return sum(stored_counts(redis, PARTITIONS).values()) > before
+    """True if more than `before` events have a verdict."""
+    return judged(redis, PARTITIONS) > before
 
 
-def drained(redis: Redis, settings: Settings, total: int) -> bool:
-    """Whether `total` events have a verdict and everything closed has been published."""
-    documents = statistics(redis)
-    return (
-        sum(stored_counts(redis, PARTITIONS).values()) == total
-        and bool(documents)
-        and all(document["drained"] and document["lag"] == 0 for document in documents)
-        and redis.hget("sc2:{r}:meta", "closed_through_ms") is not None
-    )
+def finished(redis: Redis, total: int) -> bool:
+    """True if `total` events have a verdict and every closed bucket is published."""
+    return judged(redis, PARTITIONS) == total and drained(redis) and rolled_up(redis)
+
+
+def rolled_up(redis: Redis) -> bool:
+    """True if roll-ups have closed a bucket."""
+    return redis.hget("sc2:{r}:meta", "closed_through_ms") is not None
 
 
 def test_killed_workers_leave_exactly_the_features_of_a_recount(
-    deployment: Settings, redis_client: Redis, tmp_path: Path
+    deployment: Deployment, redis_client: Redis
 ) -> None:
-    """`kill -9` three times under load, every line sent twice: still each line counts once.
+    """Three `kill -9` under load and repeated lines: each line counts once.
 
-    Readings of the stock go with the lines; the stock of each bucket is that of a recount.
+    Stock readings are sent along with the lines; the stock of each bucket equals a recount.
     """
     lines = real_lines(30_000)
     rng = np.random.default_rng(11)
     records = order_records(lines)
     log = stock_readings(lines, rng)
     half = len(records) // 2
-    shelf = Shelf(servers(deployment), log, lines["ts"].to_list())
-    shelf.tell_through(half)
-    total = produce(servers(deployment), "orders", [*records[:half], *records[half - 500 : half]])
+    stock_feed = StockFeed(deployment.servers, log, lines["ts"].to_list())
+    stock_feed.send_through(half)
+    total = produce(deployment.servers, "orders", [*records[:half], *records[half - 500 : half]])
     for life in range(3):
-        before = sum(stored_counts(redis_client, PARTITIONS).values())
-        worker = WorkerProcess(deployment, tmp_path / f"worker-{life}.log")
+        before = judged(redis_client, PARTITIONS)
+        worker = deployment.start(f"worker-{life}")
         wait_until(partial(judged_beyond, redis_client, before), "a count")
         worker.kill()
         chunk = records[half + life * 4_000 : half + (life + 1) * 4_000]
-        resent = chunk[:: int(rng.integers(2, 9))]
-        shelf.tell_through(half + (life + 1) * 4_000)
-        total += produce(servers(deployment), "orders", [*chunk, *resent])
-    shelf.tell_through(len(lines))
-    total += produce(servers(deployment), "orders", records[half + 12_000 :])
-    worker = WorkerProcess(deployment, tmp_path / "worker-last.log")
-    try:
-        wait_until(
-            lambda: drained(redis_client, deployment, total + len(log)), "the end of the topics"
-        )
+        repeated = chunk[:: int(rng.integers(2, 9))]
+        stock_feed.send_through(half + (life + 1) * 4_000)
+        total += produce(deployment.servers, "orders", [*chunk, *repeated])
+    stock_feed.send_through(len(lines))
+    total += produce(deployment.servers, "orders", records[half + 12_000 :])
+    worker = deployment.start("worker-last")
+    wait_until(lambda: finished(redis_client, total + len(log)), "the end of the topics")
 
-        expected = recount(lines, bucket_ms=HOUR_MS)
-        assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR_MS) == expected
-        counts = stored_counts(redis_client, PARTITIONS)
-        assert counts["counted"] == len(lines) + len(log)
-        assert counts["duplicate"] == total - len(lines)
-        stock = stored_stock(redis_client, PARTITIONS, bucket_ms=HOUR_MS)
-        assert len(stock) > 1_000
-        assert stock == recounted_stock(log, redis_client)
-        wait_until(
-            lambda: committed(servers(deployment), "surgecast", "orders") == total,
-            "committing up to the end",
-        )
-        assert worker.stop() == 0
-    finally:
-        worker.kill()
-    published = read_topic(servers(deployment), "features")
+    expected = recount(lines, bucket_ms=HOUR_MS)
+    assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR_MS) == expected
+    counts = stored_counts(redis_client, PARTITIONS)
+    assert counts["counted"] == len(lines) + len(log)
+    assert counts["duplicate"] == total - len(lines)
+    stock = stored_stock(redis_client, PARTITIONS, bucket_ms=HOUR_MS)
+    assert len(stock) > 1_000
+    assert stock == recounted_stock(log, redis_client)
+    wait_until(
+        lambda: committed(deployment.servers, "surgecast", "orders") == total,
+        "committing up to the end",
+    )
+    assert worker.stop() == 0
+    published = read_topic(deployment.servers, "features")
     assert_published_equals(published, expected, redis_client)
     documents = [json.loads(record.value) for record in published]
     assert stock == {
@@ -145,7 +116,7 @@ def test_killed_workers_leave_exactly_the_features_of_a_recount(
 
 
 def stock_readings(lines: pl.DataFrame, rng: np.random.Generator) -> list[Reading]:
-    """Made-up readings of the stock of 40 SKUs over the time of the lines, oldest first."""
+    """Synthetic stock readings of 40 SKUs over the time of the lines, oldest first."""
     skus = lines.group_by("sku").len().sort(["len", "sku"], descending=True)["sku"].head(40)
     first_ms, last_ms = lines["ts"].to_list()[0], lines["ts"].to_list()[-1]
     times = np.sort(rng.integers(first_ms - 2 * HOUR_MS, last_ms, 3_000)).tolist()
@@ -153,47 +124,47 @@ def stock_readings(lines: pl.DataFrame, rng: np.random.Generator) -> list[Readin
 
 
 @dataclass
-class Shelf:
-    """Sends the readings that belong to the lines sent so far."""
+class StockFeed:
+    """Sends stock readings along with order lines."""
 
     address: str
     log: list[Reading]
     line_times: list[int]
-    told: int = 0
+    sent: int = 0
 
-    def tell_through(self, n_lines: int) -> None:
-        """Send what is not newer than the last of so many lines."""
-        until_ms, first = self.line_times[n_lines - 1], self.told
-        while self.told < len(self.log) and self.log[self.told][1] <= until_ms:
-            self.told += 1
+    def send_through(self, n_lines: int) -> None:
+        """Send every reading that is not newer than line number `n_lines`."""
+        until_ms, first = self.line_times[n_lines - 1], self.sent
+        while self.sent < len(self.log) and self.log[self.sent][1] <= until_ms:
+            self.sent += 1
         produce(
             self.address,
             "inventory",
             [
                 (sku.encode(), json.dumps({"sku": sku, "ts": at, "on_hand": units}).encode())
-                for sku, at, units in self.log[first : self.told]
+                for sku, at, units in self.log[first : self.sent]
             ],
         )
 
 
 def recounted_stock(log: list[Reading], redis: Redis) -> dict[tuple[str, int], tuple[int, int]]:
-    """What the log says of the closed buckets of each partition."""
+    """Stock of the closed buckets of every partition, computed from all readings."""
     found: dict[tuple[str, int], tuple[int, int]] = {}
     for number in range(PARTITIONS):
         history = load_history(redis, number, bucket_ms=HOUR_MS)
         assert history is not None
         mine = [reading for reading in log if reading[0] in set(history.series)]
-        told = recount_stock(
+        counted = recount_stock(
             mine, width_ms=HOUR_MS, lateness_ms=0, start_ms=history.start_ms, end_ms=history.end_ms
         )
-        found |= {place: (units, stored_share(share)) for place, (units, share) in told.items()}
+        found |= {place: (units, stored_share(share)) for place, (units, share) in counted.items()}
     return found
 
 
 def assert_published_equals(
     published: list[Any], expected: dict[tuple[str, int], list[float]], redis: Redis
 ) -> None:
-    """Every closed bucket of every series is on the topic, sent again only as it was before."""
+    """The topic has every closed bucket of every series; repeated records are identical."""
     values: dict[tuple[str, int], dict[str, float]] = {}
     for record in published:
         document = json.loads(record.value)
@@ -215,136 +186,113 @@ def assert_published_equals(
 
 
 def test_a_worker_that_lost_its_partitions_cannot_write(
-    deployment: Settings, redis_client: Redis, tmp_path: Path
+    deployment: Deployment, redis_client: Redis
 ) -> None:
-    """SIGSTOP past the session timeout while another takes over, then SIGCONT: nothing doubles."""
+    """SIGSTOP past the session timeout, a takeover, then SIGCONT: nothing counts twice."""
     lines = real_lines(20_000)
     records = order_records(lines)
-    total = produce(servers(deployment), "orders", records[:8_000])
-    sleeper = WorkerProcess(deployment, tmp_path / "sleeper.log")
-    second = None
-    try:
-        wait_until(lambda: counted(redis_client) > 0, "a count")
-        sleeper.signal(signal.SIGSTOP)
-        second = WorkerProcess(deployment, tmp_path / "second.log")
-        total += produce(servers(deployment), "orders", records[8_000:14_000])
-        wait_until(lambda: counted(redis_client) == 14_000, "the second worker's take-over")
-        sleeper.signal(signal.SIGCONT)
-        total += produce(servers(deployment), "orders", records[14_000:])
-        wait_until(lambda: drained(redis_client, deployment, total), "the end of the topic")
+    total = produce(deployment.servers, "orders", records[:8_000])
+    sleeper = deployment.start("sleeper")
+    wait_until(lambda: counted(redis_client) > 0, "a count")
+    sleeper.signal(signal.SIGSTOP)
+    deployment.start("second")
+    total += produce(deployment.servers, "orders", records[8_000:14_000])
+    wait_until(lambda: counted(redis_client) == 14_000, "the second worker's takeover")
+    sleeper.signal(signal.SIGCONT)
+    total += produce(deployment.servers, "orders", records[14_000:])
+    wait_until(lambda: finished(redis_client, total), "the end of the topic")
 
-        assert counted(redis_client) == len(lines)
-        assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR_MS) == recount(
-            lines, bucket_ms=HOUR_MS
-        )
-    finally:
-        sleeper.kill()
-        if second is not None:
-            second.kill()
+    assert counted(redis_client) == len(lines)
+    assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR_MS) == recount(
+        lines, bucket_ms=HOUR_MS
+    )
 
 
-def test_a_worker_told_to_stop_publishes_what_it_has_closed(
-    deployment: Settings, redis_client: Redis, tmp_path: Path
+def test_a_stopping_worker_publishes_what_it_has_closed(
+    deployment: Deployment, redis_client: Redis
 ) -> None:
-    """SIGTERM while a backlog of closes is on its way out: nobody has to send it again."""
+    """SIGTERM during a backlog of closed buckets: no other worker has to publish them."""
     lines = real_lines(8_000)
-    produce(servers(deployment), "orders", order_records(lines))
-    worker = WorkerProcess(deployment, tmp_path / "worker.log")
-    try:
-        wait_until(
-            lambda: redis_client.hget("sc2:{r}:meta", "closed_through_ms") is not None, "a close"
-        )
-        assert worker.stop() == 0
-    finally:
-        worker.kill()
-    published = read_topic(servers(deployment), "features")
+    produce(deployment.servers, "orders", order_records(lines))
+    worker = deployment.start()
+    wait_until(lambda: rolled_up(redis_client), "a close")
+    assert worker.stop() == 0
+    published = read_topic(deployment.servers, "features")
     assert_published_equals(published, recount(lines, bucket_ms=HOUR_MS), redis_client)
 
 
 def test_bad_records_go_to_dead_letter_and_their_neighbours_count(
-    deployment: Settings, redis_client: Redis, tmp_path: Path
+    deployment: Deployment, redis_client: Redis
 ) -> None:
-    """Events in = counted + duplicates + dead-lettered, and no person in a dead letter."""
+    """Events in = counted + duplicates + dead-lettered; no dead letter has personal data."""
     lines = real_lines(2_000)
     records: list[tuple[bytes | None, bytes | None]] = list(order_records(lines))
     fine = json.loads(records[0][1] or b"")
     sku = fine["sku"]
     newest = lines["ts"].to_list()[-1]
 
-    def line(**changes: object) -> bytes:
+    def changed(**changes: object) -> bytes:
         return json.dumps(fine | changes).encode()
 
     bad: list[tuple[str, bytes | None, bytes | None]] = [
         ("malformed_json", sku.encode(), b'{"customer_id": "secret-person", '),
         ("missing_field", sku.encode(), b'{"event_id":"b1"}'),
-        ("wrong_type", sku.encode(), line(quantity="many")),
-        ("zero_quantity", sku.encode(), line(quantity=0)),
-        ("negative_price", sku.encode(), line(unit_price=-1)),
-        ("malformed_json", sku.encode(), line(unit_price=float("nan"))),
-        ("future_timestamp", sku.encode(), line(event_id="b2", ts=newest + 3650 * 24 * HOUR_MS)),
+        ("wrong_type", sku.encode(), changed(quantity="many")),
+        ("zero_quantity", sku.encode(), changed(quantity=0)),
+        ("negative_price", sku.encode(), changed(unit_price=-1)),
+        ("malformed_json", sku.encode(), changed(unit_price=float("nan"))),
+        ("future_timestamp", sku.encode(), changed(event_id="b2", ts=newest + 3650 * 24 * HOUR_MS)),
         ("too_large", sku.encode(), b'{"customer_id":"secret-person","x":"%b"}' % (b"y" * 900_000)),
-        ("null_key", None, line(event_id="b3")),
-        ("late", sku.encode(), line(event_id="b4", ts=newest - 3 * HOUR_MS)),
+        ("null_key", None, changed(event_id="b3")),
+        ("late", sku.encode(), changed(event_id="b4", ts=newest - 3 * HOUR_MS)),
     ]  # fmt: skip
-    # The newest line of the same SKU goes before them, so that the late one is late.
-    newer = (sku.encode(), line(event_id="b5", ts=newest))
+    # The newest line of the same SKU is sent first, so that the late one is late.
+    newer = (sku.encode(), changed(event_id="b5", ts=newest))
     mixed = [*records[:-1], newer, *[(key, value) for _, key, value in bad], records[-1]]
-    total = produce(servers(deployment), "orders", mixed)
-    worker = WorkerProcess(deployment, tmp_path / "worker.log")
-    try:
-        wait_until(lambda: drained(redis_client, deployment, total), "the end of the topic")
-        counts = stored_counts(redis_client, PARTITIONS)
-        assert counts["counted"] == len(lines) + 1
-        assert counts["late"] == 1
-        assert counts["rejected"] == len(bad) - 1
-        assert (
-            counts["counted"] + counts["duplicate"] + counts["late"] + counts["rejected"] == total
-        )
-        letters = [json.loads(r.value) for r in read_topic(servers(deployment), "dead-letter")]
-        assert sorted(letter["reason"] for letter in letters) == sorted(r for r, *_ in bad)
-        assert all("secret-person" not in json.dumps(letter) for letter in letters)
-        assert {letter["topic"] for letter in letters} == {"orders"}
-    finally:
-        worker.kill()
-    assert "secret-person" not in (tmp_path / "worker.log").read_text()
+    total = produce(deployment.servers, "orders", mixed)
+    worker = deployment.start()
+    wait_until(lambda: finished(redis_client, total), "the end of the topic")
+    counts = stored_counts(redis_client, PARTITIONS)
+    assert counts["counted"] == len(lines) + 1
+    assert counts["late"] == 1
+    assert counts["rejected"] == len(bad) - 1
+    assert counts["counted"] + counts["duplicate"] + counts["late"] + counts["rejected"] == total
+    letters = [json.loads(r.value) for r in read_topic(deployment.servers, "dead-letter")]
+    assert sorted(letter["reason"] for letter in letters) == sorted(r for r, *_ in bad)
+    assert all("secret-person" not in json.dumps(letter) for letter in letters)
+    assert {letter["topic"] for letter in letters} == {"orders"}
+    worker.kill()
+    assert "secret-person" not in worker.log.read_text()
 
 
-def test_an_owner_fenced_while_it_is_assigned_goes_on_by_itself(
-    deployment: Settings, redis_client: Redis, tmp_path: Path
+def test_an_owner_that_is_fenced_out_takes_its_partitions_back(
+    deployment: Deployment, redis_client: Redis
 ) -> None:
-    """An intruder that acquires every partition and is gone leaves nothing uncounted."""
+    """Another process acquires every partition and is gone: nothing stays uncounted."""
     lines = real_lines(8_000)
     records = order_records(lines)
-    produce(servers(deployment), "orders", records[:4_000])
-    worker = WorkerProcess(deployment, tmp_path / "worker.log")
-    try:
-        wait_until(lambda: counted(redis_client) == 4_000, "counting the first half")
-        for tag in (*range(PARTITIONS), "r"):
-            redis_client.hincrby(f"sc2:{{{tag}}}:meta", "fence", 1)
-        produce(servers(deployment), "orders", records[4_000:])
-        wait_until(lambda: drained(redis_client, deployment, len(lines)), "the take-over")
-        expected = recount(lines, bucket_ms=HOUR_MS)
-        assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR_MS) == expected
-        assert worker.process.poll() is None
-    finally:
-        worker.kill()
+    produce(deployment.servers, "orders", records[:4_000])
+    worker = deployment.start()
+    wait_until(lambda: counted(redis_client) == 4_000, "counting the first half")
+    for tag in (*range(PARTITIONS), "r"):
+        redis_client.hincrby(f"sc2:{{{tag}}}:meta", "fence", 1)
+    produce(deployment.servers, "orders", records[4_000:])
+    wait_until(lambda: finished(redis_client, len(lines)), "the takeover")
+    expected = recount(lines, bucket_ms=HOUR_MS)
+    assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR_MS) == expected
+    assert worker.process.poll() is None
 
 
-def test_a_store_that_forgot_everything_is_filled_again(
-    deployment: Settings, redis_client: Redis, tmp_path: Path
-) -> None:
-    """Offsets vanish with the features, so all that the broker has is counted anew, and once."""
+def test_an_emptied_store_is_filled_again(deployment: Deployment, redis_client: Redis) -> None:
+    """Offsets vanish with the features, so every record of the broker is counted again, once."""
     lines = real_lines(8_000)
     records = order_records(lines)
-    produce(servers(deployment), "orders", records[:4_000])
-    worker = WorkerProcess(deployment, tmp_path / "worker.log")
-    try:
-        wait_until(lambda: counted(redis_client) == 4_000, "counting the first half")
-        redis_client.flushall()
-        produce(servers(deployment), "orders", records[4_000:])
-        wait_until(lambda: drained(redis_client, deployment, len(lines)), "counting anew")
-        expected = recount(lines, bucket_ms=HOUR_MS)
-        assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR_MS) == expected
-        assert worker.process.poll() is None
-    finally:
-        worker.kill()
+    produce(deployment.servers, "orders", records[:4_000])
+    worker = deployment.start()
+    wait_until(lambda: counted(redis_client) == 4_000, "counting the first half")
+    redis_client.flushall()
+    produce(deployment.servers, "orders", records[4_000:])
+    wait_until(lambda: finished(redis_client, len(lines)), "counting all lines")
+    expected = recount(lines, bucket_ms=HOUR_MS)
+    assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR_MS) == expected
+    assert worker.process.poll() is None

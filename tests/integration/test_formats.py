@@ -1,8 +1,7 @@
-"""A worker on an Avro topic: the features are those of a recount, and letters hide people."""
+"""A worker on an Avro topic: features equal a recount, dead letters have no personal data."""
 
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +11,18 @@ import pytest
 from redis import Redis
 
 from model.durations import HOUR_MS
-from stream.jobs.files.sample import sample_orders
-from stream.settings import Settings
-from tests.support.services import running_broker, settings_for
+from tests.support.deployments import PARTITIONS, Deployment
 from tests.support.stack import (
-    WorkerProcess,
+    judged,
     produce,
     read_topic,
+    real_lines,
     recount,
     stored_counts,
     stored_features,
     wait_until,
 )
 
-pytestmark = pytest.mark.integration
-
-PARTITIONS = 4
 MILLIS = {"type": "long", "logicalType": "timestamp-millis"}
 LINE: dict[str, Any] = {
     "type": "record",
@@ -53,29 +48,19 @@ def avro(line: dict[str, Any], *, schema_id: int = 7) -> bytes:
 
 
 @pytest.fixture
-def deployment(tmp_path: Path, redis_client: Redis, valkey_url: str) -> Iterator[Settings]:
-    """A broker, an empty store, and a file of schemas."""
+def deployment_settings(tmp_path: Path) -> dict[str, dict[str, Any]]:
+    """Avro with a file of schemas."""
     schemas = tmp_path / "schemas.json"
     schemas.write_text(json.dumps({"7": LINE}))
-    with running_broker("tansu", tmp_path) as broker:
-        yield settings_for(
-            broker,
-            tmp_path,
-            kafka={"partitions": PARTITIONS, "session_timeout": "6s"},
-            redis={"url": valkey_url},
-            window={"idle_timeout": "2s", "dedup": "7d", "allowed_lateness": "7d"},
-            state={"retention": "400d"},
-            ingest={"format": "avro", "schema_registry": str(schemas)},
-        )
+    return {
+        "window": {"allowed_lateness": "7d"},
+        "ingest": {"format": "avro", "schema_registry": str(schemas)},
+    }
 
 
-def test_avro_lines_count_as_json_lines_do(
-    deployment: Settings, redis_client: Redis, tmp_path: Path
-) -> None:
-    """Real lines as Avro, with bad ones among them: each has its verdict."""
-    orders = pl.read_parquet(sample_orders())
-    lines = orders.filter(pl.col("ts") >= 1_317_600_000_000).sort("ts", "event_id").head(5_000)
-    lines = lines.with_columns(customer_id=pl.lit("secret-person"))
+def test_avro_lines_count_as_json_lines_do(deployment: Deployment, redis_client: Redis) -> None:
+    """Real lines as Avro with bad ones among them: each gets its verdict."""
+    lines = real_lines(5_000).with_columns(customer_id=pl.lit("secret-person"))
     rows = [line | {"country": "UK"} for line in lines.iter_rows(named=True)]
     records: list[tuple[bytes | None, bytes | None]] = [
         (line["sku"].encode(), avro(line)) for line in rows
@@ -87,23 +72,17 @@ def test_avro_lines_count_as_json_lines_do(
         ("malformed_avro", fine[:-4]),
         ("zero_quantity", avro(rows[0] | {"quantity": 0})),
     ]
-    servers = deployment.kafka.bootstrap_servers or ""
     mixed = [*records[:100], *((sku, value) for _, value in bad), *records[100:]]
-    total = produce(servers, "orders", mixed)
-    worker = WorkerProcess(deployment, tmp_path / "worker.log")
-    try:
-        wait_until(
-            lambda: sum(stored_counts(redis_client, PARTITIONS).values()) == total, "all verdicts"
-        )
-        counts = stored_counts(redis_client, PARTITIONS)
-        assert (counts["counted"], counts["rejected"]) == (len(lines), len(bad))
-        assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR_MS) == recount(
-            lines, bucket_ms=HOUR_MS
-        )
-        letters = [json.loads(record.value) for record in read_topic(servers, "dead-letter")]
-        assert sorted(letter["reason"] for letter in letters) == sorted(r for r, _ in bad)
-        assert all("secret-person" not in json.dumps(letter) for letter in letters)
-        assert worker.stop() == 0
-    finally:
-        worker.kill()
-    assert "secret-person" not in (tmp_path / "worker.log").read_text()
+    total = produce(deployment.servers, "orders", mixed)
+    worker = deployment.start()
+    wait_until(lambda: judged(redis_client, PARTITIONS) == total, "all verdicts")
+    counts = stored_counts(redis_client, PARTITIONS)
+    assert (counts["counted"], counts["rejected"]) == (len(lines), len(bad))
+    assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR_MS) == recount(
+        lines, bucket_ms=HOUR_MS
+    )
+    letters = [json.loads(record.value) for record in read_topic(deployment.servers, "dead-letter")]
+    assert sorted(letter["reason"] for letter in letters) == sorted(r for r, _ in bad)
+    assert all("secret-person" not in json.dumps(letter) for letter in letters)
+    assert worker.stop() == 0
+    assert "secret-person" not in worker.log.read_text()

@@ -1,4 +1,4 @@
-"""Stored offsets that do not fit the broker stop a worker with a line, and `--adopt` accepts it."""
+"""Stored offsets of another broker or topic stop a worker; `--adopt` accepts them."""
 
 import re
 import shutil
@@ -15,12 +15,12 @@ from redis import Redis
 import stream.ops.embedded
 from model.durations import HOUR_MS
 from stream.kafka.admin import create_topics
-from stream.ops.embedded import EmbeddedBroker, embedded_broker
 from stream.processes.ports import free_port
 from stream.settings import Settings
-from tests.support.services import KINDS, Kind, settings_for
+from tests.support.deployments import Deployment, merged
+from tests.support.services import Kind, needs_kafka, running_broker
 from tests.support.stack import (
-    WorkerProcess,
+    judged,
     order_records,
     produce,
     real_lines,
@@ -30,95 +30,75 @@ from tests.support.stack import (
     wait_until,
 )
 
-pytestmark = pytest.mark.integration
-
 PARTITIONS = 2
-needs_kafka = pytest.mark.skipif("kafka" not in KINDS, reason="KAFKA_HOME names no Apache Kafka")
 
 
-class Deployment:
-    """A broker that can be stopped and started again, with a store that survives it."""
+class Cluster(Deployment):
+    """A deployment whose broker can be restarted; its store survives it."""
 
-    def __init__(self, folder: Path, url: str, kind: Kind = "kafka") -> None:
-        self.folder, self.kind, self.port = folder, kind, free_port()
-        self._stack = ExitStack()
-        self.broker = self._started()
-        self.settings = settings_for(
-            self.broker,
-            folder,
-            kafka={"partitions": PARTITIONS, "session_timeout": "6s"},
-            redis={"url": url},
-            window={"idle_timeout": "2s"},
-            state={"retention": "400d"},
-        )
-        create_topics(self.settings)
+    def __init__(self, folder: Path, redis: Redis, url: str, kind: Kind = "kafka") -> None:
+        self._kind, self._port = kind, free_port()
+        self._values = merged({"kafka": {"partitions": PARTITIONS}, "redis": {"url": url}})
+        self._broker = ExitStack()
+        super().__init__(self._start_broker(folder), redis, folder)
 
-    def _started(self) -> EmbeddedBroker:
-        wanted = embedded_broker(Settings(data_dir=self.folder), kind=self.kind, port=self.port)
-        return self._stack.enter_context(wanted)
+    def _start_broker(self, folder: Path) -> Settings:
+        broker = running_broker(self._kind, folder, self._values, port=self._port)
+        return self._broker.enter_context(broker).settings
 
-    def stop(self) -> None:
+    def stop_broker(self) -> None:
         """Stop the broker."""
-        self._stack.close()
+        self._broker.close()
 
-    def start(self) -> None:
-        """Start it again, on what is left of its folder."""
-        self.broker = self._started()
-        create_topics(self.settings)
+    def restart_broker(self) -> None:
+        """Start the broker on the files that are left of its folder."""
+        self._start_broker(self.folder)
 
-    @property
-    def servers(self) -> str:
-        return self.broker.bootstrap_servers
+    def close(self) -> None:
+        """Kill the workers, then stop the broker."""
+        super().close()
+        self.stop_broker()
 
     def recreate(self, topic: str) -> None:
-        """Delete a topic, and create it anew."""
+        """Delete a topic and create it."""
         with closing(KafkaAdminClient(bootstrap_servers=self.servers)) as admin:
             admin.delete_topics([topic])
             wait_until(lambda: topic not in admin.list_topics(), "the deletion")
         create_topics(self.settings)
 
     def delete_records(self, topic: str) -> None:
-        """Do as retention does, with all there is."""
+        """Delete every record of a topic, as retention does."""
         ends = {TopicPartition(topic, number): -1 for number in range(PARTITIONS)}
         with closing(KafkaAdminClient(bootstrap_servers=self.servers)) as admin:
             admin.delete_records(ends)
 
 
 @pytest.fixture
-def deployment(tmp_path: Path, redis_client: Redis, valkey_url: str) -> Iterator[Deployment]:
+def cluster(tmp_path: Path, redis_client: Redis, valkey_url: str) -> Iterator[Cluster]:
     """Apache Kafka with 4,000 order lines, all counted by a worker that has stopped."""
-    running = Deployment(tmp_path, valkey_url)
-    try:
-        count_first(running, redis_client, tmp_path)
-        yield running
-    finally:
-        running.stop()
+    with closing(Cluster(tmp_path, redis_client, valkey_url)) as cluster:
+        count_first(cluster)
+        yield cluster
 
 
-def count_first(running: Deployment, redis: Redis, folder: Path) -> None:
+def count_first(cluster: Cluster) -> None:
     """Count 4,000 lines and stop."""
-    produce(running.servers, "orders", order_records(real_lines(4_000)))
-    worker = WorkerProcess(running.settings, folder / "first.log")
-    try:
-        wait_until(partial(judged, redis, 4_000), "counting")
-        assert worker.stop() == 0
-    finally:
-        worker.kill()
+    produce(cluster.servers, "orders", order_records(real_lines(4_000)))
+    worker = cluster.start("first")
+    wait_until(partial(all_judged, cluster, 4_000), "counting")
+    assert worker.stop() == 0
 
 
-def judged(redis: Redis, total: int) -> bool:
-    """Whether exactly `total` events have a verdict."""
-    return sum(stored_counts(redis, PARTITIONS).values()) == total
+def all_judged(cluster: Cluster, total: int) -> bool:
+    """True if exactly `total` events have a verdict."""
+    return judged(cluster.redis, PARTITIONS) == total
 
 
-def refusal(running: Deployment, log: Path) -> str:
-    """The line with which a worker refuses to start; exit 1, no traceback."""
-    worker = WorkerProcess(running.settings, log)
-    try:
-        assert worker.process.wait(timeout=60) == 1
-    finally:
-        worker.kill()
-    text = log.read_text()
+def refusal(cluster: Cluster, name: str) -> str:
+    """The only line of a worker that refuses to start; exit 1, no traceback."""
+    worker = cluster.start(name)
+    assert worker.process.wait(timeout=90) == 1
+    text = worker.log.read_text()
     assert "Traceback" not in text
     lines = [line for line in text.splitlines() if line.startswith("surgecast: ")]
     assert len(lines) == 1
@@ -126,39 +106,36 @@ def refusal(running: Deployment, log: Path) -> str:
     return lines[0]
 
 
-def adopt(running: Deployment, redis: Redis, folder: Path, total: int) -> None:
-    """`--adopt` counts on to `total`; afterwards a worker without it starts as ever."""
-    before = stored_features(redis, PARTITIONS, bucket_ms=HOUR_MS)
+def adopt(cluster: Cluster, total: int) -> None:
+    """A worker with `--adopt` counts on to `total`; then one without it starts normally."""
+    before = stored_features(cluster.redis, PARTITIONS, bucket_ms=HOUR_MS)
     for name, arguments in (("adopting", ["--adopt"]), ("after", [])):
-        worker = WorkerProcess(running.settings, folder / f"{name}.log", arguments)
-        try:
-            wait_until(partial(judged, redis, total), "counting")
-            wait_until(partial(assigned, folder / f"{name}.log"), "an assignment")
-            assert worker.stop() == 0
-        finally:
-            worker.kill()
-    after = stored_features(redis, PARTITIONS, bucket_ms=HOUR_MS)
+        worker = cluster.start(name, arguments)
+        wait_until(partial(all_judged, cluster, total), "counting")
+        wait_until(partial(assigned, worker.log), "an assignment")
+        assert worker.stop() == 0
+    after = stored_features(cluster.redis, PARTITIONS, bucket_ms=HOUR_MS)
     assert before.keys() <= after.keys()
 
 
 def assigned(log: Path) -> bool:
-    """Whether the worker has its partitions."""
+    """True if the worker has its partitions."""
     return "partitions_assigned" in log.read_text()
 
 
 @needs_kafka
 def test_a_recreated_topic_is_refused_and_can_be_adopted(
-    deployment: Deployment, redis_client: Redis, tmp_path: Path
+    cluster: Cluster, redis_client: Redis
 ) -> None:
-    """Offsets of a deleted topic mean nothing in its namesake, however far that has grown."""
-    deployment.recreate("orders")
+    """Offsets of a deleted topic are invalid in a new topic of its name, however long that is."""
+    cluster.recreate("orders")
     later = real_lines(9_000)[4_000:]
-    produce(deployment.servers, "orders", order_records(later))
+    produce(cluster.servers, "orders", order_records(later))
 
-    line = refusal(deployment, tmp_path / "refused.log")
+    line = refusal(cluster, "refused")
     assert re.search(r"orders-\d: offset \d+ is stored for topic id \S+, but .* recreated", line)
 
-    adopt(deployment, redis_client, tmp_path, 9_000)
+    adopt(cluster, 9_000)
     assert stored_counts(redis_client, PARTITIONS)["counted"] == 9_000
     expected = recount(real_lines(9_000), bucket_ms=HOUR_MS)
     assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR_MS) == expected
@@ -166,74 +143,68 @@ def test_a_recreated_topic_is_refused_and_can_be_adopted(
 
 @needs_kafka
 def test_a_topic_recreated_under_a_running_worker_stops_it(
-    deployment: Deployment, redis_client: Redis, tmp_path: Path
+    cluster: Cluster, redis_client: Redis
 ) -> None:
-    """It does not go on ignoring what lies below its old offset."""
-    worker = WorkerProcess(deployment.settings, tmp_path / "running.log")
-    try:
-        wait_until(partial(assigned, tmp_path / "running.log"), "an assignment")
-        deployment.recreate("orders")
-        assert worker.process.wait(timeout=60) == 1
-    finally:
-        worker.kill()
-    text = (tmp_path / "running.log").read_text()
+    """It must not ignore the new topic's records below its old offset."""
+    worker = cluster.start("running")
+    wait_until(partial(assigned, worker.log), "an assignment")
+    cluster.recreate("orders")
+    assert worker.process.wait(timeout=90) == 1
+    text = worker.log.read_text()
     assert "recreated" in text
     assert "Traceback" not in text
 
 
 @needs_kafka
 def test_records_deleted_before_they_were_counted_are_refused(
-    deployment: Deployment, redis_client: Redis, tmp_path: Path
+    cluster: Cluster, redis_client: Redis
 ) -> None:
-    """Retention that overtook the worker is said, with how much is lost."""
+    """Retention that overtook the worker is reported with the number of lost records."""
     lines = real_lines(8_000)
-    produce(deployment.servers, "orders", order_records(lines[4_000:7_000]))
-    deployment.delete_records("orders")
-    produce(deployment.servers, "orders", order_records(lines[7_000:]))
+    produce(cluster.servers, "orders", order_records(lines[4_000:7_000]))
+    cluster.delete_records("orders")
+    produce(cluster.servers, "orders", order_records(lines[7_000:]))
 
-    line = refusal(deployment, tmp_path / "refused.log")
+    line = refusal(cluster, "refused")
     assert re.search(r"orders-\d: offset \d+ is stored, but the earliest .* were deleted", line)
 
-    adopt(deployment, redis_client, tmp_path, 5_000)
+    adopt(cluster, 5_000)
     assert stored_counts(redis_client, PARTITIONS)["counted"] == 5_000
 
 
 @needs_kafka
 def test_offsets_beyond_the_end_and_of_another_cluster_are_refused(
-    deployment: Deployment,
+    cluster: Cluster,
     redis_client: Redis,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A broker on an empty folder has another cluster id; without ids, its topic is too short."""
-    deployment.stop()
+    cluster.stop_broker()
     shutil.rmtree(tmp_path / "broker")
     monkeypatch.setattr(stream.ops.embedded, "_KAFKA_CLUSTER", "YW5vdGhlci1jbHVzdGVyLg")
-    deployment.start()
-    line = refusal(deployment, tmp_path / "cluster.log")
+    cluster.restart_broker()
+    line = refusal(cluster, "other-cluster")
     assert re.search(r"is stored for cluster \S+, but the broker is of cluster YW5vdGhlci", line)
 
     for number in range(PARTITIONS):
         key = f"sc2:{{{number}}}:meta"
         ids = dict(redis_client.hscan_iter(key, "topic_id:*"))
         redis_client.hdel(key, "cluster", *ids)
-    line = refusal(deployment, tmp_path / "short.log")
+    line = refusal(cluster, "too-short")
     assert re.search(r"orders-\d: offset \d+ is stored, but the topic ends at offset 0", line)
 
-    produce(deployment.servers, "orders", order_records(real_lines(6_000)[4_000:]))
-    adopt(deployment, redis_client, tmp_path, 6_000)
+    produce(cluster.servers, "orders", order_records(real_lines(6_000)[4_000:]))
+    adopt(cluster, 6_000)
     assert stored_counts(redis_client, PARTITIONS)["counted"] == 6_000
 
 
 def test_a_broker_that_lost_its_memory_is_refused(
     redis_client: Redis, valkey_url: str, tmp_path: Path
 ) -> None:
-    """The in-memory broker tells topic ids too: started anew beside an old store, it is refused."""
-    running = Deployment(tmp_path, valkey_url, "tansu")
-    try:
-        count_first(running, redis_client, tmp_path)
-        running.stop()
-        running.start()
-        assert "recreated" in refusal(running, tmp_path / "refused.log")
-    finally:
-        running.stop()
+    """The in-memory broker has topic ids too: after a restart an old store is refused."""
+    with closing(Cluster(tmp_path, redis_client, valkey_url, "tansu")) as cluster:
+        count_first(cluster)
+        cluster.stop_broker()
+        cluster.restart_broker()
+        assert "recreated" in refusal(cluster, "refused")

@@ -1,4 +1,4 @@
-"""A partition of several pages a block, in a real store: every reader finds every series' row."""
+"""A partition with several pages a block in a real store: readers find every series."""
 
 from collections.abc import AsyncIterator
 
@@ -28,7 +28,7 @@ from stream.state.redis import RedisStore
 START_MS = 472_000 * HOUR_MS
 PAGE = pages.rows_per_page(PACKED_BYTES)
 SERIES = 2 * PAGE + 7
-#: The series came one after the other: the first bucket has fewer rows, and fewer pages.
+#: Series join one after the other: the first bucket has fewer rows and pages.
 SIZES = (PAGE - 1, PAGE, SERIES, SERIES)
 SETTINGS = Settings(kafka={"partitions": 1})
 
@@ -51,7 +51,7 @@ def close(partition: Partition, start_ms: int, sums_SF: np.ndarray) -> None:
 
 @pytest.fixture
 async def values_TSF(client: aioredis.Redis, redis_client: Redis) -> np.ndarray:
-    """What a partition of `SERIES` series has closed; stored, with roll-ups."""
+    """Closed and stored buckets of a partition with `SERIES` series, with roll-ups."""
     rng = np.random.default_rng(0)
     values_TSF = np.zeros((len(SIZES), SERIES, N_FEATURES), np.float32)
     store = RedisStore(client)
@@ -73,7 +73,7 @@ async def values_TSF(client: aioredis.Redis, redis_client: Redis) -> np.ndarray:
 async def test_every_reader_finds_every_row(
     redis_client: Redis, client: aioredis.Redis, values_TSF: np.ndarray
 ) -> None:
-    """Series by series, as one array, and as closes to be published once more."""
+    """Series by series, as one array, and as closed buckets to publish again."""
     reader = Reader(redis_client)
     reader.refresh()
     for slot in (0, PAGE - 2, PAGE - 1, PAGE, 2 * PAGE - 1, 2 * PAGE, SERIES - 1):
@@ -90,7 +90,7 @@ async def test_every_reader_finds_every_row(
 
 
 def test_movers_count_the_series_of_every_page(redis_client: Redis, values_TSF: np.ndarray) -> None:
-    """Sums of units by series equal the blocks'."""
+    """Series are ordered by the units in their blocks."""
     reader = Reader(redis_client)
     reader.refresh()
     reader.movers(1)
@@ -101,10 +101,10 @@ def test_movers_count_the_series_of_every_page(redis_client: Redis, values_TSF: 
 
 
 @pytest.mark.parametrize("pages_a_trip", [1, 4, 100])
-def test_portions_are_the_history_cut(
+def test_portions_add_up_to_the_history(
     redis_client: Redis, values_TSF: np.ndarray, monkeypatch: pytest.MonkeyPatch, pages_a_trip: int
 ) -> None:
-    """In order, without a gap, the last one said to be the last."""
+    """They are in order without a gap; only the last one is marked as the last."""
     monkeypatch.setattr(history, "_CHUNK_PAGES", pages_a_trip)
     portions = list(read_history(redis_client, 0, bucket_ms=HOUR_MS, from_ms=START_MS + HOUR_MS))
 
@@ -115,10 +115,10 @@ def test_portions_are_the_history_cut(
     assert len(portions) == {1: 3, 4: 3, 100: 1}[pages_a_trip]
 
 
-async def test_a_forecast_is_found_on_its_page(
+async def test_a_forecast_is_read_from_its_page(
     redis_client: Redis, client: aioredis.Redis, values_TSF: np.ndarray
 ) -> None:
-    """Newest forecast and past band of a series on a late page."""
+    """Newest forecast and past band of a series on a later page."""
     units_SHQ = np.zeros((SERIES, 24, 9), np.float32) + np.arange(SERIES)[:, None, None]
     forecast = QuantileForecast(
         START_MS + 4 * HOUR_MS, HOUR_MS, SETTINGS.model.quantiles, units_SHQ, 2 * units_SHQ, "m"
@@ -137,10 +137,10 @@ async def test_a_forecast_is_found_on_its_page(
     np.testing.assert_allclose(ahead_T3[1], 2_048, rtol=0.012)
 
 
-async def test_a_long_run_of_closes_leaves_the_store_as_large_as_a_short_one(
+async def test_the_store_does_not_grow_after_the_retention(
     redis_client: Redis, client: aioredis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What retention has passed over is deleted, page by page, with its roll-ups and bands."""
+    """Expired pages are deleted with their roll-ups and bands."""
     monkeypatch.setattr(pages, "PAGE_BYTES", 8 * PACKED_BYTES)
     retention_ms = 24 * HOUR_MS
     store = RedisStore(client)

@@ -46,7 +46,7 @@ def _trained() -> NetworkForecaster:
     values_TSF[..., 2] = 2 * values_TSF[..., 0]
     values_TSF[..., 3] = values_TSF[..., 0] > 0
     names = [f"s{slot}" for slot in range(series)]
-    history = History(values_TSF, START_MS, DAY_MS, names, plans=Plans.of_all(plans_TSP))
+    history = History(values_TSF, START_MS, DAY_MS, names, plans=Plans.from_dense(plans_TSP))
     model = ModelConfig(
         horizon=HORIZON, bucket_ms=DAY_MS, hidden=16, layers=1, rank=8, dropout=0.0, plans=True
     )
@@ -183,7 +183,7 @@ async def test_bad_plans_are_dead_letters_and_the_rest_is_kept(ingest: PlannedIn
         _plan("bad", 3, 1), _plan("fine", 1, 3), "never-announced", offset=0, partition=1
     )
 
-    (letter,) = (json.loads(value) for _, value in ingest.letters.letters)
+    (letter,) = ingest.topics.read("dead-letter")
     assert (letter["topic"], letter["reason"]) == ("plans", "invalid_span")
     stored: Any = ingest.client.get(keys.of(1, "plans"))
     assert [plan["plan_id"] for plan in json.loads(stored)] == ["fine"]

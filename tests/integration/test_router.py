@@ -1,9 +1,7 @@
-"""Order documents under their order's key: exploded, re-keyed, and each line counted once."""
+"""Order documents keyed by order: split into lines, keyed by SKU, each line counted once."""
 
 import json
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -13,53 +11,56 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 from redis import Redis
 
 from model.durations import DAY_MS, HOUR_MS
-from stream.jobs.files.sample import sample_orders
 from stream.kafka.admin import create_topics
-from stream.settings import Settings
 from stream.topics import Topic
-from tests.support.services import KINDS, Kind, running_broker, settings_for
+from tests.support.deployments import PARTITIONS, Deployment, WorkerProcess
+from tests.support.samples import START_MS
+from tests.support.services import KINDS, Kind
 from tests.support.stack import (
-    WorkerProcess,
     committed,
+    judged,
     produce,
     read_topic,
+    real_lines,
     recount,
     stored_counts,
     stored_features,
     wait_until,
 )
 
-pytestmark = pytest.mark.integration
-
-PARTITIONS = 4
 SOURCE = Topic("shop-orders", "input", DAY_MS, keyed_by="order_id")
 Records = list[tuple[bytes | None, bytes | None]]
 
 
 @pytest.fixture(params=KINDS)
-def deployment(
-    request: pytest.FixtureRequest, tmp_path: Path, redis_client: Redis, valkey_url: str
-) -> Iterator[Settings]:
-    """A broker of each kind with a topic of documents, and an empty store."""
+def broker_kind(request: pytest.FixtureRequest) -> Kind:
+    """Every kind of broker."""
     kind: Kind = request.param
-    with running_broker(kind, tmp_path) as broker:
-        settings = settings_for(
-            broker,
-            tmp_path,
-            kafka={"partitions": PARTITIONS, "session_timeout": "6s"},
-            redis={"url": valkey_url},
-            # A killed router leaves its source's partitions at different times; how long it was
-            # away must not decide over lateness here.
-            window={"idle_timeout": "2s", "allowed_lateness": "30d", "dedup": "30d"},
-            state={"retention": "400d"},
-            router={"source": SOURCE.name},
-        )
-        create_topics(settings, [SOURCE])
-        yield settings
+    return kind
+
+
+@pytest.fixture
+def deployment_settings() -> dict[str, dict[str, Any]]:
+    """A source of documents, and no late events.
+
+    A killed router leaves the partitions of its source at different event times; the length of
+    its absence must not decide what is late.
+    """
+    return {
+        "window": {"allowed_lateness": "30d", "dedup": "30d"},
+        "router": {"source": SOURCE.name},
+    }
+
+
+@pytest.fixture
+def routed(deployment: Deployment) -> Deployment:
+    """A deployment with a topic of documents."""
+    create_topics(deployment.settings, [SOURCE])
+    return deployment
 
 
 def documents(lines: pl.DataFrame) -> tuple[Records, pl.DataFrame]:
-    """Documents of at most three lines of an order, and the lines as they will be counted."""
+    """Documents with at most three lines of an order, and the lines as they should be counted."""
     placed = lines.with_columns(
         chunk=pl.int_range(pl.len()).over("order_id", "ts") // 3,
     ).with_columns(
@@ -78,24 +79,19 @@ def documents(lines: pl.DataFrame) -> tuple[Records, pl.DataFrame]:
     return records, placed.with_columns(event_id=pl.format("{}:{}", "document", "place"))
 
 
-def judged(redis: Redis) -> int:
-    """Lines with a verdict."""
-    return sum(stored_counts(redis, PARTITIONS).values())
-
-
-def go_back(servers: str, documents: int) -> None:
-    """Commit so many documents less in each partition: a crash between the acks and the commit."""
+def rewind(servers: str, documents: int) -> None:
+    """Lower the committed offset of each partition: a crash between the acks and the commit."""
     consumer = KafkaConsumer(
         SOURCE.name, bootstrap_servers=servers, group_id="surgecast-router",
         enable_auto_commit=False, session_timeout_ms=6_000, heartbeat_interval_ms=1_000,
     )  # fmt: skip
 
-    def alone() -> bool:
+    def owns_all() -> bool:
         consumer.poll(timeout_ms=200, max_records=1)
         return len(consumer.assignment()) == PARTITIONS
 
     try:
-        wait_until(alone, "the killed router being missed")
+        wait_until(owns_all, "the killed router's removal from its group")
         offsets: dict[Any, Any] = {}
         for place in consumer.assignment():
             offset = max(0, (consumer.committed(place) or 0) - documents)
@@ -106,7 +102,7 @@ def go_back(servers: str, documents: int) -> None:
 
 
 def kill_midway(router: WorkerProcess, servers: str) -> None:
-    """`kill -9` as soon as the router has committed more than before."""
+    """`kill -9` the router after its next commit."""
     consumer = KafkaConsumer(
         bootstrap_servers=servers, group_id="surgecast-router", enable_auto_commit=False
     )
@@ -123,52 +119,43 @@ def kill_midway(router: WorkerProcess, servers: str) -> None:
 
 
 def test_a_killed_router_loses_no_line_and_counts_none_twice(
-    deployment: Settings, redis_client: Redis, tmp_path: Path
+    routed: Deployment, redis_client: Redis
 ) -> None:
-    """`kill -9` on the way, and documents sent once more: features = recount."""
-    orders = pl.read_parquet(sample_orders())
-    lines = orders.filter(pl.col("ts") >= 1_317_600_000_000).sort("ts", "event_id").head(60_000)
+    """`kill -9` midway and repeated documents: features = recount."""
+    lines = real_lines(60_000)
     records, expected = documents(lines)
-    servers = deployment.kafka.bootstrap_servers or ""
-    worker = WorkerProcess(deployment, tmp_path / "worker.log")
+    servers = routed.servers
+    worker = routed.start()
     sent = 0
-    router = None
-    try:
-        for life in range(2):
-            sent += produce(servers, SOURCE.name, records[sent : (life + 1) * len(records) // 2])
-            router = WorkerProcess(deployment, tmp_path / f"router-{life}.log", role="router")
-            kill_midway(router, servers)
-            go_back(servers, 150)
-        router = WorkerProcess(deployment, tmp_path / "router-last.log", role="router")
-        wait_until(
-            lambda: committed(servers, "surgecast-router", SOURCE.name) == len(records),
-            "the end of the documents",
-        )
-        total = len(read_topic(servers, "orders"))
-        wait_until(lambda: judged(redis_client) == total, "the end of the lines")
-        counts = stored_counts(redis_client, PARTITIONS)
+    for life in range(2):
+        sent += produce(servers, SOURCE.name, records[sent : (life + 1) * len(records) // 2])
+        kill_midway(routed.start(f"router-{life}", role="router"), servers)
+        rewind(servers, 150)
+    router = routed.start("router-last", role="router")
+    wait_until(
+        lambda: committed(servers, "surgecast-router", SOURCE.name) == len(records),
+        "the end of the documents",
+    )
+    total = len(read_topic(servers, "orders"))
+    wait_until(lambda: judged(redis_client, PARTITIONS) == total, "the end of the lines")
+    counts = stored_counts(redis_client, PARTITIONS)
 
-        assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR_MS) == recount(
-            expected, bucket_ms=HOUR_MS
-        )
-        assert counts["counted"] == len(lines)
-        assert counts["duplicate"] == total - len(lines)
-        assert counts["duplicate"] > 0
-        assert router is not None
-        assert router.stop() == 0
-        assert worker.stop() == 0
-    finally:
-        worker.kill()
-        if router is not None:
-            router.kill()
+    assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR_MS) == recount(
+        expected, bucket_ms=HOUR_MS
+    )
+    assert counts["counted"] == len(lines)
+    assert counts["duplicate"] == total - len(lines)
+    assert counts["duplicate"] > 0
+    assert router.stop() == 0
+    assert worker.stop() == 0
 
 
 def test_bad_documents_go_to_dead_letter_with_the_line_at_fault(
-    deployment: Settings, redis_client: Redis, tmp_path: Path
+    routed: Deployment, redis_client: Redis
 ) -> None:
-    """The good line of a half-bad document counts; no letter and no log names a person."""
+    """The good line of a partly bad document counts; no letter and no log has personal data."""
     line = {"sku": "A", "quantity": 2, "unit_price": 1.5}
-    head = {"event_id": "1", "ts": 1_317_600_000_000, "customer_id": "secret-person"}
+    head = {"event_id": "1", "ts": START_MS, "customer_id": "secret-person"}
 
     def document(*lines: Any, **more: Any) -> bytes:
         return json.dumps(head | {"lines": lines} | more).encode()
@@ -180,26 +167,21 @@ def test_bad_documents_go_to_dead_letter_with_the_line_at_fault(
         document(line, event_id="4")[:-9],
         json.dumps(head | line | {"event_id": "5"}).encode(),
     ]
-    servers = deployment.kafka.bootstrap_servers or ""
+    servers = routed.servers
     produce(servers, SOURCE.name, [(b"order", value) for value in values])
-    worker = WorkerProcess(deployment, tmp_path / "worker.log")
-    router = WorkerProcess(deployment, tmp_path / "router.log", role="router")
-    try:
-        wait_until(
-            lambda: committed(servers, "surgecast-router", SOURCE.name) == len(values), "routing"
-        )
-        wait_until(lambda: judged(redis_client) == 3, "three lines")
-        letters = [json.loads(record.value) for record in read_topic(servers, "dead-letter")]
+    routed.start()
+    router = routed.start("router", role="router")
+    wait_until(
+        lambda: committed(servers, "surgecast-router", SOURCE.name) == len(values), "routing"
+    )
+    wait_until(lambda: judged(redis_client, PARTITIONS) == 3, "verdicts of three lines")
+    letters = [json.loads(record.value) for record in read_topic(servers, "dead-letter")]
 
-        assert stored_counts(redis_client, PARTITIONS)["counted"] == 3
-        assert [(letter["topic"], letter["reason"]) for letter in letters] == [
-            (SOURCE.name, "wrong_type"), (SOURCE.name, "no_lines"),
-            (SOURCE.name, "malformed_json"),
-        ]  # fmt: skip
-        assert "lines[1]" in letters[0]["detail"]
-        assert "secret-person" not in json.dumps(letters)
-        assert router.stop() == 0
-    finally:
-        router.kill()
-        worker.kill()
-    assert "secret-person" not in (tmp_path / "router.log").read_text()
+    assert stored_counts(redis_client, PARTITIONS)["counted"] == 3
+    assert [(letter["topic"], letter["reason"]) for letter in letters] == [
+        (SOURCE.name, "wrong_type"), (SOURCE.name, "no_lines"), (SOURCE.name, "malformed_json"),
+    ]  # fmt: skip
+    assert "lines[1]" in letters[0]["detail"]
+    assert "secret-person" not in json.dumps(letters)
+    assert router.stop() == 0
+    assert "secret-person" not in router.log.read_text()

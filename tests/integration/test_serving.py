@@ -1,4 +1,4 @@
-"""States that outlive a worker: a restart goes on where the states were kept, or from the history.
+"""States outlive a worker: a restart continues from a snapshot, or from the history.
 
 Axes: T = buckets, S = series, F = features.
 """
@@ -27,7 +27,7 @@ _NAMES, VALUES_TSF = awkward(120)
 
 
 class Store:
-    """Stored history in portions of seven buckets, and which of it was asked for."""
+    """Stored history in portions of seven buckets; `read` counts the buckets read."""
 
     def __init__(self) -> None:
         self.kept_from = 0
@@ -73,14 +73,14 @@ def same(a: QuantileForecast, b: QuantileForecast) -> bool:
 
 
 def whole() -> ModelServer:
-    """A worker that has read everything, in one go."""
+    """A worker that has read the whole history."""
     return ModelServer(forecaster(), Store().history)
 
 
 def kept_after(
     redis: Redis, folder: Path, buckets: int, *, architecture: Architecture = "lstm"
 ) -> None:
-    """A worker that served through so many buckets, and ended."""
+    """A worker that served through `buckets` and ended."""
     snapshots = Snapshots(redis, str(folder))
     serving = ModelServer(
         forecaster(architecture=architecture), Store().history, snapshots=snapshots,
@@ -95,10 +95,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("architecture", ["lstm", "gru"])
-def test_a_restart_goes_on_bit_for_bit(
+def test_a_restart_continues_bit_for_bit(
     redis_client: Redis, folder: Path, architecture: Architecture
 ) -> None:
-    """From the kept states, over only what has closed since, to the same forecast."""
+    """It reads only the buckets closed since the snapshot and makes the same forecast."""
     kept_after(redis_client, folder, 90, architecture=architecture)
     unbroken = ModelServer(forecaster(architecture=architecture), Store().history)
     before = advance(unbroken, 90)
@@ -113,8 +113,8 @@ def test_a_restart_goes_on_bit_for_bit(
     assert same(advance(serving, 97), advance(unbroken, 97))
 
 
-def test_states_are_kept_now_and_then_only(redis_client: Redis, folder: Path) -> None:
-    """Not at every close, and one file a partition is left."""
+def test_snapshots_are_made_at_intervals(redis_client: Redis, folder: Path) -> None:
+    """Not at every close; each partition keeps one file."""
     snapshots = Snapshots(redis_client, str(folder))
     serving = ModelServer(forecaster(), Store().history, snapshots=snapshots)
     through = []
@@ -131,10 +131,10 @@ def test_states_are_kept_now_and_then_only(redis_client: Redis, folder: Path) ->
 
 
 @pytest.mark.parametrize("fault", ["other model", "store emptied", "file torn", "file gone"])
-def test_states_that_do_not_hold_cost_a_warm_up_and_nothing_else(
+def test_an_unusable_snapshot_costs_a_warm_up(
     redis_client: Redis, folder: Path, fault: str
 ) -> None:
-    """Another model's, another store's, damaged or lost ones: the history is read instead."""
+    """One of another model or store, a damaged or a lost one: the history is read instead."""
     kept_after(redis_client, folder, 90)
     (file,) = folder.iterdir()
     if fault == "store emptied":
@@ -154,8 +154,8 @@ def test_states_that_do_not_hold_cost_a_warm_up_and_nothing_else(
     assert store.read == 91
 
 
-def test_states_of_the_three_newest_models_are_kept(redis_client: Redis, folder: Path) -> None:
-    """The one that serves, the one before, and one to come; each goes on from its own."""
+def test_snapshots_of_the_three_newest_models_are_kept(redis_client: Redis, folder: Path) -> None:
+    """Each model continues from its own snapshot."""
     for buckets, model_id in enumerate(("a", "b", "c", "d", "b"), start=90):
         snapshots = Snapshots(redis_client, str(folder))
         advance(ModelServer(forecaster(model_id), Store().history, snapshots=snapshots), buckets)
@@ -170,8 +170,10 @@ def test_states_of_the_three_newest_models_are_kept(redis_client: Redis, folder:
     assert store.read == 4
 
 
-def test_states_newer_or_older_than_the_store_are_left(redis_client: Redis, folder: Path) -> None:
-    """A store that fell back, or that keeps nothing from when the states are."""
+def test_snapshots_newer_or_older_than_the_store_are_ignored(
+    redis_client: Redis, folder: Path
+) -> None:
+    """The store lost its newest buckets, or has deleted those after the snapshot."""
     kept_after(redis_client, folder, 90)
     snapshots = Snapshots(redis_client, str(folder))
     back = ModelServer(forecaster(), Store().history, snapshots=snapshots)
@@ -187,8 +189,8 @@ def test_states_newer_or_older_than_the_store_are_left(redis_client: Redis, fold
     assert same(advance(serving, 100), advance(expected, 100))
 
 
-def test_a_read_that_breaks_off_is_taken_up_again(redis_client: Redis, folder: Path) -> None:
-    """The store goes away between two portions: the next try goes on behind the last one."""
+def test_an_interrupted_warm_up_continues(redis_client: Redis, folder: Path) -> None:
+    """The store fails between two portions: the next attempt continues after the last one."""
     store = Store()
     broken = True
 
@@ -207,8 +209,8 @@ def test_a_read_that_breaks_off_is_taken_up_again(redis_client: Redis, folder: P
     assert store.read <= 100 + 2 * 7
 
 
-def test_a_worker_that_stops_keeps_nothing_more(redis_client: Redis, folder: Path) -> None:
-    """What it still publishes while it goes needs no kept states."""
+def test_a_stopping_worker_makes_no_snapshot(redis_client: Redis, folder: Path) -> None:
+    """The forecasts that it still publishes need none."""
     snapshots = Snapshots(redis_client, str(folder))
     serving = ModelServer(forecaster(), Store().history, snapshots=snapshots)
     snapshots.close()

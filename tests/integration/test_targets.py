@@ -1,8 +1,7 @@
 """Revenue and visitors, from a model to the topic, the store, its reader and HTTP."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import numpy as np
@@ -24,28 +23,16 @@ from stream.serving.output_loop import OutputLoop
 from stream.sinks.readside_writer import ReadSideWriter
 from stream.state import keys
 from stream.state.history import StoredHistory, load_history
+from tests.support.memory_topics import MemoryTopics
 from tests.support.model_cases import random_model
 from tests.support.seeding import QUANTILES, Shop, stocked
-
-
-class Topics:
-    """A sink that keeps what is sent."""
-
-    def __init__(self) -> None:
-        self.sent: dict[str, list[dict[str, Any]]] = {}
-
-    async def send(self, topic: str, records: Iterable[tuple[str, bytes]]) -> int:
-        """Note the records of a topic, in order."""
-        made = [json.loads(record) for _, record in records]
-        self.sent.setdefault(topic, []).extend(made)
-        return len(made)
 
 
 class Worker:
     """The output side of a worker over a seeded shop, with one model serving."""
 
     def __init__(self, shop: Shop, valkey_url: str) -> None:
-        self.shop, self.topics = shop, Topics()
+        self.shop, self.topics = shop, MemoryTopics()
         self.store = aioredis.Redis.from_url(valkey_url)
         self.read_side = ReadSideWriter(self.store, ahead_retention_ms=9 * HOUR_MS)
 
@@ -60,7 +47,7 @@ class Worker:
             )
 
     async def serve(self, forecaster: Forecaster) -> None:
-        """One more bucket closes and passes through the output loop."""
+        """Close a bucket and pass it through the output loop."""
         self.shop.close()
         output = OutputLoop(
             ModelServer(forecaster, self.history),
@@ -76,13 +63,13 @@ class Worker:
         running = asyncio.create_task(output.run())
         closed = [Closed(through_ms - HOUR_MS, block_SF, {})]
         output.put(ClosedBuckets(0, names, closed, through_ms))
-        while not output.idle:  # noqa: ASYNC110 - nothing tells of it
+        while not output.idle:  # noqa: ASYNC110 - it has no event
             await asyncio.sleep(0.01)
         assert not running.done()
         running.cancel()
 
     def reader(self) -> Reader:
-        """A reader that has just looked."""
+        """A reader with the present state."""
         reader = Reader(self.shop.redis)
         reader.refresh()
         return reader
@@ -102,16 +89,16 @@ async def worker(redis_client: Redis, valkey_url: str) -> AsyncIterator[Worker]:
 
 
 def body(forecast: SeriesForecast) -> dict[str, Any]:
-    """What HTTP answers."""
+    """Body of the HTTP answer."""
     return forecast_body(forecast, horizon=2, quantiles=[0.1, 0.9]).model_dump(exclude_unset=True)
 
 
 async def test_the_targets_of_a_model_reach_topic_store_and_api(worker: Worker) -> None:
-    """All of them the same numbers, each as exact as its place keeps them."""
+    """The numbers are the same, in the precision of each place."""
     await worker.serve(network(TARGETS))
 
     reader = worker.reader()
-    sent = worker.topics.sent["forecasts"]
+    sent = worker.topics.read("forecasts")
     assert len(sent) == sum(tag == 0 for _, tag, _ in reader.series())
     for record in sent:
         found = reader.forecast(record["series_id"])
@@ -127,22 +114,22 @@ async def test_the_targets_of_a_model_reach_topic_store_and_api(worker: Worker) 
     assert max(np.max(record["revenue"]) for record in sent) > 1
 
 
-async def test_one_target_alone_is_there_alone(worker: Worker) -> None:
+async def test_a_single_target_is_published_alone(worker: Worker) -> None:
     await worker.serve(network(("visitors",)))
 
-    [first, *_] = worker.topics.sent["forecasts"]
+    [first, *_] = worker.topics.read("forecasts")
     found = worker.reader().forecast(first["series_id"])
     assert found is not None
     assert ("visitors" in first, "revenue" in first) == (True, False)
     assert list(found.targets) == ["visitors"]
 
 
-async def test_a_model_without_targets_leaves_no_trace_of_them(worker: Worker) -> None:
-    """Nor of those of the model before it, whoever served that."""
+async def test_a_model_without_targets_removes_those_of_the_model_before(worker: Worker) -> None:
+    """Also if another worker served that model."""
     fallback = SmoothingForecaster(horizon=6, bucket_ms=HOUR_MS, quantiles=QUANTILES)
     reader = worker.reader()
     await worker.serve(network(TARGETS))
-    name = worker.topics.sent["forecasts"][0]["series_id"]
+    name = worker.topics.read("forecasts")[0]["series_id"]
     before = reader.forecast(name)
     worker.read_side = ReadSideWriter(worker.store, ahead_retention_ms=9 * HOUR_MS)
 
@@ -152,7 +139,7 @@ async def test_a_model_without_targets_leaves_no_trace_of_them(worker: Worker) -
     assert before is not None
     assert after is not None
     assert (set(before.targets), set(after.targets)) == (set(TARGETS), set())
-    assert not set(worker.topics.sent["forecasts"][-1]) & set(TARGETS)
+    assert not set(worker.topics.read("forecasts")[-1]) & set(TARGETS)
     assert not set(body(after)) & set(TARGETS)
     stored = {key.decode() for key in worker.shop.redis.keys(keys.of(0, "forecast", "*"))}
     assert stored == {keys.of(0, "forecast", "rows")}

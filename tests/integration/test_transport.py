@@ -1,9 +1,9 @@
-"""Batches against real brokers: gaps, transactions, compression, fairness, a store that hangs."""
+"""Batches from real brokers: gaps, transactions, compression, fairness, a store that hangs."""
 
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from functools import partial
 from itertools import pairwise
@@ -22,12 +22,13 @@ from redis import Redis
 from model.durations import HOUR_MS
 from stream.kafka.consumer_thread import BatchConsumerThread
 from stream.kafka.record_batch import RecordBatch
-from stream.settings import Settings
 from tests.support.chaos import DurableStore
-from tests.support.services import KINDS, TestBroker, running_broker, settings_for
+from tests.support.deployments import PARTITIONS, Deployment, merged
+from tests.support.services import KINDS, Kind, TestBroker, needs_kafka, running_broker
 from tests.support.stack import (
-    WorkerProcess,
     committed,
+    drained,
+    judged,
     order_records,
     produce,
     real_lines,
@@ -38,15 +39,12 @@ from tests.support.stack import (
     wait_until,
 )
 
-pytestmark = pytest.mark.integration
-
-PARTITIONS = 4
-needs_kafka = pytest.mark.skipif("kafka" not in KINDS, reason="KAFKA_HOME names no Apache Kafka")
+SETTINGS = {"window": {"allowed_lateness": "1d"}}
 
 
 @asynccontextmanager
 async def fetching(servers: str, topic: str) -> AsyncIterator[Any]:
-    """A function that fetches as a worker's consumer thread does, from one partition."""
+    """A function that fetches one partition as a worker's consumer thread does."""
     consumer = AIOKafkaConsumer(bootstrap_servers=servers, auto_offset_reset="earliest")
     consumer._isolation_level = "read_committed"
     await consumer.start()
@@ -72,7 +70,7 @@ async def fetching(servers: str, topic: str) -> AsyncIterator[Any]:
 
 
 def require_unbroken(batches: list[RecordBatch]) -> None:
-    """Each batch begins where the one before ended, and its records lie within."""
+    """Each batch begins where the last one ended and holds only offsets of its range."""
     for before, batch in pairwise(batches):
         assert batch.from_offset == before.next_offset
     for batch in batches:
@@ -89,8 +87,8 @@ def fresh_topic(broker: TestBroker, name: str, **config: str) -> None:
         admin.wait_for_topics([name])
 
 
-async def test_headers_and_timestamps_are_within_reach(broker: TestBroker) -> None:
-    """What an event needs beside its value is kept, in log order."""
+async def test_records_keep_headers_and_timestamps(broker: TestBroker) -> None:
+    """Headers, timestamps and values arrive in log order."""
     fresh_topic(broker, "kept")
     with closing(KafkaProducer(bootstrap_servers=broker.bootstrap_servers)) as producer:
         for n in range(5):
@@ -112,8 +110,8 @@ async def test_headers_and_timestamps_are_within_reach(broker: TestBroker) -> No
 
 
 @needs_kafka
-async def test_gaps_of_compaction_are_no_losses(broker: TestBroker) -> None:
-    """Offsets that compaction took away are passed over, up to the end of the topic."""
+async def test_compaction_leaves_gaps_not_losses(broker: TestBroker) -> None:
+    """Offsets that compaction removed are skipped, up to the end of the topic."""
     if broker.embedded.kind != "kafka":
         return  # it does not compact
     fresh_topic(
@@ -146,10 +144,10 @@ async def test_gaps_of_compaction_are_no_losses(broker: TestBroker) -> None:
 
 
 @needs_kafka
-async def test_aborted_transactions_are_never_counted_and_committed_ones_are(
+async def test_only_committed_transactions_are_read(
     broker: TestBroker,
 ) -> None:
-    """Only committed records come, and reading reaches the end over markers and aborted ones."""
+    """Reading reaches the end of the topic past markers and aborted records."""
     if broker.embedded.kind != "kafka":
         return  # it knows no transactions
     fresh_topic(broker, "transactional")
@@ -174,45 +172,27 @@ async def test_aborted_transactions_are_never_counted_and_committed_ones_are(
 
 
 @pytest.fixture
-def kafka_deployment(tmp_path: Path, redis_client: Redis, valkey_url: str) -> Iterator[Settings]:
-    """A deployment on the broker that can most."""
-    with running_broker(KINDS[-1], tmp_path) as broker:
-        yield deployment_settings(broker, tmp_path, valkey_url)
+def broker_kind() -> Kind:
+    """The broker that supports the most."""
+    return KINDS[-1]
 
 
-def deployment_settings(broker: Any, folder: Path, url: str) -> Settings:
-    """Settings of a small deployment."""
-    return settings_for(
-        broker,
-        folder,
-        kafka={"partitions": PARTITIONS, "session_timeout": "6s"},
-        redis={"url": url},
-        window={"idle_timeout": "2s", "dedup": "7d", "allowed_lateness": "1d"},
-        state={"retention": "400d"},
-    )
+@pytest.fixture
+def deployment_settings() -> dict[str, dict[str, Any]]:
+    """Order lines of a day in any order."""
+    return SETTINGS
 
 
-def servers(settings: Settings) -> str:
-    """Address of the broker."""
-    assert settings.kafka.bootstrap_servers is not None
-    return settings.kafka.bootstrap_servers
+def finished(redis: Redis, counted: int) -> bool:
+    """True if `counted` events are counted and nothing is left to read or publish."""
+    return stored_counts(redis, PARTITIONS)["counted"] == counted and drained(redis)
 
 
-def drained(redis: Redis, counted: int) -> bool:
-    """Whether so many events are counted, and nothing is left to read or publish."""
-    documents = statistics(redis)
-    return (
-        stored_counts(redis, PARTITIONS)["counted"] == counted
-        and bool(documents)
-        and all(document["drained"] and document["lag"] == 0 for document in documents)
-    )
-
-
-async def test_a_worker_counts_what_was_committed_in_every_compression(
-    kafka_deployment: Settings, redis_client: Redis, tmp_path: Path
+async def test_a_worker_counts_committed_records_in_every_compression(
+    deployment: Deployment, redis_client: Redis
 ) -> None:
     """gzip, snappy, lz4, zstd and transactions in one topic: features = recount, all committed."""
-    address = servers(kafka_deployment)
+    address = deployment.servers
     lines = real_lines(6_000)
     records = order_records(lines)
     for n, compression in enumerate((None, "gzip", "snappy", "lz4", "zstd")):
@@ -228,32 +208,29 @@ async def test_a_worker_counts_what_was_committed_in_every_compression(
     if "kafka" in KINDS:
         sender = AIOKafkaProducer(bootstrap_servers=address, transactional_id="shop", linger_ms=50)
         await sender.start()
-        for taken_back in (True, False):
+        for aborted in (True, False):
             await sender.begin_transaction()
             for key, value in records[5_000:]:
-                line = json.loads(value) | ({"quantity": 77} if taken_back else {})
+                line = json.loads(value) | ({"quantity": 77} if aborted else {})
                 await sender.send("orders", json.dumps(line).encode(), key)
-            await (sender.abort_transaction() if taken_back else sender.commit_transaction())
+            await (sender.abort_transaction() if aborted else sender.commit_transaction())
         await sender.stop()
     else:
         produce(address, "orders", records[5_000:])
-    worker = WorkerProcess(kafka_deployment, tmp_path / "worker.log")
-    try:
-        wait_until(partial(drained, redis_client, len(lines)), "draining")
-        expected = recount(lines, bucket_ms=HOUR_MS)
-        assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR_MS) == expected
-        if "kafka" in KINDS:  # two transactions of 1,000 records, a marker in each partition
-            total = 5_000 + 2 * (1_000 + PARTITIONS)
-            wait_until(lambda: committed(address, "surgecast", "orders") == total, "committing")
-        assert worker.stop() == 0
-    finally:
-        worker.kill()
+    worker = deployment.start()
+    wait_until(partial(finished, redis_client, len(lines)), "draining")
+    expected = recount(lines, bucket_ms=HOUR_MS)
+    assert stored_features(redis_client, PARTITIONS, bucket_ms=HOUR_MS) == expected
+    if "kafka" in KINDS:  # two transactions of 1,000 records, a marker in each partition
+        total = 5_000 + 2 * (1_000 + PARTITIONS)
+        wait_until(lambda: committed(address, "surgecast", "orders") == total, "committing")
+    assert worker.stop() == 0
 
 
 def test_a_hot_partition_does_not_starve_the_others(
-    kafka_deployment: Settings, redis_client: Redis, tmp_path: Path
+    deployment: Deployment, redis_client: Redis
 ) -> None:
-    """Few records beside very many are counted long before those are through."""
+    """A few records are counted before a partition with very many is finished."""
     line = json.loads(order_records(real_lines(1))[0][1])
     line |= {"sku": "HOT"}
     hot = [(b"HOT", json.dumps(line | {"event_id": f"h{n}"}).encode()) for n in range(50_000)]
@@ -261,19 +238,16 @@ def test_a_hot_partition_does_not_starve_the_others(
         (b"C%d" % n, json.dumps(line | {"event_id": f"c{n}", "sku": f"C{n}"}).encode())
         for n in range(40)
     ]
-    produce(servers(kafka_deployment), "orders", hot * 6)
-    produce(servers(kafka_deployment), "orders", few)
-    worker = WorkerProcess(kafka_deployment, tmp_path / "worker.log")
+    produce(deployment.servers, "orders", hot * 6)
+    produce(deployment.servers, "orders", few)
+    deployment.start()
 
     def counts() -> list[int]:
         return sorted(sum(stored_counts_of(redis_client, n).values()) for n in range(PARTITIONS))
 
-    try:
-        wait_until(lambda: counts()[0] > 0, "a count in every partition")
-        assert counts()[-1] < len(hot) * 6
-        wait_until(lambda: sum(counts()) == len(hot) * 6 + len(few), "counting all")
-    finally:
-        worker.kill()
+    wait_until(lambda: counts()[0] > 0, "a count in every partition")
+    assert counts()[-1] < len(hot) * 6
+    wait_until(lambda: sum(counts()) == len(hot) * 6 + len(few), "counting all")
 
 
 def stored_counts_of(redis: Redis, number: int) -> dict[str, int]:
@@ -282,41 +256,37 @@ def stored_counts_of(redis: Redis, number: int) -> dict[str, int]:
     return {k.decode(): int(v) for k, v in meta.items() if k.startswith(b"count:")}
 
 
-def test_a_store_that_hangs_holds_the_input_and_all_is_counted_after(
-    tmp_path: Path,
-) -> None:
-    """While Redis accepts and does not answer, memory stays bounded; then everything is there."""
+def test_memory_stays_bounded_while_the_store_hangs(tmp_path: Path) -> None:
+    """Redis accepts and does not answer: back-pressure; afterwards every record is counted."""
     store = DurableStore(tmp_path / "store")
     store.start()
     try:
-        with running_broker(KINDS[-1], tmp_path) as broker:
-            settings = deployment_settings(broker, tmp_path, store.url)
-            require_bounded(settings, store, tmp_path)
+        values = merged({"redis": {"url": store.url}}, SETTINGS)
+        with (
+            running_broker(KINDS[-1], tmp_path, values) as broker,
+            closing(Deployment(broker.settings, store.client, tmp_path)) as deployment,
+        ):
+            require_bounded(deployment, store)
     finally:
         store.kill()
 
 
-def require_bounded(settings: Settings, store: DurableStore, folder: Path) -> None:
+def require_bounded(deployment: Deployment, store: DurableStore) -> None:
     """Stop the store under a worker that has 750,000 records to read."""
     line = json.loads(order_records(real_lines(1))[0][1])
-    worker = WorkerProcess(settings, folder / "worker.log")
-    try:
-        wait_until(lambda: bool(statistics(store.client)), "a worker")
-        produce(servers(settings), "orders", order_records(real_lines(100)))
-        wait_until(lambda: stored_counts(store.client, PARTITIONS)["counted"] == 100, "counting")
-        store.signal(signal.SIGSTOP)
-        values = [json.dumps(line | {"event_id": f"h{n}"}).encode() for n in range(150_000)]
-        produce(servers(settings), "orders", [(line["sku"].encode(), value) for value in values])
-        before = psutil.Process(worker.process.pid).memory_info().rss
-        for _ in range(4):
-            produce(servers(settings), "orders", [(line["sku"].encode(), v) for v in values])
-        grown = psutil.Process(worker.process.pid).memory_info().rss - before
-        store.signal(signal.SIGCONT)
-        assert grown < 300 * 2**20
-        wait_until(
-            lambda: sum(stored_counts(store.client, PARTITIONS).values()) == 5 * 150_000 + 100,
-            "counting all",
-        )
-        assert stored_counts(store.client, PARTITIONS)["counted"] == 150_000 + 100
-    finally:
-        worker.kill()
+    worker = deployment.start()
+    wait_until(lambda: bool(statistics(store.client)), "a worker")
+    produce(deployment.servers, "orders", order_records(real_lines(100)))
+    wait_until(lambda: stored_counts(store.client, PARTITIONS)["counted"] == 100, "counting")
+    store.signal(signal.SIGSTOP)
+    values = [json.dumps(line | {"event_id": f"h{n}"}).encode() for n in range(150_000)]
+    records = [(line["sku"].encode(), value) for value in values]
+    produce(deployment.servers, "orders", records)
+    before = psutil.Process(worker.process.pid).memory_info().rss
+    for _ in range(4):
+        produce(deployment.servers, "orders", records)
+    grown = psutil.Process(worker.process.pid).memory_info().rss - before
+    store.signal(signal.SIGCONT)
+    assert grown < 300 * 2**20
+    wait_until(lambda: judged(store.client, PARTITIONS) == 5 * 150_000 + 100, "counting all")
+    assert stored_counts(store.client, PARTITIONS)["counted"] == 150_000 + 100

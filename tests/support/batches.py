@@ -1,4 +1,4 @@
-"""Batches as the transport hands them over, without a broker."""
+"""Batches as the transport delivers them, made without a broker."""
 
 import json
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from stream.kafka.record_batch import RecordBatch
 
 @dataclass(frozen=True)
 class FakeRecord:
-    """The part of aiokafka's record that the product reads."""
+    """The fields of aiokafka's record that the product reads."""
 
     offset: int
     key: bytes | None
@@ -25,7 +25,7 @@ def batch(
     partition: int = 0,
     keys: list[Any] | None = None,
 ) -> RecordBatch:
-    """Records from values: dicts become JSON under their SKU, bytes and None stay as they are."""
+    """A batch of values; dicts become JSON keyed by SKU, bytes and None stay unchanged."""
     records = []
     for place, value in enumerate(values):
         key = value["sku"].encode() if isinstance(value, dict) and "sku" in value else b"?"

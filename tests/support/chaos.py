@@ -1,4 +1,4 @@
-"""Services and workers that a seeded schedule breaks, and a supervisor that starts what died."""
+"""Services and workers broken on a seeded schedule, and a supervisor that restarts workers."""
 
 import shutil
 import signal
@@ -16,20 +16,21 @@ from kafka.errors import KafkaError
 from redis import Redis
 from redis.exceptions import RedisError
 
-from stream.kafka.admin import create_topics
-from stream.ops.embedded import _valkey_binary, embedded_broker
+from model.durations import DAY_MS
+from stream.ops.embedded import _valkey_binary
 from stream.processes.ports import free_port
 from stream.settings import Settings
-from tests.support.services import Kind, settings_for
-from tests.support.stack import WorkerProcess, order_records, wait_until
+from tests.support.deployments import WorkerProcess, merged
+from tests.support.services import Kind, running_broker
+from tests.support.stack import order_records, wait_until
 
 #: Longer than the session timeout of the workers.
 PAUSE_S = 8.0
-LATENESS_MS = 86_400_000
+LATENESS_MS = DAY_MS
 
 
 class DurableStore:
-    """A Redis that loses nothing: every write is in its log before it is answered."""
+    """A Redis that loses nothing: it logs every write before it answers."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
@@ -45,7 +46,7 @@ class DurableStore:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
-        """Start it on its folder, and wait until it answers."""
+        """Start it on its folder and wait for an answer."""
         command = [
             self._binary, "--port", str(self.port), "--bind", "127.0.0.1",
             "--dir", str(self._folder),
@@ -75,7 +76,7 @@ class DurableStore:
 
 
 class Chaos:
-    """A deployment under a seeded schedule; `log` tells what was done."""
+    """A deployment under a seeded schedule; `log` names the steps taken."""
 
     def __init__(self, kind: Kind, folder: Path, seed: int, *, partitions: int) -> None:
         self._kind, self._folder = kind, folder
@@ -84,7 +85,6 @@ class Chaos:
         self._broker_port = free_port()
         self.store = DurableStore(folder / "store")
         self.settings = self._start_broker(partitions)
-        create_topics(self.settings)
         self.store.start()
         self.workers: list[WorkerProcess] = []
         self.wanted = 1
@@ -92,17 +92,13 @@ class Chaos:
         self.log: list[str] = []
 
     def _start_broker(self, partitions: int) -> Settings:
-        wanted = embedded_broker(
-            Settings(data_dir=self._folder), kind=self._kind, port=self._broker_port
-        )
-        return settings_for(
-            self._stack.enter_context(wanted),
-            self._folder,
-            kafka={"partitions": partitions, "session_timeout": "6s"},
-            redis={"url": self.store.url},
-            window={"idle_timeout": "2s", "allowed_lateness": "1d", "dedup": "7d"},
-            state={"retention": "400d"},
-        )
+        values = merged({
+            "kafka": {"partitions": partitions},
+            "redis": {"url": self.store.url},
+            "window": {"allowed_lateness": LATENESS_MS},
+        })  # fmt: skip
+        broker = running_broker(self._kind, self._folder, values, port=self._broker_port)
+        return self._stack.enter_context(broker).settings
 
     @property
     def servers(self) -> str:
@@ -118,10 +114,10 @@ class Chaos:
         self.store.kill()
         self._stack.close()
 
-    # -- what a cluster's supervisor does ---------------------------------------------------------
+    # -- a cluster's supervisor ---------------------------------------------------------
 
     def supervise(self) -> None:
-        """Start workers until there are as many as wanted; stop those that are too many."""
+        """Replace dead workers; start or stop workers until as many run as wanted."""
         for worker in [one for one in self.workers if one.process.poll() is not None]:
             worker.kill()
             self.workers.remove(worker)
@@ -139,7 +135,7 @@ class Chaos:
             self.supervise()
             time.sleep(0.25)
 
-    # -- what goes wrong --------------------------------------------------------------------------
+    # -- faults --------------------------------------------------------------------------
 
     def _any_worker(self) -> WorkerProcess:
         return self.workers[int(self._rng.integers(len(self.workers)))]
@@ -150,34 +146,34 @@ class Chaos:
         self.wait(2)
 
     def pause_worker(self) -> None:
-        """SIGSTOP past the session timeout, then SIGCONT: it wakes as one that was replaced."""
+        """SIGSTOP past the session timeout, then SIGCONT: others own its partitions by then."""
         sleeper = self._any_worker()
         sleeper.signal(signal.SIGSTOP)
         try:
             self.wait(PAUSE_S)
         finally:
-            with suppress(ProcessLookupError):  # it had ended before, for want of broker or store
+            with suppress(ProcessLookupError):  # it had ended without broker or store
                 sleeper.signal(signal.SIGCONT)
 
     def restart_broker(self) -> None:
-        """A broker that keeps its log goes and comes; one that keeps nothing is left alone."""
+        """Restart a broker that keeps its log; leave one that keeps nothing alone."""
         if self._kind == "kafka":
             self._stack.close()
             self._start_broker(self.settings.kafka.partitions)
 
     def restart_store(self) -> None:
-        """`kill -9` the store and start it on its log."""
+        """`kill -9` the store and restart it on its log."""
         self.store.kill()
         self.store.start()
 
     def lose_store(self, seconds: float = 10) -> None:
-        """No store for a while."""
+        """Take the store away for a while."""
         self.store.kill()
         self.wait(seconds)
         self.store.start()
 
     def hang_store(self) -> None:
-        """A store that accepts and does not answer."""
+        """Let the store accept requests without an answer for three seconds."""
         self.store.signal(signal.SIGSTOP)
         try:
             self.wait(3)
@@ -185,13 +181,13 @@ class Chaos:
             self.store.signal(signal.SIGCONT)
 
     def scale(self, n: int) -> None:
-        """So many workers from now on."""
+        """Run `n` workers."""
         self.wanted = n
         self.wait(4)
 
     def schedule(self) -> list[tuple[str, Callable[[], None]]]:
-        """Each kind of trouble once, in a seeded order, while 1 → 3 → 2 workers run."""
-        troubles: list[tuple[str, Callable[[], None]]] = [
+        """Every kind of fault once, in a seeded order, while 1 → 3 → 2 workers run."""
+        faults: list[tuple[str, Callable[[], None]]] = [
             ("kill -9 a worker", self.kill_worker),
             ("pause a worker", self.pause_worker),
             ("restart the broker", self.restart_broker),
@@ -199,15 +195,15 @@ class Chaos:
             ("no store", self.lose_store),
             ("the store hangs", self.hang_store),
         ]
-        order = self._rng.permutation(len(troubles)).tolist()
-        shuffled = [troubles[i] for i in order]
-        up, down = sorted(self._rng.choice(len(troubles) + 1, 2, replace=False).tolist())
+        order = self._rng.permutation(len(faults)).tolist()
+        shuffled = [faults[i] for i in order]
+        up, down = sorted(self._rng.choice(len(faults) + 1, 2, replace=False).tolist())
         shuffled.insert(down, ("2 workers", lambda: self.scale(2)))
         shuffled.insert(up, ("3 workers", lambda: self.scale(3)))
         return shuffled
 
     def run(self, steps: list[tuple[str, Callable[[], None]]]) -> None:
-        """Carry a schedule out."""
+        """Carry out a schedule."""
         for name, act in steps:
             self.log.append(name)
             act()
@@ -215,16 +211,16 @@ class Chaos:
 
 
 def disordered(lines: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
-    """Lines moved by up to half the allowed lateness, one in seven sent again a little later."""
-    again = lines.filter(pl.Series(rng.random(len(lines)) < 1 / 7))
-    sent = pl.concat([lines, again])
+    """Lines delayed by up to half the allowed lateness; one in seven is repeated later."""
+    repeated = lines.filter(pl.Series(rng.random(len(lines)) < 1 / 7))
+    sent = pl.concat([lines, repeated])
     moved = sent["ts"].to_numpy() + rng.integers(0, LATENESS_MS // 2, len(sent))
     return sent.with_columns(at=pl.Series(moved)).sort("at", maintain_order=True)
 
 
 @contextmanager
 def producing(servers: str, lines: pl.DataFrame, *, seconds: float) -> Iterator[threading.Thread]:
-    """A thread that sends lines over some time, in order, whatever the broker does meanwhile."""
+    """A thread that sends lines in order over `seconds`, through every fault of the broker."""
     stopping = threading.Event()
 
     def send() -> None:
@@ -241,7 +237,7 @@ def producing(servers: str, lines: pl.DataFrame, *, seconds: float) -> Iterator[
                     return
                 for key, value in records[at : at + portion]:
                     producer.send("orders", key=key, value=value)
-                time.sleep(0.1)  # a portion is what is sent in this time
+                time.sleep(0.1)  # one portion per tenth of a second
             producer.flush()
         finally:
             with suppress(KafkaError):  # the broker may be gone already

@@ -1,4 +1,4 @@
-"""Small seeded order lines and clicks for tests, made up and fast to make."""
+"""Small, seeded, synthetic order lines and catalogs for tests."""
 
 import numpy as np
 import polars as pl
@@ -32,7 +32,7 @@ def small_orders(
 
 
 def small_catalog(orders: pl.DataFrame) -> pl.DataFrame:
-    """Three categories over the SKUs of the orders; every seventh SKU has none."""
+    """Three categories for the SKUs of the orders; every seventh SKU has none."""
     skus = orders["sku"].unique().sort().to_list()
     names = ("bags", "kitchen", "garden")
     categories = [None if i % 7 == 6 else names[i % 3] for i in range(len(skus))]

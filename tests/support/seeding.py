@@ -1,10 +1,10 @@
-"""A seeded shop in the layout of `stream/state/keys.py`, moved on bucket by bucket.
+"""A seeded shop written to the store as a worker would, bucket by bucket.
 
-The read side is tested against it, apart from any worker.
+Tests of the read side use it in place of a worker.
 
     python -m tests.support.seeding redis://127.0.0.1:6379/0 --buckets-per-s 1  # a moving shop
 
-Its "model" is honest about itself: quantiles of a Poisson whose mean is the seasonal rate.
+Its forecasts are quantiles of a Poisson with the seasonal rate as mean.
 
 Axes: S = series slots, F = features, H = horizon, Q = quantiles.
 """
@@ -94,7 +94,7 @@ class Shop:
         return self.level_S * self.surge_S * opened * (self.bucket_ms / HOUR_MS) * 2.2
 
     def trickle(self, share: float) -> None:
-        """Let a further share of the open bucket's sales happen."""
+        """Add a further share of the open bucket's sales."""
         share = min(share, 1 - self.elapsed)
         self.elapsed += share
         rate_S = self.rate(self.closed_through_ms) * share
@@ -117,7 +117,7 @@ class Shop:
         self.counted += int(orders_S.sum() + views_S.sum())
 
     def close(self) -> None:
-        """Close the open bucket: write its block, move on, forecast."""
+        """Close the open bucket: write its block, open the next one, forecast."""
         self.trickle(1.0)
         if self.rng.random() < 0.1:
             self.surge_S = np.where(self.rng.random(self.n_series) < 0.05, 3.0, 1.0)
@@ -182,7 +182,7 @@ class Shop:
     def write_scores(
         self, *, loss: float = 0.25, naive: float = 0.4, covered: float = 0.79
     ) -> None:
-        """Sums of the last closed day: so much of 100 units a step, of ten series a partition."""
+        """Write score sums of the last closed day: 100 units a step, ten series a partition."""
         sums = dict.fromkeys(SUMS, 0.0) | {
             "labels": 10, "weight": 10, "actual": 100, "loss": 50 * loss, "over": 5, "under": 15,
             "covered": 10 * covered, "inside": 9, "pit": 5,
@@ -196,7 +196,7 @@ class Shop:
             self.redis.hset(key, self.model_id, sums_VHK.astype("<f8").tobytes())
 
     def flush(self) -> None:
-        """Write the open bucket, progress and counters, as a worker does four times a second."""
+        """Write the open bucket, progress and counters."""
         start = self.closed_through_ms
         newest = start + int(self.elapsed * self.bucket_ms)
         pipe = self.redis.pipeline(transaction=True)
@@ -246,7 +246,7 @@ class Shop:
         pipe.execute()
 
     def open_shop(self) -> None:
-        """Write what a starting worker writes: shape, series, categories."""
+        """Write what a starting worker writes: deployment info, series, categories."""
         pipe = self.redis.pipeline(transaction=True)
         for p, slots in enumerate(self.slots_by_partition):
             pipe.rpush(keys.of(p, "series"), *(self.names[s] for s in slots))
@@ -275,7 +275,7 @@ class Shop:
 
 
 def stocked(redis: Any, *, days: int = 9, **shape: Any) -> Shop:
-    """A shop with some days of closed buckets behind it and a part-filled open one."""
+    """A shop with `days` of closed buckets and a partly filled open one."""
     shop = Shop(redis, **shape)
     shop.open_shop()
     for _ in range(days * DAY_MS // shop.bucket_ms + 14 * HOUR_MS // shop.bucket_ms):
@@ -286,7 +286,7 @@ def stocked(redis: Any, *, days: int = 9, **shape: Any) -> Shop:
 
 
 def moving(shop: Shop, *, buckets_per_s: float, flush_every_s: float = 0.25) -> Iterator[None]:
-    """Move the shop on in real time, one flush a step, until the caller stops."""
+    """Advance the shop in real time, one flush a step, without end."""
     while True:
         time.sleep(flush_every_s)
         if shop.elapsed >= 0.999:
@@ -297,7 +297,7 @@ def moving(shop: Shop, *, buckets_per_s: float, flush_every_s: float = 0.25) -> 
 
 
 def main() -> None:
-    """A moving shop in the store at the URL, until interrupted."""
+    """Advance a shop in the store at the URL until interrupted."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("url")
     parser.add_argument("--buckets-per-s", type=float, default=1.0)

@@ -1,10 +1,10 @@
-"""Brokers for the tests: the embedded one always, Apache Kafka too where KAFKA_HOME names one.
+"""Brokers and stores for tests: Tansu and Valkey, and Apache Kafka where KAFKA_HOME names one.
 
 `tests/conftest.py` imports the fixtures. A test that takes `broker` runs against every kind.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +12,22 @@ from typing import Any, Literal
 
 import psutil
 import pytest
+from redis import Redis
 
 from stream.kafka.admin import create_topics
-from stream.ops.embedded import EmbeddedBroker, embedded_broker
+from stream.ops.embedded import EmbeddedBroker, embedded_broker, embedded_store
 from stream.settings import Settings
 
 Kind = Literal["tansu", "kafka"]
 
-#: Kinds of broker this machine can start.
+#: Kinds of broker this machine can start; the last one supports the most of the protocol.
 KINDS: tuple[Kind, ...] = ("tansu", "kafka") if os.environ.get("KAFKA_HOME") else ("tansu",)
+needs_kafka = pytest.mark.skipif("kafka" not in KINDS, reason="KAFKA_HOME names no Apache Kafka")
+
+#: Fixtures that start a service or a browser; no test under `tests/unit` takes one.
+SERVICE_FIXTURES = frozenset(
+    {"broker", "browser", "deployment", "broker_settings", "redis_client", "tap", "valkey_url"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +41,25 @@ class TestBroker:
 
     @property
     def bootstrap_servers(self) -> str:
+        """Address for clients."""
         return self.embedded.bootstrap_servers
 
 
 def settings_for(broker: EmbeddedBroker, data_dir: Path, **values: Any) -> Settings:
-    """Settings of a deployment on `broker`, whatever the environment says."""
+    """Settings of a deployment on `broker`; the environment has no part in them."""
     kafka = {"bootstrap_servers": broker.bootstrap_servers, **values.pop("kafka", {})}
     return Settings(data_dir=data_dir, kafka=kafka, **values)
 
 
 @contextmanager
-def running_broker(kind: Kind, folder: Path) -> Iterator[EmbeddedBroker]:
-    """A broker of its own, with the product's topics; gone at the end."""
-    with embedded_broker(Settings(data_dir=folder), kind=kind) as running:
-        create_topics(settings_for(running, folder))
-        yield running
+def running_broker(
+    kind: Kind, folder: Path, values: Mapping[str, Any] | None = None, *, port: int = 0
+) -> Iterator[TestBroker]:
+    """A broker with the product's topics, stopped at the end; `values` are further settings."""
+    with embedded_broker(Settings(data_dir=folder), kind=kind, port=port) as embedded:
+        settings = settings_for(embedded, folder, **(values or {}))
+        create_topics(settings)
+        yield TestBroker(settings, embedded)
 
 
 @pytest.fixture(scope="session", params=KINDS)
@@ -57,11 +68,24 @@ def broker(
 ) -> Iterator[TestBroker]:
     """A broker of each kind with the product's topics, shared by the tests of the run."""
     kind: Kind = request.param
-    folder = tmp_path_factory.mktemp(kind)
-    with embedded_broker(Settings(data_dir=folder), kind=kind) as running:
-        settings = settings_for(running, folder)
-        create_topics(settings)
-        yield TestBroker(settings, running)
+    with running_broker(kind, tmp_path_factory.mktemp(kind)) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a Valkey server shared by the tests of the run."""
+    with embedded_store(Settings(data_dir=tmp_path_factory.mktemp("valkey"))) as store:
+        yield store.url
+
+
+@pytest.fixture
+def redis_client(valkey_url: str) -> Iterator[Redis]:
+    """Client of an empty store; answers are bytes."""
+    client = Redis.from_url(valkey_url)
+    client.flushdb()
+    yield client
+    client.close()
 
 
 @pytest.fixture

@@ -1,14 +1,9 @@
-"""A worker as its own process, driven through Kafka and read through Redis, as a user would."""
+"""Drives a deployment through Kafka and reads it through Redis, as a user would."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -19,51 +14,12 @@ from redis import Redis
 
 from model.contract import SUM_NAMES
 from stream.jobs.files.sample import sample_orders
-from stream.settings import Settings, child_environment
 from stream.state.history import load_history
-
-SURGECAST = Path(sys.executable).with_name("surgecast")
-
-
-class WorkerProcess:
-    """`surgecast worker`, or another role, with its log; killed at the end whatever happens."""
-
-    def __init__(
-        self, settings: Settings, log: Path, arguments: Sequence[str] = (), *, role: str = "worker"
-    ) -> None:
-        self.log = log
-        self._file = log.open("ab")
-        self.process = subprocess.Popen(
-            [str(SURGECAST), role, *arguments],
-            env=child_environment(settings),
-            stdout=self._file,
-            stderr=subprocess.STDOUT,
-        )
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal."""
-        os.kill(self.process.pid, number)
-
-    def kill(self) -> None:
-        """`kill -9`, and wait until it is gone."""
-        self.process.kill()
-        self.process.wait()
-        self._file.close()
-
-    def stop(self) -> int:
-        """SIGTERM; the exit status. A stop that was not clean shows the end of the log."""
-        self.process.terminate()
-        try:
-            status = self.process.wait(timeout=30)
-        finally:
-            self.kill()
-        if status:
-            sys.stdout.write(self.log.read_text(errors="replace")[-40_000:])
-        return status
+from tests.support.samples import START_MS
 
 
 def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = 90) -> None:
-    """Poll until a condition holds; fail with what was waited for."""
+    """Poll until the condition is true; the error says what did not happen."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -72,13 +28,13 @@ def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = 90)
 
 
 def statistics(redis: Redis) -> list[dict[str, Any]]:
-    """The documents of all workers alive."""
+    """Statistics of every live worker."""
     found = [redis.get(key) for key in redis.scan_iter("sc2:stats:*")]
     return [json.loads(document) for document in found if document]
 
 
 def stored_counts(redis: Redis, partitions: int) -> Counter[str]:
-    """Events by verdict, as stored beside the features, all topics together."""
+    """Stored numbers of events by verdict, all input topics together."""
     counts: Counter[str] = Counter()
     for number in range(partitions):
         meta: dict[Any, Any] = redis.hgetall(f"sc2:{{{number}}}:meta")
@@ -88,8 +44,19 @@ def stored_counts(redis: Redis, partitions: int) -> Counter[str]:
     return counts
 
 
+def judged(redis: Redis, partitions: int) -> int:
+    """Events with a verdict."""
+    return stored_counts(redis, partitions).total()
+
+
+def drained(redis: Redis) -> bool:
+    """True if there are workers, and none has anything left to read or to publish."""
+    documents = statistics(redis)
+    return bool(documents) and all(one["drained"] and one["lag"] == 0 for one in documents)
+
+
 def produce(servers: str, topic: str, rows: Iterable[tuple[bytes | None, bytes | None]]) -> int:
-    """Send records in order; how many."""
+    """Send records in order, wait for the broker's answers, and return their number."""
     producer = KafkaProducer(bootstrap_servers=servers, linger_ms=20, acks="all")
     count = 0
     for key, value in rows:
@@ -103,7 +70,7 @@ def produce(servers: str, topic: str, rows: Iterable[tuple[bytes | None, bytes |
 def real_lines(n: int) -> pl.DataFrame:
     """Consecutive real order lines of October 2011."""
     orders = pl.read_parquet(sample_orders())
-    return orders.filter(pl.col("ts") >= 1_317_600_000_000).sort("ts", "event_id").head(n)
+    return orders.filter(pl.col("ts") >= START_MS).sort("ts", "event_id").head(n)
 
 
 def order_records(lines: pl.DataFrame) -> list[tuple[bytes, bytes]]:
@@ -116,9 +83,9 @@ def order_records(lines: pl.DataFrame) -> list[tuple[bytes, bytes]]:
 
 
 def read_topic(servers: str, topic: str) -> list[Any]:
-    """All records of a topic: up to the end the broker tells, then until it stays silent.
+    """Read a topic to its end and on until nothing arrives for three seconds.
 
-    The embedded broker tells an end that lies a batch too low, hence the silence.
+    The embedded broker reports an end one batch too low, hence the three seconds.
     """
     consumer = KafkaConsumer(bootstrap_servers=servers)
     places = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()]
@@ -141,7 +108,7 @@ def read_topic(servers: str, topic: str) -> list[Any]:
 
 
 def committed(servers: str, group: str, topic: str) -> int:
-    """Sum of a group's committed offsets: the records of the topic, once all are processed."""
+    """Sum of a group's committed offsets; the size of the topic once all of it is processed."""
     consumer = KafkaConsumer(bootstrap_servers=servers, group_id=group, enable_auto_commit=False)
     places = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()]
     total = sum(consumer.committed(place) or 0 for place in places)
@@ -150,7 +117,7 @@ def committed(servers: str, group: str, topic: str) -> int:
 
 
 def recount(lines: pl.DataFrame, *, bucket_ms: int) -> dict[tuple[str, int], list[float]]:
-    """Units, returns, revenue and order lines by series and bucket, by polars alone."""
+    """Units, returns, revenue and order lines by series and bucket, computed by polars alone."""
     table = (
         lines.unique("event_id", keep="first", maintain_order=True)
         .with_columns(start=pl.col("ts") - pl.col("ts") % bucket_ms)
@@ -191,7 +158,7 @@ def stored_stock(
 def stored_features(
     redis: Redis, partitions: int, *, bucket_ms: int
 ) -> dict[tuple[str, int], list[float]]:
-    """The same from the store, closed and open buckets, silent ones left out."""
+    """Stored equivalent of `recount`, from closed and open buckets; zero rows left out."""
     found: dict[tuple[str, int], list[float]] = {}
     for number in range(partitions):
         stored: list[Any] = redis.lrange(f"sc2:{{{number}}}:series", 0, -1)

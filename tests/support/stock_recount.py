@@ -1,4 +1,4 @@
-"""What the stock's readings mean, told slowly: one series, one reading, one ms at a time."""
+"""A slow, obvious recount of stock levels: one series and one reading at a time."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ Reading = tuple[str, int, int]
 def accepted(
     log: Sequence[Reading], *, width_ms: int, lateness_ms: int
 ) -> tuple[list[tuple[str, int, int, int]], int]:
-    """Readings that count, in log order, each with the time it acts from; and how many are late."""
+    """Readings that count, in log order, with the time each applies from; number of late ones."""
     newest, of_series = -1, dict.fromkeys((name for name, _, _ in log), -1)
     kept, late = [], 0
     for name, time, on_hand in log:
@@ -28,29 +28,29 @@ def accepted(
 def recount(
     log: Sequence[Reading], *, width_ms: int, lateness_ms: int, start_ms: int, end_ms: int
 ) -> dict[tuple[str, int], tuple[int, Fraction]]:
-    """Units on hand at the end and share without stock, by series and bucket; known ones only."""
+    """Units on hand at the end and share of time without stock, by series and bucket if known."""
     kept, _ = accepted(log, width_ms=width_ms, lateness_ms=lateness_ms)
     by_series = defaultdict(list)
-    for place, (name, time, acts, on_hand) in enumerate(kept):
-        by_series[name].append((acts // width_ms, time, place, acts, on_hand))
-    told = {}
+    for place, (name, time, from_ms, on_hand) in enumerate(kept):
+        by_series[name].append((from_ms // width_ms, time, place, from_ms, on_hand))
+    found = {}
     for name, readings in by_series.items():
-        steps = [(acts, on_hand) for *_, acts, on_hand in sorted(readings)]
+        steps = [(from_ms, on_hand) for *_, from_ms, on_hand in sorted(readings)]
         for start in range(start_ms, end_ms, width_ms):
             end = start + width_ms
             known = [step for step in steps if step[0] < end]
             if not known:
                 continue
-            borders = [*(acts for acts, _ in known[1:]), end]
+            borders = [*(from_ms for from_ms, _ in known[1:]), end]
             without = sum(
-                max(0, min(until, end) - max(acts, start))
-                for (acts, on_hand), until in zip(known, borders, strict=True)
+                max(0, min(until, end) - max(from_ms, start))
+                for (from_ms, on_hand), until in zip(known, borders, strict=True)
                 if on_hand == 0
             )
-            told[name, start] = (known[-1][1], Fraction(without, width_ms))
-    return told
+            found[name, start] = (known[-1][1], Fraction(without, width_ms))
+    return found
 
 
 def stored_share(share: Fraction) -> int:
-    """A share as the store has it: in 1/255, rounded half up."""
+    """A share as it is stored: in 1/255, rounded half up."""
     return (share * 510 + 1) // 2

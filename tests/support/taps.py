@@ -1,11 +1,12 @@
-"""A tap on the broker: what arrives on the inputs from the moment it is opened.
+"""A tap on a broker: the records that arrive on its inputs while a test runs.
 
-`tests/conftest.py` imports the fixture `tap`; the test's own fixture `settings` says which broker.
+`tests/conftest.py` imports the fixtures.
 """
 
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,13 +14,14 @@ import pytest
 from kafka import KafkaConsumer, TopicPartition
 
 from stream.settings import Settings
+from tests.support.services import TestBroker
 
 TOPICS = ("orders", "clicks", "catalog", "inventory", "plans", "heartbeats")
 
 
 @dataclass
 class Tap:
-    """Reads what arrives on the broker from the moment it is made."""
+    """Reads the records that arrive after it was made."""
 
     settings: Settings
     seen: dict[TopicPartition, list[tuple[int, bytes | None, dict[str, object]]]] = field(
@@ -34,7 +36,7 @@ class Tap:
             for partition in range(self.settings.kafka.partitions)
         ]
         self.consumer.assign(places)
-        # Tansu calls the base offset of the last batch, plus 1, the end: read past that batch.
+        # Tansu reports the base offset of the last batch plus 1 as the end: read past that batch.
         for place, offset in self.consumer.end_offsets(places).items():
             self.consumer.seek(place, max(offset - 1, 0))
         self.read()
@@ -52,9 +54,10 @@ class Tap:
                 )
             if not polled and all(self.consumer.position(p) >= end for p, end in ends.items()):
                 return
-            assert time.monotonic() < deadline_s, "the broker does not hand out what it has"
+            assert time.monotonic() < deadline_s, "the broker did not return all its records"
 
     def values(self, topic: str) -> list[dict[str, object]]:
+        """Values of a topic's records, partition by partition."""
         return [
             value
             for place, records in sorted(self.seen.items())
@@ -64,15 +67,22 @@ class Tap:
 
 
 @pytest.fixture
-def tap(settings: Settings) -> Iterator[Tap]:
-    tap = Tap(settings)
+def broker_settings(broker: TestBroker, tmp_path: Path) -> Settings:
+    """Settings of the shared broker, with a data folder for one test."""
+    return broker.settings.model_copy(update={"data_dir": tmp_path})
+
+
+@pytest.fixture
+def tap(broker_settings: Settings) -> Iterator[Tap]:
+    """A tap on the shared broker."""
+    tap = Tap(broker_settings)
     yield tap
     tap.consumer.close()
 
 
-def check_promises(tap: Tap) -> dict[int, list[int]]:
-    """No heartbeat is broken by an event behind its offsets; the times promised, by partition."""
-    promised: dict[int, list[int]] = {}
+def check_heartbeats(tap: Tap) -> dict[int, list[int]]:
+    """Event times of the heartbeats by partition; no older event follows their offsets."""
+    times: dict[int, list[int]] = {}
     for place, records in tap.seen.items():
         if place.topic != "heartbeats":
             continue
@@ -82,17 +92,17 @@ def check_promises(tap: Tap) -> dict[int, list[int]]:
             assert isinstance(moment, int)
             assert isinstance(offsets, dict)
             assert set(offsets) == {"orders", "clicks", "inventory"}
-            promised.setdefault(place.partition, []).append(moment)
+            times.setdefault(place.partition, []).append(moment)
             for topic, next_offset in offsets.items():
                 for offset, _, event in tap.seen.get(TopicPartition(topic, place.partition), []):
                     older = int(str(event["ts"])) < moment
                     assert not (offset >= next_offset and older), "an older event followed"
                     assert offset >= next_offset or int(str(event["ts"])) <= moment
-    return promised
+    return times
 
 
 def _document(value: bytes | None) -> Any:
-    """JSON, or the bytes themselves: other tests put Avro into the same topics."""
+    """JSON, or the bytes: other tests write Avro to the same topics."""
     try:
         return msgspec.json.decode(value or b"")
     except msgspec.DecodeError:

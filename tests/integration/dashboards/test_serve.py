@@ -5,24 +5,18 @@ import re
 import signal
 import socket
 import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from redis import Redis
 
 from stream.errors import ServiceUnavailable, UsageError
 from stream.processes.ports import free_port
-from stream.settings import Settings, child_environment, load_settings
+from stream.settings import Settings, load_settings
+from tests.support.pages import running_dashboard
 from tests.support.seeding import stocked
-
-ROOT = Path(__file__).parents[3]
-RUN = "from stream.settings import load_settings; from dashboards.serve import serve; "
-RUN += "serve(load_settings())"
 
 
 def settings_for(url: str, port: int) -> Settings:
@@ -40,19 +34,8 @@ def server(valkey_url: str, redis_client: Redis) -> Iterator[tuple[subprocess.Po
     """A dashboard in a separate process, and its port."""
     stocked(redis_client, days=1, n_series=4, partitions=1)
     port = free_port()
-    environment = child_environment(settings_for(valkey_url, port)) | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, "-c", RUN], env=environment, cwd=ROOT)
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            fetch(f"http://127.0.0.1:{port}/live/static/page.css")
-            break
-        except OSError:
-            time.sleep(0.1)
-    yield process, port
-    if process.poll() is None:
-        process.kill()
-    process.wait(timeout=10)
+    with running_dashboard(settings_for(valkey_url, port)) as process:
+        yield process, port
 
 
 def handshake(port: int, origin: str) -> int:

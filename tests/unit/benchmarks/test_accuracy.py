@@ -1,4 +1,4 @@
-"""The accuracy benchmark: no forecaster sees what comes, and a run that was cut off goes on."""
+"""The accuracy benchmark: no forecaster sees the future, and an interrupted run continues."""
 
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -53,12 +53,12 @@ MAKERS: dict[str, Callable[[Problem, Path], Peer]] = {
     "surgecast": _surgecast,
     "surgecast-retrained": lambda problem, folder: _surgecast(problem, folder, updates=4),
 }
-if find_spec("lightgbm"):  # it comes with the extra benchmarks, and needs a library of the system
+if find_spec("lightgbm"):  # of the extra `benchmarks`; it needs a system library
     MAKERS["LightGBM"] = _lightgbm
 
 
-class _Counting:
-    """A distribution head, trained and asked under the experiment's own names."""
+class _DistributionHead:
+    """A network with a distribution head, trained and used inside the experiment's context."""
 
     def __init__(self, problem: Problem, folder: Path) -> None:
         self.peer = _surgecast(problem, folder)
@@ -83,12 +83,12 @@ if find_spec("neuralforecast"):
 if find_spec("statsforecast"):
     MAKERS |= {name: _statistical(name) for name in STATISTICAL}
 if find_spec("scipy"):
-    MAKERS["negative-binomial"] = _Counting
+    MAKERS["negative-binomial"] = _DistributionHead
 
 
-@pytest.mark.filterwarnings("ignore")  # the peers' libraries warn of much that is not ours
+@pytest.mark.filterwarnings("ignore")  # the peers' libraries raise many warnings
 @pytest.mark.parametrize("name", MAKERS)
-def test_what_comes_changes_no_forecast(name: str, tmp_path: Path) -> None:
+def test_the_future_changes_no_forecast(name: str, tmp_path: Path) -> None:
     made = []
     for later in (1.0, 50.0):
         peer = MAKERS[name](_problem(later=later), tmp_path / f"{later}")
@@ -99,7 +99,7 @@ def test_what_comes_changes_no_forecast(name: str, tmp_path: Path) -> None:
     assert not np.array_equal(made[0][0], made[0][1])
 
 
-def test_a_network_that_lies_in_the_folder_is_not_trained_again(
+def test_a_stored_network_is_not_trained_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     problem = _problem()
@@ -111,7 +111,7 @@ def test_a_network_that_lies_in_the_folder_is_not_trained_again(
     np.testing.assert_allclose(again.units_SHQ, whole[1].units_SHQ, rtol=1e-5)
 
 
-def test_a_forecast_is_kept_until_the_settings_change(tmp_path: Path) -> None:
+def test_a_forecast_is_stored_until_the_settings_change(tmp_path: Path) -> None:
     made = Made(np.ones((2, 3, 9), np.float32), 1.5, 0.25)
     ForecastStore(tmp_path / "m", {"updates": 1}).put(START_MS, made)
     kept = ForecastStore(tmp_path / "m", {"updates": 1})
@@ -125,7 +125,7 @@ def test_a_forecast_is_kept_until_the_settings_change(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("mean", "shape"), [(0.2, 0.05), (40.0, 0.5), (700.0, 900.0)])
-def test_a_count_loss_is_that_of_a_distribution_with_this_mean(mean: float, shape: float) -> None:
+def test_the_count_loss_is_that_of_a_distribution_with_this_mean(mean: float, shape: float) -> None:
     units = torch.arange(20_000)
     logs = (torch.log(torch.tensor(value)) for value in (mean, shape))
 

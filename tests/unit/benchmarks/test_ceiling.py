@@ -1,4 +1,4 @@
-"""What hindsight could gain: read from a table of forecasts in any order."""
+"""The gain of hindsight, read from a table of forecasts in any order."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ SERIES, STEPS = ("a", "b"), (1, 2, 3)
 
 
 def table(path: Path) -> None:
-    """One model, whose forecasts of `a` are half and of `b` twice of what came."""
+    """One model; its forecasts of `a` are half the actuals, those of `b` twice."""
     rows = [
         {
             "series_id": name, "origin_ms": origin, "step": step, "model": "m",
@@ -26,8 +26,8 @@ def table(path: Path) -> None:
     pl.DataFrame(rows).sample(fraction=1.0, shuffle=True, seed=0).write_parquet(path)
 
 
-def test_only_the_right_grouping_mends_a_level(tmp_path: Path) -> None:
-    """Series off by a factor are mended by a factor a series, not by one an origin."""
+def test_only_the_right_grouping_corrects_a_level(tmp_path: Path) -> None:
+    """A factor per series corrects series that are off by a factor; one per origin does not."""
     table(tmp_path / "forecasts.parquet")
     actual_NSH, forecasts, levels = read(tmp_path / "forecasts.parquet")
     assert actual_NSH.shape == (2, 2, 3)
