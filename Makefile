@@ -1,16 +1,20 @@
-# make run    install into .venv and show live forecasts of the shipped orders
-# make test   install what the tests need and run everything
-# make check  ruff, mypy, import contracts
-# make soak   break workers, broker and store for half an hour; features must stay exact
-# make fuzz   a million mutated records through decoder, counting and dead letters
-# make clean  remove .venv, var and caches
+# make run        install into .venv and show live forecasts of the shipped orders
+# make test       install what the tests need, check, and run every test
+# make test-fast  unit tests and doctests that take no second and no service: less than a minute
+# make check      ruff, mypy, import contracts, unused names
+# make soak       break workers, broker and store for half an hour; features must stay exact
+# make fuzz       a million mutated records through decoder, counting and dead letters
+# make clean      remove .venv, var and caches
 
 VENV := .venv
 BIN := $(VENV)/bin
 SPEED ?= 3600
 PYTEST_ARGS ?= -q -n 3 --dist worksteal
+FAST_TESTS := tests/unit tests/property tests/golden tests/contract model stream dashboards
+FAST_ARGS ?= -q -n 2 --dist worksteal -m "not (integration or e2e or soak or slow)"
+CHECKS := check-style check-types check-imports check-unused
 
-.PHONY: run test check clean tools soak fuzz
+.PHONY: run test test-fast check clean tools soak fuzz $(CHECKS)
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.embedded
@@ -19,11 +23,24 @@ run: $(VENV)/.embedded
 test: $(VENV)/.test tools check
 	$(BIN)/pytest $(PYTEST_ARGS)
 
+test-fast: $(VENV)/.test
+	$(BIN)/pytest $(FAST_ARGS) $(FAST_TESTS)
+
 check: $(VENV)/.test
+	@$(MAKE) --no-print-directory --jobs --output-sync $(CHECKS)
+
+check-style:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+
+check-types:
+	$(BIN)/mypy --num-workers 2
+
+check-imports:
 	$(BIN)/lint-imports --no-cache
+
+check-unused:
+	$(BIN)/vulture
 
 soak: $(VENV)/.test
 	$(BIN)/pytest -m soak tests/integration/test_chaos.py $(PYTEST_ARGS)
