@@ -1,10 +1,11 @@
-"""Policies that a reviewer need not remember: who may import, read, grow and be named how."""
+"""Policies that tests keep: imports, folders, sizes, durations, errors, topics."""
 
 import ast
 import inspect
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import distributions
 from pathlib import Path
@@ -14,15 +15,25 @@ import yaml
 from importlinter.cli import lint_imports
 
 from model import errors as model_errors
+from model.durations import DAY_MS, HOUR_MS, WEEK_MS
 from model.errors import ModelError
 from stream import errors as stream_errors
 from stream.errors import SurgecastError
 from stream.topics import TOPICS
+from tests.support.paths import ROOT
+from tests.support.services import SERVICE_FIXTURES
 
-ROOT = Path(__file__).parents[2]
 PACKAGES = ("stream", "model", "dashboards")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-MAX_LINES = 500
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+#: A longer file is two files.
+MAX_LINES, MAX_TEST_LINES = 300, 500
+#: A package with more modules is two packages.
+MAX_MODULES = 12
+#: `ls stream` fits on a screen.
+MAX_FOLDERS, MAX_FILES = 20, 8
+MAX_COLUMNS = 120
+DURATIONS_MS = {"HOUR_MS": HOUR_MS, "DAY_MS": DAY_MS, "WEEK_MS": WEEK_MS}
 
 
 def names(path: Path) -> Iterator[tuple[int, str]]:
@@ -71,7 +82,7 @@ def test_a_package_is_never_imported_whole() -> None:
 
 
 def test_only_the_settings_read_the_environment() -> None:
-    """Everything else gets its values by argument, so a test can give any."""
+    """All other modules take their values as arguments, so that a test can choose them."""
     readers = {
         path.relative_to(ROOT).as_posix()
         for path in MODULES
@@ -83,7 +94,7 @@ def test_only_the_settings_read_the_environment() -> None:
 
 
 def test_nothing_is_unpickled() -> None:
-    """A checkpoint or a state file from elsewhere must not be able to run code."""
+    """A checkpoint or a state file from elsewhere must not run code."""
     modules = {"import pickle", "pickle", "import dill", "import joblib", "import shelve"}
     calls = {"torch.load", "pickle.loads", "pickle.load"}
     found = [
@@ -99,14 +110,14 @@ def test_nothing_is_unpickled() -> None:
 @pytest.mark.parametrize(
     ("module", "root"), [(stream_errors, SurgecastError), (model_errors, ModelError)]
 )
-def test_every_error_tells_the_operator_what_to_do(module: object, root: type[Exception]) -> None:
-    """The docstring of each error class has a line that begins with Operator."""
+def test_every_error_says_what_the_operator_does(module: object, root: type[Exception]) -> None:
+    """The docstring of each error class has a line `Operator: …`."""
     classes = [cls for _, cls in inspect.getmembers(module, inspect.isclass)]
     silent = [
         cls.__name__
         for cls in classes
         if issubclass(cls, root)
-        and cls.__name__ != "UnreadableEvent"  # the operator meets its record in dead-letter
+        and cls.__name__ != "UnreadableEvent"  # its record is in the topic dead-letter
         and "Operator:" not in (cls.__doc__ or "")
     ]
 
@@ -114,18 +125,85 @@ def test_every_error_tells_the_operator_what_to_do(module: object, root: type[Ex
     assert all(cls.__doc__ for cls in classes)
 
 
-def test_no_module_grows_out_of_sight() -> None:
-    """A file of more lines than this is two files."""
-    tests = sorted((ROOT / "tests").rglob("*.py"))
+@pytest.mark.parametrize(
+    ("files", "limit"), [(MODULES, MAX_LINES), (TESTS, MAX_TEST_LINES)], ids=["product", "tests"]
+)
+def test_no_module_is_too_long(files: list[Path], limit: int) -> None:
+    """At most 300 lines, and 500 in tests."""
     sizes = {
-        path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines())
-        for path in [*MODULES, *tests]
+        path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines()) for path in files
     }
 
-    assert {path: lines for path, lines in sizes.items() if lines > MAX_LINES} == {}
+    assert {path: lines for path, lines in sizes.items() if lines > limit} == {}
 
 
-def test_the_dashboard_folder_holds_no_importable_helpers() -> None:
+def test_no_package_has_too_many_modules() -> None:
+    """At most 12 beside `__init__.py`."""
+    sizes = Counter(path.parent for path in MODULES if path.name != "__init__.py")
+
+    assert {folder: size for folder, size in sizes.items() if size > MAX_MODULES} == {}
+
+
+def test_stream_fits_on_a_screen() -> None:
+    """At most 20 packages and 8 files."""
+    packages = [path.parent for path in (ROOT / "stream").glob("*/__init__.py")]
+    files = [path for path in (ROOT / "stream").iterdir() if path.is_file()]
+
+    assert len(packages) <= MAX_FOLDERS
+    assert len(files) <= MAX_FILES
+
+
+def test_durations_are_defined_in_one_place() -> None:
+    """Hours, days and weeks in milliseconds come from `model/durations.py`."""
+    literals = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.value}"
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, int | float)
+        and node.value in DURATIONS_MS.values()
+    ]
+    defined = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {name.id}"
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        for name in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        if isinstance(name, ast.Name) and name.id.strip("_") in {"MINUTE_MS", *DURATIONS_MS}
+    ]
+
+    assert literals == []
+    assert {place.partition(":")[0] for place in defined} == {"model/durations.py"}
+
+
+@pytest.mark.parametrize(
+    "path", [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")], ids=lambda path: path.name
+)
+def test_lines_of_documents_are_readable(path: Path) -> None:
+    """At most 120 characters, tables excepted."""
+    lines = enumerate(path.read_text().splitlines(), 1)
+
+    assert [n for n, line in lines if len(line) > MAX_COLUMNS and line.lstrip()[0] != "|"] == []
+
+
+def test_tests_without_services_start_none() -> None:
+    """`tests/conftest.py` refuses fixtures that are parameters; this covers the other ways."""
+    requests = {f'getfixturevalue("{name}")' for name in SERVICE_FIXTURES}
+    starts = requests | {"embedded_broker(", "embedded_store(", "running_broker(", "WorkerProcess("}
+    folders = ("unit", "property", "golden")
+    found = [
+        f"{path.relative_to(ROOT)}: {start}"
+        for folder in folders
+        for path in (ROOT / "tests" / folder).rglob("*.py")
+        if path != Path(__file__)
+        for start in starts
+        if start in path.read_text()
+    ]
+
+    assert found == []
+
+
+def test_the_dashboard_folder_has_no_importable_helpers() -> None:
     """`bokeh serve` puts the folder first on sys.path: a helper there would shadow a package."""
     found = {path.name for path in (ROOT / "dashboards" / "live").glob("*.py")}
 
@@ -133,7 +211,7 @@ def test_the_dashboard_folder_holds_no_importable_helpers() -> None:
 
 
 def test_compose_and_the_table_agree_on_the_topics() -> None:
-    """Compose creates them by our own command, names them all, and lets nothing create others."""
+    """Compose creates them by our command, names all of them, and allows no others."""
     text = (ROOT / "docker-compose.yml").read_text()
     services = yaml.safe_load(text)["services"]
     comment = re.sub(r"\n\s*#", "", text[text.index("# Creates ") : text.index("then ends")])
@@ -148,7 +226,7 @@ def test_compose_and_the_table_agree_on_the_topics() -> None:
 
 
 def test_the_command_line_starts_without_the_heavy_libraries() -> None:
-    """`surgecast --help` answers at once: torch and its like wait until a command needs them."""
+    """`surgecast --help` answers at once: a command imports torch and its like when it runs."""
     program = "import sys; from stream.cli import app; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
