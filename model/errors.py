@@ -12,8 +12,6 @@ ModelError
 class ModelError(Exception):
     """Root of all errors of the forecaster. Operator: read its one-line message."""
 
-    retriable = False
-
 
 class InvalidValues(ModelError, ValueError):
     """Values that cannot be demand. Operator: the text names them; check their source."""

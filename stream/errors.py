@@ -2,7 +2,7 @@
 
     SurgecastError
     ├── UsageError               a wrong file, column, option or setting
-    ├── ServiceUnavailable       a broker or store that does not answer (retriable)
+    ├── ServiceUnavailable       a broker or store that does not answer; workers retry
     ├── EmbeddedServiceFailed    an embedded service that did not start or died
     ├── FencedOut                another worker took over the partition before this one wrote it
     ├── LostRecords              records of a partition were skipped between Kafka and the state
@@ -17,8 +17,6 @@ The command line prints ``str(error)``, one line, on stderr and exits with 1, wi
 class SurgecastError(Exception):
     """Root of all errors with a known cause. Operator: read the one line it prints."""
 
-    retriable = False
-
 
 class UsageError(SurgecastError, ValueError):
     """A file, option or setting cannot be used. Operator: correct the value that the text names."""
@@ -26,8 +24,6 @@ class UsageError(SurgecastError, ValueError):
 
 class ServiceUnavailable(SurgecastError, ConnectionError):
     """Broker or store does not answer. Operator: start it or correct its address; workers retry."""
-
-    retriable = True
 
 
 class EmbeddedServiceFailed(SurgecastError, RuntimeError):
