@@ -1,1 +1,1 @@
-"""Which models there are, which one serves, and how the others hear of it."""
+"""Stores models and the champion, and announces changes on the topic `models`."""

@@ -1,8 +1,9 @@
-"""The control topic `models`: who became champion, and that a new model is wanted.
+"""The topic `models`: announces promotions and rollbacks, and carries retrain requests.
 
-The registry is the truth; a record only says "look there now", so one that is lost costs the time
-until the next look. Every worker and the trainer read all of it, without a consumer group. A record
-is JSON: `{"action": "promote"|"rollback"|"retrain", "model_id", "reason", "at_ms"}`.
+The registry is the authority; a record only triggers an early look at it, so a lost record costs
+the time until the next regular look. Every worker and the trainer read the whole topic, without a
+consumer group. A record is JSON:
+`{"action": "promote"|"rollback"|"retrain", "model_id", "reason", "at_ms"}`.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError as AioKafkaError
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError
-from kafka.structs import TopicPartition as Place
+from kafka.structs import TopicPartition
 
 from stream.errors import ServiceUnavailable
 from stream.kafka.clients import kafka_python_config
@@ -30,7 +31,7 @@ _TIMEOUT_S: Final = 10.0
 
 
 class ModelRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One record of the topic. `model_id` is empty where `action` is retrain.
+    """One record of the topic. `model_id` is empty if `action` is retrain.
 
     >>> ModelRecord.decode(ModelRecord("retrain", reason="drift", at_ms=5).encode()).reason
     'drift'
@@ -42,12 +43,12 @@ class ModelRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     at_ms: int = 0
 
     def encode(self) -> bytes:
-        """The record as JSON."""
+        """Encode the record as JSON."""
         return msgspec.json.encode(self)
 
     @classmethod
     def decode(cls, value: bytes | None) -> "ModelRecord | None":
-        """Read a record; None for one that is none of ours.
+        """Decode a record; None if it is not a valid one.
 
         >>> ModelRecord.decode(b"{}") is None
         True
@@ -59,7 +60,7 @@ class ModelRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def announce(settings: Settings, record: ModelRecord) -> None:
-    """Send a record and wait until the broker has it. Raises ServiceUnavailable."""
+    """Send a record and wait for the broker's acknowledgement. Raises ServiceUnavailable."""
     try:
         producer = KafkaProducer(**kafka_python_config(settings), retries=3)
     except (KafkaError, OSError) as error:
@@ -72,25 +73,25 @@ def announce(settings: Settings, record: ModelRecord) -> None:
         producer.close(timeout=_TIMEOUT_S)
 
 
-async def listen(client: dict[str, Any], told: Callable[[ModelRecord], None]) -> None:
-    """Tell of every new record until cancelled; connects again by itself.
+async def listen(client: dict[str, Any], on_record: Callable[[ModelRecord], None]) -> None:
+    """Call `on_record` for every new record until cancelled; reconnects by itself.
 
-    `client` holds aiokafka's connection arguments. A topic that is missing is looked for again now
-    and then: whoever listens must do without as well.
+    `client` holds aiokafka's connection arguments. A missing topic is looked for again every few
+    seconds; callers must work without it.
     """
     while True:
         consumer = AIOKafkaConsumer(**client, enable_auto_commit=False, auto_offset_reset="latest")
         try:
             await consumer.start()
-            # Asking for a topic would create it, where the broker does that.
+            # Subscribing to a missing topic could create it.
             if MODELS.name in await consumer.topics():
                 consumer.subscribe([MODELS.name])
                 async for record in consumer:
-                    found = ModelRecord.decode(record.value)
-                    if found is not None:
-                        told(found)
+                    decoded = ModelRecord.decode(record.value)
+                    if decoded is not None:
+                        on_record(decoded)
         except (AioKafkaError, OSError) as error:
-            log.debug("control_topic_waits", reason=repr(error))
+            log.debug("control_topic_unavailable", reason=repr(error))
         finally:
             with suppress(AioKafkaError, OSError):
                 await consumer.stop()
@@ -98,21 +99,21 @@ async def listen(client: dict[str, Any], told: Callable[[ModelRecord], None]) ->
 
 
 class RetrainRequests:
-    """Retrain requests, read now and then by a process that is busy otherwise."""
+    """Reads retrain requests on demand, for a process that is busy between the calls."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._consumer: Any = None
 
     def newest(self, *, wait_ms: int) -> ModelRecord | None:
-        """The newest request not seen yet; waits for at most `wait_ms`.
+        """The newest unread request, None if there is none; waits for at most `wait_ms`.
 
-        The first call reads what the topic still holds. Raises ServiceUnavailable.
+        The first call reads the topic from its beginning. Raises ServiceUnavailable.
         """
         try:
             if self._consumer is None:
-                self._consumer = self._connected()
-            found = [
+                self._consumer = self._connect()
+            requests = [
                 request
                 for records in self._consumer.poll(timeout_ms=wait_ms).values()
                 for record in records
@@ -122,7 +123,7 @@ class RetrainRequests:
         except (KafkaError, OSError) as error:
             self.close()
             raise ServiceUnavailable(f"topic {MODELS.name}: {error!r}") from None
-        return max(found, key=lambda request: request.at_ms, default=None)
+        return max(requests, key=lambda request: request.at_ms, default=None)
 
     def close(self) -> None:
         """Disconnect."""
@@ -131,15 +132,15 @@ class RetrainRequests:
             with suppress(KafkaError, OSError):
                 consumer.close()
 
-    def _connected(self) -> Any:
+    def _connect(self) -> Any:
         consumer = KafkaConsumer(
             **kafka_python_config(self._settings), enable_auto_commit=False, group_id=None
         )
         numbers = consumer.partitions_for_topic(MODELS.name)
         if not numbers:
             consumer.close()
-            raise OSError("there is no such topic; surgecast topics create makes it")
-        places = [Place(MODELS.name, number) for number in numbers]
-        consumer.assign(places)
-        consumer.seek_to_beginning(*places)
+            raise OSError("the topic does not exist; create it with surgecast topics create")
+        partitions = [TopicPartition(MODELS.name, number) for number in numbers]
+        consumer.assign(partitions)
+        consumer.seek_to_beginning(*partitions)
         return consumer

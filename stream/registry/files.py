@@ -1,12 +1,12 @@
-"""Files of the registry: written whole or not at all, on a local disk and behind any fsspec URL.
+"""Atomic files of the registry, on a local disk or behind any fsspec URL.
 
-On a local disk a file or folder is written aside, flushed to the disk and renamed. Elsewhere an
-object appears whole by itself, and a folder's `last` file, written last, is what makes it exist.
+On a local disk a file or folder is written under a temporary name, flushed to the disk and renamed.
+In an object store each object is atomic by itself; a folder exists once its `last` file, which is
+written last, exists.
 """
 
 import os
 import shutil
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -15,12 +15,15 @@ from uuid import uuid4
 
 import fsspec
 
-#: What a writer that was killed left aside is removed after this time.
-_LEFT_ASIDE_S: Final = 3_600
+from model.durations import HOUR_MS
+from stream.clock import wall_clock_ms
+
+#: Age at which temporary files of killed writers are removed.
+_STALE_MS: Final = HOUR_MS
 
 
 class RegistryFiles:
-    """Files under one root, by their names below it. Raises OSError where storage fails."""
+    """Files under one root, by their names relative to it. Raises OSError if the storage fails."""
 
     def __init__(self, path: str) -> None:
         filesystem, root = fsspec.core.url_to_fs(path)
@@ -34,11 +37,11 @@ class RegistryFiles:
         return bytes(self._fs.cat_file(self._at(name)))
 
     def exists(self, name: str) -> bool:
-        """Whether there is such a file."""
+        """True if the file exists."""
         return bool(self._fs.exists(self._at(name)))
 
     def names(self, folder: str) -> list[str]:
-        """Names in a folder, those left aside excepted; none where it is missing."""
+        """Names in a folder without temporary ones; empty if the folder is missing."""
         self._fs.invalidate_cache()
         try:
             paths = self._fs.ls(self._at(folder), detail=False)
@@ -54,18 +57,18 @@ class RegistryFiles:
             return
         target = Path(self._at(name))
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
+        temporary = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
         try:
-            _write_through(aside, payload)
-            aside.rename(target)
+            _write_through(temporary, payload)
+            temporary.rename(target)
         except OSError:
             with suppress(OSError):
-                aside.unlink()
+                temporary.unlink()
             raise
 
     def append(self, name: str, line: bytes) -> None:
         """Add a line to a file."""
-        if not self._local:  # object stores know no appending
+        if not self._local:  # object stores cannot append
             before = self.read(name) if self.exists(name) else b""
             self._fs.pipe_file(self._at(name), before + line + b"\n")
             return
@@ -75,38 +78,38 @@ class RegistryFiles:
             file.write(line + b"\n")
 
     def put_folder(self, folder: str, files: Mapping[str, bytes], *, last: str) -> None:
-        """Write a new folder; it appears with all its files. One that exists is left alone."""
+        """Write a new folder with all its files at once. An existing folder stays unchanged."""
         target = self._at(folder)
         if not self._local:
             for name in (*(name for name in files if name != last), last):
                 self._fs.pipe_file(f"{target}/{name}", files[name])
             return
-        place = Path(target)
-        aside = place.with_name(f".{place.name}.{uuid4().hex[:8]}")
+        final = Path(target)
+        temporary = final.with_name(f".{final.name}.{uuid4().hex[:8]}")
         try:
-            aside.mkdir(parents=True)
+            temporary.mkdir(parents=True)
             for name, payload in files.items():
-                _write_through(aside / name, payload)
-            if not (place / last).exists():
-                shutil.rmtree(place, ignore_errors=True)  # damaged: without its last file
-                aside.rename(place)
+                _write_through(temporary / name, payload)
+            if not (final / last).exists():
+                shutil.rmtree(final, ignore_errors=True)  # incomplete: no `last` file
+                temporary.rename(final)
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def remove_folder(self, folder: str, *, first: str) -> None:
-        """Remove a folder; without its file `first` it no longer exists for a reader."""
+        """Remove a folder, its file `first` before the others: without it readers see no folder."""
         with suppress(FileNotFoundError):
             self._fs.rm_file(self._at(f"{folder}/{first}"))
         with suppress(FileNotFoundError):
             self._fs.rm(self._at(folder), recursive=True)
 
     def sweep(self, folder: str) -> None:
-        """Remove what killed writers left aside in a folder, an hour later."""
+        """Remove temporary files of killed writers from a folder, after an hour."""
         if not self._local:
             return
         with suppress(FileNotFoundError):
             for entry in os.scandir(self._at(folder)):
-                old = time.time() - entry.stat().st_mtime > _LEFT_ASIDE_S
+                old = wall_clock_ms() - entry.stat().st_mtime * 1_000 > _STALE_MS
                 if entry.name.startswith(".") and old:
                     shutil.rmtree(entry.path, ignore_errors=True)
 

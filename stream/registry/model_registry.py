@@ -1,9 +1,9 @@
 """The model registry: checkpoints in a folder or behind any fsspec URL, one of them the champion.
 
 Layout under the root: `models/<model_id>/{manifest.json,weights.safetensors}`, `champion.json`
-(one small file: who serves, since when and why, who served before) and `audit.jsonl` (one line for
-every change, refusals too). What is written appears whole, see `stream/registry/files.py`; a model
-without a manifest does not exist.
+(the champion, since when and why, and the champions before it) and `audit.jsonl` (one line for
+every change and every refusal). All writes are atomic (`stream/registry/files.py`); a model without
+a manifest does not exist.
 """
 
 import json
@@ -26,7 +26,7 @@ _CHAMPION: Final = "champion.json"
 _AUDIT: Final = "audit.jsonl"
 _MANIFEST: Final = "manifest.json"
 _WEIGHTS: Final = "weights.safetensors"
-_REMEMBERED: Final = 50
+_MAX_PREVIOUS: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class ModelEntry:
 
 @dataclass(frozen=True, slots=True)
 class Tenure:
-    """A time in which a model served, and why it came to; `until_ms` is None while it does."""
+    """A period in which a model was the champion, and why; `until_ms` is None if it still is."""
 
     model_id: str
     since_ms: int
@@ -49,38 +49,41 @@ class Tenure:
 
 
 class Registry:
-    """Checkpoints under one root. Cheap to make; holds no connection."""
+    """Checkpoints under one root. Cheap to create; keeps no connection."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._files = RegistryFiles(path)
 
     def publish(self, trained: Trained, *, promote: bool = False, note: str = "") -> str:
-        """Store a trained network; returns its model id. The same weights get the same id.
+        """Store a trained network; returns its model id. Equal weights have equal ids.
 
-        Raises OSError where the storage is full or away; nothing half is left behind.
+        Raises OSError if the storage is full or unavailable; no partial model remains.
         """
         payload, manifest = dump(trained, code_version=_code_version())
         model_id = manifest.model_id
         if not self._files.exists(f"models/{model_id}/{_MANIFEST}"):
             files = {_WEIGHTS: payload, _MANIFEST: manifest.to_json()}
             self._files.put_folder(f"models/{model_id}", files, last=_MANIFEST)
-            self._note("publish", model_id, note="" if promote else note)
+            self._log_change("publish", model_id, note="" if promote else note)
         if promote:
             self.promote(model_id, note=note)
         return model_id
 
     def champion(self) -> str | None:
-        """Id of the model that serves, or None before the first promotion. Reads a small file."""
+        """Id of the champion, or None before the first promotion. Reads one small file.
+
+        Raises CorruptCheckpoint if `champion.json` is damaged.
+        """
         return self._pointer().get("model_id")
 
     def last_champion(self) -> str | None:
-        """The same, by the audit where `champion.json` cannot be read."""
-        model_id: str | None = self._remembered()[0].get("model_id")
+        """Id of the champion, from the audit if `champion.json` is damaged."""
+        model_id: str | None = self._pointer_or_audit()[0].get("model_id")
         return model_id
 
     def manifest(self, model_id: str) -> Manifest:
-        """What a model says of itself. Raises UnknownModel, CorruptCheckpoint."""
+        """A model's manifest. Raises UnknownModel, CorruptCheckpoint."""
         return Manifest.from_json(self._read(model_id, _MANIFEST))
 
     def network(self, model_id: str) -> QuantileNetwork:
@@ -88,38 +91,38 @@ class Registry:
         return restore(self._read(model_id, _WEIGHTS), self.manifest(model_id))
 
     def load(self, model_id: str, device: str = "cpu") -> NetworkForecaster:
-        """A model ready to serve on `device`; `auto` is the GPU where there is one.
+        """A model ready to serve on `device`; `auto` selects the GPU if there is one.
 
-        Raises UnknownModel, CorruptCheckpoint or IncompatibleCheckpoint; whoever serves keeps the
-        model it has.
+        Raises UnknownModel, CorruptCheckpoint or IncompatibleCheckpoint; a worker then keeps the
+        model it serves.
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         return NetworkForecaster(self.network(model_id), model_id, device)
 
     def promote(self, model_id: str, *, note: str = "") -> None:
-        """Make a model the champion. Raises UnknownModel; a damaged one is refused too.
+        """Make a model the champion. Raises UnknownModel, CorruptCheckpoint if it is damaged.
 
-        A `champion.json` that cannot be read is replaced; what it said is taken from the audit.
+        A damaged `champion.json` is replaced; its content is recovered from the audit.
         """
         self.network(model_id)
-        pointer, readable = self._remembered()
+        pointer, readable = self._pointer_or_audit()
         before = pointer.get("model_id")
         if before == model_id and readable:
             return
         previous = [*pointer.get("previous", []), *([before] if before else [])]
-        self._point("promote", model_id, previous[-_REMEMBERED:], before=before, note=note)
+        self._set_champion("promote", model_id, previous[-_MAX_PREVIOUS:], before=before, note=note)
 
     def refuse(self, model_id: str, *, note: str) -> None:
-        """Remember why a challenger was not promoted, or a worker would not serve it."""
-        self._note("refuse", model_id, note=note)
+        """Log why a challenger was not promoted, or why a worker refused to serve it."""
+        self._log_change("refuse", model_id, note=note)
 
     def rollback(self, *, note: str = "") -> str:
-        """Make the champion before this one the champion again; returns its id.
+        """Make the previous champion the champion again; returns its id.
 
-        One that is gone or damaged is passed over. Raises UnknownModel where there was none.
+        Deleted and damaged models are skipped. Raises UnknownModel if there was no other champion.
         """
-        pointer, _ = self._remembered()
+        pointer, _ = self._pointer_or_audit()
         previous = list(pointer.get("previous", []))
         fault: ModelError = UnknownModel("no earlier champion to roll back to")
         while previous:
@@ -130,12 +133,12 @@ class Registry:
                 fault = error
                 continue
             before = pointer.get("model_id")
-            self._point("rollback", model_id, previous, before=before, note=note)
+            self._set_champion("rollback", model_id, previous, before=before, note=note)
             return model_id
         raise fault
 
     def list(self) -> Sequence[ModelEntry]:
-        """All readable models, the newest data first."""
+        """All readable models; those trained on the newest data first."""
         champion = self.last_champion()
         entries = []
         for name in self._files.names("models"):
@@ -146,22 +149,22 @@ class Registry:
         return sorted(entries, key=lambda e: (e.manifest.span_ms[1], e.model_id), reverse=True)
 
     def prune(self, keep: int) -> Sequence[str]:
-        """Delete all but the `keep` models of the newest data; returns the ids of those deleted.
+        """Delete all but the `keep` models of the newest data; returns the deleted ids.
 
-        The champion and the one before it always stay, and count.
+        The champion and the previous one are never deleted, and count as kept.
         """
-        pointer, _ = self._remembered()
+        pointer, _ = self._pointer_or_audit()
         kept = {pointer.get("model_id"), *pointer.get("previous", [])[-1:]} - {None}
         others = [entry.model_id for entry in self.list() if entry.model_id not in kept]
-        gone = others[max(0, keep - len(kept)) :]
-        for model_id in gone:
+        deleted = others[max(0, keep - len(kept)) :]
+        for model_id in deleted:
             self._files.remove_folder(f"models/{model_id}", first=_MANIFEST)
-            self._note("delete", model_id, note=f"beyond the {keep} models kept")
+            self._log_change("delete", model_id, note=f"beyond the {keep} models kept")
         self._files.sweep("models")
-        return gone
+        return deleted
 
     def audit(self) -> Sequence[dict[str, Any]]:
-        """Every change, oldest first: at_ms, action, model_id, note, before (who served)."""
+        """Every change, oldest first: at_ms, action, model_id, note, before (last champion)."""
         try:
             text = self._files.read(_AUDIT).decode(errors="replace")
         except FileNotFoundError:
@@ -171,7 +174,7 @@ class Registry:
             try:
                 changes.append(dict(json.loads(line)))
             except ValueError:
-                continue  # a writer was killed in the middle of a line
+                continue  # a killed writer left a partial line
         return changes
 
     def _read(self, model_id: str, name: str) -> bytes:
@@ -192,25 +195,25 @@ class Registry:
         except (ValueError, TypeError) as error:
             raise CorruptCheckpoint(f"{self.path}/{_CHAMPION} cannot be read: {error}") from None
 
-    def _remembered(self) -> tuple[dict[str, Any], bool]:
-        """What `champion.json` says, or the audit where it cannot be read; whether it could."""
+    def _pointer_or_audit(self) -> tuple[dict[str, Any], bool]:
+        """Content of `champion.json`, from the audit if damaged; True if it was readable."""
         try:
             return self._pointer(), True
         except CorruptCheckpoint:
-            served: str | None = None
+            champion: str | None = None
             previous: list[str] = []
             for line in self.audit():
                 model_id, action = line.get("model_id"), line.get("action")
                 if action == "rollback" and model_id in previous:
                     del previous[len(previous) - 1 - previous[::-1].index(model_id) :]
-                elif action == "promote" and served not in (None, model_id):
-                    previous.append(str(served))
+                elif action == "promote" and champion not in (None, model_id):
+                    previous.append(str(champion))
                 elif action != "promote":
                     continue
-                served = model_id
-            return {"model_id": served, "previous": previous}, False
+                champion = model_id
+            return {"model_id": champion, "previous": previous}, False
 
-    def _point(
+    def _set_champion(
         self,
         action: str,
         model_id: str,
@@ -226,9 +229,11 @@ class Registry:
             "note": note,
         }
         self._files.replace(_CHAMPION, json.dumps(pointer).encode())
-        self._note(action, model_id, note=note, before=before)
+        self._log_change(action, model_id, note=note, before=before)
 
-    def _note(self, action: str, model_id: str, *, note: str, before: str | None = None) -> None:
+    def _log_change(
+        self, action: str, model_id: str, *, note: str, before: str | None = None
+    ) -> None:
         line = {"at_ms": wall_clock_ms(), "action": action, "model_id": model_id, "note": note}
         if before is not None:
             line["before"] = before
@@ -236,7 +241,7 @@ class Registry:
 
 
 def tenures(audit: Iterable[Mapping[str, Any]]) -> list[Tenure]:
-    """Who served when and why, oldest first.
+    """The champions of the audit, oldest first.
 
     >>> one = {"at_ms": 5, "action": "promote", "model_id": "a", "note": "the first"}
     >>> back = {"at_ms": 9, "action": "rollback", "model_id": "b"}

@@ -1,4 +1,4 @@
-"""The registry publishes whole models, points at one, and remembers every change."""
+"""The registry stores whole models, one champion, and an audit of every change."""
 
 import errno
 import json
@@ -32,12 +32,12 @@ def pair() -> tuple[Trained, Trained]:
 
 @pytest.fixture(scope="session")
 def bucket() -> Iterator[str]:
-    """URL of a bucket of an S3 of the tests' own.
+    """URL of a bucket in a local S3 server.
 
-    For the session: processes that share out the tests may come back to this module, and the
-    server's buckets outlive its stop.
+    For the session, because parallel test processes can return to this module, and the server's
+    buckets survive its stop.
     """
-    # not a port the system hands out: one that another test has just been given may be free yet
+    # outside the system's ephemeral ports, which another test could have been given just now
     port = 20_000 + os.getpid() % 10_000
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
     server.start()
@@ -54,7 +54,7 @@ def bucket() -> Iterator[str]:
 
 @pytest.fixture(params=["folder", "memory", "s3"])
 def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Registry:
-    """A registry in a folder, one on a file system that is no disk, and one in an object store."""
+    """A registry in a folder, one in a file system in memory, and one in an object store."""
     if request.param == "folder":
         return Registry(str(tmp_path / "registry"))
     if request.param == "s3":
@@ -65,9 +65,9 @@ def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Registry:
 def test_processes_see_each_others_models_in_an_object_store(
     bucket: str, pair: tuple[Trained, Trained]
 ) -> None:
-    """What one has listed before is asked for again."""
+    """A process does not answer from its cache of listings."""
     trainer = Registry(f"{bucket}/both")
-    S3FileSystem.clear_instance_cache()  # another process has another cache of listings
+    S3FileSystem.clear_instance_cache()  # another process has its own cache of listings
     worker = Registry(f"{bucket}/both")
     assert worker.champion() is None
     assert list(worker.list()) == []
@@ -103,7 +103,7 @@ def test_a_published_model_loads_and_forecasts(
     assert [entry.model_id for entry in registry.list()] == [model_id]
 
 
-def test_promotion_and_rollback_move_the_champion_and_leave_a_trace(
+def test_promotion_and_rollback_move_the_champion_and_are_audited(
     registry: Registry, pair: tuple[Trained, Trained]
 ) -> None:
     first, second = (registry.publish(trained) for trained in pair)
@@ -149,7 +149,7 @@ def test_a_damaged_model_is_not_promoted_and_the_champion_stays(
     assert registry.champion() == champion
 
 
-def test_a_model_that_was_not_written_to_the_end_does_not_exist(
+def test_a_partially_written_model_does_not_exist(
     tmp_path: Path, pair: tuple[Trained, Trained]
 ) -> None:
     registry = Registry(str(tmp_path))
@@ -170,7 +170,7 @@ def test_a_name_that_leaves_the_registry_is_refused(registry: Registry, name: st
 def test_no_file_of_the_registry_is_ever_half_written(
     tmp_path: Path, pair: tuple[Trained, Trained]
 ) -> None:
-    """After any change the folder holds whole files only, none left aside."""
+    """After any change the folder contains whole files only, no temporary ones."""
     registry = Registry(str(tmp_path))
     registry.publish(pair[0], promote=True)
     registry.publish(pair[1], promote=True)
@@ -188,7 +188,7 @@ def test_no_file_of_the_registry_is_ever_half_written(
 # -- audit and retention -------------------------------------------------------------------------
 
 
-def test_the_audit_says_who_served_when_and_why(
+def test_the_audit_lists_the_champions_with_times_and_reasons(
     registry: Registry, pair: tuple[Trained, Trained]
 ) -> None:
     first = registry.publish(pair[0], promote=True, note="the first")
@@ -208,7 +208,7 @@ def test_the_audit_says_who_served_when_and_why(
     assert [tenure.until_ms for tenure in served] == [served[1].since_ms, served[2].since_ms, None]
 
 
-def test_a_line_of_the_audit_that_was_cut_off_hides_no_other(
+def test_a_partial_line_of_the_audit_hides_no_other(
     tmp_path: Path, pair: tuple[Trained, Trained]
 ) -> None:
     registry = Registry(str(tmp_path))
@@ -220,42 +220,42 @@ def test_a_line_of_the_audit_that_was_cut_off_hides_no_other(
     assert [line["action"] for line in registry.audit()] == ["publish", "promote", "publish"]
 
 
-def family(registry: Registry, pair: tuple[Trained, Trained], size: int) -> list[str]:
-    """So many models, the newest data last."""
-    made = []
+def publish_many(registry: Registry, pair: tuple[Trained, Trained], size: int) -> list[str]:
+    """Publish `size` models, the newest data last."""
+    model_ids = []
     for number in range(size):
         trained = pair[0]
         with torch.no_grad():
             trained.network.heads.project.bias[0] += 0.01
         start_ms, end_ms = trained.span_ms
         span_ms = (start_ms, end_ms + number * 86_400_000)
-        made.append(registry.publish(replace(trained, span_ms=span_ms)))
-    return made
+        model_ids.append(registry.publish(replace(trained, span_ms=span_ms)))
+    return model_ids
 
 
-def test_retention_keeps_the_newest_and_always_the_champion_and_the_one_before(
+def test_pruning_keeps_the_newest_and_always_the_champion_and_the_previous_one(
     registry: Registry, pair: tuple[Trained, Trained]
 ) -> None:
-    models = family(registry, pair, 6)
+    models = publish_many(registry, pair, 6)
     for model_id in (models[2], models[0], models[1]):
         registry.promote(model_id)
-    gone = registry.prune(4)
+    deleted = registry.prune(4)
 
-    left = {entry.model_id for entry in registry.list()}
-    assert left == {models[0], models[1], models[4], models[5]}
-    assert set(gone) == set(models) - left
-    assert [line["model_id"] for line in registry.audit() if line["action"] == "delete"] == gone
+    kept = {entry.model_id for entry in registry.list()}
+    assert kept == {models[0], models[1], models[4], models[5]}
+    assert set(deleted) == set(models) - kept
+    assert [line["model_id"] for line in registry.audit() if line["action"] == "delete"] == deleted
     assert registry.rollback() == models[0]
-    with pytest.raises(UnknownModel):  # the one before that is no longer kept
+    with pytest.raises(UnknownModel):  # the champion before that is deleted
         registry.rollback()
 
 
-def test_a_damaged_pointer_is_mended_by_a_promotion_or_a_rollback(
+def test_a_promotion_or_a_rollback_repairs_a_damaged_pointer(
     tmp_path: Path, pair: tuple[Trained, Trained]
 ) -> None:
-    """Workers are told that it is damaged; who served before, the audit knows."""
+    """`champion` raises; the previous champions are recovered from the audit."""
     registry = Registry(str(tmp_path))
-    first, second, third = family(registry, pair, 3)
+    first, second, third = publish_many(registry, pair, 3)
     for model_id in (first, second, third, third):
         registry.promote(model_id)
     assert registry.rollback() == second
@@ -273,11 +273,9 @@ def test_a_damaged_pointer_is_mended_by_a_promotion_or_a_rollback(
     assert registry.champion() == first
 
 
-def test_a_rollback_passes_over_a_damaged_model(
-    tmp_path: Path, pair: tuple[Trained, Trained]
-) -> None:
+def test_a_rollback_skips_a_damaged_model(tmp_path: Path, pair: tuple[Trained, Trained]) -> None:
     registry = Registry(str(tmp_path))
-    models = family(registry, pair, 3)
+    models = publish_many(registry, pair, 3)
     for model_id in models:
         registry.promote(model_id)
     weights = tmp_path / "models" / models[1] / "weights.safetensors"
@@ -286,7 +284,7 @@ def test_a_rollback_passes_over_a_damaged_model(
     assert registry.rollback() == models[0]
 
 
-def test_the_manifest_names_parent_and_build(
+def test_the_manifest_contains_parent_and_build(
     registry: Registry, pair: tuple[Trained, Trained]
 ) -> None:
     model_id = registry.publish(replace(pair[0], parent="lstm-20110101-00000000"))
@@ -298,11 +296,11 @@ def test_the_manifest_names_parent_and_build(
     assert manifest.span_ms == pair[0].span_ms
 
 
-# -- what can go wrong while it is written ---------------------------------------------------------
+# -- failures during a write --------------------------------------------------------------------
 
 
 def write_steps(monkeypatch: pytest.MonkeyPatch, at: int, act: Any) -> list[str]:
-    """Let `act` happen before the file operation number `at`; returns the operations so far."""
+    """Call `act` before file operation number `at`; returns the operations so far."""
     done: list[str] = []
 
     def watched(owner: Any, name: str) -> None:
@@ -324,7 +322,7 @@ def write_steps(monkeypatch: pytest.MonkeyPatch, at: int, act: Any) -> list[str]
 
 
 def killed_at(registry: Registry, trained: Trained, at: int) -> bool:
-    """Publish and promote in a child that is killed before its file operation number `at`."""
+    """Publish and promote in a child process that is killed before file operation `at`."""
     pid = os.fork()
     if not pid:
         with pytest.MonkeyPatch.context() as patched:
@@ -350,13 +348,13 @@ def test_a_writer_killed_at_any_point_leaves_a_champion_and_whole_models(
         registry.load(champion)
         for entry in registry.list():
             registry.load(entry.model_id)
-        after = registry.publish(pair[1], promote=True)  # the next attempt goes through
+        after = registry.publish(pair[1], promote=True)  # the next attempt succeeds
         assert registry.champion() == after != before
     assert killed >= 8
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 5, 6])
-def test_a_full_disk_leaves_the_champion_and_nothing_half(
+def test_a_full_disk_leaves_the_champion_and_no_partial_files(
     at: int, tmp_path: Path, pair: tuple[Trained, Trained], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = Registry(str(tmp_path))
