@@ -120,10 +120,10 @@ class Trend(BaseModel):
 class Features(Aged):
     """Rolling sums of closed buckets before `as_of_ms`, and the sums so far of open buckets.
 
-    A window is null if it is shorter than a bucket or has more than 10,000 buckets. `trend` is null
-    without a full day to compare with, `stock` without an inventory reading. `units_winsorised` is
-    the newest bucket's units after the outlier limit that training derives from the last 28 days
-    (8 days if 28 have more than 10,000 buckets).
+    A window is null if it is shorter than a bucket, `28d` also if it has more than 10,000 buckets.
+    `trend` is null without a full day to compare with, `stock` without an inventory reading.
+    `units_winsorised` is the newest bucket's units after the outlier limit that training derives
+    from the last 28 days (8 days if 28 have more than 10,000 buckets).
     """
 
     series_id: str
