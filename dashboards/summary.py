@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dashboards.snapshot import SeriesView
-from model.durations import DAY_MS, HOUR_MS
+from model.durations import DAY_MS, HOUR_MS, MINUTE_MS
 from stream.features.definitions import ORDERS, PURCHASES, REVENUE, UNITS, VIEWS
 from stream.features.derived import share
 from stream.readside.trailing_sums import mean_day, trailing_sums
@@ -65,7 +65,7 @@ def orders_per_minute(view: SeriesView, *, bucket_ms: int, now_ms: int | None) -
     if now_ms is not None and now_ms > view.closed_through_ms and view.open_buckets:
         orders += open_sum(view, ORDERS)
         elapsed_ms += now_ms - view.closed_through_ms
-    return orders / (elapsed_ms / 60_000) if elapsed_ms else None
+    return orders / (elapsed_ms / MINUTE_MS) if elapsed_ms else None
 
 
 def trailing_conversion(values_TF: NDArray[np.float32], *, n_buckets: int) -> NDArray[np.float64]:

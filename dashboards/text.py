@@ -3,7 +3,7 @@
 import math
 from datetime import UTC, datetime
 
-from model.durations import DAY_MS, HOUR_MS
+from model.durations import DAY_MS, HOUR_MS, MINUTE_MS
 from stream.series_ids import TOTAL, is_rollup, rollup_name
 
 MISSING = "–"
@@ -96,11 +96,11 @@ def duration(ms: float | None) -> str:
     for limit, width, unit in ((1_000, 1, "ms"), (10_000, 1_000, "s"), (120_000, 1_000, "s")):
         if ms < limit:
             return f"{ms / width:.{1 if unit == 's' and ms < 10_000 else 0}f} {unit}"
-    if ms < 7_200_000:
-        return f"{ms / 60_000:.0f} min"
-    if ms < 172_800_000:
-        return f"{ms / 3_600_000:.1f} h"
-    return f"{ms / 86_400_000:.1f} d"
+    if ms < 2 * HOUR_MS:
+        return f"{ms / MINUTE_MS:.0f} min"
+    if ms < 2 * DAY_MS:
+        return f"{ms / HOUR_MS:.1f} h"
+    return f"{ms / DAY_MS:.1f} d"
 
 
 def utc(ms: int | None, *, form: str = "%a %d %b %Y %H:%M") -> str:
@@ -120,12 +120,12 @@ def bucket_name(bucket_ms: int) -> str:
     >>> bucket_name(3_600_000), bucket_name(900_000), bucket_name(86_400_000)
     ('hour', '15 minutes', 'day')
     """
-    names = {60_000: "minute", HOUR_MS: "hour", DAY_MS: "day"}
+    names = {MINUTE_MS: "minute", HOUR_MS: "hour", DAY_MS: "day"}
     if bucket_ms in names:
         return names[bucket_ms]
     if bucket_ms % HOUR_MS == 0:
-        return f"{bucket_ms // 3_600_000} hours"
-    return f"{bucket_ms // 60_000} minutes"
+        return f"{bucket_ms // HOUR_MS} hours"
+    return f"{bucket_ms // MINUTE_MS} minutes"
 
 
 def series_title(series_id: str) -> str:

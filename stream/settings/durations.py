@@ -5,9 +5,9 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from model.durations import DAY_MS, HOUR_MS
+from model.durations import DAY_MS, HOUR_MS, MINUTE_MS
 
-_UNIT_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": HOUR_MS, "d": DAY_MS}
+_UNIT_MS: Final = {"ms": 1, "s": 1_000, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS}
 
 
 def duration_ms(text: str | int) -> int:
@@ -22,7 +22,7 @@ def duration_ms(text: str | int) -> int:
         return int(text)
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*", str(text))
     if not match:
-        raise ValueError(f"{text!r} is no duration; write for example 250ms, 30s, 15m, 1h or 28d")
+        raise ValueError(f"{text!r} is not a duration; write for example 250ms, 30s, 15m, 1h or 28d")
     return round(float(match[1]) * _UNIT_MS[match[2]])
 
 
@@ -43,7 +43,7 @@ DurationMs = Annotated[int, BeforeValidator(duration_ms)]
 
 def _bucket_ms(text: str | int) -> int:
     width = duration_ms(text)
-    if not 60_000 <= width <= DAY_MS or DAY_MS % width:
+    if not MINUTE_MS <= width <= DAY_MS or DAY_MS % width:
         raise ValueError(f"{text!r} is not between 1m and 1d, or does not divide a day evenly")
     return width
 

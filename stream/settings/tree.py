@@ -16,7 +16,7 @@ from pydantic_settings import (
 )
 
 from model.config import Target
-from model.durations import DAY_MS, HOUR_MS
+from model.durations import DAY_MS, HOUR_MS, MINUTE_MS
 from stream.errors import UsageError
 from stream.settings.durations import BucketMs, DurationMs, Section, duration_ms, duration_text
 from stream.settings.endpoints import (
@@ -43,9 +43,9 @@ class WindowSettings(Section):
     """Event time: bucket width, lateness, idle inputs, deduplication."""
 
     bucket: BucketMs = HOUR_MS
-    allowed_lateness: DurationMs = 120_000
+    allowed_lateness: DurationMs = 2 * MINUTE_MS
     idle_timeout: DurationMs = 30_000
-    dedup: DurationMs = 900_000
+    dedup: DurationMs = 15 * MINUTE_MS
     future_tolerance: DurationMs = HOUR_MS
     max_gap: DurationMs = 366 * DAY_MS
 
@@ -165,7 +165,7 @@ class TrainerSettings(Section):
 
     every: DurationMs = DAY_MS
     cooldown: DurationMs = HOUR_MS
-    max_time: DurationMs = 600_000
+    max_time: DurationMs = 10 * MINUTE_MS
     updates: int | None = Field(None, ge=1)
     threads: int = Field(1, ge=1)
     series: int = Field(400, ge=1)

@@ -14,6 +14,7 @@ from typing import Final, Literal
 import structlog
 
 from model.config import TrainConfig
+from model.durations import MINUTE_MS
 from model.errors import HistoryTooShort, ModelError
 from model.evaluation.promotion import Verdict
 from model.inference.forecaster import NetworkForecaster
@@ -36,7 +37,7 @@ _WARM_START_RATE: Final = 0.3
 #: Validation share after a drift: nearly all new buckets are needed for training.
 _DRIFT_VALIDATION: Final = 0.02
 #: Delay before the next attempt after a failed or skipped training.
-_RETRY_MS: Final = 600_000
+_RETRY_MS: Final = 10 * MINUTE_MS
 _TICK_MS: Final = 1_000
 
 
