@@ -57,6 +57,7 @@ class BatchProducer:
         try:
             await producer.start()
         except KafkaError as error:
+            await producer.stop()
             raise ServiceUnavailable(f"the broker did not answer: {error}") from error
         self._producer = producer
 

@@ -111,7 +111,7 @@ class ServedModel:
                 carried = CarriedStates(states, portion.start_ms)
             self.carried[tag] = carried
             if static is not None and _takes_static(carried.states):
-                carried.states.tell(static(tag, portion.series))
+                carried.states.set_static(static(tag, portion.series))
                 static = None  # the same for all portions
             known_TSF = portion.values_TSF[:-1] if portion.is_last else portion.values_TSF
             known = None

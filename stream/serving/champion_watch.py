@@ -22,7 +22,7 @@ import torch
 
 from model.contract import QuantileForecast
 from model.errors import ModelError
-from model.evaluation.sanity_check import fault_of
+from model.evaluation.sanity_check import find_fault
 from model.inference.forecaster import Forecaster, NetworkForecaster
 from stream.errors import ChampionRefused, ServiceUnavailable, SurgecastError
 from stream.registry.model_registry import Registry
@@ -240,7 +240,7 @@ class ChampionWatch:
             pace.rest()
             lead_ms = 0 if served is None else served.origin_ms - forecast.origin_ms
             comparable = abs(lead_ms) <= _COMPARABLE * self._bucket_ms
-            fault = fault_of(
+            fault = find_fault(
                 forecast, served if comparable else None, may_be_less=server.on_fallback
             )
             if fault is not None:

@@ -17,7 +17,7 @@ from stream.serving.static_features import Floats, static_features, static_reade
 from stream.state import keys
 from stream.state.history import load_history, read_history
 from stream.state.keys import ROLLUPS, Tag
-from tests.support.model_cases import taught, untrained
+from tests.support.model_cases import untrained, with_static
 from tests.support.seeding import CATEGORIES, Shop, stocked
 
 
@@ -54,11 +54,11 @@ class Worker:
 
 def reread(redis: Redis, tag: Tag, categories: dict[str, str]) -> Floats:
     """A model that is told all of it at the beginning, over all of the store's buckets."""
-    forecaster = taught()
+    forecaster = with_static()
     stored = load_history(redis, tag, bucket_ms=HOUR_MS)
     assert stored is not None
     states = forecaster.new_states(1)
-    states.tell(static_features(stored.series, categories))
+    states.set_static(static_features(stored.series, categories))
     forecaster.warm_up(states, stored.values_TSF[:-1], stored.start_ms)
     made = forecaster.step(states, stored.values_TSF[-1], stored.end_ms - HOUR_MS)
     return made.units_SHQ
@@ -69,7 +69,7 @@ def test_a_worker_tells_its_model_what_the_catalog_says(
     redis_client: Redis, shop: Shop, tag: Tag
 ) -> None:
     """Whatever partition, the forecast is that of the same network told by hand, and not other."""
-    made = Worker(redis_client, taught()).units(tag, shop.closed_through_ms)
+    made = Worker(redis_client, with_static()).units(tag, shop.closed_through_ms)
 
     expected = reread(redis_client, tag, stored_categories(redis_client, tag))
     np.testing.assert_allclose(made, expected, rtol=1e-4, atol=1e-4)
@@ -82,7 +82,7 @@ def test_a_category_that_is_named_later_counts_from_the_next_close(
 ) -> None:
     known: Any = stored_categories(redis_client, 0)
     redis_client.delete(keys.of(0, "categories"))
-    late, never = (Worker(redis_client, taught()) for _ in range(2))
+    late, never = (Worker(redis_client, with_static()) for _ in range(2))
     before = [worker.units(0, shop.closed_through_ms) for worker in (late, never)]
     shop.close()
     unnamed = never.units(0, shop.closed_through_ms)
@@ -130,7 +130,7 @@ def test_a_model_that_makes_nothing_of_it_does_not_ask(redis_client: Redis, shop
 def test_the_trainer_is_told_of_every_series(redis_client: Redis, shop: Shop) -> None:
     history = stored_history(redis_client, largest=8, max_span_ms=365 * DAY_MS)
 
-    told = dict(zip(history.series, history.told_SX[:, 0].tolist(), strict=True))
+    told = dict(zip(history.series, history.static_features_SX[:, 0].tolist(), strict=True))
     of = dict(zip(shop.names, shop.category_S.tolist(), strict=True))
     assert told["total"] == 0
     assert told[f"category:{CATEGORIES[0]}"] == row_of("category", CATEGORIES[0])

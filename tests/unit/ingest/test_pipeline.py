@@ -14,8 +14,9 @@ from stream.settings import Settings
 from stream.state.keys import Tag
 from stream.state.port import StateStore, StateWrite
 from tests.support.batches import batch, click, order
-from tests.support.brokerless import Letters, pipeline_of
+from tests.support.brokerless import pipeline_of
 from tests.support.memory_store import MemoryStore
+from tests.support.memory_topics import MemoryTopics
 
 ORDERS, CLICKS = TP("orders", 0), TP("clicks", 0)
 NOW_MS = 2**41
@@ -43,7 +44,7 @@ class Worker:
                 window={"idle_timeout": idle_timeout, "allowed_lateness": "0ms", "dedup": "30d"},
             ),
             store,
-            Letters(),
+            MemoryTopics(),
             now_ms=NOW_MS,
             lag=lambda tp: self.lag.get(tp, 0),
             answered=lambda _: self.answered_ms,

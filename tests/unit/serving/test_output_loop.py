@@ -13,40 +13,31 @@ from model.durations import HOUR_MS
 from stream.partition.closed import Closed, ClosedBuckets
 from stream.serving.output_loop import OutputLoop
 from stream.state.keys import Tag
+from tests.support.memory_serving import ScriptedServer
 
 MOMENTS = ("swap_in", "advance", "forecast")
 
 
-class Recorder:
-    """Serving, sink and read side in one: notes what is written, and lets a test step in."""
+class Recorder(ScriptedServer):
+    """Server, sink and read side in one: notes what is written, and lets a test step in."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.step_in: dict[str, Any] = {}
         self.topics: list[str] = []
-        self.forgotten: list[Tag] = []
-        self.model_id = "none"
         self.forecasts = True
 
     def _moment(self, name: str) -> None:
         if name in self.step_in:
             self.step_in.pop(name)()
 
-    def forget(self, tag: Tag) -> None:
-        self.forgotten.append(tag)
-
     def swap_in(self) -> bool:
         self._moment("swap_in")
-        return False
+        return super().swap_in()
 
     def advance(self, tag: Tag, through_ms: int) -> QuantileForecast | None:
         self._moment("advance")
-        if not self.forecasts:
-            return None
-        block = np.zeros((1, 2, 1), np.float32)
-        return QuantileForecast(
-            origin_ms=through_ms, bucket_ms=HOUR_MS, quantiles=(0.5,), units_SHQ=block,
-            cumulative_SHQ=block, model_id="m",
-        )  # fmt: skip
+        return super().advance(tag, through_ms) if self.forecasts else None
 
     async def forecast(self, tag: Tag, forecast: QuantileForecast, **more: Any) -> None:
         self._moment("forecast")
