@@ -114,7 +114,7 @@ def _memory(client: redis.Redis, load: StoreLoad) -> list[Row]:
                 by_kind[":".join(part for part in parts[2:] if not part.isdecimal())] += size
     cells = load.series * load.buckets
     closed = by_kind.pop("closed", 0)
-    beside = {kind: round(size / load.series, 1) for kind, size in by_kind.most_common()}
+    other = {kind: round(size / load.series, 1) for kind, size in by_kind.most_common()}
     allowed = BUCKET_BYTES * cells + SERIES_BYTES * load.series
     facts = {
         "series": load.series, "buckets": load.buckets, "partitions": load.partitions,
@@ -124,7 +124,7 @@ def _memory(client: redis.Redis, load: StoreLoad) -> list[Row]:
         Row("memory", used, "bytes", facts),
         Row("memory_of_allowed", round(used / allowed, 4), "share"),
         Row("closed", round(closed / cells, 2), "bytes/series/bucket"),
-        Row("beside", round((used - closed) / load.series, 1), "bytes/series", beside),
+        Row("beside", round((used - closed) / load.series, 1), "bytes/series", other),
     ]
 
 

@@ -49,7 +49,7 @@ class PartitionState:
         self.closed_through_ms: int | None = None
         self.emitted_through_ms: int | None = None
         self.saved_series = 0
-        #: Closed buckets that may lie in the store.
+        #: Closed buckets that may be in the store.
         self.saved_span = range(0)
         self.unsaved_categories: dict[str, str] = {}
         self.listings: dict[str, Listing] = {}
@@ -124,7 +124,7 @@ class PartitionState:
         self.saved_span = range(oldest_ms, self.closed_through_ms, self.window.bucket)
 
     def expired(self, kept_from_ms: int) -> range:
-        """Starts of the stored buckets that lie before the oldest one to be kept."""
+        """Starts of the stored buckets before the oldest one to be kept."""
         span = self.saved_span
         return range(span.start, max(span.start, min(kept_from_ms, span.stop)), span.step)
 

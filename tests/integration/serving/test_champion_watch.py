@@ -18,7 +18,7 @@ from tests.support.served_shop import FALLBACK, ServedShop
 
 
 def damaged(worker: ServedShop) -> tuple[str, str]:
-    """A champion whose weights are cut off behind the registry's back."""
+    """A champion with truncated weights."""
     model_id = worker.publish(1, promote=True)
     weights = worker.folder / "models" / model_id / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-5])
@@ -35,14 +35,14 @@ def foreign(worker: ServedShop) -> tuple[str, str]:
 
 
 def of_other_buckets(worker: ServedShop) -> tuple[str, str]:
-    """A champion for days."""
+    """A champion of daily buckets."""
     span_ms = worker.shop.start_ms
     model = random_model(1, span_end_ms=span_ms, bucket_ms=86_400_000)
     return worker.registry.publish(model, promote=True), "its buckets are 86400000 ms wide"
 
 
 def wild(worker: ServedShop) -> tuple[str, str]:
-    """A champion that forecasts a thousand times what is sold."""
+    """A champion that forecasts a thousand times the sales."""
     made = random_model(1, span_end_ms=worker.shop.start_ms)
     with torch.no_grad():
         made.network.heads.write.bias.add_(50.0)
@@ -57,10 +57,10 @@ def deleted(worker: ServedShop) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("spoil", [damaged, foreign, of_other_buckets, wild, deleted])
-def test_a_champion_unfit_to_serve_is_refused_and_the_one_before_serves_on(
+def test_an_unfit_champion_is_refused_and_the_one_before_still_serves(
     worker: ServedShop, spoil: Callable[[ServedShop], tuple[str, str]]
 ) -> None:
-    """The reason is shown, kept in the audit, said once, and it is tried again later."""
+    """The reason is shown, audited and logged once; it is tried again later."""
     good = worker.publish(7, promote=True)
     worker.watch.look()
     worker.close()
@@ -83,7 +83,7 @@ def test_a_champion_unfit_to_serve_is_refused_and_the_one_before_serves_on(
 
 
 def test_a_first_champion_may_forecast_less_than_the_fallback(worker: ServedShop) -> None:
-    """A shop closed on Saturdays: the network knows it, exponential smoothing does not."""
+    """A shop closed on Saturdays: the network learns it, exponential smoothing does not."""
     plenty = np.full((12, 6, len(QUANTILES)), 50.0, np.float32)
     worker.watch._served = lambda tag: replace(
         worker.served[tag][-1], units_SHQ=plenty, cumulative_SHQ=plenty.cumsum(axis=1)
@@ -129,19 +129,19 @@ def test_a_store_that_is_away_only_delays_the_champion(worker: ServedShop) -> No
     assert worker.serving.model_id == model_id
 
 
-def test_a_model_overtaken_while_it_warms_up_never_serves(worker: ServedShop) -> None:
-    """A rollback that arrives during a long warm-up is heard at once."""
+def test_a_model_superseded_during_its_warm_up_never_serves(worker: ServedShop) -> None:
+    """A rollback during a long warm-up takes effect at once."""
     first, second = worker.publish(1, promote=True), worker.publish(2)
     worker.watch.look()
     worker.turn()
     worker.registry.promote(second)
 
-    def told() -> None:
+    def notified() -> None:
         if worker.registry.champion() == second:
             worker.registry.rollback()
             worker.watch.look_now()
 
-    worker.between = told
+    worker.between = notified
     worker.watch.look()
     worker.close()
 
@@ -150,7 +150,7 @@ def test_a_model_overtaken_while_it_warms_up_never_serves(worker: ServedShop) ->
     assert [set(made) for made in worker.models_served()] == [{FALLBACK, first}] * 3
 
 
-def test_a_partition_that_moves_away_meanwhile_leaves_no_states(worker: ServedShop) -> None:
+def test_a_partition_that_moves_away_during_a_warm_up_leaves_no_states(worker: ServedShop) -> None:
     worker.publish(1, promote=True)
     looked = worker.serving.stage
 
@@ -166,10 +166,10 @@ def test_a_partition_that_moves_away_meanwhile_leaves_no_states(worker: ServedSh
     assert {1, ROLLUPS} <= worker.serving._state.active.carried.keys()
 
 
-def test_a_preparation_rests_beside_a_network_and_hurries_beside_the_fallback(
+def test_a_warm_up_rests_while_a_network_serves_and_hurries_while_the_fallback_does(
     worker: ServedShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The ingest shares the interpreter with it; but nobody wants to wait for the first model."""
+    """It shares the interpreter with the ingest; the first model must not wait."""
     rests: list[float] = []
     monkeypatch.setattr("stream.serving.champion_watch.time.sleep", rests.append)
     for seed in (1, 2):
@@ -179,10 +179,10 @@ def test_a_preparation_rests_beside_a_network_and_hurries_beside_the_fallback(
         assert (sum(rests) > 0) == (seed == 2)
 
 
-async def test_a_worker_that_leaves_breaks_a_warm_up_off_and_refuses_nobody(
+async def test_a_worker_that_stops_cancels_a_warm_up_and_refuses_no_model(
     worker: ServedShop,
 ) -> None:
-    """What a warm-up meets while the process ends is no fault of the model's."""
+    """An error while the process ends is no fault of the model."""
     worker.publish(1, promote=True)
     began = asyncio.Event()
     loop = asyncio.get_running_loop()

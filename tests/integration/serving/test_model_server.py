@@ -26,7 +26,7 @@ def test_without_a_champion_the_fallback_serves(worker: ServedShop) -> None:
 
 
 def test_each_series_changes_its_model_once_and_between_two_closes(worker: ServedShop) -> None:
-    """Prepared aside, nothing changes until the turn that takes over; then all partitions do."""
+    """A warm-up changes nothing; the swap changes all partitions at once."""
     model_id = worker.publish(1, promote=True)
     worker.watch.look()
     assert worker.serving.model_id == FALLBACK
@@ -36,8 +36,8 @@ def test_each_series_changes_its_model_once_and_between_two_closes(worker: Serve
     assert worker.models_served() == [[FALLBACK, model_id, model_id]] * 3
 
 
-def test_a_model_that_took_over_forecasts_as_if_it_had_always_served(worker: ServedShop) -> None:
-    """States warmed up in portions aside equal those of one that read every bucket."""
+def test_a_swapped_in_model_forecasts_as_if_it_had_always_served(worker: ServedShop) -> None:
+    """States warmed up in portions equal those of a model that read every bucket."""
     worker.publish(1, promote=True)
     worker.watch.look()
     worker.turn()
@@ -47,14 +47,14 @@ def test_a_model_that_took_over_forecasts_as_if_it_had_always_served(worker: Ser
     for tag in TAGS:
         history = load_history(worker.redis, tag, bucket_ms=HOUR_MS)
         assert history is not None
-        forecaster = NetworkForecaster(network, "anew")
+        forecaster = NetworkForecaster(network, "again")
         states = forecaster.new_states(len(history.series))
         forecaster.warm_up(states, history.values_TSF[:-1], history.start_ms)
-        anew = forecaster.step(states, history.values_TSF[-1], history.end_ms - HOUR_MS)
-        np.testing.assert_allclose(worker.served[tag][-1].units_SHQ, anew.units_SHQ, atol=1e-4)
+        again = forecaster.step(states, history.values_TSF[-1], history.end_ms - HOUR_MS)
+        np.testing.assert_allclose(worker.served[tag][-1].units_SHQ, again.units_SHQ, atol=1e-4)
 
 
-def test_a_close_that_comes_before_the_take_over_is_caught_up(worker: ServedShop) -> None:
+def test_a_close_before_the_swap_is_caught_up(worker: ServedShop) -> None:
     model_id = worker.publish(1, promote=True)
     worker.watch.look()
     worker.shop.close()
@@ -64,7 +64,7 @@ def test_a_close_that_comes_before_the_take_over_is_caught_up(worker: ServedShop
     assert worker.served[0][-1].origin_ms == worker.shop.closed_through_ms
 
 
-def test_a_rollback_serves_at_once_with_the_states_kept(
+def test_a_rollback_serves_at_once_with_the_states_in_memory(
     worker: ServedShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The model before is still in memory: nothing is loaded."""
@@ -89,7 +89,7 @@ def test_a_rollback_serves_at_once_with_the_states_kept(
 def test_a_partition_that_moves_away_while_it_is_stepped_breaks_nothing(
     worker: ServedShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The event loop drops its states while the serving thread reads them on, and keeps them."""
+    """The event loop drops its states while the serving thread steps them."""
     worker.start(snapshots=Snapshots(worker.redis, str(worker.folder / "states")))
     stepped = SmoothingForecaster.warm_up
 
@@ -144,7 +144,7 @@ def test_a_device_that_is_lost_brings_the_fallback_until_the_champion_works_agai
 def test_a_new_model_that_fails_gives_way_to_the_one_before(
     serving_champion: ServedShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At its first close: the model before goes on, not the fallback."""
+    """At its first close: the model before serves, not the fallback."""
     worker = serving_champion
     before = worker.serving.model_id
     second = worker.publish(2, promote=True)
@@ -167,7 +167,7 @@ def test_a_new_model_that_fails_gives_way_to_the_one_before(
 def test_a_model_that_is_too_slow_gives_way_to_the_fallback(
     worker: ServedShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three slow steps in a row, so that a machine's hiccup changes nothing."""
+    """Three slow steps in a row: a single hiccup changes nothing."""
     worker.start(max_step_ms=500)
     worker.turn()
     champion = worker.publish(1, promote=True)
@@ -196,7 +196,7 @@ def test_a_model_that_is_too_slow_gives_way_to_the_fallback(
 
 
 def test_a_model_that_is_too_old_gives_way_until_a_younger_one_comes(worker: ServedShop) -> None:
-    """Age is event time, so a replay judges alike."""
+    """Age is event time, so a replay decides alike."""
     age_ms = worker.shop.closed_through_ms - worker.shop.start_ms
     worker.start(max_age_ms=age_ms + HOUR_MS)
     worker.turn()

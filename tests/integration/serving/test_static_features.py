@@ -28,7 +28,7 @@ def shop(redis_client: Redis) -> Shop:
 
 
 class Worker:
-    """The serving side of a worker over a shop's store; `asked` counts what was read of it."""
+    """The serving side of a worker over a shop's store; `asked` counts its reads."""
 
     def __init__(self, redis: Redis, forecaster: NetworkForecaster) -> None:
         self.redis = redis
@@ -53,7 +53,7 @@ class Worker:
 
 
 def reread(redis: Redis, tag: Tag, categories: dict[str, str]) -> Floats:
-    """A model that is told all of it at the beginning, over all of the store's buckets."""
+    """A model given all static features at the start, over all stored buckets."""
     forecaster = with_static()
     stored = load_history(redis, tag, bucket_ms=HOUR_MS)
     assert stored is not None
@@ -65,10 +65,10 @@ def reread(redis: Redis, tag: Tag, categories: dict[str, str]) -> Floats:
 
 
 @pytest.mark.parametrize("tag", [0, ROLLUPS])
-def test_a_worker_tells_its_model_what_the_catalog_says(
+def test_a_worker_gives_its_model_the_static_features_of_the_catalog(
     redis_client: Redis, shop: Shop, tag: Tag
 ) -> None:
-    """Whatever partition, the forecast is that of the same network told by hand, and not other."""
+    """In every partition the forecast equals that of the same network given them by hand."""
     made = Worker(redis_client, with_static()).units(tag, shop.closed_through_ms)
 
     expected = reread(redis_client, tag, stored_categories(redis_client, tag))
@@ -94,10 +94,10 @@ def test_a_category_that_is_named_later_counts_from_the_next_close(
     assert np.abs(named - unnamed).max() > 0.01
 
 
-def test_categories_are_read_for_new_series_and_when_the_catalog_was(
+def test_categories_are_read_for_new_series_and_after_catalog_records(
     redis_client: Redis, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not at every close: of a large partition that would cost as much as its step."""
+    """Not at every close: for a large partition that would cost as much as a step."""
     reads: list[Tag] = []
 
     def counted(client: Redis, tag: Tag) -> dict[str, str]:
@@ -120,27 +120,27 @@ def test_categories_are_read_for_new_series_and_when_the_catalog_was(
     assert reads == [0, 0, 0, 1]
 
 
-def test_a_model_that_makes_nothing_of_it_does_not_ask(redis_client: Redis, shop: Shop) -> None:
+def test_a_model_without_static_features_reads_none(redis_client: Redis, shop: Shop) -> None:
     worker = Worker(redis_client, untrained())
     worker.units(0, shop.closed_through_ms)
 
     assert worker.asked == 0
 
 
-def test_the_trainer_is_told_of_every_series(redis_client: Redis, shop: Shop) -> None:
+def test_the_trainer_has_static_features_of_every_series(redis_client: Redis, shop: Shop) -> None:
     history = stored_history(redis_client, largest=8, max_span_ms=365 * DAY_MS)
 
-    told = dict(zip(history.series, history.static_features_SX[:, 0].tolist(), strict=True))
+    categories = dict(zip(history.series, history.static_features_SX[:, 0].tolist(), strict=True))
     of = dict(zip(shop.names, shop.category_S.tolist(), strict=True))
-    assert told["total"] == 0
-    assert told[f"category:{CATEGORIES[0]}"] == row_of("category", CATEGORIES[0])
+    assert categories["total"] == 0
+    assert categories[f"category:{CATEGORIES[0]}"] == row_of("category", CATEGORIES[0])
     plain = [name for name in history.series if name in of]
     assert len(plain) == 8
     for name in plain:
-        assert told[name] == row_of("category", CATEGORIES[of[name]])
+        assert categories[name] == row_of("category", CATEGORIES[of[name]])
 
 
-def test_a_location_is_told_of_its_series_and_of_its_rollup() -> None:
+def test_a_location_is_a_feature_of_its_series_and_its_rollup() -> None:
     told_SX = static_features(["A@Berlin", "location:Berlin", "A"], {})
 
     assert told_SX[:, 1].tolist() == [row_of("location", "Berlin")] * 2 + [0]

@@ -44,7 +44,7 @@ def look(target: Partition, *clicks: dict[str, Any]) -> Judged:
 
 
 def close(target: Partition) -> list[Any]:
-    """Close what the orders' watermark has passed."""
+    """Close the buckets that the orders' watermark has passed."""
     watermark = target.watermark_ms(ONLY_ORDERS)
     return [] if watermark is None else target.close_through(watermark)
 
@@ -74,7 +74,7 @@ def test_a_closed_bucket_holds_what_the_contract_defines() -> None:
 
 
 def test_an_event_within_the_allowed_lateness_counts_and_a_later_one_does_not() -> None:
-    """The boundary itself is on time; one ms more is late, and says by how much."""
+    """The boundary itself is on time; one ms more is late, and the detail names the distance."""
     state = partition()
     judged = sell(
         state,
@@ -108,7 +108,7 @@ def test_an_order_and_a_click_may_share_an_id() -> None:
 
 
 def test_the_slower_input_holds_the_watermark_back() -> None:
-    """Orders of the next hour close nothing while clicks are still in this one."""
+    """Orders of the next hour close no bucket while clicks are still in this one."""
     state = partition()
     look(state, click("c", 5))
     sell(state, order("1", 5), order("2", 2 * HOUR_MS))
@@ -128,7 +128,7 @@ def test_silence_closes_with_zeros() -> None:
 
 
 def test_an_event_far_ahead_of_the_stream_does_not_drag_the_watermark() -> None:
-    """Ten years ahead of a replay is refused, whether it comes first or later."""
+    """An event ten years ahead of a replay is refused, as the first one or later."""
     far = 10 * 366 * 24 * HOUR_MS
     for lines in (
         [order("x", far), order("1", 0), order("2", 10)],
@@ -141,8 +141,8 @@ def test_an_event_far_ahead_of_the_stream_does_not_drag_the_watermark() -> None:
         assert state.state.watermarks["orders"].newest_ms == 10
 
 
-def test_a_first_event_of_1970_does_not_shut_the_stream_out() -> None:
-    """A hundred events are refused, then the stream is believed, and the gap is not filled up."""
+def test_a_first_event_of_1970_does_not_block_the_stream() -> None:
+    """After a hundred refused events the stream is accepted, and the gap is not filled."""
     state = partition()
     now = 15_000 * 24 * HOUR_MS
     sell(state, order("old", 1_234))
@@ -178,7 +178,7 @@ def test_rollups_are_the_sums_of_their_series() -> None:
 
 
 def test_a_batch_that_skips_records_stops_the_worker() -> None:
-    """Delivery again is harmless, delivery too late is not."""
+    """Redelivery is harmless, a gap is not."""
     owned = OwnedPartition(partition(), token=1, stored={})
     owned.partition.state.moved_to("orders", 5)
 
@@ -190,7 +190,7 @@ def test_a_batch_that_skips_records_stops_the_worker() -> None:
         owned.fresh(batch("orders", [order("1", 0)], offset=6))
 
 
-async def test_a_stored_partition_goes_on_as_if_nothing_had_happened() -> None:
+async def test_a_restored_partition_continues_unchanged() -> None:
     """Flush, restore, continue: the same closed buckets, verdicts and counts as without."""
     rng = np.random.default_rng(7)
     lines = [

@@ -32,7 +32,7 @@ def record(**changes: Any) -> dict[str, Any]:
 
 
 def read(*values: Any, keys: list[Any] | None = None) -> tuple[dict[str, Plan | None], list[str]]:
-    """What is known after a batch, and the reasons of what was refused."""
+    """Plans after a batch, and the reasons of refusals."""
     named = [value["plan_id"].encode() if isinstance(value, dict) else b"p" for value in values]
     announced = PlanDecoder(locations=("Bonn", "Ulm")).read(
         batch("plans", list(values), keys=named if keys is None else keys)
@@ -41,7 +41,7 @@ def read(*values: Any, keys: list[Any] | None = None) -> tuple[dict[str, Plan | 
 
 
 def block(*plans: Plan, series: list[str] = SERIES, buckets: int = 3) -> Plans | None:
-    """What the plans amount to in the first hours of 1970."""
+    """Plan inputs of the first hours of 1970."""
     scopes = PlanScopes()
     scopes.grow(series)
     return plan_block(
@@ -102,7 +102,7 @@ def test_a_plan_is_read_as_the_contract_says() -> None:
         ({"kind": "event"}, "unexpected_value"),
     ],
 )
-def test_a_plan_that_makes_no_sense_is_refused(changes: dict[str, Any], reason: str) -> None:
+def test_an_invalid_plan_is_refused(changes: dict[str, Any], reason: str) -> None:
     assert read(record(**changes)) == ({}, [reason])
 
 
@@ -119,7 +119,7 @@ def test_a_record_without_its_key_or_text_is_refused(key: Any, value: Any, reaso
     assert read(value, keys=[key]) == ({}, [reason])
 
 
-def test_the_newest_record_holds_and_a_tombstone_withdraws() -> None:
+def test_the_newest_record_replaces_and_a_tombstone_withdraws() -> None:
     known, _ = read(
         record(), record(value=0.5), record(plan_id="q"), None, keys=[b"p", b"p", b"q", b"q"]
     )
@@ -131,7 +131,7 @@ def test_the_newest_record_holds_and_a_tombstone_withdraws() -> None:
 
 
 async def test_a_partition_keeps_its_plans_and_drops_those_beyond_retention() -> None:
-    """Through the store, to a successor; what has ended before the oldest bucket is forgotten."""
+    """A restored partition has them; a plan that ends before the oldest bucket is dropped."""
     store = MemoryStore()
     window = WindowSettings(allowed_lateness=0)
     partition = Partition(0, window, retention_ms=10 * HOUR_MS)
@@ -190,11 +190,11 @@ def test_a_partition_that_never_had_a_plan_stores_none() -> None:
         ({}, set(SERIES)),
     ],
 )
-def test_a_plan_is_for_the_series_of_its_scope(scope: dict[str, str], names: set[str]) -> None:
+def test_a_plan_applies_to_the_series_of_its_scope(scope: dict[str, str], names: set[str]) -> None:
     assert meant(**scope) == names
 
 
-def test_a_new_price_is_for_no_roll_up() -> None:
+def test_a_new_price_applies_to_no_roll_up() -> None:
     everything = block(Plan("p", "price", 0, HOUR_MS, value=3.0))
     bags = block(Plan("p", "price", 0, HOUR_MS, category="Bags", value=3.0))
 
@@ -217,7 +217,7 @@ def test_series_that_join_later_have_the_plans_too() -> None:
 # -- what holds ------------------------------------------------------------------------------------
 
 
-def test_the_strongest_of_overlapping_plans_holds() -> None:
+def test_the_strongest_of_overlapping_plans_applies() -> None:
     made = block(
         Plan("a", "promotion", 0, 2 * HOUR_MS, sku="A", value=0.2),
         Plan("b", "promotion", HOUR_MS, 3 * HOUR_MS, category="Bags", value=0.5),
@@ -246,7 +246,7 @@ def test_a_bucket_counts_by_the_share_a_plan_covers() -> None:
     assert held(made, "A", PRICE) == [9.0, 9.0, 0.0]
 
 
-def test_plans_of_other_times_or_series_are_none() -> None:
+def test_plans_of_other_times_or_series_are_left_out() -> None:
     before = Plan("a", "event", -HOUR_MS, 0)
     behind = Plan("b", "event", 3 * HOUR_MS, 4 * HOUR_MS)
     elsewhere = Plan("c", "event", 0, HOUR_MS, sku="unknown")
@@ -255,7 +255,7 @@ def test_plans_of_other_times_or_series_are_none() -> None:
 
 
 def test_plans_by_the_bucket_are_those_of_the_whole_span() -> None:
-    """A close at a time resolves what a warm-up over all of it does."""
+    """Bucket by bucket they equal those read in one span."""
     rng = np.random.default_rng(0)
     plans = []
     for number in range(30):

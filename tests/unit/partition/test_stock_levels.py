@@ -45,7 +45,9 @@ def read(partition: Partition, *readings: Reading) -> Judged:
     return partition.take_readings(DECODER.columns(batch("inventory", values), latest_ms=2**60))
 
 
-def told(partition: Partition, closed: list[Closed]) -> dict[tuple[str, int], tuple[int, int]]:
+def stock_by_bucket(
+    partition: Partition, closed: list[Closed]
+) -> dict[tuple[str, int], tuple[int, int]]:
     """Units on hand and share in 1/255 of each series and bucket whose stock is known."""
     found = {}
     for bucket in closed:
@@ -57,7 +59,7 @@ def told(partition: Partition, closed: list[Closed]) -> dict[tuple[str, int], tu
 
 
 def test_a_bucket_knows_its_last_level_and_the_time_without_stock() -> None:
-    """Half an hour without stock is half the bucket; before the first reading nothing is known."""
+    """Half an hour without stock is half the bucket; before the first reading it is unknown."""
     partition = empty_partition()
     read(
         partition,
@@ -66,7 +68,7 @@ def test_a_bucket_knows_its_last_level_and_the_time_without_stock() -> None:
         ("A", 5 * HOUR_MS, 0),
     )
 
-    closed = told(partition, partition.close_through(6 * HOUR_MS))
+    closed = stock_by_bucket(partition, partition.close_through(6 * HOUR_MS))
     assert closed == {
         ("A", HOUR_MS): (7, 128),
         ("A", 2 * HOUR_MS): (7, 0),
@@ -81,14 +83,14 @@ def test_readings_of_one_moment_count_in_the_order_of_the_log() -> None:
     partition = empty_partition()
     read(partition, ("A", 10, 0), ("A", 10, 4), ("B", 10, 4), ("B", 10, 0))
 
-    assert told(partition, partition.close_through(HOUR_MS)) == {
+    assert stock_by_bucket(partition, partition.close_through(HOUR_MS)) == {
         ("A", 0): (4, 0),
         ("B", 0): (0, 255),
     }
 
 
-def test_an_old_reading_holds_from_the_first_open_bucket_unless_a_newer_is_known() -> None:
-    """A compacted topic begins with what was said long ago; an outdated word is late."""
+def test_an_old_reading_applies_from_the_first_open_bucket_unless_a_newer_is_known() -> None:
+    """A compacted topic begins with old readings; an outdated one is late."""
     partition = empty_partition()
     judged = read(
         partition,
@@ -101,7 +103,7 @@ def test_an_old_reading_holds_from_the_first_open_bucket_unless_a_newer_is_known
 
     assert judged.counted == 3
     assert [(one.position, one.reason) for one in judged.refused] == [(2, "late"), (4, "late")]
-    closed = told(partition, partition.close_through(9 * HOUR_MS))
+    closed = stock_by_bucket(partition, partition.close_through(9 * HOUR_MS))
     assert closed[("B", 7 * HOUR_MS)] == (0, 255)
     assert ("B", 6 * HOUR_MS) not in closed
     assert closed[("A", 8 * HOUR_MS)] == (3, 0)
@@ -109,7 +111,7 @@ def test_an_old_reading_holds_from_the_first_open_bucket_unless_a_newer_is_known
 
 
 def test_a_reading_for_a_closed_bucket_changes_none_that_is_final() -> None:
-    """Where the others' silence has closed buckets, the level holds from what is still open."""
+    """If silent inputs let buckets close, the level applies from the first open one."""
     partition = empty_partition()
     read(partition, ("A", 10, 5))
     partition.close_through(4 * HOUR_MS)
@@ -117,10 +119,12 @@ def test_a_reading_for_a_closed_bucket_changes_none_that_is_final() -> None:
 
     assert judged.counted == 1
     assert [one.reason for one in judged.refused] == ["late"]
-    assert told(partition, partition.close_through(5 * HOUR_MS)) == {("A", 4 * HOUR_MS): (0, 255)}
+    assert stock_by_bucket(partition, partition.close_through(5 * HOUR_MS)) == {
+        ("A", 4 * HOUR_MS): (0, 255)
+    }
 
 
-async def test_a_successor_knows_what_is_outdated_and_keeps_no_closed_readings() -> None:
+async def test_a_restored_partition_refuses_outdated_and_keeps_no_closed_readings() -> None:
     """By the levels of closed buckets, and by the readings of open ones."""
     store, partition = MemoryStore(), empty_partition()
     token = await store.acquire(0)
@@ -131,7 +135,7 @@ async def test_a_successor_knows_what_is_outdated_and_keeps_no_closed_readings()
         ("C", 9 * HOUR_MS + 50 * MINUTE, 1),
     )
     await store.apply(0, token, partition.state.take_write()[0])
-    closed = told(partition, partition.close_through(9 * HOUR_MS))
+    closed = stock_by_bucket(partition, partition.close_through(9 * HOUR_MS))
     await store.apply(0, token, partition.state.take_write()[0])
     partition = await restore(store, 0, WINDOW, retention_ms=10_000 * HOUR_MS)
     judged = read(partition, ("A", 4 * HOUR_MS, 0), ("B", 8 * HOUR_MS, 2))
@@ -139,15 +143,15 @@ async def test_a_successor_knows_what_is_outdated_and_keeps_no_closed_readings()
     assert [one.reason for one in judged.refused] == ["late", "late"]
     assert closed[("A", 8 * HOUR_MS)] == (1, 0)
     assert await store.blobs(0, [("readings", 5 * HOUR_MS)]) == [None]
-    assert told(partition, partition.close_through(10 * HOUR_MS)) == {
+    assert stock_by_bucket(partition, partition.close_through(10 * HOUR_MS)) == {
         ("A", 9 * HOUR_MS): (1, 0),
         ("B", 9 * HOUR_MS): (0, stored_share(Fraction(59, 60))),
         ("C", 9 * HOUR_MS): (1, 0),
     }
 
 
-def test_what_was_said_before_the_first_bucket_holds_in_it() -> None:
-    """Readings open no bucket: a year of them before the first order is no year of silence."""
+def test_a_reading_before_the_first_bucket_applies_in_it() -> None:
+    """Readings open no bucket: a year of them before the first order closes none."""
     partition = Partition(0, WINDOW, retention_ms=10_000 * HOUR_MS)
     read(partition, ("A", HOUR_MS, 0), ("B", 2 * HOUR_MS, 3), ("A", 30 * HOUR_MS, 1))
     lines = [order("1", 20 * HOUR_MS, sku="C"), order("2", 30 * HOUR_MS, sku="C")]
@@ -155,7 +159,7 @@ def test_what_was_said_before_the_first_bucket_holds_in_it() -> None:
 
     closed = partition.close_through(22 * HOUR_MS)
     assert [bucket.start_ms for bucket in closed] == [20 * HOUR_MS, 21 * HOUR_MS]
-    assert told(partition, closed[:1]) == {
+    assert stock_by_bucket(partition, closed[:1]) == {
         ("A", 20 * HOUR_MS): (0, 255),
         ("B", 20 * HOUR_MS): (3, 0),
     }
@@ -175,7 +179,7 @@ def test_the_stock_holds_the_watermark_back_like_any_input() -> None:
 
 
 def test_only_an_inventory_that_never_had_a_reading_is_idle_from_the_start() -> None:
-    """A shop that tells nothing does not wait; one that does waits until all of it is read."""
+    """A shop without stock data does not wait; one with some waits until it is read."""
     unread = 0
 
     def lag(tp: TP) -> int | None:
@@ -192,7 +196,7 @@ def test_only_an_inventory_that_never_had_a_reading_is_idle_from_the_start() -> 
 
 
 def test_a_shop_without_readings_stores_what_it_did_before() -> None:
-    """Silent buckets have no block, and the meta no word of the stock."""
+    """Silent buckets have no block, and the meta no field of the stock."""
     partition = empty_partition()
     partition.close_through(3 * HOUR_MS)
     plan, closed = partition.state.take_write()
@@ -202,7 +206,7 @@ def test_a_shop_without_readings_stores_what_it_did_before() -> None:
     assert "readings" not in plan.meta
 
 
-def test_a_far_future_reading_is_refused_and_a_tombstone_says_nothing() -> None:
+def test_a_far_future_reading_is_refused_and_a_tombstone_changes_nothing() -> None:
     """Neither moves a level; both have a verdict."""
     partition = empty_partition()
     values = [{"sku": "A", "ts": 10, "on_hand": 2}, None]
@@ -211,7 +215,7 @@ def test_a_far_future_reading_is_refused_and_a_tombstone_says_nothing() -> None:
     judged = partition.take_readings(columns)
 
     assert (judged.counted, [one.reason for one in judged.refused]) == (2, ["future_timestamp"])
-    assert told(partition, partition.close_through(HOUR_MS)) == {("A", 0): (2, 0)}
+    assert stock_by_bucket(partition, partition.close_through(HOUR_MS)) == {("A", 0): (2, 0)}
     assert dict(partition.state.counts) == {
         ("inventory", "counted"): 2, ("inventory", "duplicate"): 0,
         ("inventory", "late"): 0, ("inventory", "rejected"): 1,
@@ -245,11 +249,11 @@ async def test_whatever_the_cuts_and_crashes_the_stock_equals_a_recount(
         read(partition, *log[low:high])
         partition.state.moved_to("inventory", high)
         closed = partition.close_through(partition.watermark_ms(ONLY_STOCK) or 0)
-        found |= told(partition, closed)
+        found |= stock_by_bucket(partition, closed)
         await store.apply(0, token, partition.state.take_write()[0])
         if data.draw(st.booleans()):
             partition = await restore(store, 0, WINDOW, retention_ms=10_000 * HOUR_MS)
-    found |= told(partition, partition.close_through(12 * HOUR_MS))
+    found |= stock_by_bucket(partition, partition.close_through(12 * HOUR_MS))
 
     window = {"width_ms": HOUR_MS, "lateness_ms": LATENESS}
     expected = recount(log, **window, start_ms=0, end_ms=12 * HOUR_MS)
@@ -261,7 +265,7 @@ async def test_whatever_the_cuts_and_crashes_the_stock_equals_a_recount(
 
 @given(st.integers(0, 10**9), st.integers(0, HOUR_MS - 1))
 def test_a_stored_row_comes_back_bit_for_bit(on_hand: int, without_ms: int) -> None:
-    """What a worker publishes is what any reader of the store sees; a row has 40 bytes."""
+    """A worker publishes what every reader of the store sees; a row has 40 bytes."""
     partition = empty_partition()
     read(partition, ("A", without_ms, on_hand))
     values_SF = partition.close_through(HOUR_MS)[0].values_SF
@@ -273,7 +277,7 @@ def test_a_stored_row_comes_back_bit_for_bit(on_hand: int, without_ms: int) -> N
 
 
 def test_a_row_of_zero_bytes_is_a_silent_bucket_of_unknown_stock() -> None:
-    """So whatever is missing in the store means the same everywhere."""
+    """A block missing in the store means the same everywhere."""
     values_SF = unpack_block(bytes(80))
 
     assert values_SF.shape == (2, N_FEATURES)
@@ -299,10 +303,10 @@ def test_a_row_of_zero_bytes_is_a_silent_bucket_of_unknown_stock() -> None:
         ({"location": "x" * 2_000}, b"A", "too_large"),
     ],
 )
-def test_what_cannot_be_a_reading_is_refused_with_the_reason(
+def test_an_invalid_reading_is_refused_with_its_reason(
     change: dict[str, Any], key: bytes | None, reason: str
 ) -> None:
-    """Its neighbours are read."""
+    """The records around it are read."""
     decoder = InventoryDecoder(locations=("Berlin",), max_value_bytes=1_000)
     good = {"sku": "A", "ts": "2011-11-01T00:00:00Z", "on_hand": 2, "location": "Berlin"}
     values = [good, good | change, good]
