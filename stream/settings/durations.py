@@ -22,7 +22,7 @@ def duration_ms(text: str | int) -> int:
         return int(text)
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*", str(text))
     if not match:
-        raise ValueError(f"{text!r} is not a duration; write for example 250ms, 30s, 15m, 1h or 28d")
+        raise ValueError(f"{text!r} is not a duration; write 250ms, 30s, 15m, 1h or 28d")
     return round(float(match[1]) * _UNIT_MS[match[2]])
 
 
