@@ -1,11 +1,11 @@
-"""Live coverage and accuracy over a replay of the shipped orders, calibration on and off.
+"""Live coverage and accuracy over a replay of the shipped orders, with and without calibration.
 
     python -m benchmarks.calibration                     # seasonal naive, all series
     python -m benchmarks.calibration --registry var/registry   # its champion
 
-Every closed bucket goes through the very objects of a worker (`stream.serving.model_server`'s
-forecaster and `stream.scoring.live_scoring`), partition by partition; only Kafka and Redis are
-replaced by arrays. Tables are of what was scored after the first tenth of the replay.
+Every closed bucket goes through the objects of a worker (the forecaster of
+`stream.serving.model_server` and `stream.scoring.live_scoring`), partition by partition; only Kafka
+and Redis are replaced by arrays. The tables cover all scores after the first tenth of the replay.
 
 Axes: T = buckets, S = series, F = features, V = volume classes, H = horizon steps, K = sums.
 """
@@ -44,7 +44,7 @@ Floats = NDArray[np.float32]
 
 @dataclass
 class ArrayReads:
-    """`ScoringReads` on blocks in memory; `write` does what the read side does."""
+    """`ScoringReads` on arrays in memory; `write` replaces the read side."""
 
     start_ms: int
     bucket_ms: int
@@ -57,18 +57,18 @@ class ArrayReads:
         return [self.stored.get(path) for path in paths]
 
     def hash(self, tag: Tag, path: Path) -> dict[bytes, bytes]:
-        """A whole hash."""
+        """All fields of a hash."""
         return dict(self.fields.get(path, {}))
 
     def closed(self, tag: Tag, starts: Sequence[int]) -> tuple[int, Floats]:
-        """The first bucket there is, and the buckets [T, S, F] that start then."""
+        """The first stored bucket, and the buckets [T, S, F] that start at `starts`."""
         places = np.array([(start - self.start_ms) // self.bucket_ms for start in starts])
         picked_TSF = self.values_TSF[np.maximum(places, 0)]
         picked_TSF[places < 0] = 0.0
         return self.start_ms, picked_TSF
 
     def write(self, block: ReadSideWrite) -> None:
-        """Apply what a forecast changes."""
+        """Apply the writes of a forecast."""
         self.stored |= block.puts
         for path, fields in block.fields.items():
             into = self.fields.setdefault(path, {})
@@ -87,7 +87,7 @@ def replayed(
     first: int,
     last: int,
 ) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """Place of each bucket from `first` to `last`, and its sums [V, H, K], as a worker's."""
+    """Place of each bucket from `first` to `last`, and its sums [V, H, K], as in a worker."""
     scoring = LiveScoring(settings, reads)
     values_TSF, bucket_ms = reads.values_TSF, reads.bucket_ms
     states = forecaster.new_states(values_TSF.shape[1])
@@ -101,7 +101,7 @@ def replayed(
 
 
 def sample_history() -> SparseHistory:
-    """Hourly buckets of the shipped orders from four weeks before the replay's start on."""
+    """Hourly buckets of the shipped orders, from four weeks before the start of the replay."""
     orders = read_orders(sample_orders())
     start_ms = REPLAY_START_MS - WARM_UP * HOUR_MS
     return build_history(
@@ -122,11 +122,11 @@ def partitions(history: SparseHistory, *, n_series: int | None) -> Iterator[tupl
 
 
 def main() -> None:
-    """Replay twice and print the tables."""
+    """Live coverage and accuracy over a replay, with calibration on and off."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--registry", help="folder or URL; its champion serves")
-    parser.add_argument("--series", type=int, help="only the largest, and the roll-ups")
-    parser.add_argument("--days", type=int, help="only the first days of the replay")
+    parser.add_argument("--registry", help="folder or URL of a registry; its champion forecasts")
+    parser.add_argument("--series", type=int, help="use only the largest series, and the roll-ups")
+    parser.add_argument("--days", type=int, help="use only the first days of the replay")
     parser.add_argument("--rate", type=float, default=CalibrationSettings().rate)
     given = parser.parse_args()
     history = sample_history()
@@ -158,18 +158,18 @@ def main() -> None:
 
 
 def table(sums_VHK: NDArray[np.float64]) -> str:
-    """Coverage and WQL by volume class: of all steps, and the step that is furthest off."""
+    """Coverage and WQL by volume class: of all steps, and of the extreme steps."""
     lines = ["class    labels   80 % band  least  most  closed   WQL    naive   bias   steps off"]
     for volume, sums_HK in zip(VOLUMES, sums_VHK, strict=True):
         if not sums_HK[:, 0].any():
             continue
-        whole, steps = score_of(sums_HK), [score_of(sums_K) for sums_K in sums_HK]
+        overall, steps = score_of(sums_HK), [score_of(sums_K) for sums_K in sums_HK]
         covers = [_covered(step) for step in steps]
         off = sum(not 0.78 <= cover <= 0.82 for cover in covers)
         lines.append(
-            f"{volume:8} {whole.labels:9,} {_covered(whole):8.3f} {min(covers):7.3f}"
-            f" {max(covers):6.3f} {whole.interval_coverage or 0:6.3f} {whole.wql or 0:7.4f}"
-            f" {whole.naive_wql or 0:7.4f} {whole.bias or 0:+7.3f} {off:4d}"
+            f"{volume:8} {overall.labels:9,} {_covered(overall):8.3f} {min(covers):7.3f}"
+            f" {max(covers):6.3f} {overall.interval_coverage or 0:6.3f} {overall.wql or 0:7.4f}"
+            f" {overall.naive_wql or 0:7.4f} {overall.bias or 0:+7.3f} {off:4d}"
         )
     return "\n".join(lines)
 

@@ -1,6 +1,6 @@
 """A million mutated records through decoder, partition and dead letters: `make fuzz`.
 
-Prints what became of them; ends with a traceback where one crashes or goes without a verdict.
+Prints the number of each verdict; a crash, or a record without a verdict, ends with a traceback.
 """
 
 import argparse
@@ -11,10 +11,12 @@ from tests.support.fuzzing import run
 
 
 def main() -> None:
-    """Run the fuzzer over some seeds."""
+    """Run the fuzzer over several seeds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--records", type=int, default=1_000_000)
-    parser.add_argument("--seeds", type=int, default=10, help="runs the records are divided among")
+    parser.add_argument(
+        "--seeds", type=int, default=10, help="number of runs that share the records"
+    )
     arguments = parser.parse_args()
     verdicts: Counter[str] = Counter()
     began = time.monotonic()

@@ -1,11 +1,11 @@
-"""Cold start: forecasts of products the network has never met, from the first day they sell.
+"""Cold start: forecasts of products unseen in training, from the first day they sell.
 
     python -m benchmarks.newcomers --orders orders_online_retail_II.parquet --split tune|test
 
-Daily demand of every SKU of *Online Retail II* (UCI 502, CC BY 4.0). Trained on what lies before a
-day; scored on the SKUs that first sell behind it, at the end of each of their first 14 days, 14
-days ahead. Category is that of the shipped catalog (words of the description); of prices only those
-paid so far are known. Nothing of the newcomers is in the training, they are hidden.
+Daily demand of every SKU of *Online Retail II* (UCI 502, CC BY 4.0). Trained on the days before a
+date; scored on the SKUs that first sell after it, at the end of each of their first 14 days, 14
+days ahead. The category is that of the shipped catalog (words of the description); only prices paid
+so far are known. The newcomers are hidden from training.
 
 Axes: T = buckets, S = newcomers, A = ages, H = horizon, Q = quantiles, X = static.
 """
@@ -33,7 +33,7 @@ Floats = NDArray[np.float32]
 
 HORIZON: Final = 14
 AGES: Final = 14
-#: Trained before the first day, newcomers begin in [first, last].
+#: Trained before the first day; newcomers start in [first, last].
 SPLITS: Final = {
     "tune": ("2010-09-01", "2010-12-01"),
     "spring": ("2011-01-10", "2011-06-01"),
@@ -68,7 +68,7 @@ def sku_days(lines: pl.DataFrame) -> History:
 
 
 class Newcomers:
-    """The SKUs of a history that first sell in [first, last], and what they went on to sell."""
+    """The SKUs of a history that first sell in [first, last], and their later demand."""
 
     def __init__(self, history: History, first: int, last: int) -> None:
         sold_TS = history.values_TSF[:, :, 0] > 0
@@ -90,7 +90,7 @@ class Newcomers:
 
     @property
     def actual_SAH(self) -> Floats:
-        """Units of the 14 days behind each newcomer's first, second, … day."""
+        """Units of the 14 days after each newcomer's first, second, … day."""
         reach_AH = 1 + np.arange(AGES)[:, None] + np.arange(HORIZON)
         units_ST = self.values_TSF[:, :, 0].T
         days_SAH = self.began_S[:, None, None] + reach_AH
@@ -125,7 +125,7 @@ class Newcomers:
 
 
 def mean_of(forecast_NQ: Floats) -> float:
-    """Mean of forecasts given by their deciles: linear between them, exponential beyond the last.
+    """Mean of forecasts given by deciles: linear between them, exponential beyond the last.
 
     >>> round(mean_of(-np.log1p(-np.array([DECILES]))), 2)  # of an exponential with mean 1
     1.01
@@ -158,21 +158,21 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--variants", default=",".join(VARIANTS))
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
-    asked = parser.parse_args()
-    history = sku_days(read_lines(asked.orders))
-    first, last = ((at(day) - history.start_ms) // DAY_MS for day in SPLITS[asked.split])
+    arguments = parser.parse_args()
+    history = sku_days(read_lines(arguments.orders))
+    first, last = ((at(day) - history.start_ms) // DAY_MS for day in SPLITS[arguments.split])
     newcomers = Newcomers(history, first, last)
     actual_SAH = newcomers.actual_SAH
     print(f"{len(newcomers.began_S)} newcomers, {actual_SAH.mean():.3f} units a day", flush=True)
     print(report("category mean", actual_SAH, newcomers.category_mean()), flush=True)
     more: dict[str, Any] = {}
-    for pair in asked.set:
+    for pair in arguments.set:
         name, _, value = pair.partition("=")
         more[name] = float(value) if "." in value else int(value)
-    for name in asked.variants.split(","):
+    for name in arguments.variants.split(","):
         model = ModelConfig(horizon=HORIZON, bucket_ms=DAY_MS, dropout=0.15, **VARIANTS[name])
         config = TrainConfig(
-            model=model, seed=asked.seed, updates=asked.updates, chunk=64, max_series=6_000,
+            model=model, seed=arguments.seed, updates=arguments.updates, chunk=64, max_series=6_000,
             volume_power=0.5,
         )  # fmt: skip
         trained = train(newcomers.seen, replace(config, **more))

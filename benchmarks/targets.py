@@ -1,11 +1,11 @@
-"""What revenue and visitors cost units, how revenue is forecast, and what a step costs with them.
+"""Further targets: their effect on units, the accuracy of revenue, and the cost of a step.
 
     python -m benchmarks.targets --orders orders_online_retail_II.parquet --seed 0
     python -m benchmarks.targets --cost
 
-Trains one network of units alone and one with both targets, on the daily task up to the tuning
-origins; there are no clicks in these data, so visitors are all zero. `--cost` steps 100,000 series
-on one thread, with and without in turn, so that whatever else the machine does meets all alike.
+Trains one network of units only and one with both targets, on the daily task up to the tuning
+origins; these data have no clicks, so visitors are all zero. `--cost` steps 100,000 series on one
+thread, alternating between the variants so that other load affects all equally.
 """
 
 import argparse
@@ -34,7 +34,7 @@ STEPS: Final = 22
 
 
 def main() -> None:
-    """Measure what was asked for."""
+    """Run the selected measurements."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -68,7 +68,7 @@ def accuracy(orders: Path, seed: int) -> None:
 
 
 def cost() -> None:
-    """CPU seconds of a step, median and least, of each choice of targets."""
+    """Print the CPU seconds of a step, median and minimum, of each choice of targets."""
     torch.set_num_threads(1)
     choices: tuple[tuple[Target, ...], ...] = ((), ("revenue",), TARGETS)
     made = []
@@ -85,8 +85,8 @@ def cost() -> None:
             seconds[targets].append(time.process_time() - began)
     for targets, taken in seconds.items():
         warm = taken[2:]
-        name = ", ".join(targets) or "units alone"
-        print(f"{name}: {statistics.median(warm):.3f} s, least {min(warm):.3f} s")
+        name = ", ".join(targets) or "units only"
+        print(f"{name}: {statistics.median(warm):.3f} s, minimum {min(warm):.3f} s")
 
 
 def _wql(value: float | None) -> str:

@@ -1,13 +1,13 @@
-r"""How much better a forecast could be: kept forecasts, given what nobody could know.
+r"""Upper bounds of accuracy: stored forecasts, corrected with knowledge of the actuals.
 
     python -m benchmarks.accuracy.run --orders … --task daily --origins tune \
         --models surgecast,LightGBM --out forecasts.parquet
     python -m benchmarks.accuracy.ceiling forecasts.parquet
 
-Prints the WQL of every model, of the mean of the quantiles of each two, and of every model with its
-quantiles multiplied by the factor that, as one knows afterwards, did best: for each series over all
-steps of an origin, for each step over all series, for each origin over both. What such a row gains
-is the most that better knowledge of that level could bring; what is left is shape and noise.
+Prints the WQL of every model, of the mean of the quantiles of each pair, and of every model with
+its quantiles multiplied by the best factor in hindsight: for each series over all steps of an
+origin, for each step over all series, for each origin over both. The gain of such a row is the most
+that better knowledge of that level could bring; the rest is shape and noise.
 
 Axes: N = origins, S = series, H = horizon, Q = quantiles.
 """
@@ -21,7 +21,7 @@ import polars as pl
 
 from model.evaluation.metrics import pinball_loss, wql
 
-#: What quantiles are multiplied by.
+#: Candidate factors for the quantiles.
 FACTORS = np.geomspace(0.25, 4.0, 41)
 
 
@@ -41,10 +41,10 @@ def read(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray], tuple[float, ..
     return actual, forecasts, tuple(float(name[1:]) for name in columns)
 
 
-def stretched(
+def best_scaled(
     units_NSHQ: np.ndarray, actual_NSH: np.ndarray, levels: tuple[float, ...], axes: tuple[int, ...]
 ) -> np.ndarray:
-    """Quantiles multiplied, for each group summed over `axes`, by the factor that did best."""
+    """Quantiles multiplied by the best factor of each group, with losses summed over `axes`."""
     tried, losses = [], []
     for factor in FACTORS:
         tried.append(units_NSHQ * factor)
@@ -59,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("forecasts", type=Path, help="what run --out wrote")
+    parser.add_argument("forecasts", type=Path, help="output of benchmarks.accuracy.run --out")
     actual_NSH, forecasts, levels = read(parser.parse_args().forecasts)
 
     def row(name: str, units_NSHQ: np.ndarray) -> None:
@@ -69,7 +69,7 @@ def main() -> None:
     for name, units_NSHQ in forecasts.items():
         row(name, units_NSHQ)
         for known, axes in (("series", (2,)), ("step", (1,)), ("origin", (1, 2))):
-            best = stretched(units_NSHQ, actual_NSH, levels, axes)
+            best = best_scaled(units_NSHQ, actual_NSH, levels, axes)
             row(f"{name}, best factor of each {known}", best)
     for first, second in combinations(forecasts, 2):
         row(f"mean of {first} and {second}", (forecasts[first] + forecasts[second]) / 2)

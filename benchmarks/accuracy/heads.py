@@ -3,11 +3,11 @@
     python -m benchmarks.accuracy.heads --orders orders_online_retail_II.parquet
 
 Daily task, tuning origins. The head gives the logarithms of the mean and of the shape of a negative
-binomial for each step ahead and learns by the likelihood of the counts given the scale; what is
-forecast are its quantiles. Needs scipy (of the extra `benchmarks`).
+binomial for each step ahead, trained by the likelihood of the counts given the scale; its forecasts
+are the quantiles of the distribution. Needs scipy (extra `benchmarks`).
 
-Origins are weighted as the quantile heads weight them (by scale / mean demand) or alike; quantiles
-are the whole numbers of the inverse distribution function, or interpolated between these. Writes
+Origins are weighted as in the quantile heads (by scale / mean demand) or equally; quantiles are the
+integers of the inverse distribution function, or interpolated between them. Writes
 `results/heads-daily-tune.jsonl`.
 
 Axes: B = series, O = origins, P = origins of a chunk, H = horizon, Q = quantiles, R = rank.
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.accuracy.ours import Surgecast, configured
-from benchmarks.accuracy.problem import Made, Problem
+from benchmarks.accuracy.problem import OriginForecast, Problem
 from benchmarks.accuracy.run import RESULTS, actual_of, report
 from benchmarks.accuracy.tasks import daily, read_lines
 from model.config import ModelConfig
@@ -67,9 +67,9 @@ def count_loss(units: Tensor, log_mean: Tensor, log_shape: Tensor) -> Tensor:
 def count_quantiles(
     mean_BH: NDArray[Any], shape_BH: NDArray[Any], quantiles: tuple[float, ...], *, whole: bool
 ) -> NDArray[np.float64]:
-    """Quantiles [B, H, Q] of a negative binomial: whole numbers, or linear in between.
+    """Quantiles [B, H, Q] of a negative binomial: integers, or linear in between.
 
-    In between, the probability of k is spread over k − ½ … k + ½, and nothing lies below 0.
+    In between, the probability of k is spread over k − ½ … k + ½, cut at 0.
 
     >>> count_quantiles(np.array([[8.0]]), np.array([[1e6]]), (0.5, 0.9), whole=True)
     array([[[ 8., 12.]]])
@@ -88,7 +88,7 @@ def count_quantiles(
 
 
 class CountHeads(QuantileHeads):
-    """Mean and shape of a negative binomial for each step, written by the calendar alike."""
+    """Mean and shape of a negative binomial for each step, by the same calendar weights."""
 
     whole = True
 
@@ -103,7 +103,7 @@ class CountHeads(QuantileHeads):
             dropout=config.dropout,
         )
         self.quantiles = config.quantiles
-        with torch.no_grad():  # the mean begins at the scale, the shape at 1
+        with torch.no_grad():  # the mean starts at the scale, the shape at 1
             self.write.bias.view(self.rank + 1, 2, 2)[-1].zero_()
 
     def forward(
@@ -129,9 +129,9 @@ class CountHeads(QuantileHeads):
         work: Workspace,
         planned: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        """Write the quantiles of units into the first of `out`; there are none of their sum.
+        """Write the quantiles of units into the first of `out`; those of their sum stay zero.
 
-        These heads read no plans: the task has none.
+        The task has no plans.
         """
         code_BR = self.code(encoded_BD, inputs_BI)
         log_mean_BH, log_shape_BH = self._split(
@@ -149,7 +149,7 @@ class CountHeads(QuantileHeads):
 
 
 class CountNetwork(QuantileNetwork):
-    """The product's encoder under `CountHeads`."""
+    """The product's encoder with `CountHeads`."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -167,9 +167,9 @@ def count_loss_at(
     cumulative_weight: float,
     target_weight: float = 0.0,
     ranks: Ranks | None = None,
-    alike: bool = False,
+    equal_weights: bool = False,
 ) -> Tensor:
-    """In the place of `model.training.lanes.loss_at`: the likelihood of the counts themselves."""
+    """Replaces `model.training.lanes.loss_at`: the likelihood of the counts."""
     horizon, groups = network.config.horizon, len(chunk.first_G)
     positions = torch.from_numpy(positions_P)
     by_origin = partial(origins_first, groups=groups)
@@ -181,30 +181,30 @@ def count_loss_at(
     reach_PH = positions[:, None] + torch.arange(horizon)
     log_scale = by_origin(chunk.scale_NL[:, positions]).log().unsqueeze(-1)
     weight = by_origin(chunk.weight_NL[:, positions]).unsqueeze(-1)
-    if alike:
+    if equal_weights:
         weight = (weight > 0).float()
     loss = count_loss(by_origin(chunk.ahead_NX[:, reach_PH]), log_mean + log_scale, log_shape)
     return masked_mean(loss.float(), by_origin(chunk.known_NX[:, reach_PH]) * weight)
 
 
 @contextmanager
-def counting(*, alike: bool) -> Iterator[None]:
-    """Training and serving with `CountNetwork` in the place of the product's network."""
+def counting(*, equal_weights: bool) -> Iterator[None]:
+    """Train and serve with `CountNetwork` instead of the product's network."""
 
     def loss_at(**given: Any) -> Tensor:
-        return count_loss_at(**given, alike=alike)
+        return count_loss_at(**given, equal_weights=equal_weights)
 
     with (
         patch("model.training.lanes.loss_at", loss_at),
         patch("model.training.run.loss_at", loss_at),
-        patch("model.training.QuantileNetwork", CountNetwork),
+        patch("model.training.train.QuantileNetwork", CountNetwork),
         patch("benchmarks.accuracy.ours.QuantileNetwork", CountNetwork),
     ):
         yield
 
 
 def main() -> None:
-    """Train each once, forecast the tuning origins, write a row each."""
+    """Train each variant once, forecast the tuning origins, write a row each."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -216,17 +216,17 @@ def main() -> None:
     problem = Problem(task, task.tune_origins_ms)
     config = configured(problem, seed=arguments.seed, overrides={})
 
-    def forecasts(name: str) -> list[Made]:
+    def forecasts(name: str) -> list[OriginForecast]:
         folder = arguments.work / f"heads-seed-{arguments.seed}" / name
         folder.mkdir(parents=True, exist_ok=True)
         peer = Surgecast(problem, folder, config)
         return [peer.forecast(place) for place in problem.places]
 
     made = {"quantile heads": forecasts("quantile")}
-    for alike, weighted in ((False, "weighted as those"), (True, "origins alike")):
+    for equal_weights, weighted in ((False, "weighted as those"), (True, "origins alike")):
         for whole, how in ((True, "whole"), (False, "interpolated")):
-            with counting(alike=alike), patch.object(CountHeads, "whole", whole):
-                folder = f"negative-binomial-{'alike' if alike else 'weighted'}"
+            with counting(equal_weights=equal_weights), patch.object(CountHeads, "whole", whole):
+                folder = f"negative-binomial-{'alike' if equal_weights else 'weighted'}"
                 made[f"negative binomial, {weighted}, {how}"] = forecasts(folder)
     result = actual_of(problem)
     for name, each in made.items():

@@ -1,9 +1,9 @@
-"""NHITS and DeepAR of neuralforecast: trained once before the first origin, as Surgecast is.
+"""NHITS and DeepAR of neuralforecast: trained once before the first origin, like Surgecast.
 
-Both see the calendar of past and future buckets; NHITS also order lines and revenue of the past.
-At an origin they read their context anew; they are not trained again. Of hours they learn from the
-last year's midnights only, 16 series an update: the library lays out every window of a batch, which
-of the whole history and 32 series would take 38 GB.
+Both read the calendar of past and future buckets; NHITS also order lines and revenue of the past.
+At an origin they re-read their context without retraining. On the hourly task they train on the
+midnights of the last year only, 16 series an update: the library materialises every window of a
+batch, which for the full history and 32 series would take 38 GB.
 
 Axes: S = series, H = horizon, Q = quantiles, C = calendar.
 """
@@ -14,14 +14,14 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from benchmarks.accuracy.problem import Floats, Made, Problem, clocked
+from benchmarks.accuracy.problem import Floats, OriginForecast, Problem, timed
 from model.config import DECILES
 from model.inputs.carried_statistics import ORDERS, REVENUE
 
 _LEVELS: Final = (20, 40, 60, 80)
-#: Windows an update. An LSTM step costs so much more than NHITS' that DeepAR gets fewer.
+#: Windows an update; fewer for DeepAR, whose LSTM steps cost much more.
 _WINDOWS: Final = {"NHITS": 256, "DeepAR": 64}
-#: Weeks of hours a forecast is read from, for the same reason.
+#: Context in weeks of the hourly task, for the same reason.
 _WEEKS: Final = {"NHITS": 2, "DeepAR": 1}
 _HOURLY: Final = {"step_size": 24, "batch_size": 16}
 
@@ -40,15 +40,15 @@ class Neural:
         self.calendar_TC = calendar_TC[:, varying]
         self.known = [f"calendar_{place}" for place in range(self.calendar_TC.shape[1])]
 
-    def forecast(self, place: int) -> Made:
+    def forecast(self, place: int) -> OriginForecast:
         """Fit before the first origin, then read the context before `place` and forecast."""
         logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
         torch.set_num_threads(self.threads)
         seconds = 0.0
         if self.library is None:
-            _, seconds = clocked(self._fit)
-        units_SHQ, refresh = clocked(lambda: self._predict(place))
-        return Made(units_SHQ, seconds, refresh)
+            _, seconds = timed(self._fit)
+        units_SHQ, refresh = timed(lambda: self._predict(place))
+        return OriginForecast(units_SHQ, seconds, refresh)
 
     def _model(self) -> Any:
         from neuralforecast.losses.pytorch import DistributionLoss, MQLoss

@@ -1,4 +1,4 @@
-"""Surgecast in the accuracy benchmark: trained once and carried, or trained on at every origin.
+"""Surgecast in the accuracy benchmark: trained once and carried, or retrained at every origin.
 
 Axes: T = buckets, S = series, F = features, H = horizon, Q = quantiles.
 """
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load_file, save_file
 
-from benchmarks.accuracy.problem import Made, Problem, clocked
+from benchmarks.accuracy.problem import OriginForecast, Problem, timed
 from model.config import ModelConfig, TrainConfig
 from model.inference.forecaster import NetworkForecaster
 from model.inference.network_states import NetworkStates
@@ -20,7 +20,7 @@ from model.training.train import train
 
 
 def configured(problem: Problem, *, seed: int, overrides: dict[str, Any]) -> TrainConfig:
-    """What was best on the tuning origins (docs/experiments), with `overrides` put over it."""
+    """The best settings on the tuning origins (docs/experiments.md), changed by `overrides`."""
     history = problem.task.history
     names = set(ModelConfig.__dataclass_fields__)
     model: dict[str, Any] = {"dropout": 0.1 if problem.hourly else 0.15, "prior": True}
@@ -40,8 +40,8 @@ def _frozen(value: object) -> object:
 class Surgecast:
     """One network trained before the first origin, its states carried from origin to origin.
 
-    With `retrained_updates` it is trained on at every later origin, from the weights it has. The
-    weights lie in `folder`, so a run that was cut off goes on with them.
+    With `retrained` it is retrained at every later origin, from its current weights. The weights
+    are stored in `folder`, so an interrupted run resumes with them.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class Surgecast:
         self.states: NetworkStates | None = None
         self.read = 0
 
-    def forecast(self, place: int) -> Made:
-        """Train where it is time to, carry the states up to `place` and forecast."""
+    def forecast(self, place: int) -> OriginForecast:
+        """Train if due, carry the states up to `place` and forecast."""
         first = self.problem.places[0]
         seconds = 0.0
         trained_at = first if self.retrained is None else place
         if self.serving is None or (self.retrained is not None and place != first):
-            network, seconds = clocked(lambda: self._network(trained_at))
+            network, seconds = timed(lambda: self._network(trained_at))
             self.serving = NetworkForecaster(network, "surgecast")
             self.states, self.read = self.serving.new_states(self.problem.task.scored), 0
             self.states.set_static(
@@ -79,12 +79,12 @@ class Surgecast:
         start_ms = history.start_ms + self.read * history.bucket_ms
         serving.warm_up(states, values_TSF[self.read : place - 1], start_ms)
         last_ms = history.start_ms + (place - 1) * history.bucket_ms
-        made, refresh = clocked(lambda: serving.step(states, values_TSF[place - 1], last_ms))
+        made, refresh = timed(lambda: serving.step(states, values_TSF[place - 1], last_ms))
         self.read = place
-        return Made(np.array(made.units_SHQ), seconds, refresh)
+        return OriginForecast(np.array(made.units_SHQ), seconds, refresh)
 
     def _network(self, place: int) -> QuantileNetwork:
-        """The network as of `place`: from its file, or trained on what lies before `place`."""
+        """The network as of `place`: from its file, or trained on the buckets before `place`."""
         path = self.folder / f"{place}.safetensors"
         network = QuantileNetwork(self.config.model)
         if path.exists():
@@ -111,10 +111,10 @@ class Ensemble:
     def __init__(self, members: list[Surgecast]) -> None:
         self.members = members
 
-    def forecast(self, place: int) -> Made:
-        """Mean over the members; seconds are added up."""
+    def forecast(self, place: int) -> OriginForecast:
+        """Mean over the members; their seconds are summed."""
         made = [member.forecast(place) for member in self.members]
-        return Made(
+        return OriginForecast(
             np.mean([one.units_SHQ for one in made], axis=0),
             sum(one.fit_seconds for one in made),
             sum(one.refresh_seconds for one in made),

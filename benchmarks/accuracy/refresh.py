@@ -1,12 +1,12 @@
-"""What fresh forecasts of 10,000 series cost when a day has closed: our step, peers' predict.
+"""Time of new forecasts for 10,000 series after a day closes: one step against peers' predict.
 
     python -m benchmarks.accuracy.refresh --series 10000
 
-Daily buckets, 28 days ahead, nine deciles, sparse made-up counts; models are fitted on few series
-and for a few steps only, since the cost of a forecast does not depend on how good it is. Ours
-carries its state; the peers read their context again. What costs the same for every series
-(statistical models, which are fitted anew for each) is measured on `--few` and scaled up. Needs the
-peers' packages; one that is missing is named and left out.
+Daily buckets, 28 days ahead, nine deciles, sparse synthetic counts; models are fitted briefly on
+few series, because the time of a forecast does not depend on its accuracy. Surgecast carries its
+state; the peers read their context again. Models with a constant cost for each series (statistical
+models, refitted for each) are measured on `--few` and scaled up. Needs the peers' packages; a
+missing one is reported and left out.
 
 Axes: T = buckets, S = series, F = features, H = horizon.
 """
@@ -63,7 +63,7 @@ def surgecast(units_TS: np.ndarray) -> float:
 
 
 def statistical(name: str, units_TS: np.ndarray) -> float:
-    """Seconds of fitting and forecasting, which these models do at once, on all cores."""
+    """Seconds of fitting and forecasting in one call, on all cores."""
     import statsforecast.models as library
     from statsforecast import StatsForecast
     from statsforecast.utils import ConformalIntervals
@@ -75,7 +75,7 @@ def statistical(name: str, units_TS: np.ndarray) -> float:
         if name == "CrostonSBA"
         else getattr(library, name)(season_length=7)
     )
-    few = StatsForecast([model], freq=1, n_jobs=1)  # compiles before it is timed
+    few = StatsForecast([model], freq=1, n_jobs=1)  # compile before timing
     few.forecast(df=frame[frame["unique_id"] < 2], h=HORIZON, level=list(_LEVELS))
     began = time.perf_counter()
     StatsForecast([model], freq=1, n_jobs=os.cpu_count() or 1).forecast(
@@ -85,7 +85,7 @@ def statistical(name: str, units_TS: np.ndarray) -> float:
 
 
 def lightgbm(units_TS: np.ndarray) -> float:
-    """Seconds of features and predictions of one direct model a quantile."""
+    """Seconds of features and predictions of one direct model for each quantile."""
     import lightgbm as library
 
     starts = DAY_MS * np.arange(len(units_TS) + HORIZON, dtype=np.int64)
@@ -119,7 +119,7 @@ def _design(units_TS: np.ndarray, calendar_TC: np.ndarray) -> np.ndarray:
 
 
 def neural(name: str, units_TS: np.ndarray) -> float:
-    """Seconds of predict of a network of neuralforecast that was given all series at once."""
+    """Seconds of predict of a network of neuralforecast for all series at once."""
     from neuralforecast import NeuralForecast
     from neuralforecast.losses.pytorch import DistributionLoss, MQLoss
     from neuralforecast.models import NHITS, DeepAR
@@ -153,7 +153,7 @@ def _long(units_TS: np.ndarray):
 
 
 def main() -> None:
-    """Measure everything that is installed; print a row a model, as JSON."""
+    """Measure all installed models; print a row each, as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--series", type=int, default=10_000)
     parser.add_argument("--few", type=int, default=100)

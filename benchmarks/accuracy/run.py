@@ -1,16 +1,16 @@
-"""Accuracy beside the peers: the same series, origins and buckets, in one run.
+"""Accuracy against the peers: the same series, origins and buckets, in one run.
 
     python -m benchmarks.accuracy.run --orders orders_online_retail_II.parquet --task daily
     python -m benchmarks.accuracy.run --orders … --task hourly --models surgecast,LightGBM
     python -m benchmarks.accuracy.run --orders … --task daily --origins tune --set updates=600
 
 Surgecast, NHITS and DeepAR are trained once, before the first origin; `surgecast-retrained` is
-trained on at every origin, LightGBM and the statistical models are fitted anew. Every forecast is
-kept under `--work`, so a run that was cut off or is asked for one more model goes on where it
-stopped. On the hourly task what is fitted anew is so at every tenth midnight.
+retrained at every origin, LightGBM and the statistical models are refitted. Every forecast is
+stored under `--work`, so an interrupted run, or one with another model, resumes from there. On the
+hourly task refits happen at every tenth midnight.
 
-Writes a row a model to `results/<task>-<origins>.jsonl`: metrics over all origins, by origin and by
-step, CPU seconds, versions. Choose by the tuning origins only.
+Writes a row for each model to `results/<task>-<origins>.jsonl`: metrics over all origins, by origin
+and by step, CPU seconds, versions. Choose settings by the tuning origins only.
 """
 
 import argparse
@@ -26,7 +26,7 @@ import numpy as np
 from rich.progress import Progress
 
 from benchmarks.accuracy.ours import Ensemble, Surgecast, configured
-from benchmarks.accuracy.problem import Made, Peer, Problem
+from benchmarks.accuracy.problem import OriginForecast, Peer, Problem
 from benchmarks.accuracy.statistical import SeasonalNaive, Statistical
 from benchmarks.accuracy.store import ForecastStore
 from benchmarks.accuracy.tasks import daily, hourly, read_lines
@@ -42,14 +42,14 @@ MODELS: Final = (
     "NHITS", "DeepAR", "DynamicOptimizedTheta", "AutoETS", "AutoTheta",
 )  # fmt: skip
 _PACKAGES: Final = ("torch", "numpy", "lightgbm", "statsforecast", "neuralforecast")
-#: What `surgecast-retrained` learns with at each later origin.
+#: Settings of `surgecast-retrained` at each later origin.
 RETRAINED: Final[dict[str, Any]] = {
     "updates": 200,
     "learning_rate": 1e-3,
     "finish_share": 0.8,
     "validate_every": 1_000,
 }
-#: Origins LightGBM learns from: buckets apart, and how much more rows of much demand count.
+#: Training origins of LightGBM: their distance in buckets, and the power of demand in row weights.
 ROWS: Final[dict[str, dict[str, Any]]] = {
     "daily": {"spacing": 4, "rows_power": 0.0},
     "hourly": {"spacing": 24, "rows_power": 0.5},
@@ -59,7 +59,7 @@ ROWS: Final[dict[str, dict[str, Any]]] = {
 def forecaster(
     name: str, problem: Problem, folder: Path, seeds: int, overrides: dict[str, Any]
 ) -> tuple[Callable[[], Peer], dict[str, Any]]:
-    """What makes the model `name`, and the settings its forecasts depend on."""
+    """Return the factory of the model `name`, and the settings its forecasts depend on."""
     if name.startswith("surgecast"):
         retrained = RETRAINED if name.endswith("retrained") else None
         configs = [configured(problem, seed=seed, overrides=overrides) for seed in range(seeds)]
@@ -90,11 +90,11 @@ def forecaster(
     if name in STATISTICAL:
         fitted = {"refit_every": refit_every}
         return lambda: Statistical(problem, name, refit_every=refit_every), fitted
-    raise SystemExit(f"--models {name}: unknown; known are {', '.join(MODELS)}")
+    raise SystemExit(f"--models {name}: unknown model, choose from {', '.join(MODELS)}")
 
 
 def main() -> None:
-    """Run the models asked for and write the results of all that are complete."""
+    """Run the selected models and write the results of those that are complete."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -103,12 +103,14 @@ def main() -> None:
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--origins", choices=("test", "tune"), default="test")
     parser.add_argument(
-        "--seeds", type=int, default=1, help="networks whose quantiles are averaged"
+        "--seeds", type=int, default=1, help="number of networks whose quantiles are averaged"
     )
     parser.add_argument("--set", action="append", default=[], metavar="NAME=JSON",
                         help="override a setting of Surgecast, or of LightGBM's rows")  # fmt: skip
     parser.add_argument("--work", type=Path, default=Path("var/accuracy"))
-    parser.add_argument("--out", type=Path, help="every forecast, long, as Parquet")
+    parser.add_argument(
+        "--out", type=Path, help="write all forecasts to this Parquet file (long table)"
+    )
     arguments = parser.parse_args()
     overrides = {
         name: json.loads(value) for name, value in (s.split("=", 1) for s in arguments.set)
@@ -118,7 +120,7 @@ def main() -> None:
     origins_ms = task.test_origins_ms if arguments.origins == "test" else task.tune_origins_ms
     problem = Problem(task, origins_ms)
     result = actual_of(problem)
-    made: dict[str, list[Made]] = {}
+    made: dict[str, list[OriginForecast]] = {}
     for name in arguments.models.split(","):
         folder = arguments.work / f"{arguments.task}-{arguments.origins}" / name
         create, settings = forecaster(name, problem, folder, arguments.seeds, overrides)
@@ -132,8 +134,8 @@ def main() -> None:
 
 def _forecasts(
     name: str, create: Callable[[], Peer], problem: Problem, store: ForecastStore
-) -> list[Made]:
-    """Forecasts of every origin: those kept, and the missing ones made now."""
+) -> list[OriginForecast]:
+    """Forecasts of every origin: the stored ones, and the missing ones computed now."""
     peer: Peer | None = None
     forecasts = []
     with Progress() as bars:
@@ -150,7 +152,7 @@ def _forecasts(
 
 
 def actual_of(problem: Problem) -> Backtest:
-    """What came at the origins, without a forecast yet."""
+    """The actuals at the origins, without forecasts."""
     history = problem.scored_history
     naive = SeasonalNaiveForecaster(horizon=problem.horizon, bucket_ms=history.bucket_ms)
     result = backtest(history, {"naive": naive}, problem.origins_ms)
@@ -158,8 +160,8 @@ def actual_of(problem: Problem) -> Backtest:
     return result
 
 
-def report(result: Backtest, made: dict[str, list[Made]], path: Path) -> None:
-    """A row a model, in place of the row it had before."""
+def report(result: Backtest, made: dict[str, list[OriginForecast]], path: Path) -> None:
+    """Write a row for each model, replacing its previous row."""
     path.parent.mkdir(exist_ok=True)
     rows = {}
     if path.exists():
@@ -171,12 +173,12 @@ def report(result: Backtest, made: dict[str, list[Made]], path: Path) -> None:
         except PackageNotFoundError:
             continue
     for name, forecasts in made.items():
-        whole = score(result, name)
+        overall = score(result, name)
         steps = [score(result, name, steps=slice(h, h + 1)) for h in range(result.horizon)]
         origins = [score(_one_origin(result, place), name) for place in range(len(forecasts))]
         rows[name] = {
             "model": name,
-            **_rounded(whole),
+            **_rounded(overall),
             "wql_by_origin": [_round(one.wql) for one in origins],
             "wql_by_step": [_round(one.wql) for one in steps],
             "pit_coverage_by_step": [_round(one.pit_coverage) for one in steps],
@@ -189,8 +191,8 @@ def report(result: Backtest, made: dict[str, list[Made]], path: Path) -> None:
         }
         low, high = min(s.pit_coverage for s in steps), max(s.pit_coverage for s in steps)
         print(
-            f"{name:24} WQL {whole.wql:.4f}  SQL {whole.sql:.4f}  MASE {whole.mase:.4f}  "
-            f"PIT {whole.pit_coverage:.3f} ({low:.3f} to {high:.3f} by step)  "
+            f"{name:24} WQL {overall.wql:.4f}  SQL {overall.sql:.4f}  MASE {overall.mase:.4f}  "
+            f"PIT {overall.pit_coverage:.3f} ({low:.3f} to {high:.3f} by step)  "
             f"fit {rows[name]['fit_cpu_seconds']} s, refresh {rows[name]['refresh_cpu_seconds']} s"
         )
     path.write_text("".join(json.dumps(row) + "\n" for row in rows.values()))

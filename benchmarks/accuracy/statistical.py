@@ -1,4 +1,4 @@
-"""Peers that fit every series for itself: seasonal naive, and those of statsforecast.
+"""Peers that fit every series separately: seasonal naive, and those of statsforecast.
 
 Axes: T = buckets, S = series, H = horizon, Q = quantiles.
 """
@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.accuracy.problem import Floats, Made, Problem, clocked
+from benchmarks.accuracy.problem import Floats, OriginForecast, Problem, timed
 from model.config import DECILES
 
 _LEVELS: Final = (20, 40, 60, 80)
@@ -16,15 +16,15 @@ _LONGEST_HOURLY: Final = 4 * 168
 
 
 class SeasonalNaive:
-    """The last week repeated; quantiles from its own errors, never below zero."""
+    """The last week repeated; quantiles from its own errors, never negative."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
 
-    def forecast(self, place: int) -> Made:
+    def forecast(self, place: int) -> OriginForecast:
         """Forecast from `place` on."""
-        units_SHQ, seconds = clocked(lambda: self._forecast(place))
-        return Made(units_SHQ, 0.0, seconds)
+        units_SHQ, seconds = timed(lambda: self._forecast(place))
+        return OriginForecast(units_SHQ, 0.0, seconds)
 
     def _forecast(self, place: int) -> Floats:
         season = self.problem.week
@@ -38,10 +38,10 @@ class SeasonalNaive:
 
 
 class Statistical:
-    """AutoETS, a Theta or CrostonSBA of statsforecast, a model a series.
+    """AutoETS, a Theta or CrostonSBA of statsforecast, a model for each series.
 
-    Fitted anew at every `refit_every`-th origin; between these the parameters stay and the newest
-    buckets are filtered through them. The season is a week of days or a day of hours; of hours, the
+    Refitted at every `refit_every`-th origin; in between the parameters are kept and the newest
+    buckets are filtered through them. The season is a week of days or a day of hours; on hours, the
     last four weeks are read (a season of 168 is beyond these models). CrostonSBA has no quantiles
     of its own and gets conformal ones.
     """
@@ -52,15 +52,15 @@ class Statistical:
         self.refit_every = refit_every
         self.fitted: list[Any] = []
 
-    def forecast(self, place: int) -> Made:
-        """Fit if it is time to, and forecast from `place` on."""
+    def forecast(self, place: int) -> OriginForecast:
+        """Fit if due, and forecast from `place` on."""
         number = self.problem.places.index(place)
         seconds = 0.0
         if number % self.refit_every == 0 or not self.fitted:
             fitted_at = self.problem.places[number - number % self.refit_every]
-            _, seconds = clocked(lambda: self._fit(fitted_at))
-        units_SHQ, refresh = clocked(lambda: self._filter(place))
-        return Made(units_SHQ, seconds, refresh)
+            _, seconds = timed(lambda: self._fit(fitted_at))
+        units_SHQ, refresh = timed(lambda: self._filter(place))
+        return OriginForecast(units_SHQ, seconds, refresh)
 
     def _past(self, place: int) -> NDArray[np.float64]:
         longest = _LONGEST_HOURLY if self.problem.hourly else place

@@ -1,4 +1,4 @@
-"""Forecasts already made, a file an origin: what makes a long run resumable.
+"""Stored forecasts, a file for each origin, so that a long run can resume.
 
 Axes: S = series, H = horizon, Q = quantiles.
 """
@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.accuracy.problem import Made
+from benchmarks.accuracy.problem import OriginForecast
 
 
 class ForecastStore:
     """Forecasts of one model on one task's origins, in a folder.
 
-    A folder made with other settings is emptied: its forecasts are another model's.
+    A folder with other settings is emptied: its forecasts belong to another model.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
@@ -28,17 +28,17 @@ class ForecastStore:
         folder.mkdir(parents=True, exist_ok=True)
         note.write_text(text)
 
-    def get(self, origin_ms: int) -> Made | None:
-        """The forecast of an origin, if it was made."""
+    def get(self, origin_ms: int) -> OriginForecast | None:
+        """The forecast of an origin, if stored."""
         path = self._path(origin_ms)
         if not path.exists():
             return None
         with np.load(path) as parts:
             fit, refresh = parts["seconds"].tolist()
-            return Made(parts["units_SHQ"], fit, refresh)
+            return OriginForecast(parts["units_SHQ"], fit, refresh)
 
-    def put(self, origin_ms: int, made: Made) -> None:
-        """Keep a forecast; a run that is cut off here leaves no half of it."""
+    def put(self, origin_ms: int, made: OriginForecast) -> None:
+        """Store a forecast atomically."""
         path = self._path(origin_ms)
         half = path.with_suffix(".part")
         with half.open("wb") as file:

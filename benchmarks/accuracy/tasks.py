@@ -41,7 +41,7 @@ class Task:
 
 
 def read_lines(path: Path) -> pl.DataFrame:
-    """Order lines that count: ts, sku, country, quantity, value. Each `event_id` once."""
+    """Counted order lines: ts, sku, country, quantity, value. Each `event_id` once."""
     lines = pl.read_parquet(path).unique("event_id", keep="first", maintain_order=True)
     counted = (
         pl.col("quantity").is_between(1, 2_000)
@@ -53,7 +53,7 @@ def read_lines(path: Path) -> pl.DataFrame:
 
 
 def daily(lines: pl.DataFrame) -> Task:
-    """500 best-sold SKUs, 28 days ahead; 1,000 more SKUs and the total to learn from."""
+    """500 best-selling SKUs, 28 days ahead; 1,000 more SKUs and the total for training."""
     best = _ranking(lines, "sku")
     names = [*best[:1_500], "total"]
     origins = ["2011-08-01", "2011-09-05", "2011-10-10", "2011-11-07"]
@@ -63,7 +63,7 @@ def daily(lines: pl.DataFrame) -> Task:
 
 
 def hourly(lines: pl.DataFrame) -> Task:
-    """100 best-sold SKUs, the total and ten countries, 24 hours ahead, every November midnight."""
+    """100 best-selling SKUs, the total, ten countries; 24 hours ahead, every November midnight."""
     best = _ranking(lines, "sku")
     countries = [f"country:{name}" for name in _ranking(lines, "country")[:10]]
     names = [*best[:100], "total", *countries, *best[100:600]]
@@ -97,5 +97,5 @@ def _history(lines: pl.DataFrame, names: list[str], bucket_ms: int) -> History:
                 values_TSF[bucket, slot, [0, 2, 3]] = (units, value, count)
     shipped = Path(__file__).parents[2] / "stream" / "data" / "catalog.parquet"
     category_of = dict(pl.read_parquet(shipped, columns=["sku", "category"]).iter_rows())
-    told = [static_row(category_of.get(name.upper())) for name in names]
-    return History(values_TSF, start_ms, bucket_ms, names, np.stack(told))
+    static_rows = [static_row(category_of.get(name.upper())) for name in names]
+    return History(values_TSF, start_ms, bucket_ms, names, np.stack(static_rows))

@@ -1,8 +1,8 @@
-"""LightGBM: one model a quantile, direct, with the covariates Surgecast has.
+"""LightGBM: one direct model for each quantile, with the covariates of Surgecast.
 
 A row is a series at an origin and a step. Its columns: lags, means over seven spans and over the
-year, the same phase of past weeks, last year's level, order lines, price against its usual, age,
-the calendar of the target bucket (holidays and closures included) and the step.
+year, the same phase of past weeks, last year's level, order lines, price relative to its usual one,
+age, the calendar of the target bucket (holidays and closures included) and the step.
 
 Axes: T = buckets, S = series, R = rows, X = columns, C = calendar.
 """
@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.accuracy.problem import Floats, Made, Problem, clocked
+from benchmarks.accuracy.problem import Floats, OriginForecast, Problem, timed
 from model.config import DECILES
 from model.inputs.carried_statistics import ORDERS, REVENUE
 
@@ -29,7 +29,7 @@ _SETTINGS: Final[dict[str, Any]] = {
 
 
 class LightGbm:
-    """Nine quantile models, fitted anew at every `refit_every`-th origin."""
+    """Nine quantile models, refitted at every `refit_every`-th origin."""
 
     def __init__(
         self,
@@ -50,15 +50,15 @@ class LightGbm:
         self.models: list[Any] = []
         self.table = _Columns(problem)
 
-    def forecast(self, place: int) -> Made:
-        """Fit if it is time to, and forecast from `place` on."""
+    def forecast(self, place: int) -> OriginForecast:
+        """Fit if due, and forecast from `place` on."""
         number = self.problem.places.index(place)
         seconds = 0.0
         if number % self.refit_every == 0 or not self.models:
             fitted_at = self.problem.places[number - number % self.refit_every]
-            _, seconds = clocked(lambda: self._fit(fitted_at))
-        units_SHQ, refresh = clocked(lambda: self._predict(place))
-        return Made(units_SHQ, seconds, refresh)
+            _, seconds = timed(lambda: self._fit(fitted_at))
+        units_SHQ, refresh = timed(lambda: self._predict(place))
+        return OriginForecast(units_SHQ, seconds, refresh)
 
     def _fit(self, place: int) -> None:
         import lightgbm
@@ -92,7 +92,7 @@ class LightGbm:
 
 
 def shares(weight_S: NDArray[Any], wanted: float) -> NDArray[np.float64]:
-    """Shares of rows to take of each series: by weight, none above 1, `wanted` in sum.
+    """Share of rows to sample from each series: by weight, at most 1, with sum `wanted`.
 
     >>> shares(np.array([6.0, 1.0, 1.0]), 2.0)
     array([1. , 0.5, 0.5])
@@ -110,7 +110,7 @@ def shares(weight_S: NDArray[Any], wanted: float) -> NDArray[np.float64]:
 
 
 class _Columns:
-    """The columns of rows; what an origin knows is computed once an origin."""
+    """The columns of rows; those of an origin are computed once."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -136,8 +136,8 @@ class _Columns:
         )
         return price_S
 
-    def _know(self, place: int) -> None:
-        """Columns that are alike for all steps of an origin."""
+    def _compute_fixed(self, place: int) -> None:
+        """Compute the columns that are the same for all steps of an origin."""
         week = self.problem.week
         past_TS = self.problem.units_TS[:place]
         spans = [1, week // 2 + 1, week, 2 * week, 4 * week, 8 * week, 16 * week, 52 * week]
@@ -159,7 +159,7 @@ class _Columns:
     def rows(self, place: int, step: int, chosen_R: NDArray[np.int64]) -> Floats:
         """Rows [R, X] of some series at one origin and step."""
         if place != self.place:
-            self._know(place)
+            self._compute_fixed(place)
         week, units_TS = self.problem.week, self.problem.units_TS
         target = place + step
         back = range(step // week + 1, step // week + 9)

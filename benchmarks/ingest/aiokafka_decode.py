@@ -1,4 +1,4 @@
-"""aiokafka alone with JSON decoding, without state: the upper end of a consumer in Python."""
+"""aiokafka with JSON decoding, without state: the upper bound of a consumer in Python."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Faust with raw bytes and `take`: batches handed to the agent, decoded and summed by hand."""
+"""Faust with raw bytes and `take`: batches decoded and summed by the agent."""
 
 import tempfile
 from collections import Counter
@@ -62,7 +62,7 @@ async def count_clicks(clicks):
 
 @app.timer(5.0)
 async def watch():
-    """Stop in time even when nothing comes."""
+    """Stop at the deadline even without events."""
     if meter.done:
         meter.finish()
 

@@ -65,7 +65,7 @@ async def count_clicks(clicks):
 
 @app.timer(5.0)
 async def watch():
-    """Stop in time even when nothing comes."""
+    """Stop at the deadline even without events."""
     if meter.done:
         meter.finish()
 

@@ -1,4 +1,4 @@
-"""What every peer does alike: count, and say events, seconds and CPU seconds from first to last."""
+"""Common part of all peers: count events; report events, seconds and CPU seconds."""
 
 import json
 import os
@@ -12,14 +12,14 @@ TOPICS = ("orders", "clicks")
 
 @dataclass
 class Meter:
-    """Counts events; `done` when all are in or the time is over."""
+    """Counts events; `done` after all events or at the deadline."""
 
     events: int = 0
     first: tuple[float, float, int] | None = None
     deadline: float = field(default_factory=lambda: time.monotonic() + SECONDS + 60)
 
     def add(self, n: int) -> None:
-        """Count n more; the clock starts with the first batch, which itself does not count."""
+        """Count n more; the clock starts with the first batch, which is not counted."""
         self.events += n
         if self.first is None:
             self.first = (time.monotonic(), time.process_time(), self.events)
@@ -27,11 +27,11 @@ class Meter:
 
     @property
     def done(self) -> bool:
-        """Whether to stop."""
+        """True if the peer should stop."""
         return self.events >= EVENTS or time.monotonic() > self.deadline
 
     def finish(self) -> None:
-        """Print the result and leave at once, whatever framework is running."""
+        """Print the result and exit at once, whatever framework is running."""
         began, cpu, before = self.first or (time.monotonic(), time.process_time(), 0)
         result = {
             "events": max(self.events - before, 1),

@@ -1,4 +1,4 @@
-"""Quix Streams without state: JSON decoding and a callback an event."""
+"""Quix Streams without state: JSON decoding and a callback for each event."""
 
 from peer import BOOTSTRAP, TOPICS, Meter
 from quixstreams import Application
@@ -11,7 +11,7 @@ app = Application(
 
 
 def count(event: dict) -> None:
-    """Touch what a counter would need."""
+    """Read the fields a counter needs."""
     _ = event["sku"], event.get("quantity"), event.get("action")
     meter.add(1)
     if meter.done:

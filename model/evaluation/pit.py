@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating]
 Float32s = NDArray[np.float32]
 
-#: Levels stay within this and one minus this; a few quantiles say nothing about further tails.
+#: Levels stay within this and one minus this; few quantiles carry no information beyond.
 MIN_LEVEL = 0.002
 #: Below this width a label's probabilities count as one point.
 _NO_WIDTH = 1e-6

@@ -67,7 +67,8 @@ def _absurdity(
     allowed = may_be_less and total < served_total
     if not (allowed or _close(total, served_total, floor=_TOTAL_UNITS, factor=TOTAL_FACTOR)):
         return (
-            f"it forecasts {total:,.0f} units in all, {served.model_id} forecasts {served_total:,.0f}"
+            f"it forecasts {total:,.0f} units in all, "
+            f"{served.model_id} forecasts {served_total:,.0f}"
         )
     top_S, served_S = new_SQ[:, -1], served_SQ[:, -1]
     limit_S = SERIES_FACTOR * np.maximum(served_S, _SERIES_UNITS)

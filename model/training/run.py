@@ -118,8 +118,8 @@ class Run:
         self.rng = np.random.default_rng(config.seed)
         self.lanes = LaneGroups(picked, network, config, self.rng, ranks)
         self.position = RunPosition()
-        there = run_file is not None and run_file.path.exists()
-        if run_file is not None and ranks.broadcast(float(there), self.device):
+        exists = run_file is not None and run_file.path.exists()
+        if run_file is not None and ranks.broadcast(float(exists), self.device):
             saved = run_file.load()
             if saved is not None:
                 self._restore(saved)
@@ -177,7 +177,7 @@ class Run:
                 self._save()
             if over or position.stale >= config.patience:
                 break
-            self._save_now_and_then()
+            self._save_if_due()
             self._update(0.5 * (1 + math.cos(math.pi * position.share)))
             progress(self._now())
 
@@ -217,7 +217,7 @@ class Run:
             self._update(0.1 * left)
             if (position.update - position.finish_at) % config.validate_every == 0:
                 self._save()
-            self._save_now_and_then()
+            self._save_if_due()
             progress(self._now())
 
     def _now(self) -> RunPosition:
@@ -257,7 +257,7 @@ class Run:
             for averaged, trained in pairs:
                 averaged.lerp_(trained, 1 - keep)
 
-    def _save_now_and_then(self) -> None:
+    def _save_if_due(self) -> None:
         """Save between distant validations; single process only, as clocks differ."""
         if self.ranks.size == 1 and time.monotonic() - self.saved > _SAVE_EVERY_S:
             self._save()

@@ -1,4 +1,4 @@
-"""Series and histories the laws of the forecaster are tested on: real ones and awkward ones."""
+"""Series and histories for tests of the forecaster: real ones and difficult ones."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,14 +24,14 @@ Floats = NDArray[np.float32]
 
 #: A Monday, 2011-10-03T00:00Z.
 START_MS = 1_317_600_000_000
-#: The encoders there are, and those with the ring of weeks and the way a GPU steps beside them.
+#: All encoders; the variants add the weekly ring and the fixed-shape steps of a GPU.
 ARCHITECTURES = ("lstm", "gru", "transformer")
 VARIANTS = (*ARCHITECTURES, "lstm-yearly", "lstm-fixed_shape")
 _ORDERS = Path(__file__).parents[2] / "stream" / "data" / "orders.parquet"
 
 
 def real_hours(*, days: int = 21, series: int = 40, start_ms: int = START_MS) -> Floats:
-    """Closed hourly buckets [T, S, F] of the shipped sample: its best sellers of the window."""
+    """Closed hourly buckets [T, S, F] of the shipped sample: its best sellers of the period."""
     orders = pl.read_parquet(_ORDERS, columns=["ts", "sku", "quantity", "unit_price"])
     window = orders.filter(pl.col("ts").is_between(start_ms, start_ms + days * DAY_MS - 1))
     best = window.group_by("sku").len().sort(["len", "sku"], descending=[True, False])
@@ -70,13 +70,13 @@ def awkward(buckets: int = 400, *, seed: int = 3) -> tuple[list[str], Floats]:
 
 
 def stock_up(values_TSF: Floats, slot: int, out_T: NDArray[np.bool_]) -> None:
-    """Tell of a series' stock, in place: 50 on hand, none where `out_T`."""
+    """Set a series' stock, in place: 50 on hand, none where `out_T`."""
     values_TSF[:, slot, STOCK] = np.where(out_T, 1, 51)
     values_TSF[:, slot, STOCKOUT_SHARE] = out_T
 
 
 def with_clicks(values_TSF: Floats, *, seed: int = 5) -> Floats:
-    """The same buckets with clicks made up around the orders, and stock of every third series."""
+    """The same buckets with synthetic clicks around the orders, and stock of every third series."""
     rng = np.random.default_rng(seed)
     values_TSF = values_TSF.copy()
     views = rng.poisson(0.3 + 8 * values_TSF[..., 3])
@@ -93,7 +93,7 @@ def with_clicks(values_TSF: Floats, *, seed: int = 5) -> Floats:
 def untrained(
     *, seed: int = 0, horizon: int = 24, bucket_ms: int = HOUR_MS, **changes: object
 ) -> NetworkForecaster:
-    """A small network with seeded random weights: the laws hold for any weights."""
+    """A small network with seeded random weights: the laws apply to any weights."""
     config = ModelConfig.from_dict(
         ModelConfig(
             horizon=horizon, bucket_ms=bucket_ms, hidden=16, layers=2, rank=8, context=16
@@ -104,12 +104,12 @@ def untrained(
     return NetworkForecaster(QuantileNetwork(config), f"untrained-{config.architecture}")
 
 
-#: A network that makes use of all that can be told of a series.
+#: Settings of a network with all static features.
 STATIC_SETTINGS: dict[str, object] = {"static": 4, "prior": True}
 
 
 def with_static(*, seed: int = 5, **changes: object) -> NetworkForecaster:
-    """The small network with embeddings and a prior, random numbers where training puts its own."""
+    """The small network with embeddings and a prior, with random numbers for the trained ones."""
     forecaster = untrained(**STATIC_SETTINGS, **changes)  # type: ignore[arg-type]  # settings by name
     embedding, prior = forecaster.network.embedding, forecaster.network.prior
     assert embedding is not None
@@ -125,12 +125,12 @@ def with_static(*, seed: int = 5, **changes: object) -> NetworkForecaster:
 
 
 def with_fixed_shape(forecaster: NetworkForecaster) -> NetworkForecaster:
-    """The same network, stepped the way a GPU steps it."""
+    """The same network, stepped as on a GPU."""
     return NetworkForecaster(forecaster.network, forecaster.model_id, stepper=FixedShapeStepper)
 
 
 def of_variant(name: str, make: Callable[..., NetworkForecaster]) -> NetworkForecaster:
-    """The network that `make` makes of one of the `VARIANTS`."""
+    """The network that `make` builds for one of the `VARIANTS`."""
     architecture, _, variant = name.partition("-")
     made = make(architecture=architecture, yearly=variant == "yearly")
     return with_fixed_shape(made) if variant == "fixed_shape" else made
@@ -143,7 +143,7 @@ def step_through(
     *,
     static_SX: Floats | None = None,
 ) -> QuantileForecast:
-    """The last forecast of hourly buckets that are stepped one by one, with what is told."""
+    """The last forecast of hourly buckets, stepped one by one."""
     states = _new_states(forecaster, static_SX)
     forecast = None
     for t, values_SF in enumerate(values_TSF):
@@ -160,7 +160,7 @@ def reread(
     *,
     static_SX: Floats | None = None,
 ) -> QuantileForecast:
-    """The same forecast after one pass over all buckets before the last."""
+    """The same forecast after one warm-up over all buckets before the last."""
     states = _new_states(forecaster, static_SX)
     last = len(values_TSF) - 1
     known = None if plans is None else plans.between(last, last + 1 + forecaster.horizon)
@@ -206,7 +206,7 @@ def history_of(
 def random_model(
     seed: int, *, span_end_ms: int, bucket_ms: int = HOUR_MS, targets: tuple[Target, ...] = ()
 ) -> Trained:
-    """A small network with seeded random weights, as a training would leave it."""
+    """A small network with seeded random weights, as if trained."""
     torch.manual_seed(seed)
     model = ModelConfig(horizon=6, bucket_ms=bucket_ms, hidden=8, layers=1, rank=4, targets=targets)
     span_ms = (span_end_ms - 24 * bucket_ms, span_end_ms)

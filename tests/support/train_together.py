@@ -1,4 +1,4 @@
-"""What each process of the distributed training test runs, under torchrun or alone."""
+"""The script of each process in the distributed training test, under torchrun or alone."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from tests.support.model_cases import history_of, real_hours, small_training
 
 
 def main(folder: Path) -> None:
-    """Train without dropout, whose masks differ by process; leave weights and losses behind."""
+    """Train without dropout, whose masks differ by process; write weights and losses."""
     config = small_training(lanes=8, precision="float32")
     config = replace(config, model=replace(config.model, dropout=0.0))
     losses: list[float] = []

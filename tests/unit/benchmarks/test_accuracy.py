@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.accuracy.heads import count_loss, counting
 from benchmarks.accuracy.ours import Surgecast, configured
-from benchmarks.accuracy.problem import Made, Peer, Problem
+from benchmarks.accuracy.problem import OriginForecast, Peer, Problem
 from benchmarks.accuracy.run import STATISTICAL
 from benchmarks.accuracy.statistical import SeasonalNaive, Statistical
 from benchmarks.accuracy.store import ForecastStore
@@ -63,8 +63,8 @@ class _DistributionHead:
     def __init__(self, problem: Problem, folder: Path) -> None:
         self.peer = _surgecast(problem, folder)
 
-    def forecast(self, place: int) -> Made:
-        with counting(alike=False):
+    def forecast(self, place: int) -> OriginForecast:
+        with counting(equal_weights=False):
             return self.peer.forecast(place)
 
 
@@ -86,6 +86,7 @@ if find_spec("scipy"):
     MAKERS["negative-binomial"] = _DistributionHead
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the peers' libraries raise many warnings
 @pytest.mark.parametrize("name", MAKERS)
 def test_the_future_changes_no_forecast(name: str, tmp_path: Path) -> None:
@@ -99,6 +100,7 @@ def test_the_future_changes_no_forecast(name: str, tmp_path: Path) -> None:
     assert not np.array_equal(made[0][0], made[0][1])
 
 
+@pytest.mark.slow
 def test_a_stored_network_is_not_trained_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,7 +114,7 @@ def test_a_stored_network_is_not_trained_again(
 
 
 def test_a_forecast_is_stored_until_the_settings_change(tmp_path: Path) -> None:
-    made = Made(np.ones((2, 3, 9), np.float32), 1.5, 0.25)
+    made = OriginForecast(np.ones((2, 3, 9), np.float32), 1.5, 0.25)
     ForecastStore(tmp_path / "m", {"updates": 1}).put(START_MS, made)
     kept = ForecastStore(tmp_path / "m", {"updates": 1})
     found = kept.get(START_MS)

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from benchmarks.accuracy.ceiling import read, stretched
+from benchmarks.accuracy.ceiling import best_scaled, read
 from model.evaluation.metrics import wql
 
 SERIES, STEPS = ("a", "b"), (1, 2, 3)
@@ -38,5 +38,5 @@ def test_only_the_right_grouping_corrects_a_level(tmp_path: Path) -> None:
 
     mine = forecasts["m"]
     assert mine[0, 0, 0, 0] == 5.0
-    assert loss(stretched(mine, actual_NSH, levels, (2,))) == pytest.approx(0, abs=1e-9)
-    assert 0.1 < loss(stretched(mine, actual_NSH, levels, (1, 2))) <= loss(mine)
+    assert loss(best_scaled(mine, actual_NSH, levels, (2,))) == pytest.approx(0, abs=1e-9)
+    assert 0.1 < loss(best_scaled(mine, actual_NSH, levels, (1, 2))) <= loss(mine)

@@ -1,4 +1,4 @@
-"""Exponential smoothing follows level and seasons, and its band comes from its own errors."""
+"""Exponential smoothing follows level and seasons; its band comes from its own errors."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from tests.support.model_cases import START_MS, Floats, history_of, real_hours
 
 
 def buckets(units_TS: Floats) -> Floats:
-    """Closed buckets [T, S, F] of these units."""
+    """Closed buckets [T, S, F] with these units."""
     values_TSF = np.zeros((*units_TS.shape, len(FEATURE_NAMES)), np.float32)
     values_TSF[..., 0] = units_TS
     return values_TSF
@@ -28,8 +28,8 @@ def after(smoothing: SmoothingForecaster, units_TS: Floats) -> QuantileForecast:
     return smoothing.step(states, values_TSF[-1], last_ms)
 
 
-def test_the_days_and_the_weeks_profile_are_learnt() -> None:
-    """Busy at noon, closed on Sundays: both come back in the forecast of a week."""
+def test_daily_and_weekly_profiles_are_learned() -> None:
+    """Busy at noon, closed on Sundays: the forecast of a week shows both."""
     hour = np.arange(24 * 7 * 12)
     units_T = np.where(hour % 24 == 12, 40.0, 4.0) * (hour // 24 % 7 != 6)
     smoothing = SmoothingForecaster(horizon=168, bucket_ms=HOUR_MS)
@@ -46,8 +46,8 @@ def test_a_shift_of_the_level_is_followed_within_days() -> None:
     assert forecast.units_SHQ[0, 0, 4] == pytest.approx(30, rel=0.1)
 
 
-def test_the_band_of_a_step_and_of_a_sum_hold_what_they_say() -> None:
-    """On overdispersed counts, the 80 % bands one and six days ahead cover about that."""
+def test_the_bands_of_a_step_and_of_a_sum_have_nominal_coverage() -> None:
+    """On overdispersed counts, the 80 % bands one and six days ahead cover about 80 %."""
     rng = np.random.default_rng(3)
     units_TS = rng.negative_binomial(3, 0.2, (260, 150)).astype(np.float32)
     values_TSF = buckets(units_TS)
@@ -67,7 +67,7 @@ def test_the_band_of_a_step_and_of_a_sum_hold_what_they_say() -> None:
 
 
 def test_nights_do_not_narrow_the_band_of_the_day() -> None:
-    """A shop that is closed for 15 hours of 24: at noon the 80 % band covers what it says."""
+    """With a shop closed 15 hours of 24, the 80 % band at noon has nominal coverage."""
     rng = np.random.default_rng(5)
     hour = np.arange(24 * 35)
     open_T = (hour % 24 >= 9) & (hour % 24 < 18)
@@ -83,13 +83,13 @@ def test_nights_do_not_narrow_the_band_of_the_day() -> None:
             if open_T[t + 1]:
                 covered.append((band[:, 0] <= ahead) & (ahead <= band[:, -1]))
             else:
-                assert np.median(band[:, -1]) < 3  # where nothing is sold, nothing is promised
+                assert np.median(band[:, -1]) < 3  # no sales, no forecast demand
 
     assert np.mean(covered) == pytest.approx(0.8, abs=0.07)
 
 
-def test_the_band_of_a_series_that_sleeps_narrows() -> None:
-    """A month without demand sinks the level below an old profile; the band shrinks even so."""
+def test_the_band_of_a_dormant_series_narrows() -> None:
+    """After a month without demand the level is below an old profile; the band still shrinks."""
     rng = np.random.default_rng(2)
     sold_TS = rng.negative_binomial(0.3, 0.03, (84, 30)).astype(np.float32)
     silent_TS = np.concatenate((sold_TS, np.zeros((30, 30), np.float32)))
@@ -101,7 +101,7 @@ def test_the_band_of_a_series_that_sleeps_narrows() -> None:
     assert (upper(silent_TS) < upper(sold_TS)).all()
 
 
-def test_a_series_that_seldom_sells_keeps_its_zeros() -> None:
+def test_a_series_with_rare_sales_keeps_its_zeros() -> None:
     rng = np.random.default_rng(1)
     units_TS = rng.binomial(1, 0.05, (400, 20)).astype(np.float32)
     forecast = after(SmoothingForecaster(horizon=4, bucket_ms=DAY_MS), units_TS)

@@ -1,4 +1,4 @@
-"""The seasonal naive forecasts last week, and something sensible before there is one."""
+"""The seasonal naive forecasts last week, with sensible forecasts for shorter histories."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def test_a_series_without_any_history_is_forecast_as_zero() -> None:
     assert forecast.units_SHQ[1, 0, 4] == 5
 
 
-def test_the_band_holds_what_its_quantiles_say_on_noise() -> None:
+def test_the_band_has_nominal_coverage_on_noise() -> None:
     """On independent demand the 80 % band of the next bucket covers about 80 %."""
     rng = np.random.default_rng(4)
     naive = SeasonalNaiveForecaster(horizon=1, bucket_ms=DAY_MS)

@@ -17,7 +17,8 @@ def _naive(horizon: int = 24) -> SeasonalNaiveForecaster:
     return SeasonalNaiveForecaster(horizon=horizon, bucket_ms=HOUR_MS)
 
 
-def test_what_comes_after_an_origin_does_not_change_its_forecast() -> None:
+@pytest.mark.slow
+def test_demand_after_an_origin_does_not_change_its_forecast() -> None:
     values_TSF = real_hours(days=12, series=6)
     changed_TSF = values_TSF.copy()
     changed_TSF[10 * 24 :, :, 0] *= 50
@@ -32,7 +33,7 @@ def test_what_comes_after_an_origin_does_not_change_its_forecast() -> None:
     assert not np.array_equal(results[0].actual_OSH, results[1].actual_OSH)
 
 
-def test_actual_demand_is_that_of_the_buckets_from_the_origin_on() -> None:
+def test_actuals_are_the_buckets_from_the_origin_on() -> None:
     values_TSF = real_hours(days=12, series=4)
     result = backtest(history_of(values_TSF), {"naive": _naive()}, ORIGINS)
 
@@ -55,7 +56,7 @@ def test_a_perfect_forecast_scores_zero_and_a_worse_one_more() -> None:
 
 
 def test_the_seasonal_naive_scores_a_mase_near_one_on_stationary_noise() -> None:
-    """Its error out of sample is its error in sample."""
+    """Its out-of-sample error equals its in-sample error."""
     values_TSF = np.zeros((24 * 40, 20, 11), np.float32)
     values_TSF[:, :, 0] = np.random.default_rng(2).poisson(30, values_TSF.shape[:2])
     origins = [START_MS + day * 24 * HOUR_MS for day in range(20, 35)]
@@ -64,7 +65,7 @@ def test_the_seasonal_naive_scores_a_mase_near_one_on_stationary_noise() -> None
     assert score(result, "naive").mase == pytest.approx(1.0, abs=0.05)
 
 
-def test_volume_classes_part_the_series_by_the_demand_they_make() -> None:
+def test_volume_classes_split_the_series_by_demand() -> None:
     result = backtest(history_of(real_hours(days=12, series=30)), {"n": _naive()}, ORIGINS)
     classes = volume_classes(result)
     units_S = result.actual_OSH.sum(axis=(0, 2))
@@ -74,7 +75,7 @@ def test_volume_classes_part_the_series_by_the_demand_they_make() -> None:
     assert units_S[classes["A"]].sum() >= 0.5 * units_S.sum()
 
 
-def test_the_last_origins_lie_one_horizon_apart_and_end_with_the_history() -> None:
+def test_the_last_origins_are_one_horizon_apart_and_end_with_the_history() -> None:
     history = history_of(real_hours(days=12, series=2))
     origins = last_origins(history, horizon=24, count=3)
 
@@ -91,7 +92,7 @@ def test_an_origin_without_past_or_future_is_refused(origin_ms: int) -> None:
 
 
 def test_a_further_target_is_scored_on_its_own_buckets() -> None:
-    """Revenue beside a seasonal naive of revenue; what came back makes no bucket negative."""
+    """Revenue next to a seasonal naive of revenue; returns make no bucket negative."""
     values_TSF = real_hours(days=12, series=4)
     values_TSF[::7, :, 2] = -3
     history = history_of(values_TSF)

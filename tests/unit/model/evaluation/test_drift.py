@@ -1,4 +1,4 @@
-"""What a drift test must and must not do, on days made up with a seed."""
+"""Alarms of the drift test on synthetic days."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from model.evaluation.score_sums import N_SUMS, SUMS
 def days(
     n: int, *, loss: float = 0.3, pit: float = 0.5, seed: int = 0
 ) -> list[NDArray[np.float64]]:
-    """Sums of so many days around a relative loss and a PIT."""
+    """Sums of several days around a relative loss and a PIT."""
     rng = np.random.default_rng(seed)
     listed = []
     for _ in range(n):
@@ -48,11 +48,11 @@ def test_a_lasting_change_is_found_within_a_week(signal: str, change: dict[str, 
     found = alarms(drift, days(7, seed=1, **change), signal)
 
     assert any(found)
-    assert found[0] is False  # one strange day is no drift
+    assert found[0] is False  # one outlier is no drift
 
 
-def test_what_is_strange_hardly_moves_what_is_usual() -> None:
-    """Days after the warm-up little is known; the drift itself must not pass for the usual."""
+def test_outliers_hardly_move_the_usual_level() -> None:
+    """Shortly after the warm-up, the drift itself must not become the usual level."""
     drift = ClassDrift(8.0, 5)
     alarms(drift, days(8), "loss")
 
@@ -66,7 +66,7 @@ def test_forecasts_that_become_better_are_no_drift() -> None:
     assert not any(alarms(drift, days(20, loss=0.15, seed=1), "loss"))
 
 
-def test_an_alarm_ends_when_the_scores_are_as_before() -> None:
+def test_an_alarm_ends_when_the_scores_recover() -> None:
     drift = ClassDrift(8.0, 14)
     alarms(drift, days(40), "loss")
     alarms(drift, days(7, loss=0.6, seed=1), "loss")
@@ -77,7 +77,7 @@ def test_an_alarm_ends_when_the_scores_are_as_before() -> None:
     assert not found[-1]
 
 
-def test_what_lasts_four_weeks_is_how_things_are() -> None:
+def test_after_four_weeks_an_incident_is_the_new_normal() -> None:
     drift = ClassDrift(8.0, 14)
     alarms(drift, days(40), "loss")
 
@@ -87,7 +87,7 @@ def test_what_lasts_four_weeks_is_how_things_are() -> None:
     assert not any(found[40:])
 
 
-def test_a_restored_watch_goes_on_exactly_there() -> None:
+def test_a_restored_state_continues_exactly() -> None:
     drift = ClassDrift(8.0, 14)
     alarms(drift, days(30), "pit")
 
@@ -106,7 +106,7 @@ def test_a_day_without_demand_changes_nothing() -> None:
     assert drift.state() == before
 
 
-def test_nothing_is_raised_before_enough_days_are_known() -> None:
+def test_no_alarm_during_the_warm_up() -> None:
     test = PageHinkley(threshold=1.0, warm_up=14)
 
     assert not any(test.update(value) for value in np.linspace(1, 50, 14))

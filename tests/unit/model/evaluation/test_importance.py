@@ -1,4 +1,4 @@
-"""Permutation importance finds what a network lives on, and changes nothing of it."""
+"""Permutation importance finds the inputs a network depends on, without changing it."""
 
 import numpy as np
 import pytest
@@ -19,10 +19,11 @@ CONFIG = ModelConfig(horizon=24, bucket_ms=HOUR_MS, hidden=16, layers=1, rank=8)
 ORIGINS = [START_MS + day * 24 * HOUR_MS for day in (8, 9, 10)]
 
 
+@pytest.mark.slow
 def test_its_wql_is_that_of_the_backtest() -> None:
-    """Read as a sequence or carried bucket by bucket, the forecasts are the same."""
+    """Forecasts are the same, read as a sequence or carried bucket by bucket."""
     values_TSF = real_hours(days=12, series=30)
-    values_TSF[: 24 * 8 - 1] = 0  # all series begin in the hour before the first origin
+    values_TSF[: 24 * 8 - 1] = 0  # all series start in the hour before the first origin
     values_TSF[24 * 8 - 1, :, 0] = 3
     history = history_of(values_TSF)
     network = untrained().network
@@ -34,7 +35,8 @@ def test_its_wql_is_that_of_the_backtest() -> None:
     assert found.wql == pytest.approx(score(result, "net").wql, rel=1e-6)
 
 
-def test_demand_matters_and_clicks_that_nobody_made_do_not() -> None:
+@pytest.mark.slow
+def test_demand_is_important_and_absent_clicks_are_not() -> None:
     history = history_of(real_hours(days=21, series=30))
     config = TrainConfig(model=CONFIG, updates=60, chunk=48, lanes=32, validate_every=60)
     network = train(history, config).network
@@ -51,7 +53,7 @@ def test_demand_matters_and_clicks_that_nobody_made_do_not() -> None:
     assert rises[CALENDAR] > 0.01
 
 
-def test_one_series_has_no_other_to_be_mixed_up_with_and_is_shifted_in_time() -> None:
+def test_a_single_series_is_shifted_in_time() -> None:
     history = history_of(real_hours(days=12, series=1))
     found = permutation_importance(history, untrained().network, ORIGINS, repeats=1)
 
@@ -65,7 +67,7 @@ def test_an_origin_without_a_future_is_refused() -> None:
         permutation_importance(history, untrained().network, [history.end_ms])
 
 
-def test_an_input_that_is_off_is_zero_and_the_others_are_as_they_were() -> None:
+def test_an_input_that_is_off_is_zero_and_the_others_are_unchanged() -> None:
     values_SF = real_hours(days=1, series=5)[12]
     off = ModelConfig(horizon=24, bucket_ms=HOUR_MS, inputs_off=("rate", "demand"))
     seen = []

@@ -1,4 +1,4 @@
-"""Metrics mean what they say on demand whose distribution is known."""
+"""Metrics have their defined values on demand with a known distribution."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_a_perfect_forecast_of_counts_has_the_nominal_coverage(mean: float) -> N
     assert pit_coverage(actual_N, forecast_NQ, DECILES) == pytest.approx(0.8, abs=0.06)
 
 
-def test_plain_coverage_of_zeros_is_no_use() -> None:
+def test_plain_coverage_of_zeros_is_misleading() -> None:
     """Why `pit_coverage` exists: a perfect forecast of rare sales seems far too wide."""
     actual_N, forecast_NQ = _counts(0.05)
 
@@ -45,7 +45,7 @@ def test_no_constant_forecast_scores_better_than_the_true_quantiles() -> None:
         assert wql(actual_N, forecast_NQ * factor, DECILES) > best
 
 
-def test_the_factor_two_makes_the_median_s_quantile_loss_the_absolute_error() -> None:
+def test_with_the_factor_two_the_loss_of_the_median_is_the_absolute_error() -> None:
     actual_N = np.array([3.0, 0.0, 8.0])
     median_N1 = np.array([[1.0], [2.0], [8.0]])
 
@@ -53,7 +53,7 @@ def test_the_factor_two_makes_the_median_s_quantile_loss_the_absolute_error() ->
     assert pinball_loss(actual_N, median_N1, (0.5,)).sum() == pytest.approx(2.0)
 
 
-def test_undefined_metrics_say_so_instead_of_returning_zero() -> None:
+def test_undefined_metrics_raise_instead_of_returning_zero() -> None:
     nothing = np.zeros(3)
     with pytest.raises(UndefinedMetric, match="zero"):
         wql(nothing, np.zeros((3, 1)), (0.5,))

@@ -1,4 +1,4 @@
-"""A challenger takes over when it is better beyond noise and hurts nobody; luck is not enough."""
+"""A challenger is promoted if it is better beyond noise and worse in no class."""
 
 import numpy as np
 import pytest
@@ -62,7 +62,7 @@ def test_a_clearly_better_model_is_promoted_and_never_the_other_way_round(
     assert not decide(result, champion="right", challenger="off", seed=seed).promoted
 
 
-def test_noise_alone_seldom_promotes() -> None:
+def test_noise_alone_rarely_promotes() -> None:
     """Of models that differ by chance only, at most one in ten passes (2.5 % expected)."""
     rng = np.random.default_rng(5)
     promoted = 0
@@ -74,7 +74,7 @@ def test_noise_alone_seldom_promotes() -> None:
     assert promoted <= 6
 
 
-def test_a_gain_on_the_whole_is_not_paid_for_by_one_class() -> None:
+def test_an_overall_gain_at_the_cost_of_one_class_is_refused() -> None:
     """Better on the large series, worse on the long tail: refused, and the class is named."""
     result = outcome(champion=1.5)
     units_S = result.actual_OSH.sum(axis=(0, 2))
@@ -88,8 +88,8 @@ def test_a_gain_on_the_whole_is_not_paid_for_by_one_class() -> None:
     assert decide(mixed, champion="champion", challenger="challenger", tolerance=5.0).promoted
 
 
-def test_roll_ups_are_no_part_of_the_figure_but_must_not_get_worse() -> None:
-    """A total counts every unit twice; its forecasts matter all the same."""
+def test_roll_ups_are_not_part_of_the_figure_but_must_not_get_worse() -> None:
+    """A total counts every unit twice, but its forecasts must not get worse."""
     error_S = np.zeros(41)
     error_S[40] = 3.0
     result = outcome(series=41, champion=np.append(np.full(40, 1.0), 0.0), challenger=error_S)
@@ -112,7 +112,7 @@ def test_the_reason_is_one_sentence_with_figures_and_interval() -> None:
     assert verdict == decide(result, champion="champion", challenger="challenger"), "seeded"
 
 
-def test_without_demand_or_with_nan_nobody_is_promoted() -> None:
+def test_without_demand_or_with_nan_no_model_is_promoted() -> None:
     result = outcome(champion=1.0, challenger=0.0)
     result.forecast["challenger"][0, 0] = np.nan
     nan = decide(result, champion="champion", challenger="challenger")

@@ -1,4 +1,4 @@
-"""A model whose forecasts are no numbers, cross or are absurd never takes over."""
+"""A model with non-finite, crossing or absurd forecasts never takes over."""
 
 from dataclasses import replace
 
@@ -17,21 +17,21 @@ def forecast(mean: float = 5.0, *, series: int = 40, model_id: str = "served") -
     )
 
 
-def test_a_sane_forecast_passes_beside_any_sane_one_or_none() -> None:
+def test_a_sane_forecast_passes_against_any_sane_one_or_none() -> None:
     for served in (None, forecast(), forecast(2.0), forecast(20.0), forecast(series=10)):
         assert find_fault(forecast(model_id="new"), served) is None
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("name", ["units_SHQ", "cumulative_SHQ"])
-def test_one_value_that_is_no_number_is_enough(value: float, name: str) -> None:
+def test_one_value_that_is_not_finite_is_a_fault(value: float, name: str) -> None:
     made = forecast()
     getattr(made, name)[7, 1, 2] = value
 
     assert "not finite" in str(find_fault(made, forecast()))
 
 
-def test_negative_demand_and_crossing_quantiles_are_seen() -> None:
+def test_negative_demand_and_crossing_quantiles_are_faults() -> None:
     negative, crossing = forecast(), forecast()
     negative.units_SHQ[3, 0, 0] = -1
     crossing.units_SHQ[3, 2, 1] = 9
@@ -45,13 +45,13 @@ def test_a_hundredth_or_a_hundredfold_of_the_demand_is_absurd(factor: float) -> 
     assert "forecasts" in str(find_fault(forecast(50.0 * factor), forecast(50.0)))
 
 
-def test_against_a_fallback_much_less_is_believed_and_much_more_is_not() -> None:
-    """Exponential smoothing forecasts sales for the day on which a shop is closed."""
+def test_against_a_fallback_much_less_passes_and_much_more_does_not() -> None:
+    """Exponential smoothing forecasts sales for a day on which the shop is closed."""
     assert find_fault(forecast(0.5), forecast(50.0), may_be_less=True) is None
     assert "forecasts" in str(find_fault(forecast(5_000.0), forecast(50.0), may_be_less=True))
 
 
-def test_many_wild_series_are_absurd_even_where_the_total_is_not() -> None:
+def test_many_implausible_series_are_a_fault_even_if_the_total_is_plausible() -> None:
     served, made = forecast(), forecast()
     served.cumulative_SHQ[0] *= 2_000
     served.units_SHQ[0] *= 2_000
@@ -60,8 +60,8 @@ def test_many_wild_series_are_absurd_even_where_the_total_is_not() -> None:
     assert "for 8 series" in str(find_fault(made, served))
 
 
-def test_little_demand_makes_no_factor_absurd() -> None:
-    """Nights: 0.001 units against 0.1 is a hundredth, and means nothing."""
+def test_with_little_demand_no_factor_is_absurd() -> None:
+    """At night, 0.001 units against 0.1 is a hundredth, but not absurd."""
     assert find_fault(forecast(0.001, series=4), forecast(0.1, series=4)) is None
 
 

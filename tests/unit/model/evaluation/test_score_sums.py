@@ -1,4 +1,4 @@
-"""Scores are those of `model.metrics`, whatever order and portions their sums were made in."""
+"""Scores equal the metrics of `model.evaluation.metrics`, in whatever parts they were summed."""
 
 from typing import Any
 
@@ -54,7 +54,7 @@ def test_pooled_sums_give_the_metrics_of_the_library() -> None:
     assert score.wql_beside_naive == pytest.approx(beside)
 
 
-def test_portions_add_up_to_the_whole() -> None:
+def test_partial_sums_add_up() -> None:
     given = labels()
 
     parts = [
@@ -65,7 +65,7 @@ def test_portions_add_up_to_the_whole() -> None:
     np.testing.assert_allclose(parts[0] + parts[1], scored(given))
 
 
-def test_a_label_stands_for_as_many_series_as_it_weighs() -> None:
+def test_a_label_represents_as_many_series_as_its_weight() -> None:
     given = labels(40)
     twice = {name: np.concatenate([column, column]) for name, column in given.items()}
 

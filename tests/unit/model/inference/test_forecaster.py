@@ -1,4 +1,4 @@
-"""Carried state equals a full re-read, and every forecast is one that can be true."""
+"""Carried state equals a full re-read, and every forecast is valid."""
 
 from collections.abc import Callable
 
@@ -37,7 +37,7 @@ def _naive() -> SeasonalNaiveForecaster:
 
 @pytest.fixture(params=[*VARIANTS, "seasonal-naive", "smoothing"])
 def forecaster(request: pytest.FixtureRequest) -> Forecaster:
-    """Every kind of forecaster, and the way a GPU steps them."""
+    """Every kind of forecaster, and the fixed-shape steps of a GPU."""
     if request.param == "seasonal-naive":
         return _naive()
     if request.param == "smoothing":
@@ -47,7 +47,7 @@ def forecaster(request: pytest.FixtureRequest) -> Forecaster:
 
 @pytest.fixture(params=[*ARCHITECTURES, "lstm-fixed_shape"])
 def network(request: pytest.FixtureRequest) -> NetworkForecaster:
-    """Every architecture, and the way a GPU steps one."""
+    """Every architecture, and the fixed-shape steps of a GPU."""
     return of_variant(request.param, untrained)
 
 
@@ -59,6 +59,7 @@ def _assert_same(a: QuantileForecast, b: QuantileForecast, tolerance: float = 1e
     np.testing.assert_allclose(a.cumulative_SHQ, b.cumulative_SHQ, rtol=0, atol=tolerance * scale)
 
 
+@pytest.mark.slow
 def test_carried_state_equals_a_full_reread_on_real_series(forecaster: Forecaster) -> None:
     values_TSF = with_clicks(real_hours(days=9, series=25))
 
@@ -98,8 +99,9 @@ def test_stepping_equals_the_sequence_the_network_was_trained_on(
         torch.testing.assert_close(carried, whole, rtol=0, atol=1e-4)
 
 
-def test_empty_history_before_a_series_begins_leaves_no_trace(network: NetworkForecaster) -> None:
-    """A series read after a week of zeros forecasts like one that begins now."""
+@pytest.mark.slow
+def test_empty_history_before_a_series_starts_has_no_effect(network: NetworkForecaster) -> None:
+    """A series read after a week of zeros has the same forecast as one that starts now."""
     values_TSF = real_hours(days=8, series=8)
     values_TSF[: 24 * 7] = 0
     states = network.new_states(8)
@@ -111,7 +113,7 @@ def test_empty_history_before_a_series_begins_leaves_no_trace(network: NetworkFo
     _assert_same(step_through(network, values_TSF), forecast)
 
 
-def test_a_series_that_has_not_begun_carries_nothing(network: NetworkForecaster) -> None:
+def test_a_series_that_has_not_started_has_zero_state(network: NetworkForecaster) -> None:
     values_TSF = real_hours(days=1, series=4)
     values_TSF[:, 0, 0], values_TSF[:, 1:] = 3, 0
     states = network.new_states(4)
@@ -123,6 +125,7 @@ def test_a_series_that_has_not_begun_carries_nothing(network: NetworkForecaster)
         assert part[1:].abs().max() == 0
 
 
+@pytest.mark.slow
 def test_a_series_that_joins_late_forecasts_as_if_it_had_always_been_there(
     forecaster: Forecaster,
 ) -> None:
@@ -139,8 +142,9 @@ def test_a_series_that_joins_late_forecasts_as_if_it_had_always_been_there(
     _assert_same(step_through(forecaster, values_TSF), forecast)
 
 
-def test_blocks_of_series_do_not_see_each_other(network: NetworkForecaster) -> None:
-    """Many series at once forecast like a few of them alone."""
+@pytest.mark.slow
+def test_blocks_of_series_are_independent(network: NetworkForecaster) -> None:
+    """Many series at once have the same forecasts as a few of them alone."""
     few_TSF = real_hours(days=1, series=5)
     many_TSF = np.tile(few_TSF, (1, 450, 1))
 
@@ -159,9 +163,10 @@ def test_blocks_of_series_do_not_see_each_other(network: NetworkForecaster) -> N
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", [*ARCHITECTURES, "lstm-yearly"])
-def test_one_fixed_shape_gives_what_blocks_of_series_give(architecture: str) -> None:
-    """A GPU steps all series at the shape of their capacity, and forecasts alike."""
+def test_one_fixed_shape_gives_the_forecasts_of_blocks(architecture: str) -> None:
+    """A step of all series at the shape of their capacity gives the same forecasts."""
     name, _, yearly = architecture.partition("-")
     blocks = untrained(architecture=name, yearly=bool(yearly))
     values_TSF = with_clicks(real_hours(days=4, series=30))
@@ -169,7 +174,8 @@ def test_one_fixed_shape_gives_what_blocks_of_series_give(architecture: str) -> 
     _assert_same(step_through(with_fixed_shape(blocks), values_TSF), reread(blocks, values_TSF))
 
 
-def test_silent_buckets_that_were_not_sent_count_as_zeros(forecaster: Forecaster) -> None:
+@pytest.mark.slow
+def test_missing_buckets_count_as_zeros(forecaster: Forecaster) -> None:
     values_TSF = real_hours(days=4, series=6)
     values_TSF[50:70] = 0
     states = forecaster.new_states(6)
@@ -179,6 +185,7 @@ def test_silent_buckets_that_were_not_sent_count_as_zeros(forecaster: Forecaster
     _assert_same(step_through(forecaster, values_TSF), forecast)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(
     "make",
@@ -215,7 +222,7 @@ def test_the_first_bucket_forecast_is_the_one_after_the_closed_one(forecaster: F
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -1.0])
-def test_values_that_are_no_demand_are_refused_and_change_nothing(
+def test_invalid_demand_is_refused_and_changes_nothing(
     forecaster: Forecaster, wrong: float
 ) -> None:
     values_TSF = real_hours(days=1, series=3)

@@ -1,4 +1,4 @@
-"""A snapshot of states is as good as never having stopped, and a foreign one is refused."""
+"""Restored states continue exactly; a foreign or damaged snapshot is refused."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def _next(forecaster: NetworkForecaster, states: NetworkStates) -> QuantileForec
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_restore_then_step_is_the_step_without_it_bit_for_bit(architecture: str) -> None:
+def test_a_step_after_a_restore_is_the_same_bit_for_bit(architecture: str) -> None:
     forecaster = untrained(architecture=architecture, yearly=architecture == "lstm")
     states = _read(forecaster)
     snapshot = states.snapshot(forecaster.model_id)
@@ -50,7 +50,7 @@ def test_restored_states_take_new_series() -> None:
     assert forecast.units_SHQ.shape[0] == 20
 
 
-def test_a_snapshot_of_no_series_is_one() -> None:
+def test_a_snapshot_without_series_can_be_restored() -> None:
     forecaster = untrained()
     states = forecaster.new_states(8)
 

@@ -1,4 +1,4 @@
-"""The calendar knows holidays, closed days and hours, of the past and of the future alike."""
+"""The calendar marks holidays, closed days and hours, of the past and of the future."""
 
 import datetime as dt
 
@@ -62,7 +62,7 @@ def test_the_christmas_gap_is_marked() -> None:
     assert marked == list(range(_ms(2010, 12, 24), _ms(2011, 1, 4), DAY_MS))
 
 
-def test_the_horizon_holds_the_calendar_of_its_own_buckets() -> None:
+def test_the_horizon_has_the_calendar_of_its_own_buckets() -> None:
     origin = _ms(2011, 12, 23, 5)
     ahead = horizon_calendar(np.array([origin]), horizon=30, bucket_ms=HOUR_MS, country="GB")
     starts = origin + HOUR_MS * np.arange(30)

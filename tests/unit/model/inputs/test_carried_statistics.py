@@ -1,4 +1,4 @@
-"""Carried statistics stay sane on the series that break careless ones."""
+"""Carried statistics stay finite and small on difficult series."""
 
 import numpy as np
 import pytest
@@ -37,6 +37,7 @@ def test_the_scale_is_the_plain_mean_while_history_is_short() -> None:
     np.testing.assert_allclose(_scales(units_T), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_scale_follows_a_level_shift() -> None:
     scales = _scales(np.r_[np.full(700, 2.0), np.full(2_700, 900.0)])
 
@@ -44,6 +45,7 @@ def test_the_scale_follows_a_level_shift() -> None:
     assert 870 < scales[-1] <= 900
 
 
+@pytest.mark.slow
 def test_the_scale_survives_long_runs_of_zeros() -> None:
     """After a year without a sale the scale is the floor, not zero."""
     scales = _scales(np.r_[np.full(100, 3.0), np.zeros(8_760)])
@@ -76,8 +78,9 @@ def test_a_return_without_a_sale_moves_no_price() -> None:
     assert stats[0, AGE].item() == 2.0
 
 
+@pytest.mark.slow
 def test_inputs_of_awkward_series_are_finite_and_small() -> None:
-    """Whatever comes in, the network sees numbers it can work with."""
+    """Inputs stay in range for any demand."""
     names, values_TSF = awkward()
     stats = new_carried(len(names), CONFIG)
     for t, bucket in enumerate(torch.from_numpy(values_TSF)):
@@ -88,7 +91,7 @@ def test_inputs_of_awkward_series_are_finite_and_small() -> None:
         assert inputs.abs().max() < 25
 
 
-def test_a_series_without_clicks_shows_none() -> None:
+def test_click_inputs_of_a_series_without_clicks_are_zero() -> None:
     stats = new_carried(3, CONFIG)
     for bucket in torch.from_numpy(real_hours(days=2, series=3)):
         inputs = observe(stats, bucket, START_MS, CONFIG)

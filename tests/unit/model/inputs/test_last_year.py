@@ -1,4 +1,4 @@
-"""The ring of weeks tells the network what the coming weeks brought a year ago."""
+"""The weekly ring gives the network last year's level of the coming weeks."""
 
 import numpy as np
 import pytest
@@ -24,14 +24,16 @@ def _inputs_after(units_T: Floats) -> dict[str, float]:
     return dict(zip(NAMES, inputs[0].tolist(), strict=True))
 
 
-def test_a_series_younger_than_a_year_is_told_nothing() -> None:
+@pytest.mark.slow
+def test_a_series_younger_than_a_year_has_zero_inputs() -> None:
     seen = _inputs_after(np.full(300, 7.0, np.float32))
 
     assert {seen[name] for name in NAMES if name.startswith("year_")} == {0.0}
 
 
+@pytest.mark.slow
 def test_a_season_of_last_year_shows_in_the_weeks_ahead() -> None:
-    """Demand that doubled from week 60 on is announced when that week comes round again."""
+    """Demand that doubled in week 60 shows as an input a year later."""
     days = np.arange(7 * (60 + 52))
     week = days // 7
     units_T = np.where((week >= 60) & (week < 66), 60.0, 20.0).astype(np.float32)
@@ -44,6 +46,7 @@ def test_a_season_of_last_year_shows_in_the_weeks_ahead() -> None:
     assert levels == sorted(levels)
 
 
+@pytest.mark.slow
 def test_growth_over_last_year_is_the_log_of_the_ratio() -> None:
     units_T = np.where(np.arange(7 * 120) < 7 * 70, 10.0, 40.0).astype(np.float32)
 
@@ -52,8 +55,9 @@ def test_growth_over_last_year_is_the_log_of_the_ratio() -> None:
     )
 
 
-def test_the_year_depends_on_the_buckets_alone_not_on_where_the_history_begins() -> None:
-    """Weeks older than the ring leave no trace."""
+@pytest.mark.slow
+def test_the_year_depends_on_the_buckets_not_on_the_start_of_the_history() -> None:
+    """Weeks older than the ring have no effect."""
     rng = np.random.default_rng(0)
     units_T = rng.poisson(5.0, 7 * 130).astype(np.float32)
     stats = [new_carried(1, CONFIG) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""A series without a history is forecast from its category, its price and its first clicks."""
+"""A newcomer is forecast from its category, its price and its first clicks."""
 
 from dataclasses import replace
 from functools import cache
@@ -19,13 +19,13 @@ from model.training.dataset import History
 from model.training.train import train
 from tests.support.model_cases import START_MS, Floats
 
-#: Units a day that a product of a category sells in the mean.
+#: Mean units a day of a product by category.
 LEVELS = {"bags": 0.8, "toys": 6.0, "garden": 40.0}
 HORIZON = 7
 
 
 def shop(*, seed: int, series: int, days: int, latest: int) -> tuple[History, list[str]]:
-    """Products that begin one after the other, two days of views before the first sale."""
+    """Products that start one after the other, with two days of views before the first sale."""
     rng = np.random.default_rng(seed)
     values_TSF = np.zeros((days, series, 11), np.float32)
     category_S = [list(LEVELS)[slot % 3] for slot in range(series)]
@@ -51,7 +51,7 @@ SEEN, CATEGORY_S = shop(seed=1, series=60, days=200, latest=180)
 
 @cache
 def fitted() -> NewcomerPrior:
-    """The prior of the series seen."""
+    """The prior fitted on the history."""
     prior = NewcomerPrior(CONFIG)
     fit_prior(prior, SEEN.values_TSF, SEEN.static_features_SX)
     return prior
@@ -79,7 +79,7 @@ def test_the_first_clicks_give_a_scale_near_what_the_category_sells(category: st
     assert 0.5 < scale / (LEVELS[category] * np.exp(0.5**2 / 2)) < 2.0
 
 
-def test_of_an_unknown_category_more_clicks_promise_more() -> None:
+def test_in_an_unknown_category_more_clicks_give_a_higher_prior() -> None:
     few, many = (
         scale_of(_carried(fitted(), None, _clicked(views)), CONFIG).item() for views in (3, 300)
     )
@@ -87,8 +87,8 @@ def test_of_an_unknown_category_more_clicks_promise_more() -> None:
     assert many > 2 * few
 
 
-def test_own_sales_take_the_place_of_the_prior() -> None:
-    """Forty units a day where the category sells less than one: the scale goes there, for good."""
+def test_own_sales_replace_the_prior() -> None:
+    """At forty units a day in a category with less than one, the scale converges to the sales."""
     bucket = _clicked(200.0, 60)
     bucket[:, UNITS] = 40.0
     bucket[:, 2] = 120.0
@@ -104,7 +104,7 @@ def test_own_sales_take_the_place_of_the_prior() -> None:
     assert scales[3] == pytest.approx(40.0, rel=1e-5)
 
 
-def test_a_series_that_has_not_begun_has_no_prior() -> None:
+def test_a_series_that_has_not_started_has_no_prior() -> None:
     stats_SK = _carried(fitted(), "garden", np.zeros((5, 11), np.float32))
 
     assert stats_SK[0, PRIOR] == 0
@@ -118,7 +118,7 @@ def test_an_old_series_has_the_scale_of_its_own_mean() -> None:
 
 
 @pytest.mark.parametrize("units", [0.0, 1e6])
-def test_a_history_that_tells_nothing_of_newcomers_gives_a_usable_prior(units: float) -> None:
+def test_a_history_without_newcomers_gives_a_usable_prior(units: float) -> None:
     """No sale at all, or one series with very many: finite, and never below the floor."""
     values_TSF = np.zeros((60, 2, 11), np.float32)
     values_TSF[:, 0, UNITS] = units
@@ -150,8 +150,9 @@ def _first_week(config: TrainConfig) -> tuple[Floats, Floats, list[int]]:
     return np.stack(actual), np.stack(forecast), ages
 
 
+@pytest.mark.slow
 def test_hidden_newcomers_are_forecast_from_their_first_click() -> None:
-    """Better than without prior and than the category's mean, with honest width and level."""
+    """Better than without prior and than the category's mean, with nominal coverage and level."""
     config = TrainConfig(
         model=CONFIG, updates=150, chunk=32, lanes=48, groups=4, validate_every=50,
         learning_rate=1e-2, volume_power=0.5,

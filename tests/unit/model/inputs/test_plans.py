@@ -1,4 +1,4 @@
-"""Plans are read of past and future, change nothing where there are none, and can be learnt."""
+"""Plans of past and future are inputs, have no effect where absent, and can be learned."""
 
 from dataclasses import replace
 
@@ -41,7 +41,7 @@ HORIZON = 24
 
 
 def _planner(**changes: object) -> NetworkForecaster:
-    """A network whose answers to plans are random, as if they had been learnt."""
+    """A network with random plan weights, as if trained."""
     made = untrained(plans=True, **changes)  # type: ignore[arg-type]  # settings by name
     network = made.network
     answer = network.heads.answer
@@ -57,7 +57,7 @@ def _planner(**changes: object) -> NetworkForecaster:
 
 @pytest.fixture(params=VARIANTS)
 def planner(request: pytest.FixtureRequest) -> NetworkForecaster:
-    """Every architecture with plans, and the way a GPU steps one."""
+    """Every architecture with plans, and the fixed-shape steps of a GPU."""
     return of_variant(request.param, _planner)
 
 
@@ -75,26 +75,30 @@ def _values() -> Floats:
     return with_clicks(real_hours(days=4, series=SERIES))
 
 
-def _apart(one: QuantileForecast, other: QuantileForecast, rows: slice = slice(None)) -> float:
-    """Greatest difference, in multiples of the larger of the two forecasts, and 1 at least."""
-    apart = 0.0
+def _difference(one: QuantileForecast, other: QuantileForecast, rows: slice = slice(None)) -> float:
+    """Largest difference, relative to the larger of the two forecasts, at least 1 unit."""
+    difference = 0.0
     for a, b in ((one.units_SHQ, other.units_SHQ), (one.cumulative_SHQ, other.cumulative_SHQ)):
         a_, b_ = a[rows], b[rows]
-        apart = max(apart, float((np.abs(a_ - b_) / np.maximum(1, np.maximum(a_, b_))).max()))
-    return apart
+        difference = max(
+            difference, float((np.abs(a_ - b_) / np.maximum(1, np.maximum(a_, b_))).max())
+        )
+    return difference
 
 
-def test_carried_plans_equal_a_fullreread(planner: NetworkForecaster) -> None:
+@pytest.mark.slow
+def test_carried_plans_equal_a_full_reread(planner: NetworkForecaster) -> None:
     values_TSF = _values()
     plans = _plans(len(values_TSF) + HORIZON)
 
     carried = step_through(planner, values_TSF, plans)
 
-    assert _apart(carried, reread(planner, values_TSF, plans)) < 1e-4
+    assert _difference(carried, reread(planner, values_TSF, plans)) < 1e-4
 
 
-def test_carried_plans_equal_what_training_reads(planner: NetworkForecaster) -> None:
-    """The path of the training, a sequence at once through encoder and heads."""
+@pytest.mark.slow
+def test_carried_plans_equal_the_plans_of_training(planner: NetworkForecaster) -> None:
+    """Training runs a whole sequence through encoder and heads."""
     values_TSF = _values()
     history = history_of(
         np.concatenate((values_TSF, np.ones((HORIZON, *values_TSF.shape[1:]), np.float32))),
@@ -115,8 +119,8 @@ def test_carried_plans_equal_what_training_reads(planner: NetworkForecaster) -> 
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_heads_serve_plans_as_they_are_trained_with_them(seed: int) -> None:
-    """Units and sums of the batch a training sees, and of the same series served."""
+def test_heads_serve_plans_as_in_training(seed: int) -> None:
+    """Units and sums of a training batch, and of the same series served."""
     heads = _planner(seed=seed).network.heads
     rng = torch.Generator().manual_seed(seed)
     width = heads.project.in_features
@@ -147,16 +151,17 @@ def test_blocks_and_one_fixed_shape_give_the_same() -> None:
 
     fixed = step_through(with_fixed_shape(blocks), values_TSF, plans)
 
-    assert _apart(fixed, reread(blocks, values_TSF, plans)) < 1e-4
+    assert _difference(fixed, reread(blocks, values_TSF, plans)) < 1e-4
 
 
-def test_plans_of_nothing_are_no_plans(planner: NetworkForecaster) -> None:
+@pytest.mark.slow
+def test_empty_plans_are_no_plans(planner: NetworkForecaster) -> None:
     values_TSF = _values()
     nothing = Plans(np.arange(SERIES), np.zeros((len(values_TSF) + 24, SERIES, 4), np.float32))
 
     empty = step_through(planner, values_TSF, nothing)
 
-    assert _apart(empty, step_through(planner, values_TSF, None)) == 0
+    assert _difference(empty, step_through(planner, values_TSF, None)) == 0
 
 
 def test_a_plan_changes_its_own_series_only(planner: NetworkForecaster) -> None:
@@ -165,8 +170,8 @@ def test_a_plan_changes_its_own_series_only(planner: NetworkForecaster) -> None:
 
     planned = reread(planner, values_TSF, _plans(len(values_TSF) + HORIZON))
 
-    assert _apart(planned, plain, slice(0, None, 2)) < 1e-6
-    assert _apart(planned, plain, slice(1, None, 2)) > 0.01
+    assert _difference(planned, plain, slice(0, None, 2)) < 1e-6
+    assert _difference(planned, plain, slice(1, None, 2)) > 0.01
 
 
 def test_a_plan_ahead_changes_its_own_buckets_and_the_sums_from_there_on(
@@ -189,6 +194,7 @@ def test_a_plan_ahead_changes_its_own_buckets_and_the_sums_from_there_on(
     assert np.flatnonzero(sums_H > 1e-5).tolist() == list(range(5, HORIZON))
 
 
+@pytest.mark.slow
 def test_forecasts_with_plans_are_monotone_and_never_negative(planner: NetworkForecaster) -> None:
     values_TSF = _values()
 
@@ -201,6 +207,7 @@ def test_forecasts_with_plans_are_monotone_and_never_negative(planner: NetworkFo
     assert (np.diff(forecast.cumulative_SHQ, axis=1) >= 0).all()
 
 
+@pytest.mark.slow
 def test_states_with_plans_survive_a_snapshot(planner: NetworkForecaster) -> None:
     values_TSF = _values()
     plans = _plans(len(values_TSF) + HORIZON)
@@ -212,16 +219,17 @@ def test_states_with_plans_survive_a_snapshot(planner: NetworkForecaster) -> Non
     known = plans.between(95, 96 + HORIZON)
     forecast = planner.step(kept, values_TSF[-1], START_MS + 95 * HOUR_MS, known)
 
-    assert _apart(forecast, step_through(planner, values_TSF, plans)) < 1e-4
+    assert _difference(forecast, step_through(planner, values_TSF, plans)) < 1e-4
 
 
-def test_a_network_without_plans_takes_no_notice_of_them() -> None:
+@pytest.mark.slow
+def test_a_network_without_plans_ignores_them() -> None:
     values_TSF = _values()
     plain = untrained()
 
     planned = step_through(plain, values_TSF, _plans(len(values_TSF) + HORIZON))
 
-    assert _apart(planned, step_through(plain, values_TSF, None)) == 0
+    assert _difference(planned, step_through(plain, values_TSF, None)) == 0
 
 
 def test_plans_change_the_hash_of_the_inputs() -> None:
@@ -231,7 +239,7 @@ def test_plans_change_the_hash_of_the_inputs() -> None:
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -0.1])
-def test_values_that_are_no_plan_are_refused(wrong: float) -> None:
+def test_invalid_plan_values_are_refused(wrong: float) -> None:
     values_TNP = np.zeros((2, 1, N_PLANS), np.float32)
     values_TNP[1, 0, CLOSURE] = wrong
 
@@ -249,8 +257,8 @@ def test_plans_out_of_order_or_of_unknown_series_are_refused() -> None:
         history_of(_values(), plans=foreign)
 
 
-def test_the_last_buckets_have_the_plans_that_were_theirs() -> None:
-    """And those beyond the end."""
+def test_the_last_buckets_keep_their_plans() -> None:
+    """Plans beyond the end are kept as well."""
     history = _promoted(30, horizon=7)
     assert history.plans is not None
 
@@ -263,9 +271,10 @@ def test_the_last_buckets_have_the_plans_that_were_theirs() -> None:
     assert recent.plans.buckets == 12 + 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_kind_of_plan_that_the_data_never_show_changes_nothing(architecture: str) -> None:
-    """Trained on promotions alone, a closure is not read as something random."""
+def test_a_kind_of_plan_absent_from_the_data_has_no_effect(architecture: str) -> None:
+    """After training on promotions only, a closure has no random effect."""
     history = _promoted(90, horizon=7)
     model = ModelConfig(
         horizon=7, bucket_ms=DAY_MS, hidden=8, layers=1, rank=8, plans=True,
@@ -282,7 +291,7 @@ def test_a_kind_of_plan_that_the_data_never_show_changes_nothing(architecture: s
         for plans in (None, Plans(np.array([0]), closed))
     )
 
-    assert _apart(planned, plain) == 0
+    assert _difference(planned, plain) == 0
 
 
 def _promoted(days: int, *, horizon: int) -> History:
@@ -300,8 +309,9 @@ def _promoted(days: int, *, horizon: int) -> History:
     return history_of(values_TSF, bucket_ms=DAY_MS, plans=Plans.from_dense(plans_TSP))
 
 
-def test_a_network_that_knew_promotions_forecasts_more_where_one_is_planned() -> None:
-    """Trained on demand that rises with the promotion, held against the same without the plan."""
+@pytest.mark.slow
+def test_a_network_trained_on_promotions_forecasts_more_with_one() -> None:
+    """Trained on demand that rises with promotions, compared with the forecast without plans."""
     history = _promoted(150, horizon=7)
     model = ModelConfig(
         horizon=7, bucket_ms=DAY_MS, hidden=16, layers=1, rank=8, dropout=0.0, plans=True

@@ -1,4 +1,4 @@
-"""What is told of a series: carried like the rest, kept with it, and free where nothing uses it."""
+"""Static features are carried and stored with the states, and cost nothing if unused."""
 
 from dataclasses import replace
 
@@ -44,7 +44,7 @@ CATEGORIES = ("bags", "toys", "garden")
 
 
 def static_of(series: int) -> Floats:
-    """Category, location, brand and price of series; every fourth is not known at all."""
+    """Category, location, brand and price of series; every fourth is unknown."""
     rows = [
         static_row() if slot % 4 == 3 else static_row(CATEGORIES[slot % 3], "Berlin", "x", 1 + slot)
         for slot in range(series)
@@ -60,10 +60,11 @@ def _states(forecaster: NetworkForecaster, static_SX: Floats) -> NetworkStates:
 
 @pytest.fixture(params=VARIANTS)
 def forecaster(request: pytest.FixtureRequest) -> NetworkForecaster:
-    """Every architecture, the ring of weeks beside it, and the way a GPU steps."""
+    """Every architecture, the weekly ring, and the fixed-shape steps of a GPU."""
     return of_variant(request.param, with_static)
 
 
+@pytest.mark.slow
 def test_carried_state_equals_a_full_reread(forecaster: NetworkForecaster) -> None:
     values_TSF = with_clicks(real_hours(days=5, series=14))
     values_TSF[:70, 5] = 0
@@ -76,12 +77,12 @@ def test_carried_state_equals_a_full_reread(forecaster: NetworkForecaster) -> No
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_serving_gives_what_training_computes(architecture: str) -> None:
-    """Chunk, encoder and heads of a training against the carried step, newcomers among them."""
+def test_serving_equals_training(architecture: str) -> None:
+    """Chunk, encoder and heads of training against the carried step, with newcomers."""
     forecaster = with_static(architecture=architecture)
     network, config = forecaster.network, forecaster.config
     values_TSF = with_clicks(real_hours(days=5, series=9))
-    values_TSF[0, :, 0] += 1  # a lane's state begins with its chunk
+    values_TSF[0, :, 0] += 1  # a lane's state starts with its chunk
     history = history_of(values_TSF, static_of(9))
     picked = pick_series(history, config, end=120, every=96, limit=9, power=0.5)
     picked.prior = network.prior
@@ -103,7 +104,7 @@ def test_serving_gives_what_training_computes(architecture: str) -> None:
     np.testing.assert_allclose(made.units_SHQ, expected.numpy(), rtol=1e-4, atol=1e-4)
 
 
-def test_a_snapshot_keeps_what_was_told(forecaster: NetworkForecaster) -> None:
+def test_a_snapshot_keeps_static_features(forecaster: NetworkForecaster) -> None:
     values_TSF = real_hours(days=2, series=9)
     states = _states(forecaster, static_of(9))
     forecaster.warm_up(states, values_TSF[:30], START_MS)
@@ -116,7 +117,7 @@ def test_a_snapshot_keeps_what_was_told(forecaster: NetworkForecaster) -> None:
     np.testing.assert_array_equal(made.units_SHQ, expected.units_SHQ)
 
 
-def test_what_is_told_survives_growth_and_may_be_told_later() -> None:
+def test_static_features_survive_growth_and_may_be_set_later() -> None:
     forecaster = with_static()
     values_TSF = real_hours(days=2, series=9)
     known_SX = static_of(9)
@@ -135,10 +136,10 @@ def test_what_is_told_survives_growth_and_may_be_told_later() -> None:
     assert early.stats_SK[:9, -6:-2].numpy().tolist() == known_SX[:, :N_STATIC_CARRIED].tolist()
     assert np.abs(made[0] - made[2]).max() > 0.01
     assert np.abs(made[1] - made[2]).max() > 0.01
-    np.testing.assert_array_equal(made[1][3], made[2][3])  # nothing was known of it
+    np.testing.assert_array_equal(made[1][3], made[2][3])  # its static features were unknown
 
 
-def test_a_name_that_training_never_met_counts_as_unknown() -> None:
+def test_a_name_unseen_in_training_counts_as_unknown() -> None:
     forecaster = with_static()
     embedding = forecaster.network.embedding
     assert embedding is not None
@@ -173,15 +174,15 @@ def test_rows_are_the_same_in_every_build() -> None:
     ],
     ids=["shape", "row", "fraction", "negative", "nan"],
 )
-def test_what_cannot_be_told_is_refused(wrong_SX: Floats) -> None:
+def test_invalid_static_features_are_refused(wrong_SX: Floats) -> None:
     with pytest.raises(InvalidValues, match="static"):
         with_static().new_states(2).set_static(wrong_SX)
     with pytest.raises(InvalidValues, match="static"):
         history_of(real_hours(days=1, series=2), wrong_SX)
 
 
-def test_a_network_without_it_is_what_it_was() -> None:
-    """Weights, statistics and forecasts: told or not, nothing is there that was not before."""
+def test_a_network_without_static_features_ignores_them() -> None:
+    """Weights, statistics and forecasts are the same with and without static features."""
     plain = untrained()
     values_SF = real_hours(days=1, series=5)[10]
     made = [
@@ -206,7 +207,8 @@ def test_another_set_of_inputs_has_another_hash() -> None:
     assert len({input_hash(config) for config in configs}) == len(configs)
 
 
-def test_training_uses_it_and_a_checkpoint_holds_it() -> None:
+@pytest.mark.slow
+def test_training_uses_static_features_and_a_checkpoint_keeps_them() -> None:
     values_TSF = real_hours(days=14, series=10)
     history = history_of(values_TSF, static_of(10))
     plain = small_training()
@@ -243,7 +245,7 @@ def test_training_uses_it_and_a_checkpoint_holds_it() -> None:
     assert fingerprint(history, config) != fingerprint(history_of(values_TSF), config)
 
 
-def test_some_lanes_are_not_told() -> None:
+def test_some_lanes_have_hidden_static_features() -> None:
     values_TSF = real_hours(days=14, series=10)
     static_SX = np.tile(static_row("bags", "Berlin", "x", 2.0), (10, 1))
     history = history_of(values_TSF, static_SX)
@@ -252,14 +254,15 @@ def test_some_lanes_are_not_told() -> None:
         model=model, lanes=400, groups=2, chunk=24, cold_share=0.5, unknown_share=0.25
     )
     picked = pick_series(history, model, end=300, every=24, limit=10, power=0.5)
-    walk = LaneGroups(picked, QuantileNetwork(model), config, np.random.default_rng(1), Ranks())
-    walk.begin()
+    lanes = LaneGroups(picked, QuantileNetwork(model), config, np.random.default_rng(1), Ranks())
+    lanes.begin()
 
-    hidden_NX = walk.stats_NK[:, -6:-2] == 0
+    hidden_NX = lanes.stats_NK[:, -6:-2] == 0
     assert hidden_NX.float().mean(dim=0).tolist() == pytest.approx([0.25] * 4, abs=0.07)
 
 
-def test_importance_reads_it_as_serving_does() -> None:
+@pytest.mark.slow
+def test_importance_reads_static_features_as_serving_does() -> None:
     forecaster = with_static()
     history = history_of(real_hours(days=12, series=12), static_of(12))
     origins = [START_MS + day * 24 * HOUR_MS for day in (9, 10)]

@@ -1,4 +1,4 @@
-"""Revenue and visitors beside units: carried like them, monotone, learnt, and nothing where off."""
+"""Revenue and visitors as further targets: carried, monotone, learned, and absent if off."""
 
 import dataclasses
 
@@ -64,6 +64,7 @@ def _assert_same(a: QuantileForecast, b: QuantileForecast) -> None:
         np.testing.assert_allclose(block, b.extras[name], rtol=0, atol=1e-4 * largest)
 
 
+@pytest.mark.slow
 def test_carried_state_equals_a_full_reread(forecaster: NetworkForecaster) -> None:
     values_TSF = with_clicks(real_hours(days=9, series=25))
     states = forecaster.new_states(1)
@@ -74,8 +75,8 @@ def test_carried_state_equals_a_full_reread(forecaster: NetworkForecaster) -> No
     _assert_same(_step_through(forecaster, values_TSF), again)
 
 
-def test_one_fixed_shape_gives_what_blocks_of_series_give_plans_included() -> None:
-    """Also for the series that a GPU forecasts once more, since they have plans ahead."""
+def test_one_fixed_shape_gives_the_forecasts_of_blocks_with_plans() -> None:
+    """Includes series with plans ahead, which a GPU forecasts a second time."""
     blocks = untrained(targets=TARGETS, plans=True)
     answer = blocks.network.heads.answer
     assert answer is not None
@@ -99,8 +100,9 @@ def test_one_fixed_shape_gives_what_blocks_of_series_give_plans_included() -> No
         assert np.flatnonzero(moved_S > 1e-3).tolist() == [1, 5]
 
 
+@pytest.mark.slow
 def test_forecasts_are_monotone_finite_and_never_negative(forecaster: NetworkForecaster) -> None:
-    """Whatever is sold, and where more comes back than is sold."""
+    """For any sales, also with more returns than sales."""
     _, values_TSF = awkward(buckets=150)
     values_TSF[::5, :, 2] *= -3
 
@@ -115,7 +117,7 @@ def test_forecasts_are_monotone_finite_and_never_negative(forecaster: NetworkFor
         assert (np.diff(block, axis=2) >= 0).all()
 
 
-def test_a_snapshot_goes_on_with_them() -> None:
+def test_a_snapshot_continues_with_targets() -> None:
     forecaster = untrained(targets=TARGETS)
     values_TSF = with_clicks(real_hours(days=3, series=6))
     states = forecaster.new_states(6)
@@ -129,13 +131,13 @@ def test_a_snapshot_goes_on_with_them() -> None:
         np.testing.assert_array_equal(one.extras[name], other.extras[name])
 
 
-def test_states_take_no_more_room_with_targets() -> None:
+def test_targets_do_not_enlarge_states() -> None:
     sizes = {untrained(targets=t).new_states(1).bytes_per_series for t in ((), TARGETS)}
 
     assert len(sizes) == 1
 
 
-def test_serving_gives_what_training_saw_in_each_scale() -> None:
+def test_serving_equals_training_in_each_scale() -> None:
     torch.manual_seed(2)
     heads = QuantileHeads(16, 3, N_CALENDAR, horizon=5, n_quantiles=9, rank=4, n_targets=2).eval()
     encoded, inputs, horizon = torch.randn(7, 16), torch.randn(7, 3), torch.rand(1, 5, N_CALENDAR)
@@ -162,8 +164,8 @@ def test_revenue_of_a_series_without_a_sale_is_scaled_by_its_list_price() -> Non
     assert (revenue_S / units_S).tolist() == pytest.approx([1.0, 20.0, 15.0])
 
 
-def test_what_is_learnt_is_never_negative_and_revenue_not_without_stock() -> None:
-    """Sales of an empty shelf are no measure; those who looked are."""
+def test_targets_are_never_negative_and_revenue_is_censored() -> None:
+    """Revenue of a stock-out is censored, visitors are not."""
     values_TSF = with_clicks(real_hours(days=10, series=6))
     values_TSF[..., 9:] = 0
     values_TSF[::3, :, 2] = -5.0
@@ -187,7 +189,7 @@ def test_what_is_learnt_is_never_negative_and_revenue_not_without_stock() -> Non
 
 
 @pytest.mark.parametrize("targets", [("profit",), ("revenue", "revenue")])
-def test_targets_that_are_none_are_refused(targets: tuple[str, ...]) -> None:
+def test_unknown_targets_are_refused(targets: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="targets"):
         ModelConfig.from_dict({"horizon": 2, "bucket_ms": HOUR_MS, "targets": targets})
 
@@ -200,7 +202,8 @@ def trained() -> Trained:
     return train(history_of(with_clicks(real_hours(days=10, series=5))), config)
 
 
-def test_a_checkpoint_comes_back_with_its_targets(trained: Trained) -> None:
+@pytest.mark.slow
+def test_a_restored_checkpoint_has_its_targets(trained: Trained) -> None:
     payload, manifest = dump(trained)
     network = restore(payload, Manifest.from_json(manifest.to_json()))
     values_SF = with_clicks(real_hours(days=1, series=5))[10]
@@ -214,8 +217,8 @@ def test_a_checkpoint_comes_back_with_its_targets(trained: Trained) -> None:
         np.testing.assert_array_equal(made[0].extras[name], made[1].extras[name])
 
 
-def test_a_checkpoint_without_targets_says_nothing_of_them_and_loads() -> None:
-    """What a build before them wrote: the same configuration, inputs and weights."""
+def test_a_checkpoint_without_targets_has_no_such_key_and_loads() -> None:
+    """An older build wrote the same configuration, inputs and weights."""
     config = small_training()
     payload, manifest = dump(train(history_of(real_hours(days=10, series=5)), config))
 
@@ -242,8 +245,9 @@ def test_a_broken_target_is_a_fault() -> None:
     assert find_fault(forecast, None) == "its forecasts are not finite"
 
 
-def test_revenue_follows_a_price_that_the_seasonal_naive_still_has_wrong() -> None:
-    """Units go on as they were, the price has risen by half two days ago."""
+@pytest.mark.slow
+def test_revenue_follows_a_price_change_that_the_seasonal_naive_misses() -> None:
+    """Units are unchanged, the price rose by half two days ago."""
     rng = np.random.default_rng(4)
     hours = np.arange(24 * 35)
     values_TSF = np.zeros((hours.size, 12, 11), np.float32)
@@ -251,7 +255,7 @@ def test_revenue_follows_a_price_that_the_seasonal_naive_still_has_wrong() -> No
     rhythm_T = np.where((hours % 24 >= 8) & (hours % 24 < 18), 1.5, 0.2)
     values_TSF[..., 0] = rng.poisson(rhythm_T[:, None] * level_S)
     price_TS = np.tile(rng.uniform(2, 40, 12), (hours.size, 1))
-    for slot in range(12):  # each price moves now and then, so that this can be learnt
+    for slot in range(12):  # prices change at times, so that the network can learn it
         for moved in rng.integers(24, 24 * 26, 4):
             price_TS[moved:, slot] *= rng.uniform(0.6, 1.6)
     origin = 24 * 33

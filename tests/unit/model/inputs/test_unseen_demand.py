@@ -1,4 +1,4 @@
-"""A product of the catalog that nobody has seen is forecast by what others like it began with."""
+"""A product without any event is forecast from the first sales of similar products."""
 
 from dataclasses import replace
 from functools import cache
@@ -18,7 +18,7 @@ from model.networks.quantile_network import QuantileNetwork
 from model.training.dataset import History
 from tests.support.model_cases import START_MS, Floats, untrained
 
-#: Units a day that a product of a category sells in the mean.
+#: Mean units a day of a product by category.
 LEVELS = {"bags": 0.8, "toys": 6.0, "garden": 40.0}
 HORIZON, DAYS = 7, 200
 CONFIG = ModelConfig(
@@ -49,7 +49,7 @@ def shop(*, seed: int, series: int = 120, dated: bool = True) -> History:
 
 
 def fitted(history: History) -> NetworkForecaster:
-    """A network that has learnt nothing but what is unseen."""
+    """A network with random weights and fitted demand of unseen products."""
     torch.manual_seed(0)
     network = QuantileNetwork(CONFIG)
     assert network.unseen is not None
@@ -65,9 +65,9 @@ def seen() -> NetworkForecaster:
 def forecast(
     forecaster: NetworkForecaster, *rows: Floats, after: int = 3, views: float = 0.0
 ) -> QuantileForecast:
-    """Of products told as `rows`, after some buckets without any event, or with views in the last.
+    """Forecast products with static features `rows`, after buckets without events.
 
-    The first bucket is ten days before `START_MS`.
+    With `views`, the last bucket has views. The first bucket is ten days before `START_MS`.
     """
     states = forecaster.new_states(1)
     states.set_static(np.stack(rows))
@@ -83,8 +83,9 @@ def _row(category: str | None, *, price: float = 2.0, launch_day: int = 0) -> Fl
     return static_row(category, list_price=price, launched_ms=launched_ms)
 
 
+@pytest.mark.slow
 def test_hidden_products_are_covered_from_the_day_of_their_launch() -> None:
-    """Single days and the week's sum, of another shop's products: as often as they should be."""
+    """Single days and the week's sum of another shop's products have nominal coverage."""
     hidden = shop(seed=2, series=240)
     launch_S = np.round(hidden.static_features_SX[:, 4] - START_MS / DAY_MS).astype(int)
     forecaster = seen()
@@ -111,7 +112,7 @@ def test_hidden_products_are_covered_from_the_day_of_their_launch() -> None:
     assert 0.4 < sum_NQ[:, 4].sum() / sum_N.sum() < 1.3
 
 
-def test_category_and_list_price_tell_products_apart() -> None:
+def test_category_and_list_price_distinguish_products() -> None:
     made = forecast(
         seen(), _row("bags"), _row("toys"), _row("garden"), _row("garden", price=8.0)
     )  # fmt: skip
@@ -149,11 +150,11 @@ def test_nothing_is_sold_before_the_launch() -> None:
 
 
 def test_only_a_product_with_a_recent_launch_and_no_event_is_unseen() -> None:
-    """Else the forecast is the network's, and that of a network that was told no launch."""
-    told = [_row("garden", launch_day=-60), static_row("garden", list_price=2.0)]
+    """Otherwise the forecast is the network's, as without a launch."""
+    launched = [_row("garden", launch_day=-60), static_row("garden", list_price=2.0)]
     plain = [static_row("garden", list_price=2.0)] * 2
     np.testing.assert_array_equal(
-        forecast(seen(), *told).units_SHQ, forecast(seen(), *plain).units_SHQ
+        forecast(seen(), *launched).units_SHQ, forecast(seen(), *plain).units_SHQ
     )
     np.testing.assert_array_equal(
         forecast(seen(), _row("garden"), views=3.0).units_SHQ,
@@ -170,7 +171,7 @@ def test_the_longer_it_stays_unseen_the_less_is_expected() -> None:
     assert (np.diff(made.cumulative_SHQ[:, -1, -1]) < 0).all()
 
 
-def test_how_much_empty_history_was_read_is_of_no_matter() -> None:
+def test_the_length_of_the_empty_history_does_not_matter() -> None:
     states = seen().new_states(1)
     states.set_static(_row("toys")[None])
     late = seen().step(states, np.zeros((1, 11), np.float32), START_MS - 8 * DAY_MS)
@@ -178,8 +179,8 @@ def test_how_much_empty_history_was_read_is_of_no_matter() -> None:
     np.testing.assert_array_equal(forecast(seen(), _row("toys")).units_SHQ, late.units_SHQ)
 
 
-def test_launches_that_are_not_known_are_made_up_for_by_first_sales() -> None:
-    """A shop whose catalog has no dates: the level is near that of the one with dates."""
+def test_first_sales_replace_unknown_launches() -> None:
+    """For a catalog without dates, the level is close to that of one with dates."""
     dated, undated = (
         forecast(fitted(shop(seed=1, dated=dated)), _row("toys")).cumulative_SHQ[0, -1, 6]
         for dated in (True, False)
@@ -188,8 +189,8 @@ def test_launches_that_are_not_known_are_made_up_for_by_first_sales() -> None:
     assert 0.8 < undated / dated < 2.5
 
 
-def test_a_network_of_before_forecasts_nothing_new() -> None:
-    """Its checkpoint lacks the buffers: it loads, and what is unseen is left to the network."""
+def test_an_older_network_leaves_unseen_products_to_the_network() -> None:
+    """Its checkpoint lacks the buffers: it loads, and the network forecasts unseen products."""
     network = seen().network
     weights = {k: v for k, v in network.state_dict().items() if not k.startswith("unseen.")}
     old = QuantileNetwork(CONFIG)
@@ -210,7 +211,7 @@ def test_without_a_prior_nothing_is_fitted_or_stored() -> None:
 
 
 @pytest.mark.parametrize("units", [0.0, 1e6])
-def test_a_history_that_tells_nothing_gives_finite_forecasts(units: float) -> None:
+def test_a_history_without_samples_gives_finite_forecasts(units: float) -> None:
     history = shop(seed=1, series=2, dated=False)
     values_TSF = np.zeros_like(history.values_TSF)
     values_TSF[:, 0, UNITS] = units
@@ -219,8 +220,8 @@ def test_a_history_that_tells_nothing_gives_finite_forecasts(units: float) -> No
     assert np.isfinite(made.units_SHQ).all()
 
 
-def test_levels_are_those_that_came_of_products_that_sell() -> None:
-    """A thousand of which hardly anything was expected do not count like those that sell well."""
+def test_levels_follow_products_that_sell() -> None:
+    """A thousand samples with hardly any expected demand have less weight than good sellers."""
     counts_N = np.concatenate((np.zeros(1_000), np.full(30, 10.0), np.zeros(10)))
     mean_N = np.concatenate((np.full(1_000, 0.001), np.full(40, 7.5)))
     level_L = _levels(counts_N, mean_N)

@@ -78,8 +78,8 @@ def test_without_a_fused_kernel_the_state_stays_float32(
     assert all(part.dtype == torch.float32 for part in after)
 
 
-def test_asking_for_the_kernel_leaves_the_random_generator_alone() -> None:
-    """A training with a seed gives the same weights whether or not it was the first to ask."""
+def test_probing_the_kernel_does_not_use_the_random_generator() -> None:
+    """The first training in a process gives the same weights as a later one."""
     torch.manual_seed(1)
     expected = torch.rand(1)
     torch.manual_seed(1)

@@ -1,4 +1,4 @@
-"""Quantiles rise by construction, and what is served is what was trained."""
+"""Quantiles rise by construction, and serving equals training."""
 
 import torch
 
@@ -21,7 +21,7 @@ def test_quantiles_rise_for_any_logits() -> None:
     assert (sums.diff(dim=-2) >= 0).all()
 
 
-def test_serving_gives_what_training_saw_cut_at_zero_and_scaled() -> None:
+def test_serving_equals_training_cut_at_zero_and_scaled() -> None:
     heads = _heads()
     generator = torch.Generator().manual_seed(1)
     encoded = torch.randn(7, 16, generator=generator)
@@ -41,7 +41,7 @@ def test_serving_gives_what_training_saw_cut_at_zero_and_scaled() -> None:
         torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_next_to_nothing_is_served_as_exactly_nothing() -> None:
+def test_a_forecast_close_to_zero_is_served_as_zero() -> None:
     heads = _heads()
     with torch.no_grad():
         heads.write.weight.zero_()

@@ -1,4 +1,4 @@
-"""What could not be bought was not unwanted: stock-outs are censored demand, not zeros."""
+"""Stock-outs are censored demand, not zeros."""
 
 import dataclasses
 
@@ -31,15 +31,16 @@ def shelf(units: float = 6.0, *, weeks: int = 4, out: slice | None = None) -> Fl
 
 
 def carried(values_TSF: Floats) -> torch.Tensor:
-    """Statistics after all of it."""
+    """Statistics after all buckets."""
     stats = new_carried(values_TSF.shape[1], CONFIG)
     for bucket in torch.from_numpy(values_TSF):
         carry_statistics(stats, bucket, CONFIG)
     return stats
 
 
-def test_statistics_pass_over_a_stockout_as_if_it_had_not_been() -> None:
-    """Two weeks without stock leave every statistic where it was; without a reading they do not."""
+@pytest.mark.slow
+def test_statistics_ignore_a_stockout() -> None:
+    """Two weeks without stock change no statistic; without stock data they do."""
     out = slice(2 * WEEK, 4 * WEEK)
     values_TSF = shelf(out=out)
     before = carried(values_TSF[: 2 * WEEK])
@@ -50,8 +51,8 @@ def test_statistics_pass_over_a_stockout_as_if_it_had_not_been() -> None:
     assert carried(unknown_TSF)[0, SLOW] < 0.7 * before[0, SLOW]
 
 
-def test_a_bucket_short_of_stock_still_counts_what_it_sold_beyond_the_mean() -> None:
-    """What was sold before the shelf was empty is the least that was wanted."""
+def test_a_censored_bucket_counts_sales_beyond_the_mean() -> None:
+    """Sales before the stock ran out are a lower bound of demand."""
     values_TSF = shelf()
     values_TSF[-1, 0, [0, 2]] = 60.0, 120.0
     plain, short = carried(values_TSF), values_TSF.copy()
@@ -60,8 +61,9 @@ def test_a_bucket_short_of_stock_still_counts_what_it_sold_beyond_the_mean() -> 
     assert torch.equal(carried(short), plain)
 
 
-def test_a_share_below_the_threshold_is_demand_like_any_other() -> None:
-    """A quarter of an hour without stock censors nothing; the threshold is the configured one."""
+@pytest.mark.slow
+def test_a_share_below_the_threshold_is_not_censored() -> None:
+    """A quarter of an hour without stock is not censored; the threshold is the configured one."""
     values_TSF = shelf()
     values_TSF[-1, 0, 0] = 0.0
     values_TSF[-1, 0, 9:] = 1.0, 0.4
@@ -74,8 +76,8 @@ def test_a_share_below_the_threshold_is_demand_like_any_other() -> None:
     assert stats[0, AGE] == 4 * WEEK - 1
 
 
-def test_the_network_sees_the_usual_demand_and_that_nothing_was_to_be_had() -> None:
-    """Demand inputs stay those of a usual hour; `availability` and `stock_known` tell."""
+def test_the_network_reads_usual_demand_and_no_availability() -> None:
+    """Demand inputs stay those of a usual hour; `availability` and `stock_known` differ."""
     stats = new_carried(1, CONFIG)
     seen = [
         observe(stats, bucket, START_MS + t * HOUR_MS, CONFIG)[0]
@@ -89,21 +91,22 @@ def test_the_network_sees_the_usual_demand_and_that_nothing_was_to_be_had() -> N
     assert (sold_out["availability"], sold_out["stock_known"]) == (0.0, 1.0)
 
 
-def test_the_loss_does_not_ask_for_buckets_without_stock() -> None:
-    """They are as unknown as what lies behind the end of the data."""
+def test_the_loss_leaves_out_buckets_without_stock() -> None:
+    """They are as unknown as buckets after the end of the data."""
     history = history_of(shelf(out=slice(60, 70)))
     config = small_training().model
     picked = pick_series(history, config, end=400, every=24, limit=1, power=0.5)
     lanes_GB = torch.zeros(1, 1, dtype=torch.int64)
     chunk = picked.chunk(lanes_GB, new_carried(1, config), np.array([48]), length=24, end=400)
 
-    told = chunk.known_NX[0].bool().numpy()
-    # ahead_NX begins with the bucket after the chunk's first
-    assert np.flatnonzero(~told).tolist() == list(range(60 - 49, 70 - 49))
+    known = chunk.known_NX[0].bool().numpy()
+    # ahead_NX starts with the bucket after the chunk's first
+    assert np.flatnonzero(~known).tolist() == list(range(60 - 49, 70 - 49))
 
 
+@pytest.mark.slow
 def test_a_network_trained_on_stockouts_forecasts_demand_not_sales() -> None:
-    """Half of the hours are sold out at random: the loss over the rest is as of a full shelf."""
+    """Half of the hours are sold out at random: the loss over the rest is that of full stock."""
     rng = np.random.default_rng(1)
     values_TSF = np.concatenate([shelf(), shelf()], axis=1)
     for slot in range(2):
@@ -120,7 +123,7 @@ def test_a_network_trained_on_stockouts_forecasts_demand_not_sales() -> None:
 
 
 def test_the_naive_forecast_of_next_week_is_not_that_of_an_empty_shelf() -> None:
-    """A week without stock leaves what the week before it brought."""
+    """A week without stock keeps the forecast of the week before."""
     naive = SeasonalNaiveForecaster(horizon=24, bucket_ms=HOUR_MS)
     states = naive.new_states(1)
     values_TSF = shelf(weeks=3, out=slice(2 * WEEK, 3 * WEEK))

@@ -1,4 +1,4 @@
-"""A checkpoint comes back as it was, and a damaged or foreign one is refused with a reason."""
+"""A checkpoint is restored exactly; a damaged or foreign one is refused with a reason."""
 
 import dataclasses
 import json
@@ -30,7 +30,7 @@ def test_a_restored_network_forecasts_the_same(trained: Trained) -> None:
     np.testing.assert_array_equal(forecasts[0].units_SHQ, forecasts[1].units_SHQ)
 
 
-def test_the_manifest_says_what_the_model_is(trained: Trained) -> None:
+def test_the_manifest_describes_the_model(trained: Trained) -> None:
     _, manifest = dump(trained)
 
     assert manifest.architecture == "lstm"

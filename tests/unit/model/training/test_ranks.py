@@ -1,4 +1,4 @@
-"""Processes that train together train what one of them would, on the same batches."""
+"""Processes that train together give the result of one process on the same batches."""
 
 import json
 import subprocess
@@ -12,16 +12,16 @@ from safetensors.torch import load_file
 
 from model.errors import InvalidValues
 from model.training.ranks import Ranks
+from tests.support.paths import ROOT
 from tests.support.train_together import main
 
-ROOT = Path(__file__).parents[4]
+
+def _results(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    results: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
+    return results, load_file(folder / f"{name}.safetensors")
 
 
-def _told(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    told: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
-    return told, load_file(folder / f"{name}.safetensors")
-
-
+@pytest.mark.slow
 def test_two_processes_have_the_losses_and_weights_of_one(tmp_path: Path) -> None:
     """Same global batch, same loss: gradients are summed over lanes, not averaged by process."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -31,12 +31,12 @@ def test_two_processes_have_the_losses_and_weights_of_one(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr[-3000:]
     main(tmp_path)
 
-    alone, alone_weights = _told(tmp_path, "1-0")
+    alone, alone_weights = _results(tmp_path, "1-0")
     for name in ("2-0", "2-1"):
-        told, weights = _told(tmp_path, name)
-        assert told["losses"] == pytest.approx(alone["losses"], rel=1e-4)
+        results, weights = _results(tmp_path, name)
+        assert results["losses"] == pytest.approx(alone["losses"], rel=1e-4)
         for key in ("validation_loss", "updates"):
-            assert told["metrics"][key] == pytest.approx(alone["metrics"][key], rel=1e-4)
+            assert results["metrics"][key] == pytest.approx(alone["metrics"][key], rel=1e-4)
         for part, weight in weights.items():
             torch.testing.assert_close(weight, alone_weights[part], rtol=0, atol=1e-4)
 

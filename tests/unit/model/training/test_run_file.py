@@ -1,4 +1,4 @@
-"""A training that was killed goes on as if nothing had been."""
+"""A killed training resumes as if uninterrupted."""
 
 from pathlib import Path
 
@@ -15,11 +15,11 @@ HISTORY = history_of(real_hours(days=14, series=10))
 
 
 class _Killed(Exception):
-    """The process is gone."""
+    """The process was killed."""
 
 
 def _killed_at(update: int, config: TrainConfig, run_file: RunFile) -> list[int]:
-    """Train until `update`, without a chance to save; the updates that were made."""
+    """Train until `update`, without a chance to save; return the updates made."""
     seen: list[int] = []
 
     def watch(at: TrainProgress) -> None:
@@ -39,15 +39,16 @@ def _assert_same(one: Trained, other: Trained) -> None:
         assert one.metrics[name] == other.metrics[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("update", "goes_on_at"),
+    ("update", "resumes_at"),
     [(4, 1), (5, 5), (18, 18), (23, 22)],
     ids=["before a save", "after it", "learning over", "finishing"],
 )
-def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(
-    tmp_path: Path, update: int, goes_on_at: int
+def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
+    tmp_path: Path, update: int, resumes_at: int
 ) -> None:
-    """Dropout, lanes, carried state, moments, averages and the schedule: all go on."""
+    """Dropout, lanes, carried state, moments, averages and the schedule all continue."""
     config = small_training(updates=24, validate_every=4, finish_share=0.3)
     whole = train(HISTORY, config)
     run_file = RunFile.of(tmp_path, HISTORY, config)
@@ -56,12 +57,13 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(
     seen: list[int] = []
     resumed = train(HISTORY, config, lambda at: seen.append(at.update), run_file=run_file)
 
-    assert seen[0] == goes_on_at
+    assert seen[0] == resumes_at
     _assert_same(whole, resumed)
     assert not run_file.path.exists()
 
 
-def test_a_run_killed_twice_goes_on_too(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_run_killed_twice_resumes_too(tmp_path: Path) -> None:
     config = small_training(updates=20, validate_every=4)
     run_file = RunFile.of(tmp_path, HISTORY, config)
     _killed_at(6, config, run_file)
@@ -84,8 +86,9 @@ def test_a_state_belongs_to_its_data_and_configuration() -> None:
     assert fingerprint(HISTORY, small_training(threads=2)) in names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut", "another version"])
-def test_a_damaged_state_is_refused_with_what_to_do(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_state_is_refused_with_a_way_out(tmp_path: Path, damage: str) -> None:
     config = small_training()
     run_file = RunFile.of(tmp_path, HISTORY, config)
     _killed_at(7, config, run_file)

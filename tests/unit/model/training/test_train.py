@@ -1,4 +1,4 @@
-"""Training learns, repeats itself exactly, and refuses what it cannot learn from."""
+"""Training learns, repeats itself exactly, and refuses data it cannot learn from."""
 
 import dataclasses
 
@@ -13,6 +13,7 @@ from model.training.train import TrainProgress, train
 from tests.support.model_cases import history_of, real_hours, small_training
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights() -> None:
     history = history_of(real_hours(days=14, series=10))
 
@@ -23,6 +24,7 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     assert one.metrics["validation_loss"] == other.metrics["validation_loss"]
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_weights() -> None:
     history = history_of(real_hours(days=14, series=10))
     one = train(history, small_training())
@@ -32,6 +34,7 @@ def test_another_seed_gives_other_weights() -> None:
     assert any(not torch.equal(a, b) for a, b in weights)
 
 
+@pytest.mark.slow
 def test_training_learns_a_weekly_rhythm() -> None:
     """Demand that follows the hour is forecast far better than before the training."""
     hours = np.arange(24 * 28)
@@ -48,6 +51,7 @@ def test_training_learns_a_weekly_rhythm() -> None:
     assert after < 0.4 * before
 
 
+@pytest.mark.slow
 def test_progress_runs_from_the_first_update_to_the_end() -> None:
     seen: list[TrainProgress] = []
     train(history_of(real_hours(days=10, series=5)), small_training(), seen.append)
@@ -57,6 +61,7 @@ def test_progress_runs_from_the_first_update_to_the_end() -> None:
     assert [p.share for p in seen] == sorted(p.share for p in seen)
 
 
+@pytest.mark.slow
 def test_training_stops_at_its_deadline() -> None:
     history = history_of(real_hours(days=14, series=10))
 
@@ -67,7 +72,7 @@ def test_training_stops_at_its_deadline() -> None:
 
 
 def test_values_after_the_end_of_training_do_not_reach_the_statistics_before_it() -> None:
-    """The statistics lanes start from know nothing that comes later."""
+    """The statistics lanes start from do not depend on later values."""
     from model.training.dataset import pick_series
 
     values_TSF = real_hours(days=14, series=6)
@@ -84,7 +89,7 @@ def test_values_after_the_end_of_training_do_not_reach_the_statistics_before_it(
 
 
 @pytest.mark.parametrize("buckets", [0, 1, 20])
-def test_a_history_that_is_too_short_is_refused_with_what_would_do(buckets: int) -> None:
+def test_a_history_that_is_too_short_is_refused_with_the_required_length(buckets: int) -> None:
     history = history_of(real_hours(days=2, series=3)[:buckets])
 
     with pytest.raises(HistoryTooShort, match="give at least 32"):
@@ -111,7 +116,8 @@ def test_another_bucket_width_is_refused() -> None:
         train(history_of(real_hours(days=10, series=5)), small_training(model=model))
 
 
-def test_bfloat16_learns_nearly_what_float32_learns() -> None:
+@pytest.mark.slow
+def test_bfloat16_learns_nearly_as_well_as_float32() -> None:
     """The encoder's arithmetic is rounded; weights, state and loss are not."""
     history = history_of(real_hours(days=14, series=10))
     exact, mixed = (
@@ -125,8 +131,9 @@ def test_bfloat16_learns_nearly_what_float32_learns() -> None:
     assert all(part.dtype == torch.float32 for part in mixed.network.state_dict().values())
 
 
+@pytest.mark.slow
 def test_training_stops_early_when_validation_gets_no_better() -> None:
-    """Noise that cannot be learnt: after `patience` validations without a gain it is over."""
+    """On pure noise it stops after `patience` validations without a gain."""
     history = history_of(real_hours(days=14, series=10))
     config = small_training(
         updates=600, validate_every=2, patience=2, learning_rate=1.0, finish_share=0.0
