@@ -1,12 +1,12 @@
-"""Order documents and order lines under any key, to order lines under their SKU.
+"""Turns order documents and order lines under any key into order lines under their SKU. Pure.
 
-The pure part of the router (`stream/router/service.py`). A document carries `lines[]`; each of them
-becomes a record of the topic `orders` with the id ``{event_id}:{place in lines}``, counted from 0.
-A record without `lines` is an order line already and is handed on as it came. Because the ids
-depend on the document alone, whatever is sent twice is counted once.
+A document has `lines[]`; each line becomes a record of the topic `orders` with the id
+``{event_id}:{index in lines}``, counted from 0. A record without `lines` is an order line already
+and is passed on unchanged. The ids depend on the document alone, so lines that are sent twice are
+duplicates.
 
-What cannot be routed is refused: a document as a whole where its head cannot be read, one line
-where the line cannot. Whether a line can be *counted* is for the ingest to say.
+Unreadable input is refused: the whole document if its head is unreadable, a single line if only
+that line is. The ingest decides whether a line is valid.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +33,7 @@ class Line(msgspec.Struct, gc=False):
 
 
 class _Head(msgspec.Struct, gc=False, omit_defaults=True):
-    """What lines inherit from their document."""
+    """Fields that lines inherit from their document."""
 
     event_id: str
     ts: int | str
@@ -44,14 +44,14 @@ class _Head(msgspec.Struct, gc=False, omit_defaults=True):
 
 
 class Document(_Head, omit_defaults=True):
-    """An order document, or (without `lines`) an order line that names its SKU."""
+    """An order document, or, without `lines`, an order line with its own SKU."""
 
     lines: list[Line] | None = None
     sku: str | None = None
 
 
 class _LooseDocument(_Head, omit_defaults=True):
-    """The same with lines nobody has looked at: to find which of them is at fault."""
+    """A document with undecoded lines, to find the faulty ones."""
 
     lines: list[Any] | None = None
     sku: str | None = None
@@ -73,9 +73,9 @@ class OrderLine(msgspec.Struct, gc=False, omit_defaults=True):
 
 @dataclass(slots=True)
 class Routed:
-    """What became of one record: its place in the batch, event time, lines by SKU, and faults.
+    """Result of one record: position in the batch, event time, lines with their SKU, refusals.
 
-    `time_ms` is None where no event time could be read.
+    `time_ms` is None if the event time is unreadable.
     """
 
     position: int
@@ -99,22 +99,22 @@ class DocumentReader:
         self._decode: Callable[[bytes], Document] = source.decoder(Document)
         self._decode_loose: Callable[[bytes], _LooseDocument] = source.decoder(_LooseDocument)
         self._decode_line: Callable[[bytes], OrderLine] = source.decoder(OrderLine)
-        self._as_is = isinstance(source, JsonFormat)
+        self._is_json = isinstance(source, JsonFormat)
         self._max_bytes = max_bytes
         self._encode = msgspec.json.Encoder().encode
 
     def read(self, values: Sequence[bytes | None]) -> list[Routed]:
-        """What becomes of each record, in their order."""
-        return [self._one(position, value) for position, value in enumerate(values)]
+        """Route each record; results are in the order of the records."""
+        return [self._route(position, value) for position, value in enumerate(values)]
 
-    def _one(self, position: int, value: bytes | None) -> Routed:
+    def _route(self, position: int, value: bytes | None) -> Routed:
         routed = Routed(position)
         try:
             value = require_value(value, max_bytes=self._max_bytes)
             try:
                 document = self._decode(value)
             except (msgspec.ValidationError, UnreadableEvent):
-                self._with_faults(routed, value)
+                self._route_faulty(routed, value)
             else:
                 self._explode(routed, document, value)
         except (msgspec.MsgspecError, UnicodeDecodeError, UnreadableEvent) as error:
@@ -126,8 +126,8 @@ class DocumentReader:
         if document.lines is None:
             if document.sku is None:
                 raise UnreadableEvent("missing_field", "neither `lines` nor `sku`")
-            as_is = value if self._as_is else self._encode(self._decode_line(value))
-            routed.lines.append((document.sku, as_is))
+            line = value if self._is_json else self._encode(self._decode_line(value))
+            routed.lines.append((document.sku, line))
             return
         if not document.event_id:
             raise UnreadableEvent("missing_event_id", "event_id is empty")
@@ -142,32 +142,32 @@ class DocumentReader:
         event_id, ts, order_id, customer_id = (
             head.event_id, head.ts, head.order_id, head.customer_id,
         )  # fmt: skip
-        for place, line in lines:
+        for index, line in lines:
             yield line.sku, encode(
                 OrderLine(
-                    f"{event_id}:{place}", ts, line.sku, line.quantity, line.unit_price,
+                    f"{event_id}:{index}", ts, line.sku, line.quantity, line.unit_price,
                     order_id, customer_id,
                     head.location if line.location is None else line.location,
                     head.currency if line.currency is None else line.currency,
                 )
             )  # fmt: skip
 
-    def _with_faults(self, routed: Routed, value: bytes) -> None:
-        """A document of which something is wrong: its good lines, and each bad one with its place.
+    def _route_faulty(self, routed: Routed, value: bytes) -> None:
+        """Route the good lines of a faulty document, and refuse each bad one with its index.
 
-        Raises what says what is wrong with it as a whole.
+        Raises the error of the whole document if no single line is at fault.
         """
         document = self._decode_loose(value)
         routed.time_ms = timestamp_ms(document.ts)
         good: list[tuple[int, Line]] = []
-        for place, raw in enumerate(document.lines or ()):
+        for index, raw in enumerate(document.lines or ()):
             try:
-                good.append((place, msgspec.convert(raw, Line)))
+                good.append((index, msgspec.convert(raw, Line)))
             except msgspec.ValidationError as error:
                 fault = unreadable(error)
-                detail = f"lines[{place}]: {fault.detail}"
+                detail = f"lines[{index}]: {fault.detail}"
                 routed.refused.append(Refused(routed.position, fault.reason, detail))
-        if not routed.refused:  # what is wrong lies elsewhere
+        if not routed.refused:  # the fault is not in a line
             self._decode(value)
         if not document.event_id:
             raise UnreadableEvent("missing_event_id", "event_id is empty")

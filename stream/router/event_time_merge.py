@@ -1,8 +1,8 @@
-"""Event-time order across the partitions of a source, so that catching up makes nobody late.
+"""Merges the partitions of a source in event-time order, so that catching up makes no event late.
 
-Partitions are fetched at their own pace: after an outage one may be hours ahead of the next. An
-item is released when every partition that has more to read has been read up to its time; a
-partition read to its end holds nobody up. Pure: it is told which are.
+Partitions are fetched at different rates: after an outage one can be hours ahead of another. An
+item is released once every partition with unread records has been read up to the item's time; a
+partition that is read to its end delays nothing. Pure: the caller states which ones are.
 """
 
 from collections import deque
@@ -16,50 +16,50 @@ T = TypeVar("T")
 class EventTimeMerge(Generic[P, T]):
     """Items by partition, in log order, each with the newest event time up to it.
 
-    >>> held: EventTimeMerge[str, str] = EventTimeMerge()
-    >>> held.add("a", [(1, "a1"), (9, "a9")])
-    >>> held.add("b", [(2, "b2"), (4, "b4")])
-    >>> held.release({"a", "b"}, at_end=set())
+    >>> merge: EventTimeMerge[str, str] = EventTimeMerge()
+    >>> merge.add("a", [(1, "a1"), (9, "a9")])
+    >>> merge.add("b", [(2, "b2"), (4, "b4")])
+    >>> merge.release({"a", "b"}, at_end=set())
     [('a', 'a1'), ('b', 'b2'), ('b', 'b4')]
-    >>> held.release({"a", "b"}, at_end={"b"})
+    >>> merge.release({"a", "b"}, at_end={"b"})
     [('a', 'a9')]
     """
 
     def __init__(self) -> None:
-        self._held: dict[P, deque[tuple[int, T]]] = {}
+        self._pending: dict[P, deque[tuple[int, T]]] = {}
         self._newest: dict[P, int] = {}
 
     def add(self, partition: P, items: Iterable[tuple[int | None, T]]) -> None:
-        """Hold items, with their event times in ms; one without stands beside its neighbour."""
-        held = self._held.setdefault(partition, deque())
+        """Add items with event times in ms; an item without one takes that of the item before."""
+        pending = self._pending.setdefault(partition, deque())
         newest = self._newest.get(partition, 0)
         for time_ms, item in items:
             newest = newest if time_ms is None else max(newest, time_ms)
-            held.append((newest, item))
+            pending.append((newest, item))
         self._newest[partition] = newest
 
-    def waiting(self, partition: P) -> int:
-        """Number of items held of a partition."""
-        return len(self._held.get(partition, ()))
+    def pending(self, partition: P) -> int:
+        """Number of unreleased items of a partition."""
+        return len(self._pending.get(partition, ()))
 
     def release(self, partitions: Set[P], *, at_end: Set[P]) -> list[tuple[P, T]]:
-        """Items that nothing older can precede, oldest first, each partition's in log order."""
+        """Release the items that no older one can follow: oldest first, partitions in log order."""
         bound: int | None = None
         for partition in partitions - at_end:
-            held = self._held.get(partition)
-            if not held:
+            pending = self._pending.get(partition)
+            if not pending:
                 return []
-            bound = held[-1][0] if bound is None else min(bound, held[-1][0])
+            bound = pending[-1][0] if bound is None else min(bound, pending[-1][0])
         released: list[tuple[int, P, T]] = []
-        for partition, held in self._held.items():
-            while held and (bound is None or held[0][0] <= bound):
-                time_ms, item = held.popleft()
+        for partition, pending in self._pending.items():
+            while pending and (bound is None or pending[0][0] <= bound):
+                time_ms, item = pending.popleft()
                 released.append((time_ms, partition, item))
-        released.sort(key=lambda one: one[0])
+        released.sort(key=lambda item: item[0])
         return [(partition, item) for _, partition, item in released]
 
     def forget(self, partitions: Iterable[P]) -> None:
-        """Drop partitions that moved away, with what is held of them."""
+        """Drop partitions that are no longer assigned, with their items."""
         for partition in partitions:
-            self._held.pop(partition, None)
+            self._pending.pop(partition, None)
             self._newest.pop(partition, None)

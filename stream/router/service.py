@@ -1,11 +1,10 @@
-"""`surgecast router`: a topic keyed by order or customer, exploded and re-keyed into `orders`.
+"""`surgecast router`: explodes a topic keyed by order or customer and re-keys it into `orders`.
 
-A role of its own in front of the worker, in a consumer group of its own: whole fetches in, whole
-batches out. The offsets of the source are committed only after the broker has what came of it, so a
-crash sends some lines twice and loses none; the ingest drops the second by its id
-(`stream/router/documents.py`). Lines go out in event-time order over all partitions this router
-reads (`stream/router/event_time_merge.py`); what several routers read may be apart by
-`window.allowed_lateness`.
+A separate role in front of the worker, with its own consumer group. The source offsets are
+committed only after the broker has acknowledged the lines, so a crash sends some lines twice and
+loses none; the ingest drops the duplicates by their ids (`stream/router/documents.py`). Lines are
+sent in event-time order over all partitions of this router (`stream/router/event_time_merge.py`);
+several routers may differ by up to `window.allowed_lateness`.
 """
 
 import asyncio
@@ -37,10 +36,10 @@ from stream.topics import DEAD_LETTER, ORDERS
 log = structlog.get_logger(__name__)
 
 FETCH_RECORDS: Final = 4_000
-#: A partition with more than this waiting is not read on until the others have come up.
-MAX_WAITING: Final = 20_000
-#: Documents sent before their offsets are committed: what a crash sends again at most.
-SENT_AT_ONCE: Final = 2_000
+#: A partition with more pending documents is paused until the others have caught up.
+MAX_PENDING: Final = 20_000
+#: Documents per commit: at most as many are sent again after a crash.
+COMMIT_EVERY: Final = 2_000
 RETRY_S: Final = 1.0
 POLL_MS: Final = 200
 
@@ -48,7 +47,7 @@ Item = tuple[ConsumerRecord, Routed]
 
 
 class Router:
-    """The loop of the role; `consumer` is subscribed by `run`."""
+    """The loop of the role; `run` subscribes `consumer`."""
 
     def __init__(
         self,
@@ -56,7 +55,7 @@ class Router:
         consumer: Any,
         sink: BatchProducer,
         source: Format,
-        people: Pseudonyms,
+        pseudonyms: Pseudonyms,
         *,
         clock_ms: Callable[[], int],
     ) -> None:
@@ -66,15 +65,15 @@ class Router:
         self._consumer = consumer
         self._sink = sink
         self._source = source
-        self._people = people
+        self._pseudonyms = pseudonyms
         self._clock_ms = clock_ms
         self._reader = DocumentReader(source)
-        self._held: EventTimeMerge[TopicPartition, Item] = EventTimeMerge()
-        self._moved_s = time.monotonic()
+        self._merge: EventTimeMerge[TopicPartition, Item] = EventTimeMerge()
+        self._progress_s = time.monotonic()
 
     async def run(self) -> None:
-        """Route until cancelled; waits while the broker does not answer."""
-        self._consumer.subscribe([self._topic], listener=_Forgetting(self._held))
+        """Route until cancelled; retries while the broker does not answer."""
+        self._consumer.subscribe([self._topic], listener=_ForgetRevoked(self._merge))
         while True:
             try:
                 fetched = await self._consumer.getmany(
@@ -85,53 +84,50 @@ class Router:
                 await asyncio.sleep(RETRY_S)
                 continue
             for tp, records in fetched.items():
-                await self._hold(tp, records)
-                self._moved_s = time.monotonic()
-            released = self._released()
-            for start in range(0, len(released), SENT_AT_ONCE):
-                await self._forward(released[start : start + SENT_AT_ONCE])
+                await self._add(tp, records)
+                self._progress_s = time.monotonic()
+            released = self._release()
+            for start in range(0, len(released), COMMIT_EVERY):
+                await self._forward(released[start : start + COMMIT_EVERY])
 
-    async def _hold(self, tp: TopicPartition, records: list[ConsumerRecord]) -> None:
+    async def _add(self, tp: TopicPartition, records: list[ConsumerRecord]) -> None:
         await self._source.prepare(records)
         latest_ms = self._clock_ms() + self._tolerance_ms
         routed = self._reader.read([record.value for record in records])
-        # A time that cannot be true goes on, for the ingest to refuse; it holds up nobody.
-        self._held.add(
-            tp,
-            (
-                (one.time_ms if one.time_ms is not None and one.time_ms <= latest_ms else None,
-                 (record, one))
-                for record, one in zip(records, routed, strict=True)
-            ),
-        )  # fmt: skip
-        if self._held.waiting(tp) > MAX_WAITING:
+        # A time too far in the future delays nothing here; the ingest refuses the line.
+        times = [
+            None if result.time_ms is None or result.time_ms > latest_ms else result.time_ms
+            for result in routed
+        ]
+        self._merge.add(tp, zip(times, zip(records, routed, strict=True), strict=True))
+        if self._merge.pending(tp) > MAX_PENDING:
             self._consumer.pause(tp)
 
-    def _released(self) -> list[tuple[TopicPartition, Item]]:
+    def _release(self) -> list[tuple[TopicPartition, Item]]:
         assigned = self._consumer.assignment()
         at_end = {tp for tp in assigned if self._at_end(tp)}
-        released = self._held.release(assigned, at_end=at_end)
-        if not released and time.monotonic() - self._moved_s > self._idle_timeout_s:
-            # Nothing comes of a partition that has more: its broker may be away. Others go on.
-            silent = {tp for tp in assigned if not self._held.waiting(tp)}
-            released = self._held.release(assigned, at_end=at_end | silent)
+        released = self._merge.release(assigned, at_end=at_end)
+        if not released and time.monotonic() - self._progress_s > self._idle_timeout_s:
+            # Without the partitions whose unread records do not arrive: their broker may be down.
+            stalled = {tp for tp in assigned if not self._merge.pending(tp)}
+            released = self._merge.release(assigned, at_end=at_end | stalled)
         for tp in self._consumer.paused():
-            if self._held.waiting(tp) <= MAX_WAITING:
+            if self._merge.pending(tp) <= MAX_PENDING:
                 self._consumer.resume(tp)
         return released
 
     def _at_end(self, tp: TopicPartition) -> bool:
-        """Whether a partition has been read to its end, as far as the last fetch knew."""
+        """True if a partition is read to its end, as of the last fetch."""
         highwater = self._consumer.last_stable_offset(tp)
         if highwater is None or highwater < 0:
             highwater = self._consumer.highwater(tp)
-        if highwater is None or self._held.waiting(tp) > MAX_WAITING:
+        if highwater is None or self._merge.pending(tp) > MAX_PENDING:
             return False
         state = self._consumer._subscription.subscription.assignment.state_value(tp)
         return state is not None and state.has_valid_position and state.position >= highwater
 
     async def _forward(self, released: list[tuple[TopicPartition, Item]]) -> None:
-        """Send what is released, wait for the broker, then commit."""
+        """Send the released documents, wait for the broker, then commit."""
         lines = [line for _, (_, routed) in released for line in routed.lines]
         letters = [
             (f"{tp.topic}-{tp.partition}", letter)
@@ -140,9 +136,9 @@ class Router:
             for letter in self._letters(tp, record, routed)
         ]
         if letters:
-            await self._sent(DEAD_LETTER.name, letters)
+            await self._send(DEAD_LETTER.name, letters)
         if lines:
-            await self._sent(ORDERS.name, lines)
+            await self._send(ORDERS.name, lines)
         ROUTED.labels("documents").inc(len(released))
         ROUTED.labels("lines").inc(len(lines))
         ROUTED.labels("refused").inc(len(letters))
@@ -152,13 +148,13 @@ class Router:
         value = self._source.readable(record.value)
         return [
             dead_letter(
-                one, value, topic=tp.topic, partition=tp.partition, offset=record.offset,
-                received_ms=self._clock_ms(), pseudonyms=self._people,
+                refused, value, topic=tp.topic, partition=tp.partition, offset=record.offset,
+                received_ms=self._clock_ms(), pseudonyms=self._pseudonyms,
             )
-            for one in routed.refused
+            for refused in routed.refused
         ]  # fmt: skip
 
-    async def _sent(self, topic: str, records: list[tuple[str, bytes]]) -> None:
+    async def _send(self, topic: str, records: list[tuple[str, bytes]]) -> None:
         while True:
             try:
                 await self._sink.send(topic, records)
@@ -169,33 +165,39 @@ class Router:
                 return
 
     async def _commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        mine = self._consumer.assignment()
-        kept = {tp: offset for tp, offset in offsets.items() if tp in mine}
+        assigned = self._consumer.assignment()
+        owned = {tp: offset for tp, offset in offsets.items() if tp in assigned}
         try:
-            if kept:
-                await self._consumer.commit(kept)
-        except KafkaError as error:  # sent again by whoever reads on, and dropped by the ingest
+            if owned:
+                await self._consumer.commit(owned)
+        except KafkaError as error:  # the next owner sends the lines again; the ingest drops them
             log.warning("router_commit_failed", reason=repr(error))
 
 
-class _Forgetting(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types
-    """Drops what is held of partitions that another router reads from now on."""
+class _ForgetRevoked(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types
+    """Drops the items of partitions that move to another router."""
 
-    def __init__(self, held: EventTimeMerge[TopicPartition, Item]) -> None:
-        self._held = held
+    def __init__(self, merge: EventTimeMerge[TopicPartition, Item]) -> None:
+        self._merge = merge
 
     async def on_partitions_revoked(self, revoked: Any) -> None:
-        """Forget them: who takes over starts at what was committed."""
-        self._held.forget(revoked)
+        """Drop their items: the next owner starts at the committed offsets."""
+        self._merge.forget(revoked)
 
     async def on_partitions_assigned(self, assigned: Any) -> None:
-        """Nothing is held of them yet."""
+        """Do nothing: they have no items yet."""
 
 
 def run(settings: Settings) -> None:
-    """Run a router until it is told to stop (SIGTERM, SIGINT). Blocks."""
+    """Run a router until SIGTERM or SIGINT. Blocks.
+
+    Raises UsageError if `ingest.format` is not json.
+    """
     if settings.ingest.format != "json":
-        raise UsageError("the router writes JSON to orders: ingest.format must be json beside it")
+        raise UsageError(
+            f"the router writes JSON to orders, but ingest.format is {settings.ingest.format}:"
+            " set SURGECAST_INGEST__FORMAT=json"
+        )
     asyncio.run(_run(settings))
 
 
@@ -217,11 +219,11 @@ async def _run(settings: Settings) -> None:
     sink = BatchProducer(aiokafka_config(settings))
     try:
         await sink.start()
-        await _started(consumer)
-        route = Router(
-            settings, consumer, sink, source, _people(settings), clock_ms=wall_clock_ms
+        await _start(consumer)
+        routing = Router(
+            settings, consumer, sink, source, _pseudonyms(settings), clock_ms=wall_clock_ms
         )  # fmt: skip
-        task = asyncio.ensure_future(route.run())
+        task = asyncio.ensure_future(routing.run())
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, task.cancel)
@@ -235,14 +237,14 @@ async def _run(settings: Settings) -> None:
         await sink.stop()
 
 
-async def _started(consumer: Any) -> None:
+async def _start(consumer: Any) -> None:
     try:
         await consumer.start()
     except KafkaError as error:
         raise ServiceUnavailable(f"the broker did not answer: {error}") from error
 
 
-def _people(settings: Settings) -> Pseudonyms:
+def _pseudonyms(settings: Settings) -> Pseudonyms:
     if settings.privacy.key:
         return Pseudonyms(settings.privacy.key.get_secret_value().encode())
     url, options = redis_options(settings)

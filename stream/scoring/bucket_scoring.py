@@ -136,19 +136,19 @@ def score_bucket(
     group_N = joined(_groups)
     total_N = np.concatenate([forecast.total_N for forecast in pending])
     model_NQ = joined(lambda sample, step: sample.cumulative.at(step))
-    level_NQ = joined(lambda sample, step: sample.levels[1][sample.volume_N, step])
+    levels_NQ = joined(lambda sample, step: sample.levels[1][sample.volume_N, step])
     known_N = np.isfinite(total_N)
     serves = samples[0].model_id == levels.model_id
     if serves:
         low_N, high_N = pit_bounds(total_N[known_N], model_NQ[known_N], quantiles)
         levels.cumulative.learn(
             low_N, high_N,
-            group_N=volume_N[known_N], step_N=step_N[known_N], levels_NQ=level_NQ[known_N],
+            group_N=volume_N[known_N], step_N=step_N[known_N], levels_NQ=levels_NQ[known_N],
         )  # fmt: skip
 
     actual_N = joined(lambda sample, _: outcome.units(sample.slot_N))
     model_NQ = joined(lambda sample, step: sample.units.at(step))
-    level_NQ = joined(lambda sample, step: sample.levels[0][_groups(sample, step), step])
+    levels_NQ = joined(lambda sample, step: sample.levels[0][_groups(sample, step), step])
     published_NQ = joined(lambda sample, step: _published(sample, step, quantiles))
     weight_N = joined(lambda sample, _: sample.weight_N)
     naive_N = joined(lambda sample, step: outcome.naive_units(sample.slot_N, step))
@@ -157,14 +157,14 @@ def score_bucket(
     if serves:
         levels.units.learn(
             low_N, high_N,
-            group_N=group_N[known_N], step_N=step_N[known_N], levels_NQ=level_NQ[known_N],
+            group_N=group_N[known_N], step_N=step_N[known_N], levels_NQ=levels_NQ[known_N],
         )  # fmt: skip
     return score_labels(
         actual_N=actual_N[known_N],
         published_NQ=published_NQ[known_N],
         low_N=low_N,
         high_N=high_N,
-        levels_NQ=level_NQ[known_N],
+        levels_NQ=levels_NQ[known_N],
         quantiles=quantiles,
         volume_N=volume_N[known_N],
         step_N=step_N[known_N],

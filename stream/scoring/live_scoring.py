@@ -157,7 +157,7 @@ class LiveScoring:
     def _correct(
         self, tag: Tag, state: CalibrationState, forecast: QuantileForecast
     ) -> tuple[QuantileForecast, Levels, bool]:
-        """The forecast to publish, its levels, and True if every group has learned enough."""
+        """The forecast to publish, its levels, and True if they are warmed up."""
         horizon, quantiles = forecast.units_SHQ.shape[1], forecast.quantiles
         levels = state.levels.setdefault(
             family_of(forecast.model_id),

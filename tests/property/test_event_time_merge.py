@@ -1,4 +1,4 @@
-"""Released items are in event-time order, each partition's in log order, and none is kept."""
+"""Released items are in event-time order, each partition's in log order, and none is lost."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +8,7 @@ from stream.router.event_time_merge import EventTimeMerge
 Logs = list[list[int]]
 
 
-def running(times: list[int]) -> list[int]:
+def running_max(times: list[int]) -> list[int]:
     """Newest time up to each item."""
     return [max(times[: at + 1]) for at in range(len(times))]
 
@@ -20,24 +20,24 @@ def running(times: list[int]) -> list[int]:
 def test_no_item_is_released_before_an_older_one_of_another_partition(
     logs: Logs, fetches: list[tuple[int, int]]
 ) -> None:
-    """Whatever the pace of the fetches: sorted by each log's own clock, complete at the end."""
-    held: EventTimeMerge[int, int] = EventTimeMerge()
+    """At any rate of the fetches: sorted by the running maximum of each log, and complete."""
+    merge: EventTimeMerge[int, int] = EventTimeMerge()
     read = [0] * len(logs)
     released: list[tuple[int, int]] = []
 
     def fetch(partition: int, count: int) -> None:
         low = read[partition]
         read[partition] = high = min(len(logs[partition]), low + count)
-        held.add(partition, [(logs[partition][at], at) for at in range(low, high)])
+        merge.add(partition, [(logs[partition][at], at) for at in range(low, high)])
         ends = {p for p in range(len(logs)) if read[p] == len(logs[p])}
-        released.extend(held.release(set(range(len(logs))), at_end=ends))
+        released.extend(merge.release(set(range(len(logs))), at_end=ends))
 
     for partition, count in fetches:
         fetch(partition % len(logs), count)
     for partition, log in enumerate(logs):
         fetch(partition, len(log))
 
-    clocks = [running(log) for log in logs]
+    clocks = [running_max(log) for log in logs]
     times = [clocks[partition][at] for partition, at in released]
     assert times == sorted(times)
     for partition, log in enumerate(logs):

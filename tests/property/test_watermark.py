@@ -1,4 +1,4 @@
-"""Windows, watermark and deduplication against naive models, over arbitrary streams."""
+"""Buckets, watermark and deduplication against naive models, over arbitrary streams."""
 
 import itertools
 
@@ -31,29 +31,29 @@ def test_a_bucket_contains_its_events_and_no_others(event_time_ms: int, width_ms
 def test_lateness_depends_on_the_order_of_the_log_not_on_the_batches(
     events: list[int], cuts: list[int], lateness: int
 ) -> None:
-    """Any way of cutting the log into batches gives the verdicts of one event after the other."""
+    """Any split of the log into batches gives the same verdicts as single events."""
     newest, expected = -1, []
     for event in events:
         newest = max(newest, event)
         expected.append(event < newest - lateness)
     mark = Watermark(lateness)
-    got: list[bool] = []
+    late: list[bool] = []
     marks = []
     for part in batches_of(events, cuts):
         at = np.array(part, np.int64)
-        got += (at < mark.observe(at) - lateness).tolist()
+        late += (at < mark.observe(at) - lateness).tolist()
         marks.append(-1 if mark.now_ms is None else mark.now_ms + lateness)
 
-    assert expected == got
+    assert expected == late
     assert marks == sorted(marks)
 
 
 id_events = st.lists(st.tuples(st.integers(1, 12), st.integers(0, 2_000)), max_size=60)
 
 
-def counted_by(window: DedupWindow, parts: list[list[tuple[int, int]]]) -> list[bool]:
-    """Which events a window takes as new, batch after batch, forgetting as a flush would."""
-    mark, taken = Watermark(0), []
+def accepted_by(window: DedupWindow, parts: list[list[tuple[int, int]]]) -> list[bool]:
+    """True for each event the window accepts as new, batch by batch, with a flush after each."""
+    mark, accepted = Watermark(0), []
     for part in parts:
         hashes = np.array([h for h, _ in part], np.uint64)
         at = np.array([t for _, t in part], np.int64)
@@ -62,21 +62,21 @@ def counted_by(window: DedupWindow, parts: list[list[tuple[int, int]]]) -> list[
         fresh = window.fresh(hashes, at, newest_N=newest, late_N=late)
         window.add(hashes[fresh], at[fresh])
         window.forget_before(mark.newest_ms or 0)
-        taken += fresh.tolist()
-    return taken
+        accepted += fresh.tolist()
+    return accepted
 
 
 @given(id_events, st.lists(st.integers(0, 60), max_size=4))
-def test_an_id_counts_once_within_the_window_however_the_log_is_cut(
+def test_an_id_counts_once_within_the_window_at_any_batch_size(
     events: list[tuple[int, int]], cuts: list[int]
 ) -> None:
-    """Batches change nothing, and between two counted events of one id lies more than a window."""
+    """Batches do not matter; two accepted events of one id are more than a window apart."""
     parts = [[events[i] for i in part] for part in batches_of(list(range(len(events))), cuts)]
-    taken = counted_by(DedupWindow(300), parts)
+    accepted = accepted_by(DedupWindow(300), parts)
 
-    assert taken == counted_by(DedupWindow(300), [[event] for event in events])
+    assert accepted == accepted_by(DedupWindow(300), [[event] for event in events])
     newest = list(itertools.accumulate((time for _, time in events), max))
-    counted = [i for i, keep in enumerate(taken) if keep]
+    counted = [i for i, keep in enumerate(accepted) if keep]
     for i, j in itertools.combinations(counted, 2):
         if events[i][0] == events[j][0]:
             assert newest[j] > events[i][1] + 300
@@ -84,8 +84,8 @@ def test_an_id_counts_once_within_the_window_however_the_log_is_cut(
 
 
 @given(id_events)
-def test_what_is_unsaved_is_exactly_what_was_added(events: list[tuple[int, int]]) -> None:
-    """A store that appends `unsaved` after every batch holds the segments themselves."""
+def test_unsaved_hashes_are_exactly_the_added_ones(events: list[tuple[int, int]]) -> None:
+    """A store that appends `unsaved` after every batch has the contents of all segments."""
     window = DedupWindow(200)
     stored: dict[int, set[int]] = {}
     for event_hash, time in events:

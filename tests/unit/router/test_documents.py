@@ -1,4 +1,4 @@
-"""Documents become lines with stable ids; what cannot be routed says which line and why."""
+"""Documents become lines with stable ids; a refusal names the line and the reason."""
 
 import json
 from decimal import Decimal
@@ -27,8 +27,8 @@ def read(value: bytes | None) -> Routed:
     return routed
 
 
-def test_each_line_is_an_order_line_under_its_sku_with_an_id_of_its_own() -> None:
-    """The ingest reads what comes out, and finds what the document said."""
+def test_each_line_becomes_an_order_line_under_its_sku_with_its_own_id() -> None:
+    """The ingest decodes the lines, with the values of the document."""
     routed = read(
         document(line("A", 3), line("B", -1, location="Bonn"), line("A"), location="Kiel")
     )
@@ -46,13 +46,13 @@ def test_each_line_is_an_order_line_under_its_sku_with_an_id_of_its_own() -> Non
 
 
 def test_the_same_document_gives_the_same_bytes() -> None:
-    """Sent again after a crash, its lines are duplicates of the first."""
+    """Sent again after a crash, its lines are duplicates."""
     value = document(line("A"), line("B"))
 
     assert read(value).lines == read(value).lines
 
 
-def test_a_line_under_another_key_is_handed_on_as_it_came() -> None:
+def test_a_line_under_another_key_is_passed_on_unchanged() -> None:
     value = json.dumps(order("x", "2023-11-14T22:13:20Z", colour="red")).encode()
     routed = read(value)
 
@@ -60,12 +60,12 @@ def test_a_line_under_another_key_is_handed_on_as_it_came() -> None:
     assert routed.time_ms == NOW_MS
 
 
-def test_a_bad_line_is_refused_with_its_place_and_its_neighbours_go_on() -> None:
-    """Ids count bad lines too: corrected and sent again, the good ones are duplicates."""
+def test_a_bad_line_is_refused_with_its_index_and_the_others_are_routed() -> None:
+    """Ids count bad lines too: in a corrected document the good lines are duplicates."""
     missing = {"sku": "C", "unit_price": 1}
     routed = read(document(line("A"), line("B", "two"), missing, 5, line("D")))
 
-    assert [(one.reason, one.detail.partition(":")[0]) for one in routed.refused] == [
+    assert [(refused.reason, refused.detail.partition(":")[0]) for refused in routed.refused] == [
         ("wrong_type", "lines[1]"), ("missing_field", "lines[2]"), ("wrong_type", "lines[3]"),
     ]  # fmt: skip
     assert [json.loads(value)["event_id"] for _, value in routed.lines] == ["e:0", "e:4"]
@@ -95,12 +95,12 @@ def test_a_bad_document_is_refused_as_a_whole(reason: str, value: bytes | None) 
     routed = read(value)
 
     assert routed.lines == []
-    assert reason in [one.reason for one in routed.refused]
-    assert all(one.detail for one in routed.refused)
+    assert reason in [refused.reason for refused in routed.refused]
+    assert all(refused.detail for refused in routed.refused)
 
 
 def test_prices_keep_their_value() -> None:
-    """A price is the same number on the other side, to the last bit."""
+    """A routed price is the same number, to the last bit."""
     for price in (0.1, 1e-7, 12_345.67, 0.0):
         [(_, value)] = read(document(line(price=price))).lines
         assert json.loads(value, parse_float=Decimal)["unit_price"] == Decimal(str(price))

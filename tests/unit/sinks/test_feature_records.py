@@ -1,4 +1,4 @@
-"""The records of the topic `features`: names, what is left out, and one meaning for every row."""
+"""Records of the topic `features`: the names, the omitted values, one meaning for every row."""
 
 import msgspec
 import numpy as np
@@ -18,7 +18,7 @@ ROWS: dict[str, list[float]] = {
 
 
 def values() -> dict[str, dict[str, float]]:
-    """Values by the name of the row."""
+    """Record values by the name of the row."""
     block = np.array(list(ROWS.values()), np.float32)
     records = FeatureRecords(bucket_ms=HOUR_MS).of(list(ROWS), block, start_ms=HOUR_MS)
     decoded = {}
@@ -34,8 +34,8 @@ def values() -> dict[str, dict[str, float]]:
     return decoded
 
 
-def test_every_row_has_the_nine_sums_and_the_stock_where_it_is_known() -> None:
-    """Silent rows cut from a template say the same as those encoded one by one."""
+def test_every_row_has_the_nine_sums_and_the_stock_if_known() -> None:
+    """Silent rows made from a template have the same values as encoded ones."""
     found = values()
 
     for name, row in ROWS.items():
@@ -49,8 +49,8 @@ def test_every_row_has_the_nine_sums_and_the_stock_where_it_is_known() -> None:
     assert found["sold"]["on_hand"] == 40.0
 
 
-def test_derived_values_are_left_out_where_there_is_nothing_to_divide_by() -> None:
-    """A price needs units that were kept, a conversion a view."""
+def test_derived_values_are_omitted_if_their_divisor_is_zero() -> None:
+    """A price needs units that were not returned, a conversion needs views."""
     found = values()
 
     assert (found["sold"]["mean_price"], found["sold"]["conversion"]) == (3.0, 0.2)
