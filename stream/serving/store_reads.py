@@ -4,16 +4,20 @@ Called from the serving threads, with a blocking client. Every read raises Servi
 the store does not answer.
 """
 
+import json
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from redis import Redis
 
 from model.contract import QuantileForecast
 from model.inputs.plans import Plans
 from stream.serving.stored_plans import StoredPlans
-from stream.state.forecasts import read_forecast
+from stream.state import keys
+from stream.state.forecasts import row_bytes, unpack_rows
 from stream.state.history import StoredHistory, read_history
 from stream.state.keys import Tag
+from stream.state.pages import join, paths
 from stream.state.redis import translate_store_errors
 
 
@@ -41,3 +45,35 @@ class ServingReads:
         """The newest stored forecast of a partition; None before the first."""
         with translate_store_errors():
             return read_forecast(self._client, tag)
+
+
+def read_forecast(client: Redis, tag: Tag) -> QuantileForecast | None:
+    """The newest forecast of a partition, units only; None if there is none."""
+    found: Any = client.get(keys.info())  # on a cluster in another slot
+    if found is None:
+        return None
+    info = json.loads(found)
+    quantiles = tuple(info["quantiles"])
+    count: Any = client.hget(keys.of(tag, "forecast"), "series")
+    if count is None:
+        return None
+    size = row_bytes(info["horizon"], len(quantiles))
+    row_paths = paths(("forecast", "rows"), int(count), size)
+    with client.pipeline(transaction=True) as block:
+        block.hgetall(keys.of(tag, "forecast"))
+        block.mget([keys.of(tag, *path) for path in row_paths])
+        header, pages = block.execute()
+    rows = join(pages, size)
+    if not header or not rows or len(rows) % size:
+        return None
+    units_SHQ, cumulative_SHQ = unpack_rows(
+        rows, horizon=info["horizon"], n_quantiles=len(quantiles)
+    )
+    return QuantileForecast(
+        origin_ms=int(header[b"origin_ms"]),
+        bucket_ms=int(info["bucket_ms"]),
+        quantiles=quantiles,
+        units_SHQ=units_SHQ,
+        cumulative_SHQ=cumulative_SHQ,
+        model_id=header[b"model_id"].decode(),
+    )

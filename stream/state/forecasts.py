@@ -9,18 +9,13 @@ word of three codes.
 Axes: S = series slots, H = horizon, Q = quantiles.
 """
 
-import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import redis
 from numpy.typing import NDArray
 
 from model.contract import QuantileForecast
-from stream.state import keys
-from stream.state.keys import Tag
-from stream.state.pages import join, paths
 
 Floats = NDArray[np.float32]
 
@@ -140,38 +135,6 @@ def unpack_rows(block: bytes, *, horizon: int, n_quantiles: int) -> tuple[Floats
     shape = (len(rows_SB), 2, horizon, n_quantiles)
     values_S2HQ = values_SV.reshape(shape) * unit_S2[:, :, None, None]
     return values_S2HQ[:, 0], values_S2HQ[:, 1]
-
-
-def read_forecast(client: redis.Redis, tag: Tag) -> QuantileForecast | None:
-    """The newest forecast of a partition, units only; None if there is none."""
-    found: Any = client.get(keys.info())  # on a cluster in another slot
-    if found is None:
-        return None
-    info = json.loads(found)
-    quantiles = tuple(info["quantiles"])
-    count: Any = client.hget(keys.of(tag, "forecast"), "series")
-    if count is None:
-        return None
-    size = row_bytes(info["horizon"], len(quantiles))
-    row_paths = paths(("forecast", "rows"), int(count), size)
-    with client.pipeline(transaction=True) as block:
-        block.hgetall(keys.of(tag, "forecast"))
-        block.mget([keys.of(tag, *path) for path in row_paths])
-        header, pages = block.execute()
-    rows = join(pages, size)
-    if not header or not rows or len(rows) % size:
-        return None
-    units_SHQ, cumulative_SHQ = unpack_rows(
-        rows, horizon=info["horizon"], n_quantiles=len(quantiles)
-    )
-    return QuantileForecast(
-        origin_ms=int(header[b"origin_ms"]),
-        bucket_ms=int(info["bucket_ms"]),
-        quantiles=quantiles,
-        units_SHQ=units_SHQ,
-        cumulative_SHQ=cumulative_SHQ,
-        model_id=header[b"model_id"].decode(),
-    )
 
 
 def _units(flat_SV: Floats) -> Floats:

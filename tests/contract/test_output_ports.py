@@ -16,8 +16,8 @@ from stream.serving.close_queue import MAX_WAITING
 from stream.serving.model_server import ModelServer
 from stream.serving.output_loop import OutputLoop
 from stream.serving.ports import BucketServer, ForecastStore
+from stream.serving.store_reads import read_forecast
 from stream.sinks.readside_writer import ReadSideWriter
-from stream.state.forecasts import read_forecast
 from stream.state.keys import Tag
 from tests.support.memory_serving import MemoryHistory, ScriptedServer
 from tests.support.memory_topics import MemoryCloses, MemoryForecasts, MemoryTopics

@@ -63,6 +63,7 @@ async def test_an_empty_batch_is_no_error(sink: tuple[RecordSink, Read]) -> None
     assert await sink[0].send(TOPIC, []) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["memory", "kafka"])
 async def test_a_sink_without_a_broker_raises(kind: str) -> None:
     """The caller keeps the records and tries again."""

@@ -12,8 +12,8 @@ from model.durations import HOUR_MS
 from stream.registry.model_registry import Registry
 from stream.serving.champion_watch import ChampionWatch
 from stream.serving.model_server import ModelServer
+from stream.serving.store_reads import read_forecast
 from stream.settings import ModelSettings
-from stream.state.forecasts import read_forecast
 from stream.state.history import StoredHistory, load_history
 from stream.state.keys import ROLLUPS, Tag
 from tests.support.model_cases import random_model

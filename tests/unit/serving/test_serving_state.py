@@ -1,7 +1,7 @@
 """The transitions between models, without a store or a network."""
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
@@ -17,7 +17,7 @@ class Named:
 
 
 def forecaster(model_id: str) -> Forecaster:
-    return cast(Any, Named(model_id))
+    return cast(Forecaster, Named(model_id))
 
 
 @pytest.fixture
