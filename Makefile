@@ -23,6 +23,8 @@ run: $(VENV)/.embedded
 test: $(VENV)/.test tools check
 	$(BIN)/pytest $(PYTEST_ARGS)
 
+# With bytecode a start takes half the time.
+test-fast: export PYTHONDONTWRITEBYTECODE =
 test-fast: $(VENV)/.test
 	$(BIN)/pytest $(FAST_ARGS) $(FAST_TESTS)
 

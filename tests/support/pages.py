@@ -58,10 +58,12 @@ def _wait_until_served(url: str) -> None:
     deadline = time.monotonic() + 60
     while True:
         try:
-            return urllib.request.urlopen(f"{url}/static/page.css", timeout=2).close()
+            urllib.request.urlopen(f"{url}/static/page.css", timeout=2).close()
         except OSError:
             assert time.monotonic() < deadline, f"{url} is not served"
             time.sleep(0.1)
+        else:
+            return
 
 
 @pytest.fixture

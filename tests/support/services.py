@@ -94,14 +94,15 @@ def no_process_left() -> Iterator[None]:
     before = _children()
     yield
     left = [process for process in _children() if process not in before]
-    assert [(process.pid, process.name()) for process in left if _runs(process)] == []
+    assert [(process.pid, process.name()) for process in left if runs(process)] == []
 
 
 def _children() -> set[psutil.Process]:
     return set(psutil.Process().children(recursive=True))
 
 
-def _runs(process: psutil.Process) -> bool:
+def runs(process: psutil.Process) -> bool:
+    """True until the process has ended, reaped or not."""
     try:
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

@@ -158,7 +158,19 @@ def stored_stock(
 def stored_features(
     redis: Redis, partitions: int, *, bucket_ms: int
 ) -> dict[tuple[str, int], list[float]]:
-    """Stored equivalent of `recount`, from closed and open buckets; zero rows left out."""
+    """Stored equivalent of `recount`, from closed and open buckets; zero rows left out.
+
+    Buckets may close meanwhile: it reads until two readings agree.
+    """
+    found = _read_features(redis, partitions, bucket_ms=bucket_ms)
+    while (again := _read_features(redis, partitions, bucket_ms=bucket_ms)) != found:
+        found = again
+    return found
+
+
+def _read_features(
+    redis: Redis, partitions: int, *, bucket_ms: int
+) -> dict[tuple[str, int], list[float]]:
     found: dict[tuple[str, int], list[float]] = {}
     for number in range(partitions):
         stored: list[Any] = redis.lrange(f"sc2:{{{number}}}:series", 0, -1)
@@ -171,6 +183,8 @@ def stored_features(
         for key in redis.scan_iter(f"sc2:{{{number}}}:open:*"):
             start = int(key.rsplit(b":", 1)[1])
             block: Any = redis.get(key)
+            if block is None:
+                continue  # it has closed since the scan
             sums = np.frombuffer(block, "<i8").reshape(-1, len(SUM_NAMES))
             for slot in np.flatnonzero(sums[:, :4].any(axis=1)).tolist():
                 units, returns, ticks, orders = sums[slot, :4].tolist()

@@ -1,5 +1,7 @@
 """The benchmarks of the model report the right rows and the cost of a step."""
 
+import pytest
+
 from model.config import ModelConfig
 from model.contract import FEATURE_NAMES
 from model.durations import HOUR_MS
@@ -33,6 +35,7 @@ def test_a_steps_cost_is_that_of_its_matrices_and_states() -> None:
     assert moved == 2 * state_bytes + 4 * (len(FEATURE_NAMES) + 2 * 3 * 9)
 
 
+@pytest.mark.slow
 def test_the_inference_bench_has_the_rows_of_the_contract() -> None:
     lines: list[str] = []
     rows = _by_name(
@@ -57,6 +60,7 @@ def test_the_inference_bench_steps_further_targets_too() -> None:
     assert rows["carried"].facts["forecast_bytes_per_series"] == 4 * 4 * 3 * 3
 
 
+@pytest.mark.slow
 def test_the_training_bench_times_both_precisions() -> None:
     rows = _by_name(
         bench_training(SETTINGS, device="cpu", lanes=4, updates=2, notify=lambda _: None)

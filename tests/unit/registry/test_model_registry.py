@@ -62,6 +62,7 @@ def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Registry:
     return Registry(f"memory://{tmp_path.name}")
 
 
+@pytest.mark.slow
 def test_processes_see_each_others_models_in_an_object_store(
     bucket: str, pair: tuple[Trained, Trained]
 ) -> None:
@@ -233,6 +234,7 @@ def publish_many(registry: Registry, pair: tuple[Trained, Trained], size: int) -
     return model_ids
 
 
+@pytest.mark.slow
 def test_pruning_keeps_the_newest_and_always_the_champion_and_the_previous_one(
     registry: Registry, pair: tuple[Trained, Trained]
 ) -> None:
@@ -332,6 +334,7 @@ def killed_at(registry: Registry, trained: Trained, at: int) -> bool:
     return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
 
 
+@pytest.mark.slow
 def test_a_writer_killed_at_any_point_leaves_a_champion_and_whole_models(
     tmp_path: Path, pair: tuple[Trained, Trained]
 ) -> None:

@@ -131,6 +131,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         load_sales(tmp_path / "sales.csv")
 
 
+@pytest.mark.slow
 def test_a_forecast_follows_the_file_and_is_written_and_drawn(tmp_path: Path) -> None:
     out, plot = tmp_path / "forecast.csv", tmp_path / "forecast.png"
     table = run_forecast(
@@ -161,6 +162,7 @@ def test_the_seasonal_naive_forecasts_a_history_too_short_for_a_network(
     assert "seasonal naive forecasts instead" in " ".join(_output(console).split())
 
 
+@pytest.mark.slow
 def test_a_backtest_writes_the_table_of_the_contract(tmp_path: Path) -> None:
     out, plot = tmp_path / "backtest.parquet", tmp_path / "backtest.png"
     console = _console()
@@ -192,6 +194,7 @@ def test_a_backtest_writes_the_table_of_the_contract(tmp_path: Path) -> None:
     assert plot.stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_backtest_and_forecast_report_further_targets(tmp_path: Path) -> None:
     """A line with the WQL of each model, and columns with the quantiles."""
     orders = _sales().select(
@@ -216,6 +219,7 @@ def test_backtest_and_forecast_report_further_targets(tmp_path: Path) -> None:
     assert (table["revenue_q0.9"] > 1.5 * table["q0.9"]).all()
 
 
+@pytest.mark.slow
 def test_an_origin_is_the_first_bucket_forecast(tmp_path: Path) -> None:
     first_ms = int(np.datetime64("2023-04-01", "ms").astype(np.int64))
     outcome = run_backtest(
@@ -231,6 +235,7 @@ def test_an_origin_is_the_first_bucket_forecast(tmp_path: Path) -> None:
     np.testing.assert_array_equal(outcome.result.actual_OSH[0, 0], expected)
 
 
+@pytest.mark.slow
 def test_training_on_a_file_publishes_and_its_champion_forecasts(tmp_path: Path) -> None:
     registry = Registry(str(tmp_path / "registry"))
     path = _file(tmp_path, _sales())
@@ -242,6 +247,7 @@ def test_training_on_a_file_publishes_and_its_champion_forecasts(tmp_path: Path)
     assert trained.model_id in _output(console)
 
 
+@pytest.mark.slow
 def test_a_network_with_static_features_is_trained_on_a_file_without_them(
     tmp_path: Path,
 ) -> None:
@@ -257,6 +263,7 @@ def test_a_network_with_static_features_is_trained_on_a_file_without_them(
     assert trained.model_id in _output(console)
 
 
+@pytest.mark.slow
 def test_a_backtest_measures_the_importance_of_each_input(tmp_path: Path) -> None:
     console = _console()
     run_backtest(

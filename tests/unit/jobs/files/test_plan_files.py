@@ -103,6 +103,7 @@ def test_the_fingerprint_of_a_training_depends_on_the_plans(tmp_path: Path) -> N
     assert len(prints) == 3
 
 
+@pytest.mark.slow
 def test_backtest_and_forecast_make_use_of_the_plans(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ def orders() -> pl.DataFrame:
     return read_orders(sample_orders())
 
 
+@pytest.mark.slow
 def test_every_line_is_one_the_worker_accepts(orders: pl.DataFrame) -> None:
     assert orders["event_id"].is_unique().all()
     assert orders["sku"].str.contains(r"^\d{5}[A-Z]*$").all()

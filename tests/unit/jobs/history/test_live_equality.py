@@ -43,6 +43,7 @@ def deliver(partition: Partition, records: list[Record], width: int) -> None:
             partition.close_through(watermark_ms)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [7, 1_000])
 def test_closed_buckets_of_a_replay_equal_the_history_of_its_files(width: int) -> None:
     timeline = Timeline(ORDERS, CLICKS)

@@ -42,6 +42,7 @@ def test_the_same_seed_gives_the_same_shop_another_seed_another() -> None:
     assert not once[12].orders.equals(other[12].orders)
 
 
+@pytest.mark.slow
 def test_events_are_within_their_hour_sorted_with_unique_ids(month: list[Hour]) -> None:
     for hour in month:
         for events in (hour.orders, hour.clicks):
@@ -135,6 +136,7 @@ def test_a_day_has_an_evening_and_a_night(truth: pl.DataFrame) -> None:
     assert demand[20] > 10 * demand[3]
 
 
+@pytest.mark.slow
 def test_inventory_records_have_every_change_of_stock(
     month: list[Hour], truth: pl.DataFrame
 ) -> None:

@@ -12,6 +12,7 @@ from stream.jobs.training.train import RunFolder, train_with_bar
 from tests.support.model_cases import history_of, real_hours, small_training
 
 
+@pytest.mark.slow
 def test_a_killed_training_continues_only_with_resume(tmp_path: Path) -> None:
     """`--resume` prints what it does; without it the state of the killed run is deleted."""
     history = history_of(real_hours(days=10, series=5))
