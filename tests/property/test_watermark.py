@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model.durations import DAY_MS, HOUR_MS, MINUTE_MS
 from stream.partition.dedup import DedupWindow
 from stream.partition.watermark import Watermark, bucket_start_ms
 
@@ -18,7 +19,7 @@ def batches_of(items: list[int], cuts: list[int]) -> list[list[int]]:
     return [items[a:b] for a, b in itertools.pairwise(edges)]
 
 
-@given(st.integers(0, 2**50), st.sampled_from([60_000, 3_600_000, 86_400_000]))
+@given(st.integers(0, 2**50), st.sampled_from([MINUTE_MS, HOUR_MS, DAY_MS]))
 def test_a_bucket_contains_its_events_and_no_others(event_time_ms: int, width_ms: int) -> None:
     """Half-open, aligned to the epoch."""
     start = bucket_start_ms(event_time_ms, width_ms=width_ms)

@@ -6,6 +6,7 @@ from typing import Any
 import fastavro
 import pytest
 
+from model.durations import DAY_MS
 from stream.decoding.avro import AvroFormat
 from stream.decoding.catalog import MAX_AHEAD_MS, CatalogDecoder, Listing
 from stream.ingest.restore import restore
@@ -39,7 +40,7 @@ def read(*values: Any, keys: list[Any] | None = None) -> tuple[list[Any], list[s
         ({"launched_at": "yesterday"}, "invalid_timestamp"),
         ({"launched_at": "2023-11-01T00:00:00"}, "invalid_timestamp"),
         ({"launched_at": -1}, "future_timestamp"),
-        ({"launched_at": NOW_MS + 10 * 366 * 86_400_000}, "future_timestamp"),
+        ({"launched_at": NOW_MS + 10 * 366 * DAY_MS}, "future_timestamp"),
         ({"launched_at": NOW_MS + MAX_AHEAD_MS + 1}, "future_timestamp"),
         ({"brand": "x" * 201}, "invalid_brand"),
         ({"category": "x" * 201}, "invalid_category"),

@@ -5,11 +5,12 @@ from typing import Any
 import pytest
 from xxhash import xxh3_64_intdigest
 
+from model.durations import DAY_MS
 from stream.decoding.events import ClickDecoder, OrderDecoder
 from tests.support.batches import batch, click, order
 
 NOW_MS = 1_700_000_000_000
-TEN_YEARS_MS = 10 * 366 * 86_400_000
+TEN_YEARS_MS = 10 * 366 * DAY_MS
 
 
 def bad_orders() -> list[tuple[str, Any, Any]]:

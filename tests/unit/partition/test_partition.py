@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model.durations import HOUR_MS
+from model.durations import HOUR_MS, MINUTE_MS
 from stream.decoding.events import ClickDecoder, OrderDecoder
 from stream.errors import LostRecords
 from stream.features.packed_block import pack_block
@@ -17,8 +17,7 @@ from stream.settings import WindowSettings
 from tests.support.batches import batch, click, order
 from tests.support.memory_store import MemoryStore
 
-MINUTE = 60_000
-WINDOW = WindowSettings(allowed_lateness=2 * MINUTE, dedup=15 * MINUTE)
+WINDOW = WindowSettings(allowed_lateness=2 * MINUTE_MS, dedup=15 * MINUTE_MS)
 PEOPLE = Pseudonyms(b"key")
 NO_STOCK = frozenset({"inventory"})
 ONLY_ORDERS = NO_STOCK | {"clicks"}
@@ -66,7 +65,7 @@ def test_a_closed_bucket_holds_what_the_contract_defines() -> None:
         click("c4", 13, visitor="bob", action="remove"),
         click("c5", 14, visitor=None, action="purchase"),
     )
-    sell(state, order("4", HOUR_MS + 5 * MINUTE))
+    sell(state, order("4", HOUR_MS + 5 * MINUTE_MS))
 
     [closed] = close(state)
     assert closed.start_ms == 0
@@ -78,21 +77,21 @@ def test_an_event_within_the_allowed_lateness_counts_and_a_later_one_does_not() 
     state = partition()
     judged = sell(
         state,
-        order("1", 10 * MINUTE),
-        order("2", 8 * MINUTE),
-        order("3", 8 * MINUTE - 1),
+        order("1", 10 * MINUTE_MS),
+        order("2", 8 * MINUTE_MS),
+        order("3", 8 * MINUTE_MS - 1),
     )
 
     assert judged.counted == 2
     assert [(refused.position, refused.reason) for refused in judged.refused] == [(2, "late")]
-    assert str(2 * MINUTE + 1) in judged.refused[0].detail
+    assert str(2 * MINUTE_MS + 1) in judged.refused[0].detail
 
 
 def test_a_resent_event_counts_once() -> None:
     """In the same batch, in a later one, and even when it comes back late."""
     state = partition()
     first = sell(state, order("1", 0), order("1", 0), order("2", 10))
-    again = sell(state, order("2", 10), order("3", 12 * MINUTE), order("1", 0))
+    again = sell(state, order("2", 10), order("3", 12 * MINUTE_MS), order("1", 0))
 
     assert (first.counted, first.duplicates) == (2, 1)
     assert (again.counted, again.duplicates) == (1, 2)
@@ -120,7 +119,7 @@ def test_the_slower_input_holds_the_watermark_back() -> None:
 def test_silence_closes_with_zeros() -> None:
     """Between two sales a day apart there are closed buckets without any demand."""
     state = partition()
-    sell(state, order("1", 0), order("2", 24 * HOUR_MS + 30 * MINUTE))
+    sell(state, order("1", 0), order("2", 24 * HOUR_MS + 30 * MINUTE_MS))
 
     closed = close(state)
     assert [bucket.start_ms // HOUR_MS for bucket in closed] == list(range(24))
@@ -146,7 +145,7 @@ def test_a_first_event_of_1970_does_not_block_the_stream() -> None:
     state = partition()
     now = 15_000 * 24 * HOUR_MS
     sell(state, order("old", 1_234))
-    judged = sell(state, *(order(f"e{i}", now + i * MINUTE) for i in range(300)))
+    judged = sell(state, *(order(f"e{i}", now + i * MINUTE_MS) for i in range(300)))
 
     assert judged.counted == 200
     assert {refused.reason for refused in judged.refused} == {"future_timestamp"}
@@ -201,8 +200,8 @@ async def test_a_restored_partition_continues_unchanged() -> None:
             quantity=int(rng.integers(1, 9)),
         )
         for t in np.sort(rng.integers(0, 5 * HOUR_MS, 500))
-        + rng.integers(-MINUTE, MINUTE, 500)
-        + MINUTE
+        + rng.integers(-MINUTE_MS, MINUTE_MS, 500)
+        + MINUTE_MS
     ]
     whole, store = partition(), MemoryStore()
     broken = partition()

@@ -10,7 +10,7 @@ from faust.types import TP
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.durations import HOUR_MS
+from model.durations import HOUR_MS, MINUTE_MS
 from stream.decoding.events import OrderDecoder
 from stream.decoding.inventory import InventoryDecoder
 from stream.features.definitions import N_FEATURES, N_SUMS, STOCK
@@ -25,8 +25,7 @@ from tests.support.batches import batch, order
 from tests.support.memory_store import MemoryStore
 from tests.support.stock_recount import Reading, accepted, recount, stored_share
 
-MINUTE = 60_000
-LATENESS = 20 * MINUTE
+LATENESS = 20 * MINUTE_MS
 WINDOW = WindowSettings(bucket=HOUR_MS, allowed_lateness=LATENESS)
 ONLY_STOCK = frozenset({"orders", "clicks"})
 DECODER = InventoryDecoder()
@@ -63,8 +62,8 @@ def test_a_bucket_knows_its_last_level_and_the_time_without_stock() -> None:
     partition = empty_partition()
     read(
         partition,
-        ("A", HOUR_MS + 15 * MINUTE, 0),
-        ("A", HOUR_MS + 45 * MINUTE, 7),
+        ("A", HOUR_MS + 15 * MINUTE_MS, 0),
+        ("A", HOUR_MS + 45 * MINUTE_MS, 7),
         ("A", 5 * HOUR_MS, 0),
     )
 
@@ -131,8 +130,8 @@ async def test_a_restored_partition_refuses_outdated_and_keeps_no_closed_reading
     read(
         partition,
         ("A", 5 * HOUR_MS, 1),
-        ("B", 9 * HOUR_MS + MINUTE, 0),
-        ("C", 9 * HOUR_MS + 50 * MINUTE, 1),
+        ("B", 9 * HOUR_MS + MINUTE_MS, 0),
+        ("C", 9 * HOUR_MS + 50 * MINUTE_MS, 1),
     )
     await store.apply(0, token, partition.state.take_write()[0])
     closed = stock_by_bucket(partition, partition.close_through(9 * HOUR_MS))
@@ -225,7 +224,7 @@ def test_a_far_future_reading_is_refused_and_a_tombstone_changes_nothing() -> No
 log_of_readings = st.lists(
     st.tuples(
         st.sampled_from("ABC"),
-        st.integers(0, 9 * HOUR_MS // MINUTE),  # minute it is of
+        st.integers(0, 9 * HOUR_MS // MINUTE_MS),  # minute it is of
         st.sampled_from((0, 0, 15, 70, 400)),  # minutes it comes late
         st.sampled_from((0, 0, 1, 900)),
     ),
@@ -240,7 +239,7 @@ async def test_whatever_the_cuts_and_crashes_the_stock_equals_a_recount(
 ) -> None:
     """Random disorder, batches and restarts: closed buckets and verdicts are those of the log."""
     steps = sorted(steps, key=lambda step: step[1] + step[2])
-    log = [(name, minute * MINUTE, units) for name, minute, _, units in steps]
+    log = [(name, minute * MINUTE_MS, units) for name, minute, _, units in steps]
     store, partition = MemoryStore(), empty_partition()
     found: dict[tuple[str, int], tuple[int, int]] = {}
     token = await store.acquire(0)

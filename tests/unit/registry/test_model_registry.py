@@ -16,6 +16,7 @@ import torch
 from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 
+from model.durations import DAY_MS
 from model.errors import CorruptCheckpoint, UnknownModel
 from model.training.train import Trained, train
 from stream.registry import files as registry_files
@@ -229,7 +230,7 @@ def publish_many(registry: Registry, pair: tuple[Trained, Trained], size: int) -
         with torch.no_grad():
             trained.network.heads.project.bias[0] += 0.01
         start_ms, end_ms = trained.span_ms
-        span_ms = (start_ms, end_ms + number * 86_400_000)
+        span_ms = (start_ms, end_ms + number * DAY_MS)
         model_ids.append(registry.publish(replace(trained, span_ms=span_ms)))
     return model_ids
 

@@ -22,8 +22,8 @@ from stream.jobs.batch.run import run_backtest, run_forecast
 from stream.jobs.files.plan_files import read_plans, with_plans
 from stream.jobs.training.train import train_config
 from stream.settings import ModelSettings
+from tests.support.samples import START_MS
 
-START_MS = 1_317_600_000_000
 QUIET = Console(quiet=True)
 
 
