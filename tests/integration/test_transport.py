@@ -149,7 +149,7 @@ async def test_only_committed_transactions_are_read(
 ) -> None:
     """Reading reaches the end of the topic past markers and aborted records."""
     if broker.embedded.kind != "kafka":
-        return  # it knows no transactions
+        return  # it has no transactions
     fresh_topic(broker, "transactional")
     producer = AIOKafkaProducer(
         bootstrap_servers=broker.bootstrap_servers, transactional_id="t", linger_ms=0

@@ -54,7 +54,7 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def test_imports_go_one_way() -> None:
-    """dashboards → stream → model, and the model knows no infrastructure."""
+    """dashboards → stream → model, and the model imports no infrastructure."""
     status = lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True)
 
     assert status == 0
@@ -138,7 +138,7 @@ def test_no_module_is_too_long(files: list[Path], limit: int) -> None:
 
 
 def test_no_package_has_too_many_modules() -> None:
-    """At most 12 beside `__init__.py`."""
+    """At most 12, without `__init__.py`."""
     sizes = Counter(path.parent for path in MODULES if path.name != "__init__.py")
 
     assert {folder: size for folder, size in sizes.items() if size > MAX_MODULES} == {}
