@@ -60,7 +60,7 @@ def sku_days(lines: pl.DataFrame) -> History:
     )
     for name, bucket, units, value, count in sums.iter_rows():
         values_TSF[bucket, place[name], [0, 2, 3]] = (units, value, count)
-    shipped = Path(__file__).parents[1] / "stream" / "data" / "catalog.parquet"
+    shipped = Path(__file__).parents[1] / "stream" / "jobs" / "files" / "data" / "catalog.parquet"
     catalog = pl.read_parquet(shipped, columns=["sku", "category"])
     category_of = dict(catalog.iter_rows())
     static_SX = np.stack([static_row(category_of.get(name.upper())) for name in names])

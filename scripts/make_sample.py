@@ -1,6 +1,6 @@
 """Cleans the UCI "Online Retail II" order lines into the sample shipped with the package.
 
-    python scripts/make_sample.py orders_online_retail_II.parquet stream/data
+    python scripts/make_sample.py orders_online_retail_II.parquet stream/jobs/files/data
 
 Reads the published table (columns `event_id, order_id, ts, sku, quantity, unit_price,
 customer_id, country, description`) and writes `orders.parquet`, `catalog.parquet` and

@@ -95,7 +95,7 @@ def _history(lines: pl.DataFrame, names: list[str], bucket_ms: int) -> History:
             slot = place.get(prefix + name)
             if slot is not None:
                 values_TSF[bucket, slot, [0, 2, 3]] = (units, value, count)
-    shipped = Path(__file__).parents[2] / "stream" / "data" / "catalog.parquet"
+    shipped = Path(__file__).parents[2] / "stream" / "jobs" / "files" / "data" / "catalog.parquet"
     category_of = dict(pl.read_parquet(shipped, columns=["sku", "category"]).iter_rows())
     static_rows = [static_row(category_of.get(name.upper())) for name in names]
     return History(values_TSF, start_ms, bucket_ms, names, np.stack(static_rows))

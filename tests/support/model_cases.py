@@ -27,7 +27,7 @@ START_MS = 1_317_600_000_000
 #: All encoders; the variants add the weekly ring and the fixed-shape steps of a GPU.
 ARCHITECTURES = ("lstm", "gru", "transformer")
 VARIANTS = (*ARCHITECTURES, "lstm-yearly", "lstm-fixed_shape")
-_ORDERS = Path(__file__).parents[2] / "stream" / "data" / "orders.parquet"
+_ORDERS = Path(__file__).parents[2] / "stream" / "jobs" / "files" / "data" / "orders.parquet"
 
 
 def real_hours(*, days: int = 21, series: int = 40, start_ms: int = START_MS) -> Floats:

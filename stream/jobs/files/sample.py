@@ -21,7 +21,7 @@ SAMPLE_LABELS: Final = {"orders": ORDERS_LABEL, "clicks": CLICKS_LABEL}
 
 
 def _shipped(name: str) -> Path:
-    return Path(str(files("stream") / "data" / name))
+    return Path(str(files("stream.jobs.files") / "data" / name))
 
 
 def sample_catalog() -> Path:
