@@ -59,17 +59,20 @@ def test_libraries_are_quiet_and_the_level_applies() -> None:
     """Neither our records below the level nor a library's warnings are written."""
     out = io.StringIO()
     configure_logging("info", stream=out)
-    structlog.get_logger("stream.worker.service").debug("detail")
+    structlog.get_logger("stream.serving.model_server").debug("detail")
     logging.getLogger("kafka.client").warning("reconnecting")
 
     assert out.getvalue() == ""
 
 
 def test_a_terminal_gets_readable_lines() -> None:
-    """Pretty output is not JSON and contains the event and its fields."""
+    """Pretty output is not JSON and contains the event and its fields.
+
+    The logger is none that Faust's app silences, which other tests build.
+    """
     out = io.StringIO()
     configure_logging("info", stream=out, pretty=True)
-    structlog.get_logger("stream.worker.service").info("model_swapped", model_id="lstm-1")
+    structlog.get_logger("stream.serving.model_server").info("model_swapped", model_id="lstm-1")
 
     assert "model_swapped" in out.getvalue()
     assert "lstm-1" in out.getvalue()
