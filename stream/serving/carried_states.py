@@ -62,7 +62,7 @@ class ReadyToStep:
 
 
 @dataclass(slots=True)
-class ServedModel:
+class StatefulModel:
     """A forecaster with its states. `trained_through_ms` is None if it needs no training."""
 
     forecaster: Forecaster

@@ -16,7 +16,7 @@ import structlog
 
 from model.contract import QuantileForecast
 from model.inference.forecaster import Forecaster
-from stream.serving.carried_states import ServedModel
+from stream.serving.carried_states import StatefulModel
 from stream.state.keys import Tag
 from stream.telemetry import SWAPS
 
@@ -38,7 +38,7 @@ class Candidate:
     `moves` counts how often each partition had moved away when the warm-up began.
     """
 
-    model: ServedModel
+    model: StatefulModel
     moves: Counter[Tag]
     forecasts: dict[Tag, QuantileForecast] = field(default_factory=dict)
 
@@ -53,8 +53,8 @@ class ServingState:
         self._first: dict[Tag, QuantileForecast] = {}
         self._changed = False
         self.phase = Phase.FALLBACK
-        self.active = ServedModel(fallback)
-        self.previous: ServedModel | None = None
+        self.active = StatefulModel(fallback)
+        self.previous: StatefulModel | None = None
         self.staged: Candidate | None = None
         self.slow_steps = 0
         #: Why the champion does not serve, for people; empty while it does.
@@ -63,7 +63,7 @@ class ServingState:
     def new_candidate(self, forecaster: Forecaster, trained_through_ms: int | None) -> Candidate:
         """A candidate without states, or with those of the previous model if it is the same."""
         with self._lock:
-            model = ServedModel(forecaster, trained_through_ms)
+            model = StatefulModel(forecaster, trained_through_ms)
             if self.previous is not None and self.previous.model_id == forecaster.model_id:
                 model, self.previous = self.previous, None
             return Candidate(model, Counter(self._moves))
@@ -129,7 +129,7 @@ class ServingState:
         log.error("fallback_serves", reason=reason)
         SWAPS.labels("fallback").inc()
         with self._lock:
-            self.active, self._first = ServedModel(self._fallback), {}
+            self.active, self._first = StatefulModel(self._fallback), {}
             self.phase, self._changed, self.problem = Phase.FALLBACK, True, reason
             self.slow_steps = 0
 

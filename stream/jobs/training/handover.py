@@ -16,7 +16,7 @@ from redis import Redis
 from model.errors import HistoryTooShort, IncompatibleCheckpoint
 from model.inference.forecaster import NetworkForecaster
 from stream.errors import ServiceUnavailable
-from stream.serving.carried_states import ServedModel
+from stream.serving.carried_states import StatefulModel
 from stream.serving.state_snapshots import Snapshots
 from stream.serving.static_features import static_reader
 from stream.serving.stored_plans import StoredPlans
@@ -63,7 +63,7 @@ class _WarmUp:
 
     def run(self, tag: Tag, forecaster: NetworkForecaster, snapshots: Snapshots) -> bool:
         """Step the states up to a partition's newest bucket and save them. True if saved."""
-        model = ServedModel(forecaster)
+        model = StatefulModel(forecaster)
         ready = model.catch_up(
             tag, None, self._history,
             static=self._static, plans=self._plans, snapshots=snapshots,
