@@ -37,7 +37,7 @@ MODELS = Topic("models", "control", DAY_MS, keyed_by="action")
 FORECASTS = Topic("forecasts", "output", DAY_MS, keyed_by="series_id")
 ALERTS = Topic("alerts", "output", 30 * DAY_MS, keyed_by="series_id")
 FEATURES = Topic("features", "output", 7 * DAY_MS, keyed_by="series_id")
-DEAD_LETTER = Topic("dead-letter", "output", 14 * DAY_MS, keyed_by="topic")
+DEAD_LETTER = Topic("dead-letter", "output", 14 * DAY_MS, keyed_by="topic-partition")
 
 #: Inputs whose event times move the watermark.
 EVENT_INPUTS = (ORDERS, CLICKS, INVENTORY)
