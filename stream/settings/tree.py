@@ -145,7 +145,7 @@ class DriftSettings(Section):
     """Drift alarm, and least time between two retrains.
 
     `threshold`: the cumulative sum, in standard deviations, that raises an alarm; deviations under
-    0.5 a day are ignored.
+    0.5 per day are ignored.
     """
 
     enabled: bool = True
