@@ -163,7 +163,7 @@ def main() -> None:
     first, last = ((at(day) - history.start_ms) // DAY_MS for day in SPLITS[arguments.split])
     newcomers = Newcomers(history, first, last)
     actual_SAH = newcomers.actual_SAH
-    print(f"{len(newcomers.began_S)} newcomers, {actual_SAH.mean():.3f} units a day", flush=True)
+    print(f"{len(newcomers.began_S)} newcomers, {actual_SAH.mean():.3f} units per day", flush=True)
     print(report("category mean", actual_SAH, newcomers.category_mean()), flush=True)
     more: dict[str, Any] = {}
     for pair in arguments.set:

@@ -1,6 +1,6 @@
 """Colours of the chart glyphs; those of the page are in `live/static/page.css`.
 
-Actuals are blue, forecasts orange: distinct for every common colour blindness.
+Actuals are blue, forecasts orange: distinguishable with all common forms of colour blindness.
 """
 
 from typing import Final

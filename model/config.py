@@ -21,7 +21,7 @@ class ModelConfig:
     """Architecture, inputs and outputs of a network.
 
     `memory_days` is the span of the slow carried mean (the output scale), `scale_floor` its minimum
-    in units a bucket; `holidays_country` is a code of the `holidays` package, or None for a
+    in units per bucket; `holidays_country` is a code of the `holidays` package, or None for a
     calendar without holidays. `context` is the length of the transformer's rolling cache; `yearly`
     adds last year's level as input, `plans` the plans of each series; `inputs_off` names inputs
     (`model.inputs.series_inputs.input_names`) that are set to zero. A bucket whose share without

@@ -5,11 +5,11 @@ The folders, in the order of the data:
     kafka       fetches batches from Kafka and sends records to it
     decoding    turns bytes into columns, or refuses a record with a reason
     partition   counts the events of one partition: watermark, duplicates, open and closed buckets
-    state       the store: its port, the Redis and in-memory adapters, keys and stored layouts
+    state       the store: its port, the Redis implementation, keys and stored layouts
     ingest      drives the four above: assignment, batches, flushes, roll-ups
-    serving     forecasts each closed bucket with the champion
+    serving     forecasts the horizon after each closed bucket, with the champion or the fallback
     scoring     compares forecasts with the actuals: scores, calibration, drift
-    sinks       writes results: topic records and the read side
+    sinks       encodes the records of the output topics, and writes the read side
     features    definitions of the features, packed rows, derived values
     registry    models, the champion, and announcements of a change
 

@@ -1,4 +1,4 @@
-"""The wall clock, passed as an argument to all code that reads the time."""
+"""The wall clock, passed in wherever results depend on it."""
 
 import time
 

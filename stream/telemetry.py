@@ -1,6 +1,8 @@
-"""Structured logs and Prometheus metrics of every role.
+"""Structured logs of every role, and the Prometheus metrics of worker, trainer and router.
 
-A terminal gets readable logs, any other stream one JSON object a line. Logs go to stderr, so that
+The families of the API's `/metrics` are in `stream/api/health.py`.
+
+A terminal gets readable logs, any other stream one JSON object per line. Logs go to stderr, so that
 stdout carries only a command's output. They never contain people's ids (`stream.privacy`).
 """
 

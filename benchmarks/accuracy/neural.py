@@ -2,7 +2,7 @@
 
 Both read the calendar of past and future buckets; NHITS also order lines and revenue of the past.
 At an origin they re-read their context without retraining. On the hourly task they train on the
-midnights of the last year only, 16 series an update: the library materialises every window of a
+midnights of the last year only, 16 series per update: the library materialises every window of a
 batch, which for the full history and 32 series would take 38 GB.
 
 Axes: S = series, H = horizon, Q = quantiles, C = calendar.

@@ -133,7 +133,7 @@ def trained(history: History, first: int, seed: int, overrides: dict[str, Any]) 
 def run(
     folder: Path, part: str, seeds: list[int], display: float, overrides: dict[str, Any]
 ) -> None:
-    """Print one JSON object a row: WQL of promoted buckets, of the others and of all."""
+    """Print one JSON object per row: WQL of promoted buckets, of the others and of all."""
     places = [day_of(date) for date in ORIGINS[part]]
     history = read_history(folder, places[0], display)
     hidden = replace(history, plans=None)

@@ -6,8 +6,8 @@ one-step error. The spread is learned as well: quantiles of the past errors, in 
 of the expected demand, are tracked by stochastic approximation of the pinball loss, so a series of
 few units keeps its zeros. Buckets with zero expected demand, such as night hours, do not update the
 spread: their errors of zero would make the band at noon too narrow. Numpy only, a few vector
-operations a bucket: it needs no training, is independent of torch, and is ready after one pass over
-the stored history.
+operations per bucket: it needs no training, is independent of torch, and is ready after one pass
+over the stored history.
 
 Axes: S = series, P = phases of a season, H = horizon, Q = quantiles.
 """

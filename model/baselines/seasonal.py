@@ -1,8 +1,8 @@
-"""Base of the forecasters without training: one season a series, one pass a bucket.
+"""Base of the forecasters without training: one season per series, one pass per bucket.
 
 Subclasses (`seasonal_naive`, `exponential_smoothing`) give the expected demand and its spread; this
-class carries their states from bucket to bucket and enforces that units are never negative and sums
-rise.
+class carries their states from bucket to bucket and enforces that units are never negative and
+cumulative quantiles never decrease along the horizon.
 
 Axes: S = series, T = buckets, F = stored features, H = horizon, Q = quantiles.
 """

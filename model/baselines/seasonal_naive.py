@@ -1,4 +1,4 @@
-"""Seasonal naive: the yardstick of every other forecaster.
+"""Seasonal naive: the baseline every other forecaster is measured against.
 
 The median forecast of a bucket is the demand of the same bucket in the last season (one week); with
 less than a week of history, the same time yesterday; with less than a day, the mean so far. The

@@ -30,7 +30,7 @@ Float32s = NDArray[np.float32]
 Ints = NDArray[np.integer]
 Mask = NDArray[np.bool_]
 
-#: Volume classes by forecast mean units a bucket; at or above the last bound is high.
+#: Volume classes by forecast mean units per bucket; at or above the last bound is high.
 VOLUME_BOUNDS = (0.1, 1.0)
 #: A bucket is busy from this share of the mean bucket of its horizon.
 BUSY_SHARE = 0.5
@@ -49,7 +49,7 @@ _BLOCK = 4_096
 
 
 def volume_class(forecast: QuantileForecast) -> NDArray[np.uint8]:
-    """Volume class [S] of each series by the forecast mean units a bucket: 0 = low … 2 = high.
+    """Volume class [S] of each series by the forecast mean units per bucket: 0 = low … 2 = high.
 
     >>> sums = np.array([[[1.0]], [[0.5]], [[0.01]]], np.float32)
     >>> volume_class(QuantileForecast(0, 60_000, (0.5,), sums, sums, "m")).tolist()

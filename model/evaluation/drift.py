@@ -4,8 +4,9 @@ Two signals of each volume class: the pinball loss of a day relative to the clas
 and the mean of the probability integral transform under the model's own quantiles, which reacts to
 a rise or fall of demand earlier than the loss. Page and Hinkley's test (Page 1954; Hinkley 1971)
 watches each in standard deviations of its own past: it sums the deviation of a signal above its
-mean, less half a deviation a day, and raises an alarm when the sum exceeds the threshold. At a
-threshold of 8 a signal of independent normal days raises one false alarm in about 20,000 days.
+mean, less half a deviation per day, and raises an alarm when the sum exceeds the threshold. At a
+threshold of 8 a signal of independent, normally distributed days raises one false alarm in about
+20,000 days.
 
 The unit is a day, because the hours of a day differ from each other by more than any drift.
 """
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from model.evaluation.score_sums import N_SUMS, SUMS
 
-#: Drift below this many standard deviations a day is ignored.
+#: Drift below this many standard deviations per day is ignored.
 SLACK: Final = 0.5
 #: Span of means and deviations, in days.
 MEMORY_DAYS: Final = 56
@@ -39,7 +40,7 @@ Side = Literal["up", "down", "both"]
 
 @dataclass(slots=True)
 class PageHinkley:
-    """Page and Hinkley's test on one signal, with one update a day.
+    """Page and Hinkley's test on one signal, with one update per day.
 
     `update` returns True while the signal is in alarm. An alarm starts when a sum exceeds
     `threshold`, and ends when the signal has been close to its old mean for three days, or after
@@ -128,7 +129,7 @@ class Reading(NamedTuple):
 
 @dataclass(slots=True)
 class ClassDrift:
-    """The signals of one volume class, and its usual demand a day."""
+    """The signals of one volume class, and its usual demand per day."""
 
     threshold: float
     warm_up: int

@@ -1,4 +1,4 @@
-"""Forecast metrics in numpy, each with its definition and its factor-2 convention.
+"""Forecast metrics in numpy, each with its definition, stating whether it includes WQL's factor 2.
 
 Axes: N = any number of forecast buckets, flattened, Q = quantiles.
 """

@@ -1,8 +1,8 @@
 """Probability integral transform (PIT) of counts under a quantile forecast.
 
 Demand is counted in whole units, and is mostly zero. ``demand ≤ quantile`` is then true for every
-zero and any quantile, and not informative. So a bucket represents all probabilities between P(less
-than its demand) and P(its demand at most), evenly (Czado, Gneiting & Held 2009).
+zero and any quantile, and not informative. So a bucket is spread uniformly over P(X < demand) to
+P(X ≤ demand) (Czado, Gneiting & Held 2009).
 
 A forecast is read as a continuous distribution, linear between its quantiles and exponential beyond
 them, and back again.

@@ -1,7 +1,7 @@
 """Steps all series of a partition on a GPU at once, by a captured CUDA graph.
 
-Every step has the same shape, that of the states' capacity; rows beyond the last series are silent
-and stay zero. One graph launch replaces a hundred kernel launches.
+Every step has the same shape, that of the states' capacity; padding rows stay zero. One graph
+launch replaces a hundred kernel launches.
 
 Axes: S = series, C = calendar, T = buckets, F = features, H = horizon, Q = quantiles, P = plan
 columns, E = plan inputs, M = series with plans ahead.

@@ -1,8 +1,8 @@
 """Calendar features of a bucket, past or future, from its start time alone.
 
 Hour and weekday are one-hot, so closed hours and Saturdays can be learned exactly; the day of the
-year is given by harmonics; holidays and the Christmas gap have their own columns. Times are read as
-the shop's wall clock.
+year is given by harmonics; holidays and the days between Christmas and New Year have their own
+columns. Times are read as the shop's wall clock.
 
 Axes: N = buckets, C = calendar features.
 """
@@ -76,7 +76,7 @@ def _special_days(
     year_N: NDArray[np.datetime64],
     country: str | None,
 ) -> None:
-    """Fill the columns of holidays, the Christmas gap, the run-up to it and the month's phase."""
+    """Fill the columns of holidays, Christmas to New Year, its run-up and the month's phase."""
     years_N = year_N.astype(np.int64) + 1970
     if country is not None:
         off = np.array(

@@ -1,6 +1,6 @@
 """Carried statistics of every series: mean demand, rate and size, price, clicks, age.
 
-One row of K numbers a series, updated once a bucket and carried like the network's state. The
+One row of K numbers per series, updated once per bucket and carried like the network's state. The
 forecast of a series is in multiples of its **scale**: the slow carried mean of its demand with a
 floor, so that counts of 0–4 units and long runs of zeros give stable inputs. Statistics start with
 the first activity of a series; earlier zeros have no effect, so the length of the empty history
@@ -33,7 +33,7 @@ from model.contract import FEATURE_NAMES, SUM_NAMES
 #: Columns of the statistics, in order.
 STATISTICS: Final = (
     "age",  # uncensored buckets since the first activity, 0 = not started
-    "mean_slow",  # units a bucket over `memory_days`
+    "mean_slow",  # units per bucket over `memory_days`
     "mean_week",
     "mean_day",
     "rate",  # share of buckets with demand
@@ -41,13 +41,13 @@ STATISTICS: Final = (
     "since",  # buckets since the last demand
     "price",  # mean price paid
     "price_last",
-    "views",  # views a bucket
+    "views",  # views per bucket
     "visitors",
-    "returns",  # units returned a bucket
-    "conversion",  # orders a visitor
+    "returns",  # units returned per bucket
+    "conversion",  # orders per visitor
     "sold",  # buckets with demand so far
-    "mean_quarter",  # units a bucket over 16 weeks
-    "mean_year",  # units a bucket over 52 weeks
+    "mean_quarter",  # units per bucket over 16 weeks
+    "mean_year",  # units per bucket over 52 weeks
     "log_quarter",  # mean of log(1 + units) over 16 weeks: a level robust to a spike
     "square_quarter",  # mean of squared units over 16 weeks
 )
@@ -168,7 +168,7 @@ def update_statistics(
 
 
 def scale_of(stats_SK: Tensor, *, floor: float) -> Tensor:
-    """Scale [S] of each series in units a bucket: its slow mean, at least `floor`.
+    """Scale [S] of each series in units per bucket: its slow mean, at least `floor`.
 
     >>> scale_of(torch.zeros(1, N_STATISTICS), floor=0.02).item()
     0.02

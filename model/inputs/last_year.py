@@ -46,7 +46,7 @@ def carry_year(stats_SK: Tensor, units_S: Tensor, start_ms: int, *, bucket_ms: i
 def year_inputs(stats_SK: Tensor, origin_ms: int | Tensor, config: ModelConfig) -> Tensor:
     """Inputs [S, 2 + Y]: a flag for a known year, growth over it, last year's level a week ahead.
 
-    `origin_ms` is the end of the newest bucket, one for all series or one a row. Levels are log
+    `origin_ms` is the end of the newest bucket, one for all series or one per row. Levels are log
     ratios, damped by a fifth of the series' own week and one unit.
     """
     ahead = weeks_ahead(config)

@@ -3,7 +3,7 @@
 The prior is a Poisson regression, fitted at the start of a training on the first days of the series
 that began within the history: mean demand of the next four weeks against category, price, views and
 sales so far, and age. It corrects a selection effect that biases a plain mean: the day on which a
-series first sells is better than those that follow. The scale of a newcomer is between both,
+series first sells is better than those that follow. The scale of a newcomer lies between the two,
 
     scale = prior · w + mean · (1 − w),   w = n₀ / (n₀ + age) · max(0, 1 − age / 56 days),
 
@@ -108,7 +108,7 @@ def young(stats_SK: Tensor, config: ModelConfig) -> Tensor:
 
 
 def scale_of(stats_SK: Tensor, config: ModelConfig) -> Tensor:
-    """Scale [S] of each series in units a bucket: its forecast is in multiples of it."""
+    """Scale [S] of each series in units per bucket: its forecast is in multiples of it."""
     if config.prior:
         return stats_SK[:, SCALE].clamp(min=config.scale_floor)
     return at.scale_of(stats_SK, floor=config.scale_floor)
@@ -116,7 +116,7 @@ def scale_of(stats_SK: Tensor, config: ModelConfig) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class _Samples:
-    """Newcomers at several ages: regressors, and the actual demand a bucket."""
+    """Newcomers at several ages: regressors, and the actual demand per bucket."""
 
     common: Reals
     category_N: NDArray[np.int64]
@@ -131,7 +131,7 @@ def fit_prior(
     """Fit the prior on the first days of the series of a history, in place.
 
     With too few newcomers in the history, all series count. Without demand the prior stays at one
-    unit a bucket with weight zero.
+    unit per bucket with weight zero.
     """
     samples = _samples(values_TSF, static_SX, prior.config)
     if samples is None:

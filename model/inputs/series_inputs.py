@@ -65,7 +65,7 @@ def places_of(names: tuple[str, ...], config: ModelConfig) -> list[int]:
 
 
 def carried_width(config: ModelConfig) -> int:
-    """Carried numbers a series: statistics, then the weekly ring and static features if used."""
+    """Carried numbers per series: statistics, then the weekly ring and static features if used."""
     ring = RING if config.yearly else 0
     return at.N_STATISTICS + ring + (N_CARRIED if config.uses_static else 0)
 

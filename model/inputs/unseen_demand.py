@@ -1,4 +1,4 @@
-"""Demand of products without any event: in the catalog, launched, but not yet seen.
+"""Demand of products with no events yet: in the catalog, launched, but not yet seen.
 
 Such a product has no carried statistics for the network to read. Its demand is Poisson around a
 level that is constant over the horizon. The mean level is a Poisson regression on category, list

@@ -1,9 +1,9 @@
 """`surgecast bench ingest`: events per second and CPU per event of one worker and its peers.
 
 All events are in the broker before anything starts. The worker is a separate process and does all
-of decode, checks, deduplication, features and flush to a real store. Its time runs from the first
-to the last counted event, without the start-up. The peers (`benchmarks/ingest/*.py` of a checkout)
-read the same topics in the same run, each with a time limit.
+decoding, checks, deduplication, feature counting and flushing to a real store. Its time runs from
+the first to the last counted event, without the start-up. The peers (`benchmarks/ingest/*.py` of a
+checkout) read the same topics in the same run, each with a time limit.
 """
 
 import json

@@ -1,8 +1,8 @@
 """Fills the store for `bench store` with the state of weeks, written as workers write it.
 
 Series appear and sell by Zipf's law, and most sell nothing in most hours. Every block goes through
-`Partition`, its store writes and the state port. On top come an open bucket of real events, with
-visitors and the deduplication window, then roll-ups, forecasts, and the stored parts of past
+`Partition`, its store writes and the state port. It then adds an open bucket of real events, with
+visitors and the deduplication window, roll-ups, forecasts, and the stored parts of past
 forecasts: bands, samples to be scored, calibration levels.
 
 Axes: S = slots of a partition, F = features, N = events.

@@ -2,9 +2,9 @@
 
 The store has a synthetic history of many series. A worker forecasts them with a first model while
 more events arrive than it can count. Then a second model is handed over with warm states, as a
-trainer does, and becomes champion. Measured are the time of the hand-over, of the worker's warm-up
-and of the switch, in which it does not forecast, and the slow-down of ingest; with `cold` the
-worker warms up all states itself.
+trainer does, and becomes champion. It measures the time of the hand-over, of the worker's warm-up
+and of the switch, in which the worker does not forecast, and the slow-down of ingest; with `cold`
+the worker warms up all states itself.
 
 The ingest rate drifts while a backlog is worked off. The hand-over is therefore paused and resumed
 in turns, and the swap is compared with the rates before and after it. The weights are random, since

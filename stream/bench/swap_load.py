@@ -64,7 +64,7 @@ def fill(client: Redis, settings: Settings, *, series: int, hours: int) -> None:
 
 
 def random_weights(settings: Settings, seed: int) -> Trained:
-    """A network of the deployed shape with random weights, as a training result."""
+    """A network with the deployed horizon and random weights, as a training result."""
     torch.manual_seed(seed)
     model = ModelConfig(
         horizon=settings.model.horizon, bucket_ms=HOUR_MS, quantiles=settings.model.quantiles

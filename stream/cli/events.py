@@ -1,4 +1,4 @@
-"""Commands that produce events: `up`, `replay`, `simulate`, `sample-path`, `backfill`."""
+"""Commands that feed a deployment: `up`, `replay`, `simulate`, `backfill`; and `sample-path`."""
 
 import sys
 from dataclasses import asdict

@@ -35,7 +35,7 @@ class Format(Protocol):
 
 
 class JsonFormat:
-    """One JSON object a record."""
+    """One JSON object per record."""
 
     async def prepare(self, records: Iterable[Any]) -> None:
         """Do nothing; the records are not parsed yet."""

@@ -1,4 +1,7 @@
-"""Base of the decoders: checks the size, key and location of every input record.
+"""Base class of the decoders of single input topics, with their common checks.
+
+It checks the size, key and location of every record; the subclasses are in the modules of the
+topics (`stream/decoding/events.py`, `catalog.py`, …).
 
 The rules for a record's fields are in `stream.decoding.fields`.
 """

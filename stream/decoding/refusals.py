@@ -1,4 +1,4 @@
-"""Refusals: the reason and detail of a record that cannot be read."""
+"""Refusals: the reason and detail of a record that is not counted."""
 
 from dataclasses import dataclass
 from hashlib import sha256

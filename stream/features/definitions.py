@@ -1,7 +1,8 @@
-"""The feature sums of a bucket: how an event adds to them, and their closed form.
+"""Feature sums of a bucket: how events add to them, and how they are stored once it closes.
 
 Sums are whole numbers (units; money in 1/10,000), so the order of arrival, a split or a merge
-cannot change a bit. A closed bucket is the float32 image of its sums.
+cannot change a bit. A closed bucket is the float32 image of its sums, plus two stock
+columns.
 
 Axes: N = events, S = series slots, R = rows, F = sums in the order of `model.contract.SUM_NAMES`;
 of a closed bucket, features in the order of `FEATURE_NAMES`.

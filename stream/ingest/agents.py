@@ -1,4 +1,4 @@
-"""Faust agents, one a topic: each passes its batches to the pipeline."""
+"""Faust agents, one per topic: each passes its batches to the pipeline."""
 
 from collections.abc import Awaitable, Callable
 

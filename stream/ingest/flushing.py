@@ -1,6 +1,6 @@
 """Flushes owned partitions to the store, then passes their closed buckets on.
 
-Rejected records go to the dead-letter topic before the offsets behind them are stored. The input
+Refused records go to the dead-letter topic before the offsets behind them are stored. The input
 waits while the store does not answer, or while too many records are counted but not stored.
 """
 

@@ -1,4 +1,4 @@
-"""Passes the closed buckets that the store has on to the output."""
+"""Passes stored closed buckets on to the output loop."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""How long an input is silent, measured only while the broker answers.
+"""How long an input has been silent, measured only while the broker answers.
 
 Idleness is the one thing in the ingest that depends on processing time. What counts is not the time
 since the last record, but how long the broker keeps answering that there is none. While the broker

@@ -1,8 +1,8 @@
-"""The walk of a batch: decoded, judged, counted, its refused records kept as dead letters.
+"""The path of a batch: decoded, parked while its input is ahead, judged, counted.
 
-A batch goes to the partition that owns it (`owner`), and its changes wait for the next flush
-(`flusher`). The pipeline also advances event time between batches. It never blocks the event loop,
-and holds the input back while the store or the output is slow.
+Refused records become dead letters. A batch goes to the partition that owns it (`owner`), and its
+changes wait for the next flush (`flusher`). The pipeline also advances event time between batches.
+It never blocks the event loop, and holds the input back while the store or the output is slow.
 """
 
 import asyncio

@@ -142,7 +142,7 @@ def claim(client: Any, tags: list[Tag], *, force: bool) -> None:
 
 
 def write_info(client: Any, settings: Settings, partitions: int, labels: Mapping[str, str]) -> None:
-    """Write the deployment's shape to the store, as a worker does when it starts."""
+    """Write the deployment's layout to the store, as a worker does when it starts."""
     old = json.loads(client.get(keys.info()) or b"{}")
     info = {
         "started_ms": wall_clock_ms(),

@@ -1,7 +1,7 @@
 """Sends records to Kafka in whole batches.
 
-One batch per output partition costs a fraction of aiokafka's `send` per record. Keys go to Kafka's
-default partition (murmur2), so consumers may rely on it.
+One batch per output partition costs a fraction of aiokafka's `send` per record. Keys are
+partitioned as by Kafka's default partitioner (murmur2), so consumers may rely on it.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from stream.kafka.partitioner import partition_of
 
 MAX_BATCH_BYTES = 900_000
 
-#: aiokafka compresses at level 9 and has no setting for it: 82–91 ns a byte of forecasts on the
-#: thread that counts. Level 1 takes 1.8 ns a byte and produces a quarter more bytes.
+#: aiokafka compresses at level 9 and has no setting for it: 82–91 ns per byte of forecasts on the
+#: thread that counts. Level 1 takes 1.8 ns per byte and produces a quarter more bytes.
 LZ4_LEVEL: Final = 1
 
 

@@ -1,4 +1,4 @@
-"""Closed buckets: one of a partition, and what is passed on to be forecast and published.
+"""A closed bucket (`Closed`), and the batch handed to the output loop (`ClosedBuckets`).
 
 Axes: S = series, F = features of a closed bucket.
 """

@@ -1,8 +1,8 @@
 """A set of 64-bit hashes, probed and filled a batch at a time in numpy.
 
-Open addressing with linear probing. A Python set costs some 85 bytes and two cache misses a member;
-this one costs 11 to 32 bytes, and probes a batch in a few passes. Zero marks an empty cell, so the
-hash 0 counts as 1.
+Open addressing with linear probing. A Python set costs some 85 bytes and two cache misses per
+member; this one costs 11 to 32 bytes, and probes a batch in a few passes. Zero marks an empty cell,
+so the hash 0 counts as 1.
 
 Axes: N = hashes of a batch, K = hashes still pending.
 """

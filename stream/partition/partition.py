@@ -1,7 +1,8 @@
 """One partition: judges events, counts them, and closes buckets. No I/O.
 
-Every event gets a verdict here: counted, duplicate, late or rejected. A bucket closes when the
-partition's watermark passes its end. The state that this changes is in `stream/partition/state.py`.
+Every readable event gets a verdict here: counted, duplicate, late or rejected. A bucket closes when
+the partition's watermark passes its end. The state that this changes is in
+`stream/partition/state.py`.
 """
 
 from collections.abc import Sequence

@@ -1,1 +1,1 @@
-"""Tools of every process: child processes, ports, signals, output, progress, stack reports."""
+"""Process utilities shared by all roles: children, ports, signals, output, progress, stacks."""

@@ -1,4 +1,4 @@
-"""Decodes the deployment's shape (`sc2:info`) and each partition's progress (`meta`)."""
+"""Decodes the deployment's layout (`sc2:info`) and each partition's progress (`meta`)."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from stream.errors import IncompatibleState
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Shape of the stored data: bucket width, partitions, horizon, quantiles, topic labels."""
+    """Layout of the stored data: bucket width, partitions, horizon, quantiles, topic labels."""
 
     bucket_ms: int
     partitions: int

@@ -1,4 +1,4 @@
-"""State of the deployment in one read: shape, progress of each partition, counters, series.
+"""State of the deployment in one read: layout, progress of each partition, counters, series.
 
 A refresh takes one round trip, however many series there are.
 """

@@ -81,7 +81,7 @@ class Reader:
         self._overview.refresh()
 
     def info(self) -> Deployment | None:
-        """Shape of the deployment; None before the first worker has started."""
+        """Layout of the deployment; None before the first worker has started."""
         return self._overview.info
 
     def stats(self) -> DeploymentStats:

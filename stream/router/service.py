@@ -1,4 +1,4 @@
-"""`surgecast router`: explodes a topic keyed by order or customer and re-keys it into `orders`.
+"""`surgecast router`: splits order documents into lines and re-keys them by SKU into `orders`.
 
 A separate role in front of the worker, with its own consumer group. The source offsets are
 committed only after the broker has acknowledged the lines, so a crash sends some lines twice and

@@ -2,11 +2,11 @@
 
 There is one watch for the whole deployment. When a day of event time has ended, it passes the day's
 scores of all partitions to the tests of `model/evaluation/drift.py`. An alert is an incident of one
-volume class: it opens, and is resolved when the scores are as before or the new ones have become
-usual. A retrain is requested when an incident opens, and again every `drift.cooldown` of event time
-while one is open.
+volume class: it opens, and is resolved when the scores are as before, or have become the new
+normal. A retrain is requested when an incident opens, and again every `drift.cooldown` of event
+time while one is open.
 
-The usual scores are learned of one model family. When another family serves (the network after the
+The baseline is learned per model family. When another family serves (the network after the
 fallback), open incidents are resolved and learning starts over; a retrained model of the same
 family is compared with its predecessors.
 """

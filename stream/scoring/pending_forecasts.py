@@ -1,9 +1,9 @@
 """Published forecasts that await their actuals: a packed sample of their series.
 
-A forecast is pending for as many buckets as it has steps. All its series would take 10 kB a series
-at 24 steps and 9 quantiles, so only a sample of each volume class is kept; each row has a weight,
-the number of series it represents. The sample holds the model's own quantiles and the levels they
-were published at: both give the published quantiles, and the score of any other level.
+A forecast is pending for as many buckets as it has steps. All its series would take 10 kB per
+series at 24 steps and 9 quantiles, so only a sample of each volume class is kept; each row has a
+weight, the number of series it represents. The sample holds the model's own quantiles and the
+levels they were published at: both give the published quantiles, and the score of any other level.
 
 Axes: S = series slots, N = series of the sample, H = horizon steps, Q = quantiles, G = groups.
 """
@@ -28,7 +28,7 @@ Levels = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True)
 class PackedQuantiles:
-    """Quantiles [N, H, Q] in 16 bits a number, as a share of the maximum of each row."""
+    """Quantiles [N, H, Q] in 16 bits per number, as a share of the maximum of each row."""
 
     shares_NHQ: NDArray[np.uint16]
     max_N: NDArray[np.float32]

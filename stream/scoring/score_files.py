@@ -2,8 +2,8 @@
 
 Layout under a folder or any fsspec URL: `bucket_date=YYYY-MM-DD/scores-….parquet`, a row for each
 partition, bucket, model, volume class and step (1: the next bucket) with the sums of
-`model/evaluation/score_sums.py`. Sums can be added; a bucket scores again after a crash has its
-rows twice.
+`model/evaluation/score_sums.py`. Sums can be added; a bucket scored again after a crash appears
+twice.
 
 Axes: V = volume classes, H = horizon steps, K = sums.
 """
@@ -55,7 +55,7 @@ class ScoreFiles:
             self._pending = [*self._pending, *scores][-MAX_PENDING:]
 
     def flush(self) -> None:
-        """Write the queued scores, one file a day; failures are logged and retried next time."""
+        """Write the queued scores, one file per day; failures are logged and retried next time."""
         with self._lock:
             pending, self._pending = self._pending, []
         days: dict[int, list[BucketScore]] = {}

@@ -1,10 +1,10 @@
 """Brings the registry's champion into service, while another model serves.
 
 A record on the topic `models` triggers a look at the registry, which is polled as well: files and
-object stores do not notify. A new champion is loaded in the background. A thread that rests most
-of the time warms up its states, and checks its first forecasts against those being served. Only
-then is it staged. Whatever goes wrong, the present model stays; the reason is logged once, kept in
-the registry's audit log and shown with the statistics. A champion that failed is tried again, at
+object stores do not notify. A new champion is loaded in the background. A throttled thread
+warms up its states, and checks its first forecasts against those being served. Only then is it
+staged. Whatever goes wrong, the present model stays; the reason is logged once, kept in the
+registry's audit log and shown with the statistics. A champion that failed is tried again, at
 growing intervals.
 """
 

@@ -1,4 +1,4 @@
-"""Closed buckets in, forecasts out: one step of the serving model a closed bucket.
+"""Closed buckets in, forecasts out: one step of the serving model per closed bucket.
 
 Runs in the worker's serving thread, never on the event loop. Each partition, and the roll-ups, have
 states of their own. A new champion, warmed up in the background, is swapped in between two closes;

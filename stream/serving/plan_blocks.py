@@ -10,7 +10,7 @@
 A discount, closure or event counts by the share of the bucket it covers, a new price if it covers
 half of it. Where plans overlap, the strongest applies: the largest share, the lowest price.
 
-Cost follows the plans that overlap the span, and the series they apply to.
+Cost is proportional to the plans that overlap the span, and to the series they apply to.
 
 Axes: T = buckets, N = series with a plan, P = plan columns.
 """

@@ -8,7 +8,10 @@ from stream.state.port import ReadSideWrite
 
 
 class BucketServer(Protocol):
-    """Forecasts closed buckets; `ModelServer` is the one that runs a model."""
+    """Forecasts the horizon after each closed bucket, with the champion or the fallback.
+
+    `ModelServer` implements it.
+    """
 
     @property
     def model_id(self) -> str:
@@ -29,7 +32,7 @@ class BucketServer(Protocol):
 
 
 class ForecastStore(Protocol):
-    """Stores the newest forecast of a partition; `ReadSideWriter` is the one on Redis."""
+    """Stores the newest forecast of a partition; `ReadSideWriter` implements it on Redis."""
 
     async def forecast(
         self,

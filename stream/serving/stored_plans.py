@@ -1,6 +1,6 @@
 """Reads the plans of all partitions from Redis, as model inputs.
 
-Every worker sees every plan, from whichever partition it was read. A call reads one short field a
+Every worker sees every plan, from whichever partition it was read. A call reads one short field per
 partition; a table is fetched when it has changed, and the categories of a partition's SKUs when a
 category has plans and further catalog records were consumed. Synchronous, for the serving thread,
 the warm-up thread and the trainer.

@@ -1,4 +1,4 @@
-"""Environment variables of the settings, read by us and passed on to child processes."""
+"""The environment: which variables set a setting, and what child processes inherit."""
 
 import os
 from pathlib import Path

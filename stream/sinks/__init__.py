@@ -1,1 +1,1 @@
-"""Writes results: records of the output topics, and the read side in Redis."""
+"""Encodes the records of the output topics, and writes the read side; `kafka/producer.py` sends."""

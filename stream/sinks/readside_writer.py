@@ -1,8 +1,10 @@
 """Writes the read side in Redis: newest forecasts, one-step-ahead bands, worker statistics.
 
-It is written before the Kafka records, because readers must not wait for their encoding. All of it
-is derived from the stored features: it has no fence and can be rebuilt at any time. Every method
-raises ServiceUnavailable if the store does not answer.
+It is written before the Kafka records, because readers must not wait for their encoding. Writes
+have no fence: the forecasts follow from the stored features and are replaced at the next close. The
+same transaction stores live scores, calibration levels and samples of past forecasts; these cannot
+be recomputed once the registry has pruned their models. Every method raises ServiceUnavailable if
+the store does not answer.
 """
 
 import json

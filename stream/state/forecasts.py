@@ -1,4 +1,4 @@
-"""Stored format of forecasts: 16 bits a quantile, and 4 bytes for the band of a past bucket.
+"""Stored format of forecasts: 16 bits per quantile, and 4 bytes for the band of a past bucket.
 
 A forecast row is two float32 units (powers of two; one for the buckets, one for the running sums)
 and then float16 [2 × H × Q] in multiples of them: within 0.05 % of the value, in the same order,
@@ -145,7 +145,7 @@ def _units(flat_SV: Floats) -> Floats:
 
 
 def pack_bands(forecast: QuantileForecast) -> bytes:
-    """One word a series: the first step of its forecast at `BAND_QUANTILES`, within 1.2 %.
+    """One word per series: the first step of its forecast at `BAND_QUANTILES`, within 1.2 %.
 
     Zero stays zero; the order of the quantiles is preserved.
     """

@@ -1,4 +1,4 @@
-"""Cuts blocks with one row a series into pages, and joins them again.
+"""Cuts blocks with one row per series into pages, and joins them again.
 
 An allocator rounds large strings up, jemalloc by up to a fifth; pages that fill a size class waste
 memory in the last page only, for any number of series. Page 0 has the block's own path, page k the

@@ -1,4 +1,4 @@
-"""The port of the state store: reads of a partition, and one atomic, fenced write a flush.
+"""The port of the state store: reads of a partition, and one atomic, fenced write per flush.
 
 `stream/state/redis.py` implements it; a store in memory serves the unit tests, and one contract
 test covers both. A write carries the token that its owner received when it acquired the partition.

@@ -1,4 +1,4 @@
-"""The state store in Redis or Valkey: one script call a flush, checked against the owner's token.
+"""The state store in Redis or Valkey: one script call per flush, checked against the owner's token.
 
 Values, offsets and the fence of a partition change in one atomic step, so each event takes effect
 exactly once. All keys of a partition share a hash tag, so the step is atomic on a cluster too.

@@ -1,4 +1,4 @@
-"""Stored format of live scores: one hash a day and partition, sums [V, H, K] by model.
+"""Stored format of live scores: one hash per day and partition, sums [V, H, K] by model.
 
 Axes: V = volume classes, H = horizon steps, K = sums.
 """

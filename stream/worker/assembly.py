@@ -1,7 +1,8 @@
 """Builds the parts of a worker from the settings: the composition root of the main path.
 
-The command line reads the settings once. Only here do store, sinks, server, pipeline and app meet;
-clocks and clients are passed in from here.
+The command line reads the settings once. Store, sinks, server and pipeline are connected
+only here, with clocks and clients; `stream/worker/service.py` creates the Faust app and attaches
+the pipeline to it.
 """
 
 import os

@@ -56,7 +56,7 @@ class WorkerService(PersistentStopService):
         )
 
     async def on_start(self) -> None:
-        """Connect the producer and publish the shape of this deployment."""
+        """Connect the producer and publish the layout of this deployment."""
         try:
             await self._parts.sink.start()
             await self._publish_shape()

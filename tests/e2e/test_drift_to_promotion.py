@@ -75,7 +75,7 @@ class Shop:
 
     def _send_hour(self) -> None:
         hour = self.hours % 24
-        # one peak a day; after the change two, at other hours, with more than twice the demand
+        # one peak per day; after the change two, at other hours, with more than twice the demand
         share = 1 + 0.9 * np.sin(2 * np.pi * (hour - 8) / 24)
         if self.changed:
             share = 2.4 * (1 + 0.9 * np.sin(2 * np.pi * (hour - 1) / 12))

@@ -1,4 +1,4 @@
-"""A partition with several pages a block in a real store: readers find every series."""
+"""A partition with several pages per block in a real store: readers find every series."""
 
 from collections.abc import AsyncIterator
 

@@ -128,7 +128,7 @@ def workers(deployment: Deployment) -> Workers:
 def test_a_swap_and_a_rollback_change_each_series_once_in_all_workers(
     workers: Workers,
 ) -> None:
-    """Promote one, promote another, roll back: each series changes model once a step."""
+    """Promote one, promote another, roll back: each series changes model once per step."""
     first = workers.registry.publish(random_model(1, span_end_ms=START_MS))
     second = workers.registry.publish(random_model(2, span_end_ms=START_MS))
     workers.surgecast("models", "promote", first, "--note", "the first")

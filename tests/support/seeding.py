@@ -182,7 +182,7 @@ class Shop:
     def write_scores(
         self, *, loss: float = 0.25, naive: float = 0.4, covered: float = 0.79
     ) -> None:
-        """Write score sums of the last closed day: 100 units a step, ten series a partition."""
+        """Write score sums of the last closed day: 100 units per step, ten series per partition."""
         sums = dict.fromkeys(SUMS, 0.0) | {
             "labels": 10, "weight": 10, "actual": 100, "loss": 50 * loss, "over": 5, "under": 15,
             "covered": 10 * covered, "inside": 9, "pit": 5,
@@ -286,7 +286,7 @@ def stocked(redis: Any, *, days: int = 9, **shape: Any) -> Shop:
 
 
 def moving(shop: Shop, *, buckets_per_s: float, flush_every_s: float = 0.25) -> Iterator[None]:
-    """Advance the shop in real time, one flush a step, without end."""
+    """Advance the shop in real time, one flush per step, without end."""
     while True:
         time.sleep(flush_every_s)
         if shop.elapsed >= 0.999:

@@ -1,4 +1,4 @@
-"""Logs are one JSON object a line except on a terminal, and never on stdout."""
+"""Logs are one JSON object per line except on a terminal, and never on stdout."""
 
 import io
 import json

@@ -82,7 +82,7 @@ def archive(
 
 
 def _shape(client: Any, files: ArchiveFiles) -> Shape | None:
-    """Return the common shape of store and archive; write it to a new archive."""
+    """Return the common layout of store and archive; write it to a new archive."""
     info = json.loads(client.get(keys.info()) or b"{}")
     if not info:
         return None

@@ -2,7 +2,7 @@
 
 Layout under a folder or any fsspec URL:
 
-    archive.json                               shape: bucket_ms, partitions, spec_hash …
+    archive.json                               layout: bucket_ms, partitions, spec_hash …
     _partitions/{tag}.json                     series by slot, catalog, coverage, marks
     bucket_date=YYYY-MM-DD/part-{tag}.parquet  the buckets that start on that day, UTC
 
@@ -39,7 +39,7 @@ _BLOCKS: Final = b"surgecast_blocks"
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Shape of an archive; a store of another shape is refused."""
+    """Layout of an archive; a store of another layout is refused."""
 
     bucket_ms: int
     partitions: int
@@ -110,7 +110,7 @@ class ArchiveFiles:
         self._local = "file" in ((protocol,) if isinstance(protocol, str) else protocol)
 
     def shape(self) -> Shape | None:
-        """Read the archive's shape; None if there is no archive. Raises IncompatibleState."""
+        """Read the archive's layout; None if there is no archive. Raises IncompatibleState."""
         document = self._document("archive.json")
         if document is None:
             return None
@@ -123,7 +123,7 @@ class ArchiveFiles:
         return Shape(**document | {"feature_names": tuple(document["feature_names"])})
 
     def required_shape(self) -> Shape:
-        """Read the archive's shape. Raises UsageError if there is no archive."""
+        """Read the archive's layout. Raises UsageError if there is no archive."""
         shape = self.shape()
         if shape is None:
             raise UsageError(
@@ -133,7 +133,7 @@ class ArchiveFiles:
         return shape
 
     def describe(self, shape: Shape) -> None:
-        """Write the archive's shape."""
+        """Write the archive's layout."""
         self._put("archive.json", json.dumps(asdict(shape)).encode())
 
     def covered(self, tag: Tag) -> Covered | None:

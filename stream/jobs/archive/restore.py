@@ -1,12 +1,12 @@
 """Restores an archive into an empty store, bit for bit, so that workers continue at its end.
 
-Restores blocks, registries by slot, the catalog, roll-ups and the close of each partition. Workers
-must then read on without losing or double-counting an event. Each run of `surgecast archive`
-records every partition's position in its topics (a *mark*). If the newest event before a mark is
-older than the archive's end, all events before the mark are archived, and all events of later
-buckets follow it. Reading continues at the newest such mark; events between it and the archive's
-end are late, since their buckets are final. Without such a mark, reading starts at the earliest
-record.
+Restores blocks, series lists in slot order, the catalog, roll-ups and the close of each partition.
+Workers must then read on without losing or double-counting an event. Each run of `surgecast
+archive` records every partition's position in its topics (a *mark*). If the newest event before a
+mark is older than the archive's end, all events before the mark are archived, and all events of
+later buckets follow it. Reading continues at the newest such mark; events between it and the
+archive's end are late, since their buckets are final. Without such a mark, reading starts at the
+earliest record.
 
 Stock readings may be read twice, since each replaces the one before. The levels at the archive's
 end come from its last block; the topic is read from its earliest record, and readings from before

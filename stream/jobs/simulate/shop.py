@@ -28,7 +28,7 @@ _VIEWS: Final = 3.0  # people who view but do not buy, per order line of demand
 class Hour:
     """One hour: events sorted by time, records of the compacted topics, truth per product.
 
-    Truth columns: `start_ms, sku, rate` (order lines an hour), `demand, sold, lost, returned,
+    Truth columns: `start_ms, sku, rate` (order lines per hour), `demand, sold, lost, returned,
     on_hand` (units, the last at the end of the hour), `price, discount, spike`.
     """
 

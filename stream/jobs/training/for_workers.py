@@ -1,4 +1,7 @@
-"""Trains a model for the workers, on files or on an archive."""
+"""Trains a model for the workers: builds a history from files or an archive, then trains on it.
+
+For `surgecast train`, and `surgecast trainer` with a file; `trainer.py` trains on stored history.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

@@ -1,8 +1,8 @@
-"""Warms up a model's states in the trainer, so that workers need not.
+"""Hands model states over to the workers: warms them up in the trainer and stores them.
 
-The trainer steps the model through weeks of stored history, at low priority and before the model
-becomes champion. A worker then loads the states and steps them over the few buckets that have
-closed since.
+These are states of the network, not closed buckets (`stream/ingest/handoff.py`). The trainer steps
+the model through weeks of stored history, at low priority and before the model becomes champion. A
+worker then loads the states and steps them over the few buckets that have closed since.
 """
 
 import json

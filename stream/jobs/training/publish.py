@@ -1,4 +1,7 @@
-"""Trains on a history, compares the network with the seasonal naive, and stores it."""
+"""One training of the command line: train, compare with the seasonal naive, store, promote.
+
+Takes a history that is already built; `train.py` runs the training itself.
+"""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The trainer as a role: connects it to the settings, the store, the registry and the broker.
+"""The process of `surgecast trainer`: connects the `Trainer` to settings, store and broker.
 
 Runs at low priority on `trainer.threads` threads, so that it does not slow down workers on the same
 machine.

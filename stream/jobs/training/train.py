@@ -1,4 +1,7 @@
-"""Trains a network on a history for the command line: configuration, progress bar, resuming."""
+"""Runs the network's training for the command line: configuration, progress bar, resuming.
+
+It neither judges nor stores the network: `publish.py` does.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -1,4 +1,6 @@
-"""`surgecast trainer`: trains challengers on the stored history, at intervals and on request.
+"""The trainer: trains challengers on the stored history, at intervals and on request.
+
+`role.py` runs it as `surgecast trainer`, connected to store and broker.
 
 Runs as a separate process with low priority and few threads. Each training holds out the newest
 buckets, starts from the champion's weights if they fit, and compares challenger and champion on the

@@ -72,7 +72,7 @@ class Deployment:
         self.settings = self.settings.model_copy(update={"model": model})
 
     def bad_champion(self) -> str:
-        """An untrained champion of the deployed shape, with a data span before the shop's."""
+        """An untrained champion with the deployed horizon, with a data span before the shop's."""
         torch.manual_seed(1)
         config = train_config(self.settings.model, bucket_ms=HOUR_MS)
         network = QuantileNetwork(config.model)

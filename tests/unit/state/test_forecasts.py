@@ -17,7 +17,7 @@ QUANTILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 def forecast() -> QuantileForecast:
-    """Series of 0.01 to ten million units a bucket, and one of zeros."""
+    """Series of 0.01 to ten million units per bucket, and one of zeros."""
     rng = np.random.default_rng(0)
     level_S = np.concatenate([np.zeros(1), np.logspace(-2, 7, 40)])
     steps_SHQ = level_S[:, None, None] * rng.gamma(1.0, size=(41, 24, 9))

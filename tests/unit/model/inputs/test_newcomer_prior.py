@@ -19,7 +19,7 @@ from model.training.dataset import History
 from model.training.train import train
 from tests.support.model_cases import START_MS, Floats
 
-#: Mean units a day of a product by category.
+#: Mean units per day of a product by category.
 LEVELS = {"bags": 0.8, "toys": 6.0, "garden": 40.0}
 HORIZON = 7
 
@@ -88,7 +88,7 @@ def test_in_an_unknown_category_more_clicks_give_a_higher_prior() -> None:
 
 
 def test_own_sales_replace_the_prior() -> None:
-    """At forty units a day in a category with less than one, the scale converges to the sales."""
+    """At forty units per day in a category with less than one, the scale converges to the sales."""
     bucket = _clicked(200.0, 60)
     bucket[:, UNITS] = 40.0
     bucket[:, 2] = 120.0

@@ -18,7 +18,7 @@ from model.networks.quantile_network import QuantileNetwork
 from model.training.dataset import History
 from tests.support.model_cases import START_MS, Floats, untrained
 
-#: Mean units a day of a product by category.
+#: Mean units per day of a product by category.
 LEVELS = {"bags": 0.8, "toys": 6.0, "garden": 40.0}
 HORIZON, DAYS = 7, 200
 CONFIG = ModelConfig(
