@@ -173,14 +173,16 @@ def simulate(
 
     Example:  surgecast simulate --products 500 --orders-per-hour 2000
     """
-    from stream.jobs.files.job_source import speed_of, time_ms
+    from stream.jobs.files.job_source import publish_labels, speed_of, time_ms
     from stream.jobs.replay.progress import shown_progress
+    from stream.jobs.simulate.run import SIMULATED_LABELS
     from stream.jobs.simulate.run import simulate as run_simulation
     from stream.kafka.clients import require_broker
     from stream.processes.signals import stop_signals
 
     settings = settings_of(context)
     require_broker(settings)
+    publish_labels(settings, SIMULATED_LABELS)
     with stop_signals(), shown_progress() as show:
         done = run_simulation(
             settings,

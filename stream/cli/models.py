@@ -228,7 +228,7 @@ def _announce(
     try:
         at_ms = wall_clock_ms()
         announce(settings, ModelRecord(action, model_id, note, at_ms))
-    except ServiceUnavailable as error:
+    except (ServiceUnavailable, UsageError) as error:
         if action == "retrain":
             raise
         typer.echo(

@@ -2,10 +2,11 @@
 
 import ssl
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from stream.errors import UsageError
-from stream.settings import Settings
+from stream.settings import KafkaSettings, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,14 @@ def connection(settings: Settings) -> Connection:
 
     Raises UsageError when no broker is named or the CA file cannot be read.
     """
-    kafka = settings.kafka
-    servers = tuple(server.strip() for server in require_broker(settings).split(","))
+    require_broker(settings)
+    return _connection(settings.kafka)
+
+
+@lru_cache(maxsize=8)
+def _connection(kafka: KafkaSettings) -> Connection:
+    """Read the CA file once per process: later clients do not depend on the file."""
+    servers = tuple(server.strip() for server in (kafka.bootstrap_servers or "").split(","))
     tls, sasl = None, None
     if kafka.security_protocol.endswith("SSL"):
         try:

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 
 from stream.processes.child import ServiceProcess
 from stream.processes.progress_lines import Follower
+from stream.processes.signals import held_signals
 from stream.settings import Settings, child_environment
 
 #: Runs our own command line in a child, whatever the working directory.
@@ -39,16 +40,17 @@ class Supervisor:
 
         If an `essential` child ends, the run fails. With `follow`, its stdout is read as progress.
         """
-        child = ServiceProcess.start(
-            name,
-            [*COMMAND, *arguments],
-            log_path=self._logs / f"{name}.log",
-            environment=child_environment(self.settings) | {"PYTHONUNBUFFERED": "1"},
-            pipe_stdout=follow,
-            niceness=niceness,
-            grace_s=grace_s,
-        )
-        self._stack.enter_context(child)
+        with held_signals():  # a child that runs must be in the stack
+            child = ServiceProcess.start(
+                name,
+                [*COMMAND, *arguments],
+                log_path=self._logs / f"{name}.log",
+                environment=child_environment(self.settings) | {"PYTHONUNBUFFERED": "1"},
+                pipe_stdout=follow,
+                niceness=niceness,
+                grace_s=grace_s,
+            )
+            self._stack.enter_context(child)
         if essential:
             self._watched.append(child)
         pipe = child.process.stdout

@@ -1,5 +1,8 @@
 """The simulated shop and a real broker: valid records, heartbeats, true demand, a clean end."""
 
+import json
+import subprocess
+import sys
 import threading
 from collections import defaultdict
 from pathlib import Path
@@ -9,6 +12,7 @@ import msgspec
 import numpy as np
 import polars as pl
 import pytest
+from redis import Redis
 
 from model.durations import HOUR_MS
 from stream.decoding.events import ClickDecoder, OrderDecoder
@@ -18,7 +22,8 @@ from stream.errors import UsageError
 from stream.jobs.replay.progress import ReplayProgress
 from stream.jobs.simulate.run import simulate
 from stream.jobs.simulate.shop import Shop
-from stream.settings import Settings
+from stream.settings import Settings, child_environment
+from stream.state import keys
 from tests.support.batches import batch
 from tests.support.taps import Tap, check_heartbeats
 
@@ -123,3 +128,19 @@ def test_impossible_numbers_are_refused(
 ) -> None:
     with pytest.raises(UsageError, match=words):
         simulate(Settings(data_dir=tmp_path), **(SHOP | change))
+
+
+def test_the_command_labels_its_shop_synthetic(
+    broker_settings: Settings, valkey_url: str, redis_client: Redis, tmp_path: Path
+) -> None:
+    """Made-up demand says so wherever it shows, when the shop ends and before."""
+    environment = child_environment(broker_settings) | {
+        "SURGECAST_REDIS__URL": valkey_url,
+        "SURGECAST_DATA_DIR": str(tmp_path),
+    }
+    shop = ["simulate", "--products", "5", "--hours", "1", "--speed", "max"]
+    subprocess.run([sys.executable, "-m", "stream.cli", *shop], env=environment, check=True)
+
+    labels = json.loads(redis_client.get(keys.info()) or b"{}")["labels"]
+    assert set(labels) == {"orders", "clicks"}
+    assert all("synthetic" in label for label in labels.values())

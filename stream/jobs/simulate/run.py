@@ -29,6 +29,12 @@ from stream.kafka.partitioner import partition_of
 from stream.settings import Settings
 from stream.topics import CATALOG, INVENTORY, PLANS
 
+#: Labels of these inputs in `sc2:info`, shown wherever the inputs are.
+SIMULATED_LABELS: Final = {
+    "orders": "synthetic orders of a simulated shop",
+    "clicks": "synthetic clicks of a simulated shop",
+}
+
 _TICK_S: Final = 0.05
 _CHUNK: Final = 4_096
 _SHOW_EVERY_S: Final = 0.25

@@ -22,7 +22,7 @@ from model.evaluation.promotion import Verdict
 from model.inference.forecaster import NetworkForecaster
 from model.training.dataset import History, last_buckets
 from model.training.train import Trained, TrainProgress, train
-from stream.errors import ServiceUnavailable, SurgecastError
+from stream.errors import ServiceUnavailable, SurgecastError, UsageError
 from stream.jobs.training.comparison import compare, verdict_metrics
 from stream.jobs.training.train import train_config
 from stream.registry.announcements import ModelRecord
@@ -233,7 +233,7 @@ class Trainer:
     def _announce_promotion(self, model_id: str, reason: str) -> None:
         try:
             self._announce(ModelRecord("promote", model_id, reason, self._now_ms()))
-        except ServiceUnavailable as error:
+        except (ServiceUnavailable, UsageError) as error:
             log.warning("promotion_not_announced", reason=f"{error}; workers poll the registry")
 
 

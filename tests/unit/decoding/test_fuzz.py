@@ -2,6 +2,7 @@
 
 import pytest
 
+from benchmarks.fuzz import main
 from tests.support.fuzzing import run
 
 
@@ -17,3 +18,10 @@ def test_mutated_records_have_one_verdict_each_and_none_crashes(seed: int) -> No
     for topic in ("orders", "clicks"):
         for verdict in ("counted", "duplicate", "late", "rejected"):
             assert counts[topic, verdict] > 0, (topic, verdict)
+
+
+def test_the_fuzz_command_reports_every_record(capsys: pytest.CaptureFixture[str]) -> None:
+    """`make fuzz` with fewer records."""
+    main(["--records", "600", "--seeds", "2"])
+
+    assert capsys.readouterr().out.startswith("600 records in ")

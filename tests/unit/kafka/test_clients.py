@@ -1,9 +1,11 @@
 """Connection options of the three Kafka libraries, for every security protocol."""
 
+import shutil
 import ssl
 from pathlib import Path
 from typing import Any
 
+import certifi
 import faust
 import pytest
 
@@ -111,3 +113,12 @@ def test_an_unusable_ca_file_is_a_usage_error(tmp_path: Path, text: str | None) 
         path.write_text(text)
     with pytest.raises(UsageError, match=r"kafka\.ssl_cafile .*ca\.pem"):
         connection(settings("SSL", ssl_cafile=path))
+
+
+def test_the_ca_file_is_read_once(tmp_path: Path) -> None:
+    """A file that is gone for a moment, in a rotation, does not stop a running process."""
+    path = Path(shutil.copy(certifi.where(), tmp_path / "ca.pem"))
+    first = connection(settings("SSL", ssl_cafile=path))
+    path.unlink()
+
+    assert connection(settings("SSL", ssl_cafile=path)) is first
