@@ -233,3 +233,15 @@ def test_the_command_line_starts_without_the_heavy_libraries() -> None:
     ).stdout.split()
 
     assert {"torch", "polars", "bokeh", "faust", "kafka", "redis", "numpy"} & set(loaded) == set()
+
+
+def test_the_architecture_names_files_that_exist() -> None:
+    """Its table of places is right after every rename."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    named = set(re.findall(r"`([a-z_/]+\.py|[a-z_]+(?:/[a-z_]+)*/)`", text))
+    files = [path.relative_to(ROOT).as_posix() for path in MODULES]
+    folders = {f"{Path(path).parent.as_posix()}/" for path in files}
+    known = [f"/{path}" for path in [*files, *folders, "model/", "stream/", "dashboards/"]]
+
+    assert len(named) > 40
+    assert {name for name in named if not any(path.endswith(f"/{name}") for path in known)} == set()
