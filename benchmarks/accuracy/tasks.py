@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from model.contract import FEATURE_NAMES
 from model.durations import DAY_MS, HOUR_MS
 from model.inputs.static_features import static_row
 from model.training.dataset import History
+from stream.series_ids import location_id
 
 
 def at(day: str) -> int:
@@ -30,7 +32,12 @@ def at(day: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One task: the history, which of its series are scored, and the origins."""
+    """One task: its history, of which the first `scored` series are scored, and the origins.
+
+    `season` is the season in buckets of the seasonal naive and of the scaled metrics, `country`
+    that of the holidays. `observed_TS` is False where nothing is known of a series' bucket; None if
+    everything is known.
+    """
 
     name: str
     history: History
@@ -38,6 +45,9 @@ class Task:
     horizon: int
     test_origins_ms: list[int]
     tune_origins_ms: list[int]
+    season: int = 7
+    country: str | None = "GB"
+    observed_TS: NDArray[np.bool_] | None = None
 
 
 def read_lines(path: Path) -> pl.DataFrame:
@@ -65,12 +75,12 @@ def daily(lines: pl.DataFrame) -> Task:
 def hourly(lines: pl.DataFrame) -> Task:
     """100 best-selling SKUs, the total, ten countries; 24 hours ahead, every November midnight."""
     best = _ranking(lines, "sku")
-    countries = [f"country:{name}" for name in _ranking(lines, "country")[:10]]
+    countries = [location_id(name) for name in _ranking(lines, "country")[:10]]
     names = [*best[:100], "total", *countries, *best[100:600]]
     history = _history(lines, names, HOUR_MS)
     test = [at("2011-11-01") + day * DAY_MS for day in range(30)]
     tune = [at("2011-09-01") + day * DAY_MS for day in range(30)]
-    return Task("hourly", history, 111, 24, test, tune)
+    return Task("hourly", history, 111, 24, test, tune, season=168)
 
 
 def _ranking(lines: pl.DataFrame, column: str) -> list[str]:
@@ -87,7 +97,7 @@ def _history(lines: pl.DataFrame, names: list[str], bucket_ms: int) -> History:
     values_TSF = np.zeros((buckets, len(names), len(FEATURE_NAMES)), np.float32)
     placed = lines.with_columns(bucket=(pl.col("ts") - start_ms) // bucket_ms)
     everything = placed.with_columns(total=pl.lit("total"))
-    for column, prefix in (("sku", ""), ("country", "country:"), ("total", "")):
+    for column, prefix in (("sku", ""), ("country", location_id("")), ("total", "")):
         sums = everything.group_by(column, "bucket").agg(
             pl.col("quantity").sum(), pl.col("value").sum(), pl.len()
         )
