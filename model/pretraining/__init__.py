@@ -1,0 +1,1 @@
+"""Pretraining of the network that ships with the product, on synthetic shops."""
