@@ -77,7 +77,7 @@ def draw_campaigns(
         _prices(rng, clock, price_S, drawn)
     if some(rng, 0.35):
         _events(rng, clock, scopes[: 1 + some(rng, 0.4)], drawn)
-    if some(rng, 0.35):
+    if some(rng, 0.3):
         _closures(rng, clock, scopes[0], drawn)
     return drawn
 
@@ -143,7 +143,7 @@ def _campaigns(rng: np.random.Generator, clock: Clock, groups: int) -> Spells:
     """Spells of campaigns: short, with pauses of several times their length; not for all groups."""
     low = magnitude(rng, (0.1, 4.0))
     length = _days(clock, low, low * magnitude(rng, (1.5, 8.0)))
-    often = magnitude(rng, (2.0, 40.0))
+    often = magnitude(rng, (3.0, 60.0))
     gap_G = np.sqrt(length[0] * length[1]) * often * log_uniform(rng, (0.5, 2.0), groups)
     if groups > 1:
         without_G = some(rng, rng.uniform(0.0, 0.8), groups)

@@ -44,6 +44,7 @@ def draw_demand(rng: np.random.Generator, kind: Kind, rate_TS: Floats) -> Demand
     silent_S = np.zeros(series)
     if some(rng, kind.intermittent):
         silent_S = np.clip(rng.uniform(0.05, 0.9) + rng.normal(0.0, 0.1, series), 0.0, 0.95)
+        silent_S /= 1.0 + rate_TS.mean(axis=0) / magnitude(rng, (0.5, 50.0))
     lines_TS = lines_TS / (1.0 - silent_S)
     orders_TS = _overdispersed(rng, lines_TS)
     if silent_S.any():
@@ -100,22 +101,20 @@ def _order_sizes(rng: np.random.Generator, kind: Kind, series: int) -> tuple[Flo
 
 def _overdispersed(rng: np.random.Generator, mean_TS: Floats) -> Floats:
     """Poisson counts [T, S], or negative binomial with a variance of either form."""
-    if some(rng, 0.65):
-        shape_S = np.clip(
-            magnitude(rng, (0.4, 60.0)) * log_uniform(rng, (0.4, 2.5), mean_TS.shape[1]),
-            0.25,
-            100,
-        )
+    if some(rng, 0.6):
+        denser_S = (1.0 + mean_TS.mean(axis=0)) ** rng.uniform(0.2, 0.9)  # dense ones are calmer
+        shape_S = magnitude(rng, (0.5, 150.0)) * log_uniform(rng, (0.5, 2.0), len(denser_S))
+        shape_S = np.clip(shape_S * denser_S, 0.3, 2_000.0)
         mean_TS = mean_TS * rng.standard_gamma(shape_S, mean_TS.shape) / shape_S
     if some(rng, 0.3):  # variance in proportion to the mean
-        excess = magnitude(rng, (0.2, 8.0))
+        excess = magnitude(rng, (0.1, 6.0))
         mean_TS = rng.standard_gamma(mean_TS / excess) * excess
     return rng.poisson(np.minimum(mean_TS, _MAX_RATE)).astype(np.float32)
 
 
 def _units(rng: np.random.Generator, orders_TS: Floats, mean_S: Floats, *, whole: bool) -> Floats:
     """Units [T, S] of all orders of a bucket: sums of gamma sizes with a light or heavy tail."""
-    shape = magnitude(rng, (0.15, 4.0))
+    shape = magnitude(rng, (0.2, 5.0))
     if not whole:
         return rng.standard_gamma(orders_TS * shape) * mean_S / shape
     extra_S = mean_S - 1.0
@@ -127,7 +126,7 @@ def _units(rng: np.random.Generator, orders_TS: Floats, mean_S: Floats, *, whole
 
 def _bulk_orders(rng: np.random.Generator, rate_TS: Floats, pack_S: Floats) -> Floats:
     """Rare single orders [T, S] of many times the usual demand, where anything can be sold."""
-    often = magnitude(rng, (1e-4, 1e-2))
+    often = magnitude(rng, (1e-4, 4e-3))
     hit_TS: Flags = (rng.random(rate_TS.shape, dtype=np.float32) < often) & (rate_TS > 0)
     t_N, s_N = np.nonzero(hit_TS)
     usual_S = np.maximum(rate_TS.mean(axis=0), 1.0)

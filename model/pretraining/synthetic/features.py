@@ -133,6 +133,7 @@ def _clicks(
     converts_S = magnitude(rng, (0.01, 0.3)) * log_uniform(rng, (0.5, 2.0), series)
     looks_TS = ((1.0 - share) * lines_TS + share * ahead_TS) * np.exp(error) / converts_S
     visitors_TS = rng.poisson(np.minimum(looks_TS, 1e7)).astype(np.float32)
+    visitors_TS = np.maximum(visitors_TS, orders_TS)
     again = rng.uniform(0.0, 1.5)
     values_TSF[:, :, VISITORS] = visitors_TS
     values_TSF[:, :, VIEWS] = visitors_TS + rng.poisson(again * visitors_TS)

@@ -27,13 +27,13 @@ def level_log(rng: np.random.Generator, kind: Kind, clock: Clock, series: int) -
     log_TS = np.zeros((steps, series), np.float32)
     pace = min(clock.buckets_per_day**-0.25, 2.0)  # an hour moves less than a day
     if some(rng, 0.7):
-        step_S = pace * moving * magnitude(rng, (0.001, 0.02)) * log_uniform(
+        step_S = pace * moving * magnitude(rng, (0.001, 0.03)) * log_uniform(
             rng, (0.3, 3.0), series
         )  # fmt: skip
         log_TS += np.cumsum(normal(rng, (steps, series)) * step_S, axis=0)
     if some(rng, 0.5):  # trends that turn
         bends = spells(rng, steps=steps, groups=series, gap=0.0, length=(steps / 6, steps * 1.5))
-        rise_N = moving * magnitude(rng, (0.05, 0.6)) * normal(rng, (bends.count,))
+        rise_N = moving * magnitude(rng, (0.05, 0.9)) * normal(rng, (bends.count,))
         rise_N *= some(rng, rng.uniform(0.2, 0.9), bends.count)
         log_TS += np.cumsum(bends.values(rise_N / np.maximum(bends.length_N, 1)), axis=0)
     if some(rng, 0.4):
@@ -88,16 +88,16 @@ def life(rng: np.random.Generator, clock: Clock, series: int) -> Floats:
     steps = clock.buckets
     rate_TS = np.ones((steps, series), np.float32)
     t_T1 = np.arange(steps, dtype=np.float32)[:, None]
-    if some(rng, 0.6):
-        born = np.flatnonzero(some(rng, magnitude(rng, (0.02, 0.6)), series))
+    if some(rng, 0.5):
+        born = np.flatnonzero(some(rng, magnitude(rng, (0.01, 0.5)), series))
         rate_TS[:, born] *= _growing(rng, t_T1, len(born))
-    if some(rng, 0.4):
-        ends = np.flatnonzero(some(rng, magnitude(rng, (0.02, 0.4)), series))
+    if some(rng, 0.35):
+        ends = np.flatnonzero(some(rng, magnitude(rng, (0.01, 0.3)), series))
         end_E = rng.uniform(0.2, 1.1, len(ends)).astype(np.float32) * steps
         fade_E = log_uniform(rng, (0.5, steps / 5), len(ends))
         rate_TS[:, ends] *= 1.0 - np.exp(-np.maximum(end_E - t_T1, 0.0) / fade_E)
-    if some(rng, 0.35):
-        gap = steps * magnitude(rng, (1.0, 10.0))
+    if some(rng, 0.25):
+        gap = steps * magnitude(rng, (1.0, 20.0))
         pauses = spells(rng, steps=steps, groups=series, gap=gap, length=(3.0, steps / 4))
         rate_TS[pauses.id_TG > 0] *= 0.0 if some(rng, 0.7) else 0.1
     return rate_TS

@@ -39,9 +39,13 @@ def weekly_rate(
 
 
 def _share_changed(rng: np.random.Generator, clock: Clock) -> Floats:
-    """Share [C] of the later of two weekly profiles: a step, a slow change, mostly none."""
+    """Share [C] of the later of two weekly profiles: a step, a season, mostly none."""
     if some(rng, 0.7):
         return np.zeros(clock.cells, np.float32)
+    if some(rng, 0.25):  # another in the season
+        angle_C = 2 * np.pi * (clock.day_C / 365.2425 + rng.random())
+        season_C: Floats = np.clip(0.5 + 2.0 * np.sin(angle_C), 0.0, 1.0).astype(np.float32)
+        return season_C
     at_C = np.arange(clock.cells) - rng.uniform(0.1, 1.0) * clock.cells
     if some(rng, 0.6):
         return (at_C >= 0).astype(np.float32)
@@ -52,8 +56,8 @@ def _share_changed(rng: np.random.Generator, clock: Clock) -> Floats:
 
 def _weekdays(rng: np.random.Generator, kind: Kind, series: int) -> Floats:
     """Weekday factors [W, S]: the shop's, times deviations; some days are closed."""
-    strength = magnitude(rng, (0.2, 1.5)) * some(rng, 0.88)
-    log_W = rng.normal(0.0, 0.12, 7)
+    strength = magnitude(rng, (0.3, 1.8)) * some(rng, 0.9)
+    log_W = rng.normal(0.0, 0.15, 7)
     saturday = rng.uniform(*kind.weekend)
     log_W[_SATURDAY] += saturday
     log_W[_SUNDAY] += saturday + rng.normal(0.0, 0.3)

@@ -31,6 +31,7 @@ _SEASONS: Final = ((353.0, 9.0), (331.0, 4.0), (205.0, 28.0), (43.0, 4.0), (115.
 _MONTH_DAYS: Final = (0, 0, 4, 9, 14, 14, 19, 24, -1, -1, -5)
 _LIMIT: Final = 2.5
 _LAST_YEAR: Final = 2099
+_RAMP_DAYS: Final = 22
 
 
 def annual_log(rng: np.random.Generator, kind: Kind, clock: Clock, category_S: Ints) -> Floats:
@@ -162,7 +163,7 @@ def holiday_effect(
     names: dict[int, str] = {}
     for year in range(int(years[0]) - 1, int(years[1]) + 2):
         names |= holidays_of(country, year)
-    near = {day: name for day, name in names.items() if first - 5 <= day <= last + 5}
+    near = {day: name for day, name in names.items() if first - 3 <= day < last + _RAMP_DAYS}
     day_H = np.fromiter(near, np.int64, len(near))
     off_C = np.isin(clock.day_C, day_H)
     if not matters or not near:
@@ -198,11 +199,15 @@ def _holiday_rate(
     )[:, None]  # fmt: skip
     around_DK[:3] += np.abs(around_DK[:3]) * some(rng, 0.5)
     around_DK[3] = own_K
-    low = int(clock.day_C[0]) - 10
-    log_D = np.zeros(int(clock.day_C[-1]) - low + 11)
+    ramp_K = 0.3 * rng.standard_normal(kinds) * some(rng, 0.15, kinds)  # weeks of preparation
+    ramp_K *= some(rng, 0.5)
+    low = int(clock.day_C[0]) - _RAMP_DAYS - 3
+    log_D = np.zeros(int(clock.day_C[-1]) - low + _RAMP_DAYS + 4)
     shut_D = np.zeros(len(log_D), np.bool_)
     for i, offset in enumerate(range(-3, 4)):
         np.add.at(log_D, day_H + offset - low, around_DK[i, which_H])
+    for before in range(1, _RAMP_DAYS):
+        np.add.at(log_D, day_H - before - low, ramp_K[which_H] * np.exp(-before / 7.0))
     shut_D[day_H[closed_K[which_H]] - low] = True
     log_C = np.clip(log_D, -4.0, 1.0).astype(np.float32)[clock.day_C - low]
     follow_S = np.clip(1.0 + 0.4 * normal(rng, (series,)), 0.0, 2.0)
