@@ -32,8 +32,11 @@ class Demand:
     whole: bool
 
 
-def draw_demand(rng: np.random.Generator, kind: Kind, rate_TS: Floats) -> Demand:
-    """Draw the demand of each bucket around its expected units `rate_TS`; 0 where the rate is 0."""
+def draw_demand(rng: np.random.Generator, kind: Kind, rate_TS: Floats, *, days: float) -> Demand:
+    """Draw the demand around its expected units `rate_TS`, in buckets of `days` days.
+
+    It is 0 where the rate is 0, and relatively calmer in buckets that sum up many days.
+    """
     rate_TS = np.minimum(_spikes(rng, rate_TS), _MAX_RATE)
     whole = not some(rng, 0.08)
     if some(rng, 0.5 if kind.density[1] > 3 else 0.06):
@@ -46,7 +49,7 @@ def draw_demand(rng: np.random.Generator, kind: Kind, rate_TS: Floats) -> Demand
         silent_S = np.clip(rng.uniform(0.05, 0.9) + rng.normal(0.0, 0.1, series), 0.0, 0.95)
         silent_S /= 1.0 + rate_TS.mean(axis=0) / magnitude(rng, (0.5, 50.0))
     lines_TS = lines_TS / (1.0 - silent_S)
-    orders_TS = _overdispersed(rng, lines_TS)
+    orders_TS = _overdispersed(rng, lines_TS, days=days)
     if silent_S.any():
         orders_TS *= rng.random(orders_TS.shape, dtype=np.float32) >= silent_S
     units_TS = _units(rng, orders_TS, mean_S, whole=whole) * pack_S.astype(np.float32)
@@ -64,7 +67,7 @@ def _spikes(rng: np.random.Generator, rate_TS: Floats) -> Floats:
     if some(rng, 0.4):
         gap = steps * magnitude(rng, (0.2, 5.0))
         found = spells(rng, steps=steps, groups=series, gap=gap, length=(1.0, 12.0))
-        log_N = rng.uniform(0.3, 2.0) * np.abs(normal(rng, (found.count,)))
+        log_N = rng.uniform(0.2, 1.5) * np.abs(normal(rng, (found.count,)))
         fade_TS = np.exp(-found.since_start() / 3.0)
         rate_TS = rate_TS * np.exp(np.minimum(found.values(log_N), 3.0) * fade_TS)
     if some(rng, 0.12):
@@ -99,12 +102,12 @@ def _order_sizes(rng: np.random.Generator, kind: Kind, series: int) -> tuple[Flo
     return np.maximum(mean_S / np.sqrt(pack_S), 1.0).astype(np.float32), pack_S
 
 
-def _overdispersed(rng: np.random.Generator, mean_TS: Floats) -> Floats:
+def _overdispersed(rng: np.random.Generator, mean_TS: Floats, *, days: float) -> Floats:
     """Poisson counts [T, S], or negative binomial with a variance of either form."""
     if some(rng, 0.6):
         denser_S = (1.0 + mean_TS.mean(axis=0)) ** rng.uniform(0.2, 0.9)  # dense ones are calmer
         shape_S = magnitude(rng, (0.5, 150.0)) * log_uniform(rng, (0.5, 2.0), len(denser_S))
-        shape_S = np.clip(shape_S * denser_S, 0.3, 2_000.0)
+        shape_S = np.clip(shape_S * denser_S * max(days, 1.0) ** 0.7, 0.3, 2_000.0)
         mean_TS = mean_TS * rng.standard_gamma(shape_S, mean_TS.shape) / shape_S
     if some(rng, 0.3):  # variance in proportion to the mean
         excess = magnitude(rng, (0.1, 6.0))
@@ -130,6 +133,7 @@ def _bulk_orders(rng: np.random.Generator, rate_TS: Floats, pack_S: Floats) -> F
     hit_TS: Flags = (rng.random(rate_TS.shape, dtype=np.float32) < often) & (rate_TS > 0)
     t_N, s_N = np.nonzero(hit_TS)
     usual_S = np.maximum(rate_TS.mean(axis=0), 1.0)
+    usual_S = usual_S / (1.0 + usual_S / 10.0) ** 0.4  # less of a surprise where much is sold
     size_N = usual_S[s_N] * log_uniform(rng, (2.0, 30.0), len(s_N))
     bulk_TS = np.zeros_like(rate_TS)
     bulk_TS[t_N, s_N] = np.ceil(np.minimum(size_N, _MAX_RATE) / pack_S[s_N]) * pack_S[s_N]

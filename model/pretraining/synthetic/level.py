@@ -64,7 +64,7 @@ def _growth(rng: np.random.Generator, clock: Clock) -> Floats:
 def noise_log(rng: np.random.Generator, kind: Kind, clock: Clock, series: int) -> Floats:
     """Log noise [T, S]: AR(1) at two time scales for each series, and shocks all series share."""
     steps = clock.buckets
-    scale = magnitude(rng, kind.noise)
+    scale = magnitude(rng, kind.noise) * min(clock.buckets_per_day, 1.0) ** 0.15
     log_TS = np.zeros((steps, series), np.float32)
     for half_life, share in (((0.3, 8.0), 0.9), ((5.0, 200.0), 0.7)):
         if some(rng, share):

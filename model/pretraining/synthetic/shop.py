@@ -74,7 +74,7 @@ def synthetic_shop(*, bucket_ms: int, buckets: int, series: int, seed: int) -> S
     rate_TS = np.exp(np.clip(log_TS, -_LOG_LIMIT, _LOG_LIMIT)) * life(rng, clock, plain)
     rate_TS *= clock.mean(season_CS) * _density(rng, kind, plain)
 
-    demand = draw_demand(rng, kind, rate_TS)
+    demand = draw_demand(rng, kind, rate_TS, days=1.0 / clock.buckets_per_day)
     cells_T1 = clock.mean(np.ones((clock.cells, 1), np.float32))
     paid_TS = price_S * clock.mean(campaigns.paid_CS) / cells_T1
     values_TSF = stored_features(rng, demand, rate_TS, paid_TS)

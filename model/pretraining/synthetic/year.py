@@ -43,6 +43,7 @@ def annual_log(rng: np.random.Generator, kind: Kind, clock: Clock, category_S: I
     basis_YB = np.stack([_season(rng) for _ in range(count)], axis=1)
     basis_CB = _in_years(rng, clock, basis_YB)
     shop_B1 = normal(rng, (count, 1))
+    shop_B1 *= np.sqrt(count) / np.linalg.norm(shop_B1)  # its strength is the shop's
     of_category_BG = normal(rng, (count, int(category_S.max()) + 1))
     own = rng.uniform(0.0, 0.6)
     weight_BS = shop_B1 + rng.uniform(0.0, 1.0) * of_category_BG[:, category_S]

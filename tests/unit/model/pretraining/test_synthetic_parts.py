@@ -159,7 +159,7 @@ def test_demand_keeps_its_rate(mean: float, name: str) -> None:
     for seed in range(20):
         rate_TS = np.full((600, SERIES), mean, np.float32)
         rate_TS[::7] = 0
-        demand = draw_demand(rng_of(seed), kind_of(name), rate_TS)
+        demand = draw_demand(rng_of(seed), kind_of(name), rate_TS, days=1.0)
         assert not demand.units_TS[::7].any()
         assert ((demand.orders_TS > 0) == (demand.units_TS > 0)).all()
         if demand.whole:
