@@ -13,6 +13,8 @@ Target = Literal["revenue", "visitors"]
 CENSORED_SHARE = 0.5
 #: Targets a network can forecast in addition to units.
 TARGETS: tuple[Target, ...] = get_args(Target)
+#: Levels a network forecasts; any others are derived (`model.networks.quantile_levels`).
+NETWORK_QUANTILES = (0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
@@ -22,8 +24,9 @@ class ModelConfig:
 
     `memory_days` is the span of the slow carried mean (the output scale), `scale_floor` its minimum
     in units per bucket; `holidays_country` is a code of the `holidays` package, or None for a
-    calendar without holidays. `context` is the length of the transformer's rolling cache; `yearly`
-    adds last year's level as input, `plans` the plans of each series; `inputs_off` names inputs
+    calendar without holidays. `context` is the length of the transformer's rolling cache; `plans`
+    adds the plans of each series as inputs; with `year_terms` the calendar has the season of the
+    year, which needs a year and a half of history to learn; `inputs_off` names inputs
     (`model.inputs.series_inputs.input_names`) that are set to zero. A bucket whose share without
     stock reaches `censored_share` counts as censored. `static` is the width of the embedding of
     category, location and brand (0 = none); `prior` starts a newcomer with a level from category,
@@ -47,7 +50,7 @@ class ModelConfig:
     context: int = 64
     memory_days: float = 28.0
     scale_floor: float = 0.02
-    yearly: bool = False
+    year_terms: bool = False
     plans: bool = False
     censored_share: float = CENSORED_SHARE
     inputs_off: tuple[str, ...] = ()

@@ -23,9 +23,11 @@ from torch import Tensor
 from model.inference.network_states import NetworkStates
 from model.inputs.carried_statistics import started
 from model.inputs.plans import Plans, planned_rows, plans_ahead, plans_at
-from model.inputs.series_inputs import observe
+from model.inputs.season_layout import BucketPhases, HorizonPhases, layout_of
+from model.inputs.series_inputs import anchors_of, observe
 from model.inputs.static_features import ids_of
 from model.inputs.targets import scales_of
+from model.networks.quantile_levels import PublishedLevels
 from model.networks.quantile_network import QuantileNetwork
 from model.workspace import Workspace
 
@@ -62,8 +64,11 @@ class Stepper(Protocol):
 class BlockStepper:
     """Steps on a CPU, `threads` chunks at a time."""
 
-    def __init__(self, network: QuantileNetwork, threads: int | None = None) -> None:
+    def __init__(
+        self, network: QuantileNetwork, levels: PublishedLevels, threads: int | None = None
+    ) -> None:
         self._network = network
+        self._levels = levels
         self._own = local()
         self._threads = threads or torch.get_num_threads()
         self._pool = ThreadPoolExecutor(
@@ -81,13 +86,18 @@ class BlockStepper:
         calendar_TC: Tensor, *, plans: Plans | None = None,
     ) -> None:  # fmt: skip
         """Carry over T buckets without forecasting."""
+        config = self._network.config
+        layout = layout_of(config.bucket_ms)
+        phases = layout.buckets(torch.tensor(start_ms_T), config.holidays_country)
 
         def carry(chunk: slice) -> None:
-            for t, (values_SF, start_ms, calendar_C) in enumerate(
-                zip(values_TSF[:, chunk], start_ms_T, calendar_TC, strict=True)
+            for t, (values_SF, calendar_C) in enumerate(
+                zip(values_TSF[:, chunk], calendar_TC, strict=True)
             ):
                 plans_SP = plans_at(plans, t, chunk)
-                self._step(states, values_SF, start_ms, calendar_C, chunk=chunk, plans_SP=plans_SP)
+                self._step(
+                    states, values_SF, phases.at(t), calendar_C, chunk=chunk, plans_SP=plans_SP
+                )
 
         self._run_chunks(states.size, carry)
 
@@ -97,17 +107,20 @@ class BlockStepper:
     ) -> tuple[Floats, ...]:  # fmt: skip
         """Carry over one bucket; return each block of the heads [S, H, Q] from its end on."""
         config = self._network.config
-        shape = (states.size, config.horizon, len(config.quantiles))
+        shape = (states.size, config.horizon, len(self._levels.quantiles))
         # numpy uses huge pages, torch does not: a quarter of the time in page faults
         blocks = tuple(np.empty(shape, np.float32) for _ in range(self._network.heads.blocks))
         # in the pool as well: a multi-threaded kernel here would compete with the chunks
         weights = self._pool.submit(head_weights, self._network, horizon_HC).result()
         out = tuple(torch.from_numpy(block_SHQ) for block_SHQ in blocks)
-        job = _ForecastJob(weights, out, plans_ahead(plans))
+        layout = layout_of(config.bucket_ms)
+        phases = layout.buckets(torch.tensor([start_ms]), config.holidays_country).at(0)
+        ahead = layout.horizon(start_ms + config.bucket_ms, config.horizon, config.holidays_country)
+        job = _ForecastJob(weights, out, plans_ahead(plans), ahead)
 
         def forecast(chunk: slice) -> None:
             self._step(
-                states, values_SF[chunk], start_ms, calendar_C,
+                states, values_SF[chunk], phases, calendar_C,
                 chunk=chunk, plans_SP=plans_at(plans, 0, chunk), job=job,
             )  # fmt: skip
 
@@ -129,7 +142,7 @@ class BlockStepper:
         self,
         states: NetworkStates,
         values_SF: Floats,
-        start_ms: int,
+        phases: BucketPhases,
         calendar_C: Tensor,
         *,
         chunk: slice,
@@ -142,7 +155,7 @@ class BlockStepper:
         values = torch.from_numpy(np.ascontiguousarray(values_SF, np.float32))
         config = network.config
         inputs_SI = observe(
-            stats_SK, values, start_ms, config, prior=network.prior, plans_SP=plans_SP
+            stats_SK, values, phases, config, prior=network.prior, plans_SP=plans_SP
         )
         inputs_SI = network.with_embedding(inputs_SI, ids_of(stats_SK, config))
         scales = scales_of(stats_SK, config)
@@ -162,18 +175,20 @@ class BlockStepper:
                 planned = planned_rows(job.plans, stats_SK[rows], at)
                 network.heads.serve(
                     encoded_BD, inputs_BI, job.weights,
-                    tuple(scale_S[rows] for scale_S in scales), out,
-                    work=work, planned=planned,
+                    tuple(scale_S[rows] for scale_S in scales),
+                    anchors_of(stats_SK[rows], job.ahead, config), out,
+                    work=work, levels=self._levels, planned=planned,
                 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class _ForecastJob:
-    """Weights and plans of a forecasting step, and its output blocks [S, H, Q]."""
+    """Weights, plans and phases of a forecasting step, and its output blocks [S, H, Q]."""
 
     weights: Tensor
     out: tuple[Tensor, ...]
     plans: Plans | None
+    ahead: HorizonPhases
 
 
 def even_chunks(size: int, *, largest: int, threads: int) -> list[slice]:

@@ -16,11 +16,14 @@ from torch import Tensor
 
 from model.inference.cpu_stepper import Floats, head_weights
 from model.inference.network_states import NetworkStates
+from model.inputs.calendar import N_HORIZON
 from model.inputs.carried_statistics import started
 from model.inputs.plans import N_PLANS, Plans, planned_rows, plans_ahead, plans_at
-from model.inputs.series_inputs import observe
+from model.inputs.season_layout import layout_of
+from model.inputs.series_inputs import Anchors, anchors_of, observe
 from model.inputs.static_features import ids_of
 from model.inputs.targets import scales_of
+from model.networks.quantile_levels import PublishedLevels
 from model.networks.quantile_network import QuantileNetwork
 from model.workspace import Workspace
 
@@ -43,7 +46,7 @@ class _Program:
     out: tuple[Tensor, ...]
     work: Workspace
     run: dict[bool, Callable[[], None]] = field(default_factory=dict)
-    encoded: tuple[Tensor, Tensor, tuple[Tensor, ...]] | None = None
+    encoded: tuple[Tensor, Tensor, tuple[Tensor, ...], Anchors] | None = None
 
 
 class FixedShapeStepper:
@@ -55,10 +58,13 @@ class FixedShapeStepper:
     ahead are forecast again in a separate pass, because their number changes from step to step.
     """
 
-    def __init__(self, network: QuantileNetwork, device: torch.device) -> None:
+    def __init__(
+        self, network: QuantileNetwork, levels: PublishedLevels, device: torch.device
+    ) -> None:
         self._network = network
+        self._levels = levels
         self._device = device
-        self._captures = device.type == "cuda" and not network.config.yearly
+        self._captures = False
 
     def carry(
         self, states: NetworkStates, values_TSF: Floats, start_ms_T: list[int],
@@ -92,13 +98,13 @@ class FixedShapeStepper:
         if planned is None or program.encoded is None:
             return
         rows_M, plans_MHE = planned
-        encoded_SD, inputs_SI, scales = program.encoded
+        encoded_SD, inputs_SI, scales, anchors = program.encoded
         everyone = torch.arange(rows_M.numel(), device=self._device)
         out = tuple(block_SHQ[rows_M] for block_SHQ in program.out)
         self._network.heads.serve(
             encoded_SD[rows_M], inputs_SI[rows_M], program.weights,
-            tuple(scale_S[rows_M] for scale_S in scales), out,
-            work=program.work, planned=(everyone, plans_MHE),
+            tuple(scale_S[rows_M] for scale_S in scales), anchors.map(lambda part: part[rows_M]), out,
+            work=program.work, levels=self._levels, planned=(everyone, plans_MHE),
         )  # fmt: skip
         for block_SHQ, again_MHQ in zip(program.out, out, strict=True):
             block_SHQ[rows_M] = again_MHQ
@@ -109,7 +115,7 @@ class FixedShapeStepper:
             network, device = self._network, self._device
             network.prepare()
             config = network.config
-            shape = (states.capacity, config.horizon, len(config.quantiles))
+            shape = (states.capacity, config.horizon, len(self._levels.quantiles))
             states.program = _Program(
                 values_SF=torch.zeros(states.capacity, features, device=device),
                 plans_SP=torch.zeros(states.capacity, N_PLANS, device=device)
@@ -117,7 +123,7 @@ class FixedShapeStepper:
                 else None,
                 calendar_C=torch.zeros(calendar, device=device),
                 weights=torch.zeros_like(
-                    head_weights(network, torch.zeros(config.horizon, calendar, device=device))
+                    head_weights(network, torch.zeros(config.horizon, N_HORIZON, device=device))
                 ),
                 out=tuple(torch.empty(shape, device=device) for _ in range(network.heads.blocks)),
                 work=Workspace(device),
@@ -149,8 +155,12 @@ class FixedShapeStepper:
     ) -> None:
         """One step, never synchronising the device; `start_ms` only matters with the year ring."""
         network, config = self._network, self._network.config
+        layout = layout_of(config.bucket_ms)
+        phases = layout.buckets(torch.tensor([start_ms]), config.holidays_country, self._device).at(
+            0
+        )
         inputs_SI = observe(
-            states.stats_SK, program.values_SF, start_ms, config,
+            states.stats_SK, program.values_SF, phases, config,
             prior=network.prior, plans_SP=program.plans_SP,
         )  # fmt: skip
         inputs_SI = network.with_embedding(inputs_SI, ids_of(states.stats_SK, config))
@@ -160,10 +170,14 @@ class FixedShapeStepper:
             part.masked_fill_(unstarted_S.view(-1, *[1] * (part.dim() - 1)), 0.0)
         if forecasting:
             scales = scales_of(states.stats_SK, config)
-            program.encoded = encoded_SD, inputs_SI, scales
+            origin_ms = start_ms + config.bucket_ms
+            ahead = layout.horizon(origin_ms, config.horizon, config.holidays_country, self._device)
+            anchors = anchors_of(states.stats_SK, ahead, config)
+            program.encoded = encoded_SD, inputs_SI, scales, anchors
             network.heads.serve(
-                encoded_SD, inputs_SI, program.weights, scales, program.out, work=program.work
-            )
+                encoded_SD, inputs_SI, program.weights, scales, anchors, program.out,
+                work=program.work, levels=self._levels,
+            )  # fmt: skip
 
     def _captured(
         self, states: NetworkStates, program: _Program, *, forecasting: bool

@@ -22,8 +22,9 @@ from model.errors import InvalidValues
 from model.inference.cpu_stepper import BlockStepper, Stepper
 from model.inference.cuda_graph_stepper import FixedShapeStepper
 from model.inference.network_states import NetworkStates, restore_states
-from model.inputs.calendar import calendar_features
+from model.inputs.calendar import calendar_features, horizon_calendar
 from model.inputs.plans import Plans
+from model.networks.quantile_levels import PublishedLevels
 from model.networks.quantile_network import QuantileNetwork
 
 Floats = NDArray[np.float32]
@@ -108,7 +109,8 @@ class NetworkForecaster:
     """A trained network that serves; called from one thread at a time.
 
     On a CPU, chunks of series are spread over `threads` threads (default: torch's number); on a GPU
-    every step has one fixed shape. `stepper` overrides the choice of stepper.
+    every step has one fixed shape. `quantiles` are the levels to publish (default: the network's
+    own). `stepper` overrides the choice of stepper.
     """
 
     def __init__(
@@ -117,23 +119,25 @@ class NetworkForecaster:
         model_id: str,
         device: torch.device | str = "cpu",
         *,
+        quantiles: tuple[float, ...] | None = None,
         threads: int | None = None,
-        stepper: Callable[[QuantileNetwork, torch.device], Stepper] | None = None,
+        stepper: Callable[[QuantileNetwork, PublishedLevels, torch.device], Stepper] | None = None,
     ) -> None:
         self.model_id = model_id
         self.config: ModelConfig = network.config
         self.horizon = self.config.horizon
-        self.quantiles = self.config.quantiles
+        self.quantiles = quantiles or self.config.quantiles
         self.bucket_ms = self.config.bucket_ms
         self.device = torch.device(device)
         self.network = network.to(self.device).eval().requires_grad_(False)
+        self._levels = levels = PublishedLevels.of(self.config.quantiles, self.quantiles)
         self._stepper: Stepper
         if stepper is not None:
-            self._stepper = stepper(self.network, self.device)
+            self._stepper = stepper(self.network, levels, self.device)
         elif self.device.type == "cpu":
-            self._stepper = BlockStepper(self.network, threads)
+            self._stepper = BlockStepper(self.network, levels, threads)
         else:
-            self._stepper = FixedShapeStepper(self.network, self.device)
+            self._stepper = FixedShapeStepper(self.network, levels, self.device)
 
     def new_states(self, capacity: int) -> NetworkStates:
         """States without any series, with room for `capacity`."""
@@ -161,13 +165,14 @@ class NetworkForecaster:
                 _all_rows(values_SF, own.size),
                 bucket_start_ms,
                 self._calendar(bucket_start_ms, 1)[0],
-                self._calendar(origin_ms, self.horizon),
+                self._horizon_calendar(origin_ms),
                 plans=self._known_plans(plans, 1 + self.horizon, own.size),
             )
             if self.network.unseen is not None:
                 self.network.unseen.write(
                     own.stats_SK, own.launch_day_S,
                     origin_ms=origin_ms, units_SHQ=units_SHQ, sums_SHQ=sums_SHQ,
+                    weights_LQ=self._levels.weights.numpy(),
                 )  # fmt: skip
             own.last_ms = bucket_start_ms
             return QuantileForecast(
@@ -216,11 +221,24 @@ class NetworkForecaster:
         known = int(np.searchsorted(plans.rows_N, size))
         return Plans(plans.rows_N[:known], plans.values_TNP[:, :known]).between(0, buckets)
 
+    def _horizon_calendar(self, origin_ms: int) -> Tensor:
+        made_1HC = horizon_calendar(
+            np.array([origin_ms]),
+            horizon=self.horizon,
+            bucket_ms=self.bucket_ms,
+            country=self.config.holidays_country,
+            year_terms=self.config.year_terms,
+        )
+        return torch.from_numpy(made_1HC[0])
+
     def _calendar(self, start_ms: int, buckets: int) -> Tensor:
         starts = start_ms + self.bucket_ms * np.arange(buckets, dtype=np.int64)
         return torch.from_numpy(
             calendar_features(
-                starts, bucket_ms=self.bucket_ms, country=self.config.holidays_country
+                starts,
+                bucket_ms=self.bucket_ms,
+                country=self.config.holidays_country,
+                year_terms=self.config.year_terms,
             )
         )
 

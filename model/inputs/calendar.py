@@ -2,7 +2,7 @@
 
 Hour and weekday are one-hot, so closed hours and Saturdays can be learned exactly; the day of the
 year is given by harmonics; holidays and the days between Christmas and New Year have their own
-columns. Times are read as the shop's wall clock.
+columns. Then the width of the bucket. Times are read as the shop's wall clock.
 
 Axes: N = buckets, C = calendar features.
 """
@@ -13,11 +13,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from model.durations import DAY_MS, HOUR_MS
+from model.durations import DAY_MS, HOUR_MS, WEEK_MS
 
 _YEAR_DAYS: Final = 365.2425
-_HOURS, _WEEKDAYS, _YEAR_HARMONICS, _REST = 24, 7, 3, 9
-N_CALENDAR: Final = _HOURS + 2 + _WEEKDAYS + 2 * _YEAR_HARMONICS + _REST
+_HOURS, _WEEKDAYS, _YEAR_HARMONICS, _REST, _WIDTH = 24, 7, 3, 9, 3
+N_CALENDAR: Final = _HOURS + 2 + _WEEKDAYS + 2 * _YEAR_HARMONICS + _REST + _WIDTH
+_DISTANCES: Final = 8
+#: Features of a bucket of the horizon.
+N_HORIZON: Final = N_CALENDAR + _DISTANCES
 
 
 @lru_cache(maxsize=512)
@@ -31,10 +34,30 @@ def _holiday_days(country: str, year: int) -> frozenset[int]:
     return frozenset(int((np.datetime64(day) - epoch).astype(int)) for day in days)
 
 
+def is_holiday(
+    start_ms_X: NDArray[np.int64], *, bucket_ms: int, country: str | None
+) -> NDArray[np.bool_]:
+    """True for buckets below a week, of any shape, that start on a public holiday of `country`.
+
+    >>> christmas = np.array(["2024-12-24", "2024-12-25"], "datetime64[ms]").astype(np.int64)
+    >>> is_holiday(christmas, bucket_ms=DAY_MS, country="GB").tolist()
+    [False, True]
+    """
+    if country is None or bucket_ms >= WEEK_MS or not start_ms_X.size:
+        return np.zeros(start_ms_X.shape, np.bool_)
+    day_X = start_ms_X // DAY_MS
+    years = np.array([day_X.min(), day_X.max()]).astype("datetime64[D]").astype("datetime64[Y]")
+    first, last = (years.astype(np.int64) + 1970).tolist()
+    off = sorted({day for year in range(first, last + 1) for day in _holiday_days(country, year)})
+    return np.isin(day_X, np.array(off, np.int64))
+
+
 def calendar_features(
-    start_ms_N: NDArray[np.int64], *, bucket_ms: int, country: str | None
+    start_ms_N: NDArray[np.int64], *, bucket_ms: int, country: str | None, year_terms: bool = False
 ) -> NDArray[np.float32]:
     """Calendar features [N, C] of the buckets that start at `start_ms_N`.
+
+    Without `year_terms` those of the season of the year are zero.
 
     Raises NotImplementedError (from `holidays`) for an unknown country.
 
@@ -54,7 +77,8 @@ def calendar_features(
         out_NC[:, _HOURS] = np.sin(angle_N)
         out_NC[:, _HOURS + 1] = np.cos(angle_N)
     column = _HOURS + 2
-    out_NC[rows, column + (day_N + 3) % 7] = 1.0  # 1970-01-01 was a Thursday; Monday is 0
+    if bucket_ms < WEEK_MS:
+        out_NC[rows, column + (day_N + 3) % 7] = 1.0  # 1970-01-01 was a Thursday; Monday is 0
     column += _WEEKDAYS
 
     dates_N = day_N.astype("datetime64[D]")
@@ -62,10 +86,16 @@ def calendar_features(
     of_year_N = (dates_N - year_N.astype("datetime64[D]")).astype(np.int64)
     for k in range(1, _YEAR_HARMONICS + 1):
         angle_N = 2 * np.pi * k * of_year_N / _YEAR_DAYS
-        out_NC[:, column] = np.sin(angle_N)
-        out_NC[:, column + 1] = np.cos(angle_N)
+        out_NC[:, column] = np.sin(angle_N) * year_terms
+        out_NC[:, column + 1] = np.cos(angle_N) * year_terms
         column += 2
-    _special_days(out_NC[:, column:], day_N, of_year_N, year_N, country)
+    _special_days(out_NC[:, column : column + _REST], day_N, of_year_N, year_N, country)
+    if not year_terms:
+        out_NC[:, column + 4 : column + 7] = 0.0
+    column += _REST
+    out_NC[:, column] = 0.2 * np.log(bucket_ms / DAY_MS)
+    out_NC[:, column + 1] = DAY_MS <= bucket_ms < WEEK_MS
+    out_NC[:, column + 2] = bucket_ms >= WEEK_MS
     return out_NC
 
 
@@ -112,9 +142,30 @@ def _special_days(
 
 
 def horizon_calendar(
-    origin_ms_N: NDArray[np.int64], *, horizon: int, bucket_ms: int, country: str | None
-) -> NDArray[np.float32]:
-    """Calendar features [N, H, C] of the `horizon` buckets from each origin on."""
+    origin_ms_N: NDArray[np.int64], *, horizon: int, bucket_ms: int, country: str | None,
+    year_terms: bool = False,
+) -> NDArray[np.float32]:  # fmt: skip
+    """Features [N, H, C] of the `horizon` buckets from each origin on: calendar, then distance."""
     starts_NH = np.asarray(origin_ms_N, np.int64)[:, None] + bucket_ms * np.arange(horizon)
-    flat = calendar_features(starts_NH.reshape(-1), bucket_ms=bucket_ms, country=country)
-    return flat.reshape(*starts_NH.shape, N_CALENDAR)
+    flat = calendar_features(
+        starts_NH.reshape(-1), bucket_ms=bucket_ms, country=country, year_terms=year_terms
+    )
+    out_NHC = np.empty((*starts_NH.shape, N_HORIZON), np.float32)
+    out_NHC[:, :, :N_CALENDAR] = flat.reshape(*starts_NH.shape, N_CALENDAR)
+    out_NHC[:, :, N_CALENDAR:] = distances(horizon, bucket_ms)
+    return out_NHC
+
+
+def distances(horizon: int, bucket_ms: int) -> NDArray[np.float32]:
+    """Features [H, 8] of how far ahead each bucket of the horizon is, in buckets and in days.
+
+    >>> distances(24, HOUR_MS).shape
+    (24, 8)
+    """
+    steps_H = np.arange(1, horizon + 1, dtype=np.float64)
+    days_H = steps_H * bucket_ms / DAY_MS
+    columns = (
+        np.log(steps_H) / 4, 1 / steps_H, np.exp(-steps_H / 3), np.exp(-steps_H / 10),
+        np.log1p(days_H) / 4, np.exp(-days_H), np.exp(-days_H / 7), np.exp(-days_H / 28),
+    )  # fmt: skip
+    return np.stack(columns, axis=1).astype(np.float32)

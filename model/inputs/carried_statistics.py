@@ -9,12 +9,15 @@ does not matter.
 Axes: S = series, F = stored features, K = carried statistics.
 """
 
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import torch
 from torch import Tensor
 
 from model.contract import FEATURE_NAMES, SUM_NAMES
+from model.durations import DAY_MS
 
 (
     UNITS,
@@ -32,45 +35,75 @@ from model.contract import FEATURE_NAMES, SUM_NAMES
 
 #: Columns of the statistics, in order.
 STATISTICS: Final = (
-    "age",  # uncensored buckets since the first activity, 0 = not started
     "mean_slow",  # units per bucket over `memory_days`
     "mean_week",
     "mean_day",
-    "rate",  # share of buckets with demand
-    "size",  # units in a bucket with demand
-    "since",  # buckets since the last demand
-    "price",  # mean price paid
-    "price_last",
-    "views",  # views per bucket
-    "visitors",
-    "returns",  # units returned per bucket
-    "conversion",  # orders per visitor
-    "sold",  # buckets with demand so far
     "mean_quarter",  # units per bucket over 16 weeks
     "mean_year",  # units per bucket over 52 weeks
     "log_quarter",  # mean of log(1 + units) over 16 weeks: a level robust to a spike
     "square_quarter",  # mean of squared units over 16 weeks
+    "error",  # mean of |units - expected| over 16 weeks
+    "local_error",  # the same with the expectation moved to the level of the last week
+    "expected_day",  # mean of `expected`, decaying like mean_day
+    "expected_week",
+    "rate",  # share of buckets with demand
+    "returns",  # units returned per bucket
+    "views",  # views per bucket
+    "visitors",
+    "age",  # uncensored buckets since the first activity, 0 = not started
+    "size",  # units in a bucket with demand
+    "since",  # buckets since the last demand
+    "price",  # mean price paid
+    "price_last",
+    "conversion",  # orders per visitor
+    "sold",  # buckets with demand so far
+    "expected",  # units expected in the newest bucket, by level and season
+    "day_sum",  # sum of the profile of the day
+    "week_sum",  # sum of the profile of the week
+    "year_units",  # mean units per bucket in the current phase of the year
+    "year_buckets",  # buckets in the current phase of the year so far
+    "year_now",  # log demand of the latest phases of the year
+    "year_before",  # log demand of the same phases in earlier years
+    "year_variance",  # variance of log demand over the phases of the year
+    "holiday_units",  # units on the latest public holidays, decaying
+    "holiday_expected",  # units expected there as on usual days
 )
 (
-    AGE,
     SLOW,
     WEEK,
     DAY,
-    RATE,
-    SIZE,
-    SINCE,
-    PRICE,
-    PRICE_LAST,
-    M_VIEWS,
-    M_VISITORS,
-    M_RETURNS,
-    CONV,
-    SOLD,
     QUARTER,
     YEAR,
     LOG_QUARTER,
     SQUARE_QUARTER,
+    ERROR,
+    LOCAL_ERROR,
+    EXPECTED_DAY,
+    EXPECTED_WEEK,
+    RATE,
+    M_RETURNS,
+    M_VIEWS,
+    M_VISITORS,
+    AGE,
+    SIZE,
+    SINCE,
+    PRICE,
+    PRICE_LAST,
+    CONV,
+    SOLD,
+    EXPECTED,
+    DAY_SUM,
+    WEEK_SUM,
+    YEAR_UNITS,
+    YEAR_BUCKETS,
+    YEAR_NOW,
+    YEAR_BEFORE,
+    YEAR_VARIANCE,
+    HOLIDAY_UNITS,
+    HOLIDAY_EXPECTED,
 ) = range(len(STATISTICS))
+#: The means that decay over a span come first.
+_N_MEANS: Final = AGE
 N_STATISTICS: Final = len(STATISTICS)
 
 
@@ -90,68 +123,112 @@ def censored(values: Tensor, *, share: float) -> Tensor:
 
 
 def demand_of(stats_SK: Tensor, values_SF: Tensor, *, share: float) -> Tensor:
-    """Demand [S] of a bucket: the units sold; if censored, at least the slow mean.
+    """Demand [S] of the newest bucket: the units sold; if censored, at least those expected.
 
     >>> stats = torch.zeros(1, N_STATISTICS)
-    >>> stats[0, SLOW] = 3.0
+    >>> stats[0, EXPECTED] = 3.0
     >>> demand_of(stats, torch.tensor([[1.0] + [0.0] * 8 + [1.0, 1.0]]), share=0.5).item()
     3.0
     """
     units_S = values_SF[:, UNITS]
-    least_S = torch.maximum(units_S, stats_SK[:, SLOW])
+    least_S = torch.maximum(units_S, stats_SK[:, EXPECTED])
     return torch.where(censored(values_SF, share=share), least_S, units_S)
 
 
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Memory of the means, in buckets; each has a minimum, so that wide buckets are averaged too.
+
+    >>> Spans.of(bucket_ms=86_400_000, memory_days=28)
+    Spans(day=1.0, week=7.0, slow=28.0, quarter=112.0, year=364.0)
+    >>> Spans.of(bucket_ms=7 * 86_400_000, memory_days=28)
+    Spans(day=1.0, week=3.0, slow=10.0, quarter=24.0, year=52.0)
+    """
+
+    day: float
+    week: float
+    slow: float
+    quarter: float
+    year: float
+
+    @classmethod
+    def of(cls, *, bucket_ms: int, memory_days: float) -> "Spans":
+        """The spans of a bucket width and a span of the slow mean."""
+        per_day = DAY_MS / bucket_ms
+        return cls(
+            day=max(1.0, per_day),
+            week=max(3.0, 7 * per_day),
+            slow=max(10.0, memory_days * per_day),
+            quarter=max(24.0, 112 * per_day),
+            year=max(48.0, 364 * per_day),
+        )
+
+    def least(self, device: torch.device) -> Tensor:
+        """Least weight [M] of a new bucket in each of the means."""
+        return _least(self, device)
+
+
+@lru_cache(maxsize=16)
+def _least(spans: Spans, device: torch.device) -> Tensor:
+    of = (
+        spans.slow, spans.week, spans.day, spans.quarter, spans.year,
+        spans.quarter, spans.quarter, spans.quarter, spans.quarter, spans.day, spans.week,
+        spans.slow, spans.slow, spans.week, spans.week,
+    )  # fmt: skip
+    return torch.tensor(of, device=device).reciprocal()
+
+
+def informative(stats_SK: Tensor, values_SF: Tensor, *, censored_share: float) -> Tensor:
+    """True [S] for buckets that say something about demand.
+
+    A censored one does only if it sold more than was expected (`EXPECTED` is of this bucket).
+    """
+    above_S = values_SF[:, UNITS] > stats_SK[:, EXPECTED]
+    return ~censored(values_SF, share=censored_share) | above_S
+
+
 def update_statistics(
-    stats_SK: Tensor,
-    values_SF: Tensor,
-    *,
-    buckets_per_day: float,
-    memory_days: float,
-    censored_share: float,
+    stats_SK: Tensor, values_SF: Tensor, informative_S: Tensor, spans: Spans
 ) -> None:
     """Carry the statistics over one closed bucket, in place.
 
     Means decay exponentially over their span and start as plain means: after n buckets, the new
-    bucket has weight ``max(1 / n, 1 / span)``. Prices change only with sales. A censored bucket
-    (see `censored`) that sold no more than the mean changes no statistic.
+    bucket has weight ``max(1 / n, 1 / span)``. Prices change only with sales. A bucket that is not
+    `informative_S` changes no statistic of demand. `EXPECTED` is that of the bucket.
 
-    >>> stats, spans = torch.zeros(1, N_STATISTICS), {"buckets_per_day": 24, "memory_days": 28}
+    >>> stats, spans = torch.zeros(1, N_STATISTICS), Spans.of(bucket_ms=3_600_000, memory_days=28)
     >>> bucket = torch.tensor([[4.0, 0, 8.0, 1, 0, 0, 0, 0, 0, 0, 0]])
-    >>> update_statistics(stats, bucket, **spans, censored_share=0.5)
-    >>> update_statistics(stats, torch.zeros(1, 11), **spans, censored_share=0.5)
-    >>> out_of_stock = torch.tensor([[0.0] * 9 + [1.0, 1.0]])
-    >>> update_statistics(stats, out_of_stock, **spans, censored_share=0.5)
+    >>> update_statistics(stats, bucket, torch.tensor([True]), spans)
+    >>> update_statistics(stats, torch.zeros(1, 11), torch.tensor([True]), spans)
+    >>> update_statistics(stats, torch.zeros(1, 11), torch.tensor([False]), spans)
     >>> stats[0, SLOW].item(), stats[0, PRICE].item(), stats[0, AGE].item()
     (2.0, 2.0, 2.0)
     """
     units_S = values_SF[:, UNITS]
-    informative_S = ~censored(values_SF, share=censored_share) | (units_S > stats_SK[:, SLOW])
     started_S = (stats_SK[:, AGE] > 0) | (values_SF[:, : len(SUM_NAMES)] != 0).any(dim=1)
     stats_SK[:, AGE] += (started_S & informative_S).to(stats_SK.dtype)
-    first_S = stats_SK[:, AGE].clamp(min=1.0).reciprocal()
-
-    def share(span: float) -> Tensor:
-        return first_S.clamp(min=1.0 / max(span, 1.0)) * informative_S
-
-    slow_S = share(memory_days * buckets_per_day)
-    week_S = share(7 * buckets_per_day)
+    age_S = stats_SK[:, AGE]
     sold_S = (units_S > 0) & informative_S
-    _approach(stats_SK, SLOW, units_S, slow_S)
-    _approach(stats_SK, WEEK, units_S, week_S)
-    _approach(stats_SK, DAY, units_S, share(buckets_per_day))
-    quarter_S = share(112 * buckets_per_day)
-    _approach(stats_SK, QUARTER, units_S, quarter_S)
-    _approach(stats_SK, LOG_QUARTER, torch.log1p(units_S), quarter_S)
-    _approach(stats_SK, SQUARE_QUARTER, units_S.square(), quarter_S)
-    _approach(stats_SK, YEAR, units_S, share(364 * buckets_per_day))
-    _approach(stats_SK, RATE, sold_S.to(stats_SK.dtype), slow_S)
-    _approach(stats_SK, M_RETURNS, values_SF[:, RETURNS], slow_S)
-    _approach(stats_SK, M_VIEWS, values_SF[:, VIEWS], week_S)
-    _approach(stats_SK, M_VISITORS, values_SF[:, VISITORS], week_S)
+    # nothing was expected of the first bucket
+    expected_S = torch.where(age_S > 1, stats_SK[:, EXPECTED], units_S)
+    error_S = units_S - expected_S
+    damp_S = 0.1 * stats_SK[:, SLOW] + 1e-3
+    level_S = (stats_SK[:, WEEK] + damp_S) / (stats_SK[:, EXPECTED_WEEK] + damp_S)
+    local_S = units_S - expected_S * torch.where(age_S > 1, level_S, 1.0)
+    newest_SM = torch.stack(
+        (
+            units_S, units_S, units_S, units_S, units_S, torch.log1p(units_S), units_S * units_S,
+            error_S.abs(), local_S.abs(), expected_S, expected_S, sold_S.to(stats_SK.dtype),
+            values_SF[:, RETURNS], values_SF[:, VIEWS], values_SF[:, VISITORS],
+        ),
+        dim=1,
+    )  # fmt: skip
+    first_S1 = age_S.clamp(min=1.0).reciprocal_()[:, None]
+    share_SM = torch.maximum(first_S1, spans.least(stats_SK.device)) * informative_S[:, None]
+    stats_SK[:, :_N_MEANS].lerp_(newest_SM, share_SM)
     visitors_S = values_SF[:, VISITORS]
     ratio_S = values_SF[:, PURCHASES] / visitors_S.clamp(min=1.0)
-    _approach(stats_SK, CONV, ratio_S, torch.where(visitors_S > 0, week_S, 0.0))
+    _approach(stats_SK, CONV, ratio_S, torch.where(visitors_S > 0, share_SM[:, WEEK], 0.0))
 
     since_S = stats_SK[:, SINCE] + informative_S.to(stats_SK.dtype)
     stats_SK[:, SINCE] = torch.where(sold_S | ~started_S, 0.0, since_S)

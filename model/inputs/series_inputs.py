@@ -10,8 +10,9 @@ plans.
 Axes: S = series, F = stored features, K = carried statistics, I = inputs, P = plan columns.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,10 +20,24 @@ from torch import Tensor
 from model.config import ModelConfig
 from model.errors import InvalidValues
 from model.inputs import carried_statistics as at
-from model.inputs.last_year import RING, carry_year, weeks_ahead, year_inputs
 from model.inputs.newcomer_prior import NewcomerPrior, scale_of, young
 from model.inputs.plans import N_PLANS, PLAN_INPUT_NAMES, plan_features
+from model.inputs.season_layout import BucketPhases, HorizonPhases, layout_of
 from model.inputs.static_features import N_CARRIED, PRIOR
+from model.inputs.week_profile import (
+    carry_holiday,
+    carry_profiles,
+    factor_of,
+    holiday_log,
+    log_factors,
+)
+from model.inputs.year_profile import (
+    carry_year,
+    year_ahead,
+    year_growth,
+    year_known,
+    year_reliability,
+)
 
 #: Inputs of a series, in order.
 INPUT_NAMES: Final = (
@@ -30,7 +45,16 @@ INPUT_NAMES: Final = (
     "conversion", "has_clicks", "price", "price_last", "scale_log", "age_log", "week_ratio",
     "day_ratio", "rate", "size_ratio", "since_log", "returns_share", "started", "availability",
     "stock_known", "quarter_ratio", "year_ratio", "robust_ratio", "spread_log",
+    "season_now", "surprise", "day_surprise", "week_surprise", "error_log", "year_known",
+    "year_growth", "surprise_score", "day_score", "week_score", "growth_score", "local_error",
+    "year_reliability",
 )  # fmt: skip
+#: Log factors of the horizon, in order: time of week, season of the year, its remainder, public
+#: holidays, and the last week over what was expected of it.
+FACTORS: Final = ("week", "year", "year_rest", "holiday", "recent")
+#: Limits of a series' error in multiples of its scale.
+_LEAST_ERROR: Final = 0.02
+_MOST_ERROR: Final = 5.0
 #: Inputs of a network with a prior; zero once a series is no longer a newcomer.
 _PRIOR_NAMES: Final = ("prior_ratio", "shrunk_ratio")
 
@@ -38,13 +62,10 @@ _PRIOR_NAMES: Final = ("prior_ratio", "shrunk_ratio")
 def input_names(config: ModelConfig) -> tuple[str, ...]:
     """Names of all inputs of a network, in order.
 
-    >>> input_names(ModelConfig(horizon=24, bucket_ms=3_600_000, yearly=True))[-2:]
-    ('year_level_0', 'year_level_1')
+    >>> input_names(ModelConfig(horizon=24, bucket_ms=3_600_000, prior=True))[-2:]
+    ('prior_ratio', 'shrunk_ratio')
     """
     names = INPUT_NAMES + (_PRIOR_NAMES if config.prior else ())
-    if config.yearly:
-        levels = (f"year_level_{week}" for week in range(weeks_ahead(config)))
-        names = (*names, "year_known", "year_growth", *levels)
     return (*names, *PLAN_INPUT_NAMES) if config.plans else names
 
 
@@ -65,9 +86,9 @@ def places_of(names: tuple[str, ...], config: ModelConfig) -> list[int]:
 
 
 def carried_width(config: ModelConfig) -> int:
-    """Carried numbers per series: statistics, then the weekly ring and static features if used."""
-    ring = RING if config.yearly else 0
-    return at.N_STATISTICS + ring + (N_CARRIED if config.uses_static else 0)
+    """Carried numbers per series: statistics, seasonal profiles, then static features if used."""
+    profiles = layout_of(config.bucket_ms).end
+    return profiles + (N_CARRIED if config.uses_static else 0)
 
 
 def new_carried(size: int, config: ModelConfig, device: torch.device | str = "cpu") -> Tensor:
@@ -82,18 +103,17 @@ def _log_ratio(a: Tensor, b: Tensor, floor: float) -> Tensor:
 def series_inputs(
     stats_SK: Tensor,
     values_SF: Tensor,
-    origin_ms: int | Tensor,
     config: ModelConfig,
     plans_SP: Tensor | None = None,
 ) -> Tensor:
-    """Inputs [S, I] of one closed bucket that ends at `origin_ms`, already part of `stats_SK`.
+    """Inputs [S, I] of one closed bucket already part of `stats_SK`.
 
     `plans_SP` are the plans in force during the bucket, None for none; a network without plans
     ignores them.
 
-    >>> config = ModelConfig(horizon=2, bucket_ms=3_600_000, yearly=False)
-    >>> tuple(series_inputs(new_carried(3, config), torch.zeros(3, 11), 0, config).shape)
-    (3, 28)
+    >>> config = ModelConfig(horizon=2, bucket_ms=3_600_000)
+    >>> tuple(series_inputs(new_carried(3, config), torch.zeros(3, 11), config).shape)
+    (3, 41)
     """
     floor = config.scale_floor
     scale_S = scale_of(stats_SK, config)
@@ -142,6 +162,7 @@ def series_inputs(
         _log_ratio(stats_SK[:, at.YEAR], stats_SK[:, at.SLOW], floor),
         _log_ratio(torch.expm1(stats_SK[:, at.LOG_QUARTER]), scale_S, floor) * 0.5,
         _log_ratio(stats_SK[:, at.SQUARE_QUARTER].sqrt(), scale_S, floor) * 0.5,
+        *_season_inputs(stats_SK, demand_S * scale_S, scale_S, config),
     )
     if config.prior:
         young_S = young(stats_SK, config)
@@ -150,8 +171,6 @@ def series_inputs(
         inputs_SI = torch.stack((*columns, *ratios), dim=1)
     else:
         inputs_SI = torch.stack(columns, dim=1)
-    if config.yearly:
-        inputs_SI = torch.cat((inputs_SI, year_inputs(stats_SK, origin_ms, config)), dim=1)
     if config.plans:
         inputs_SI = torch.cat((inputs_SI, _plan_inputs(stats_SK, plans_SP)), dim=1)
     if config.inputs_off:
@@ -165,34 +184,114 @@ def _plan_inputs(stats_SK: Tensor, plans_SP: Tensor | None) -> Tensor:
     return plan_features(plans_SP, stats_SK[:, at.PRICE])
 
 
-def carry_statistics(stats_SK: Tensor, values_SF: Tensor, config: ModelConfig) -> None:
-    """Carry the statistics over one bucket, in place, except the weekly ring."""
-    at.update_statistics(
-        stats_SK,
-        values_SF,
-        buckets_per_day=config.buckets_per_day,
-        memory_days=config.memory_days,
-        censored_share=config.censored_share,
+def _season_inputs(
+    stats_SK: Tensor, demand_S: Tensor, scale_S: Tensor, config: ModelConfig
+) -> tuple[Tensor, ...]:
+    """The newest bucket, day and week against what level and season let expect."""
+    layout = layout_of(config.bucket_ms)
+    floor_S = 0.1 * scale_S + config.scale_floor
+    expected_S = stats_SK[:, at.EXPECTED]
+
+    error_S = error_of(stats_SK, scale_S)
+    spans = at.Spans.of(bucket_ms=config.bucket_ms, memory_days=config.memory_days)
+
+    def score(value_S: Tensor, mean_S: Tensor, span: float) -> Tensor:
+        """Deviation of a mean over `span` buckets in units of the series' error."""
+        score_S = (value_S - mean_S) * min(span, 7.0) ** 0.5 / (error_S * scale_S)
+        return score_S.clamp(-8.0, 8.0) * 0.25
+
+    def ratio(a: int, b: int) -> Tensor:
+        return torch.log((stats_SK[:, a] + floor_S) / (stats_SK[:, b] + floor_S))
+
+    return (
+        torch.log((expected_S + floor_S) / (scale_S + floor_S)),
+        torch.log((demand_S + floor_S) / (expected_S + floor_S)),
+        ratio(at.DAY, at.EXPECTED_DAY),
+        ratio(at.WEEK, at.EXPECTED_WEEK),
+        torch.log(error_S) * 0.5,
+        year_known(stats_SK, layout).to(stats_SK.dtype),
+        year_growth(stats_SK, layout),
+        score(demand_S, expected_S, 1.0),
+        score(stats_SK[:, at.DAY], stats_SK[:, at.EXPECTED_DAY], spans.day),
+        score(stats_SK[:, at.WEEK], stats_SK[:, at.EXPECTED_WEEK], spans.week),
+        score(stats_SK[:, at.SLOW], stats_SK[:, at.QUARTER], spans.slow),
+        ratio(at.LOCAL_ERROR, at.ERROR),
+        year_known(stats_SK, layout) * year_reliability(stats_SK, layout),
+    )
+
+
+def carry_statistics(
+    stats_SK: Tensor, values_SF: Tensor, phases: BucketPhases, config: ModelConfig
+) -> None:
+    """Carry statistics and profiles over one bucket, in place."""
+    layout = layout_of(config.bucket_ms)
+    spans = at.Spans.of(bucket_ms=config.bucket_ms, memory_days=config.memory_days)
+    usual_S = stats_SK[:, at.SLOW] * factor_of(stats_SK, phases, layout)
+    stats_SK[:, at.EXPECTED] = usual_S
+    if any(phases.holiday_T):
+        factor_S = torch.where(phases.holiday, holiday_log(stats_SK, layout).exp(), 1.0)
+        stats_SK[:, at.EXPECTED] *= factor_S
+    known_S = at.informative(stats_SK, values_SF, censored_share=config.censored_share)
+    at.update_statistics(stats_SK, values_SF, known_S, spans)
+    demand_S = at.demand_of(stats_SK, values_SF, share=config.censored_share)
+    carry_profiles(stats_SK, demand_S, known_S, phases, layout)
+    carry_holiday(stats_SK, demand_S, usual_S, known_S, phases, layout)
+    carry_year(stats_SK, demand_S, phases, layout, slow=spans.slow)
+
+
+def error_of(stats_SK: Tensor, scale_S: Tensor) -> Tensor:
+    """Mean absolute error [S] of what was expected of a bucket, in multiples of the scale."""
+    return (stats_SK[:, at.ERROR] / scale_S).clamp(_LEAST_ERROR, _MOST_ERROR)
+
+
+class Anchors(NamedTuple):
+    """What the carried statistics let expect of the horizon.
+
+    `logs` are log factors, each [..., H] or [..., 1] (the same for all buckets), in the order of
+    `FACTORS`; `error` [...] is the mean absolute error of one bucket, in multiples of the scale.
+    """
+
+    logs: tuple[Tensor, ...]
+    error: Tensor
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Anchors":
+        """The same after a change of each tensor."""
+        return Anchors(tuple(change(log) for log in self.logs), change(self.error))
+
+
+def anchors_of(stats_SK: Tensor, ahead: HorizonPhases, config: ModelConfig) -> Anchors:
+    """Anchors of the buckets ahead: logs [S, H], error [S]."""
+    layout = layout_of(config.bucket_ms)
+    scale_S = scale_of(stats_SK, config)
+    year_SH, rest_SH = year_ahead(stats_SK, ahead, layout)
+    damp_S = 0.1 * scale_S + config.scale_floor
+    week_S = (stats_SK[:, at.WEEK] + damp_S) / (stats_SK[:, at.EXPECTED_WEEK] + damp_S)
+    return Anchors(
+        logs=(
+            log_factors(stats_SK, ahead, layout),
+            year_SH,
+            rest_SH,
+            ahead.holiday * holiday_log(stats_SK, layout)[:, None],
+            week_S.log().clamp(-2.0, 2.0)[:, None],
+        ),
+        error=error_of(stats_SK, scale_S),
     )
 
 
 def observe(
     stats_SK: Tensor,
     values_SF: Tensor,
-    start_ms: int,
+    phases: BucketPhases,
     config: ModelConfig,
     *,
     prior: NewcomerPrior | None = None,
     plans_SP: Tensor | None = None,
 ) -> Tensor:
-    """Carry the statistics over the bucket at `start_ms`, in place; return its inputs [S, I].
+    """Carry the statistics over a bucket with these phases, in place; return its inputs [S, I].
 
     `prior` is the network's, if it has one; `plans_SP` are the plans in force during the bucket.
     """
-    carry_statistics(stats_SK, values_SF, config)
-    if config.yearly:
-        demand_S = at.demand_of(stats_SK, values_SF, share=config.censored_share)
-        carry_year(stats_SK, demand_S, start_ms, bucket_ms=config.bucket_ms)
+    carry_statistics(stats_SK, values_SF, phases, config)
     if prior is not None:
         prior.write(stats_SK)
-    return series_inputs(stats_SK, values_SF, start_ms + config.bucket_ms, config, plans_SP)
+    return series_inputs(stats_SK, values_SF, config, plans_SP)

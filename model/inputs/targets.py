@@ -14,7 +14,7 @@ not censored.
 Axes: S = series, K = carried statistics, N = lanes, L = buckets of a chunk, X = buckets ahead.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 import torch
@@ -40,6 +40,10 @@ class TargetAhead:
     weight_NL: Tensor
     ahead_NX: Tensor
     known_NX: Tensor
+
+    def of_rows(self, rows: slice) -> "TargetAhead":
+        """Some of the lanes."""
+        return TargetAhead(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 def target_of(values: Tensor, target: Target) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from model.config import ModelConfig
-from model.inputs.calendar import N_CALENDAR
+from model.inputs.calendar import N_CALENDAR, N_HORIZON
 from model.inputs.newcomer_prior import NewcomerPrior
 from model.inputs.plans import PLAN_INPUT_NAMES
 from model.inputs.series_inputs import input_names, places_of
@@ -48,9 +48,8 @@ class QuantileNetwork(nn.Module):
         self.heads = QuantileHeads(
             self.encoder.width,
             inputs_width(config),
-            N_CALENDAR,
-            horizon=config.horizon,
-            n_quantiles=len(config.quantiles),
+            N_HORIZON,
+            quantiles=config.quantiles,
             rank=config.rank,
             dropout=config.dropout,
             n_plans=len(PLAN_INPUT_NAMES) if config.plans else 0,

@@ -8,7 +8,7 @@ Axes: T = buckets, S = series of the history, B = lanes of a group, F = stored f
 C = calendar, P = plan columns.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import torch
@@ -19,10 +19,10 @@ from model.config import ModelConfig
 from model.errors import HistoryTooShort, InvalidValues
 from model.history import History, last_buckets, plans_between
 from model.inputs.calendar import calendar_features, horizon_calendar
-from model.inputs.carried_statistics import PRICE, UNITS, censored, demand_of, started
-from model.inputs.last_year import carry_year
+from model.inputs.carried_statistics import PRICE, UNITS, censored, started
 from model.inputs.newcomer_prior import NewcomerPrior
 from model.inputs.plans import N_PLANS
+from model.inputs.season_layout import BucketPhases, layout_of
 from model.inputs.series_inputs import carry_statistics, new_carried, series_inputs
 from model.inputs.static_features import ids_of, set_static
 from model.inputs.targets import TargetAhead, scales_of, target_of
@@ -43,7 +43,8 @@ class Chunk:
     to one horizon after its last; `known_NX` is 1 for buckets before the end of the known data that
     were not censored by a stock-out. With plans, `plans_NXP` are those of the buckets of
     `ahead_NX`, and `price_NL` is the mean price they are relative to. `ids_N3` are the rows of the
-    embedding, if any. `targets` are those of the configuration, in its order.
+    embedding, if any. `carried_NLK` are the carried statistics after each bucket, `ends_NL` the ends
+    of the buckets in ms. `targets` are those of the configuration, in its order.
     """
 
     first_G: NDArray[np.int64]
@@ -56,8 +57,24 @@ class Chunk:
     known_NX: Tensor
     price_NL: Tensor
     plans_NXP: Tensor | None
+    carried_NLK: Tensor
+    ends_NL: Tensor
     ids_N3: Tensor | None = None
     targets: tuple[TargetAhead, ...] = ()
+
+    def of_groups(self, first: int, last: int) -> "Chunk":
+        """The groups from `first` to `last` (excluded)."""
+        size = len(self.scale_NL) // len(self.first_G)
+        rows = slice(first * size, last * size)
+
+        def cut(part: Tensor | None) -> Tensor | None:
+            return None if part is None else part[rows]
+
+        whole = {"first_G": self.first_G[first:last], "plans_NXP": cut(self.plans_NXP)}
+        whole |= {"ids_N3": cut(self.ids_N3)}
+        whole["targets"] = tuple(target.of_rows(rows) for target in self.targets)
+        names = (field.name for field in fields(self) if field.name not in whole)
+        return replace(self, **whole, **{name: getattr(self, name)[rows] for name in names})
 
 
 @dataclass(slots=True)
@@ -91,38 +108,39 @@ class TrainingSeries:
         *,
         length: int,
         end: int,
+        carried_LNK: Tensor | None = None,
     ) -> Chunk:
         """Buckets ``[first, first + length)`` of every group; carries `stats_NK` over them.
 
-        Demand is known before bucket `end` only.
+        Demand is known before bucket `end` only. `carried_LNK` are the statistics after each bucket
+        if they have been carried already.
         """
         config = self.config
         groups = list(zip(first_G.tolist(), lanes_GB, strict=True))
         values_LNF = torch.cat(
-            [self.values_TSF[first : first + length, lanes] for first, lanes in groups], dim=1
+            [
+                _padded(self.values_TSF[first : first + length, lanes], length)
+                for first, lanes in groups
+            ],
+            dim=1,
         )
-        carried_LNK = torch.empty(*values_LNF.shape[:2], stats_NK.shape[1])
         starts_LG = self.start_ms + config.bucket_ms * (np.arange(length)[:, None] + first_G)
         size = lanes_GB.shape[1]
-        for t in range(length):
-            carry_statistics(stats_NK, values_LNF[t], config)
-            if config.yearly:
-                for group, start_ms in enumerate(starts_LG[t].tolist()):
-                    rows = slice(group * size, (group + 1) * size)
-                    demand_B = demand_of(
-                        stats_NK[rows], values_LNF[t, rows], share=config.censored_share
-                    )
-                    carry_year(stats_NK[rows], demand_B, start_ms, bucket_ms=config.bucket_ms)
-            carried_LNK[t] = stats_NK
+        starts_LN = torch.from_numpy(starts_LG.repeat(size, axis=1))
+        if carried_LNK is None:
+            phases = layout_of(config.bucket_ms).buckets(starts_LN, config.holidays_country)
+            carried_LNK = carry_over(stats_NK, values_LNF, phases, config)
         flat_XK = carried_LNK.flatten(0, 1)
         if self.prior is not None:
             self.prior.write(flat_XK)
-        ends_X = torch.from_numpy((starts_LG + config.bucket_ms).repeat(size, axis=1).reshape(-1))
         plans_XP = None
         if self.plans_TSP is not None:
-            plans = [self.plans_TSP[first : first + length, lanes] for first, lanes in groups]
+            plans = [
+                _padded(self.plans_TSP[first : first + length, lanes], length)
+                for first, lanes in groups
+            ]
             plans_XP = torch.cat(plans, dim=1).flatten(0, 1)
-        inputs_XI = series_inputs(flat_XK, values_LNF.flatten(0, 1), ends_X, config, plans_XP)
+        inputs_XI = series_inputs(flat_XK, values_LNF.flatten(0, 1), config, plans_XP)
         shape = values_LNF.shape[:2]
         reach = length + config.horizon - 1
         ahead_NX = torch.zeros(shape[1], reach)
@@ -131,7 +149,7 @@ class TrainingSeries:
         targets = [torch.zeros(shape[1], reach) for _ in config.targets]
         for group, (first, lanes) in enumerate(groups):
             rows = slice(group * size, (group + 1) * size)
-            known = min(reach, end - first - 1)
+            known = max(0, min(reach, end - first - 1))
             ahead_XBF = self.values_TSF[first + 1 : first + 1 + known, lanes]
             ahead_NX[rows, :known] = ahead_XBF[..., UNITS].T
             uncensored_XB = ~censored(ahead_XBF, share=config.censored_share)
@@ -143,7 +161,9 @@ class TrainingSeries:
             scale_X.view(shape).T for scale_X in scales_of(flat_XK, config)
         )
         started_NL = started(flat_XK).view(shape).T
-        calendar = [self.calendar_TC[first : first + length] for first, _ in groups]
+        calendar = [
+            _padded(self.calendar_TC[first : first + length], length) for first, _ in groups
+        ]
         return Chunk(
             first_G=first_G.copy(),
             inputs_NLI=inputs_XI.view(*shape, -1).transpose(0, 1),
@@ -155,6 +175,8 @@ class TrainingSeries:
             known_NX=known_NX,
             price_NL=flat_XK[:, PRICE].view(shape).T,
             plans_NXP=self._plans_ahead(groups, reach),
+            carried_NLK=carried_LNK.transpose(0, 1),
+            ends_NL=starts_LN.T + config.bucket_ms,
             ids_N3=ids_of(stats_NK, config),
             targets=tuple(
                 TargetAhead(
@@ -172,7 +194,10 @@ class TrainingSeries:
     def _plans_ahead(self, groups: list[tuple[int, Tensor]], reach: int) -> Tensor | None:
         if self.plans_TSP is None:
             return None
-        parts = [self.plans_TSP[first + 1 : first + 1 + reach, lanes] for first, lanes in groups]
+        parts = [
+            _padded(self.plans_TSP[first + 1 : first + 1 + reach, lanes], reach)
+            for first, lanes in groups
+        ]
         return torch.cat(parts, dim=1).transpose(0, 1)
 
     def horizon_calendar(
@@ -187,8 +212,28 @@ class TrainingSeries:
                 horizon=config.horizon,
                 bucket_ms=config.bucket_ms,
                 country=config.holidays_country,
+                year_terms=config.year_terms,
             )
         )
+
+
+def carry_over(
+    stats_NK: Tensor, values_LNF: Tensor, phases: BucketPhases, config: ModelConfig
+) -> Tensor:
+    """Carry statistics over buckets with these phases, in place; all of them [L, N, K]."""
+    carried_LNK = torch.empty(*values_LNF.shape[:2], stats_NK.shape[1])
+    for t, values_NF in enumerate(values_LNF):
+        carry_statistics(stats_NK, values_NF, phases.at(t), config)
+        carried_LNK[t] = stats_NK
+    return carried_LNK
+
+
+def _padded(part: Tensor, length: int) -> Tensor:
+    """Buckets [length, ...]: those beyond the end of the data are zeros, and never scored."""
+    missing = length - part.shape[0]
+    if not missing:
+        return part
+    return torch.cat((part, part.new_zeros(missing, *part.shape[1:])))
 
 
 def levels(units_TS: Tensor) -> Tensor:
@@ -223,19 +268,21 @@ def pick_series(
     weight_S = volume_S[index_S] ** power
     starts = history.start_ms + history.bucket_ms * np.arange(history.buckets, dtype=np.int64)
     calendar_TC = torch.from_numpy(
-        calendar_features(starts, bucket_ms=config.bucket_ms, country=config.holidays_country)
+        calendar_features(
+            starts,
+            bucket_ms=config.bucket_ms,
+            country=config.holidays_country,
+            year_terms=config.year_terms,
+        )
     )
     stats_SK = new_carried(index_S.size, config)
     set_static(stats_SK, torch.from_numpy(history.static_features_SX[index_S]), config)
+    phases = layout_of(config.bucket_ms).buckets(torch.from_numpy(starts), config.holidays_country)
     grid = []
     for t in range(history.buckets):
         if t % every == 0:
             grid.append(stats_SK.clone())
-        carry_statistics(stats_SK, values_TSF[t], config)
-        if config.yearly:
-            start_ms = history.start_ms + t * config.bucket_ms
-            demand_S = demand_of(stats_SK, values_TSF[t], share=config.censored_share)
-            carry_year(stats_SK, demand_S, start_ms, bucket_ms=config.bucket_ms)
+        carry_statistics(stats_SK, values_TSF[t], phases.at(t), config)
     return TrainingSeries(
         values_TSF=values_TSF,
         start_ms=history.start_ms,

@@ -5,6 +5,7 @@ chunk, O = origins that share a calendar, H = horizon, Q = quantiles, C = calend
 """
 
 from functools import partial
+from typing import Final
 
 import numpy as np
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from model.config import TrainConfig
 from model.inputs.plans import plan_features
-from model.inputs.series_inputs import new_carried
+from model.inputs.season_layout import layout_of
+from model.inputs.series_inputs import anchors_of, new_carried
 from model.inputs.static_features import CATEGORY, N_STATIC_CARRIED, PRIOR
 from model.inputs.targets import TargetAhead
 from model.networks.base import State
@@ -21,6 +23,9 @@ from model.networks.quantile_network import QuantileNetwork
 from model.training.dataset import Chunk, TrainingSeries
 from model.training.losses import forecast_loss, target_loss
 from model.training.ranks import Ranks
+
+#: Updates whose chunks are read at once: statistics of more lanes cost hardly more time.
+_READ_AHEAD: Final = 4
 
 
 class LaneGroups:
@@ -44,15 +49,20 @@ class LaneGroups:
         self.size = max(1, config.lanes // config.groups)
         self.share = ranks.share(self.size)
         self.own = self.share.stop - self.share.start
-        self.lanes_GB = torch.zeros(config.groups, self.size, dtype=torch.int64)
-        self.first_G = np.zeros(config.groups, np.int64)
-        self.stats_NK = new_carried(config.groups * self.own, config.model)
-        device = ranks.device(config.device)
-        self.state = network.new_state(config.groups * self.own, device)
+        #: Groups of one update, and of all updates whose chunks are read at once.
+        self.groups = config.groups
+        self.all_groups = config.groups * _READ_AHEAD
+        self.lanes_GB = torch.zeros(self.all_groups, self.size, dtype=torch.int64)
+        self.first_G = np.zeros(self.all_groups, np.int64)
+        self.stats_NK = new_carried(self.all_groups * self.own, config.model)
+        self._before_NK = self.stats_NK
+        self._state = network.new_state(self.all_groups * self.own, ranks.device(config.device))
+        self._turn = 0
+        self._chunk: Chunk | None = None
 
     def begin(self) -> None:
         """Draw series and a time for every group."""
-        for group in range(self.config.groups):
+        for group in range(self.all_groups):
             self._draw(group)
 
     def _draw(self, group: int) -> None:
@@ -60,8 +70,8 @@ class LaneGroups:
         picked, rng = self.picked, self.rng
         drawn = rng.choice(picked.index_S.size, size=self.size, p=picked.weight_S)
         self.lanes_GB[group] = torch.from_numpy(drawn)
-        latest = (picked.end - 1 - picked.every) // picked.every
-        at = int(rng.integers(0, max(latest, 0) + 1))
+        latest = max(0, picked.end - 2) // picked.every
+        at = int(rng.integers(0, latest + 1))
         cold = torch.from_numpy(rng.random(self.size) < self.config.cold_share)
         stats_BK = picked.grid_GSK[at, drawn[self.share]]
         static_BX = stats_BK[:, CATEGORY:PRIOR].clone() if self.config.model.uses_static else None
@@ -72,44 +82,77 @@ class LaneGroups:
             stats_BK[:, CATEGORY:PRIOR][torch.from_numpy(unknown)[self.share]] = 0.0
         rows = slice(group * self.own, (group + 1) * self.own)
         self.stats_NK[rows] = stats_BK
-        for part in self.state:
+        for part in self._state:
             part[rows] = 0.0
         self.first_G[group] = at * picked.every
 
     def next_chunk(self) -> Chunk:
         """Return the next chunk of every group; groups at the end of the data are drawn again."""
+        if self._chunk is None or self._turn + 1 == _READ_AHEAD:
+            picked = self.picked
+            if self._chunk is not None:
+                self.first_G += picked.every
+            for group in range(self.all_groups):
+                over = self.first_G[group] + 1 >= picked.end
+                if over or self.rng.random() < self.config.reset_share:
+                    self._draw(group)
+            self._turn = 0
+            self._read()
+        else:
+            self._turn += 1
+        assert self._chunk is not None
+        first = self._turn * self.groups
+        return self._chunk.of_groups(first, first + self.groups)
+
+    def _read(self) -> None:
         picked = self.picked
-        for group in range(self.config.groups):
-            over = self.first_G[group] + picked.every >= picked.end
-            if over or self.rng.random() < self.config.reset_share:
-                self._draw(group)
-        lanes_GB = self.lanes_GB[:, self.share]
-        chunk = picked.chunk(
-            lanes_GB, self.stats_NK, self.first_G, length=picked.every, end=picked.end
+        self._before_NK = self.stats_NK.clone()
+        self._chunk = picked.chunk(
+            self.lanes_GB[:, self.share],
+            self.stats_NK,
+            self.first_G,
+            length=picked.every,
+            end=picked.end,
         )
-        self.first_G += picked.every
-        return chunk
+
+    @property
+    def state(self) -> State:
+        """Network state of the lanes of the newest chunk."""
+        size = self.groups * self.own
+        return tuple(part[self._turn * size : (self._turn + 1) * size] for part in self._state)
+
+    @state.setter
+    def state(self, state: State) -> None:
+        for part, new in zip(self.state, state, strict=True):
+            part.copy_(new)
 
     def tensors(self) -> dict[str, Tensor]:
         """Position and state of all lanes of all processes, for `resume`; a collective call."""
-        groups = self.config.groups
-        state = {f"state_{place}": part for place, part in enumerate(self.state)}
-        carried = {"statistics": self.stats_NK} | state
-        gathered = {name: self.ranks.gather(part, groups) for name, part in carried.items()}
-        return gathered | {"lanes": self.lanes_GB, "first": torch.from_numpy(self.first_G)}
+        state = {f"state_{place}": part for place, part in enumerate(self._state)}
+        carried = {"statistics": self._before_NK} | state
+        gathered = {
+            name: self.ranks.gather(part, self.all_groups) for name, part in carried.items()
+        }
+        return gathered | {
+            "lanes": self.lanes_GB,
+            "first": torch.from_numpy(self.first_G),
+            "turn": torch.tensor(self._turn),
+        }
 
     def resume(self, saved: dict[str, Tensor]) -> None:
         """Continue from saved `tensors`, on any number of processes."""
-        groups = self.config.groups
 
         def own(part_NX: Tensor) -> Tensor:
-            return part_NX.view(groups, -1, *part_NX.shape[1:])[:, self.share].flatten(0, 1)
+            split = part_NX.view(self.all_groups, -1, *part_NX.shape[1:])
+            return split[:, self.share].flatten(0, 1)
 
         self.lanes_GB.copy_(saved["lanes"])
         self.first_G[:] = saved["first"].numpy()
         self.stats_NK.copy_(own(saved["statistics"]))
-        for place, part in enumerate(self.state):
+        for place, part in enumerate(self._state):
             part.copy_(own(saved[f"state_{place}"]))
+        self._turn = int(saved["turn"])
+        self._read()
 
 
 def encode(
@@ -175,7 +218,14 @@ def loss_at(
     if chunk.plans_NXP is not None:
         price = chunk.price_NL[:, positions, None]
         plans = by_origin(plan_features(chunk.plans_NXP[:, reach_PH], price)).to(device)
-    units, sums, *extras = network.heads(encoded_OBD, inputs_OBI, horizon_OHC, plans)
+    carried = by_origin(chunk.carried_NLK[:, positions])
+    ends = by_origin(chunk.ends_NL[:, positions])
+    config = network.config
+    layout = layout_of(config.bucket_ms)
+    ahead = layout.horizon(ends.flatten(), horizon, config.holidays_country)
+    flat = anchors_of(carried.flatten(0, 1), ahead, config)
+    anchors = flat.map(lambda part: part.view(*carried.shape[:2], *part.shape[1:]).to(device))
+    units, sums, *extras = network.heads(encoded_OBD, inputs_OBI, horizon_OHC, anchors, plans)
     total = (ranks or Ranks()).sum
 
     def loss_inputs(of: Chunk | TargetAhead) -> dict[str, Tensor]:

@@ -1,0 +1,154 @@
+"""Carried seasonal factors by time of day and day of week, multiplicative and shrunk.
+
+Each phase carries the mean demand of its buckets over about eight weeks (three weeks for the phases
+of the day). The factor of a phase is its mean over the mean of all phases, shrunk as by a gamma
+prior on a Poisson rate,
+
+    factor = (n · mean + κ · prior) / (n · mean of all + κ),
+
+with n the weeks seen and κ = `_PRIOR` times the ratio of error variance to mean demand
+(the variance from the mean absolute error, as of a normal variable); the factor
+of the time of day is the prior of that of the week, whose own prior is 1. A phase that has never
+sold although enough was expected counts as closed. Public holidays do not change the profiles;
+they have a factor of their own, their demand over what usual days would have had.
+
+Axes: S = series, K = carried statistics, H = buckets ahead.
+"""
+
+import math
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from model.inputs.carried_statistics import (
+    AGE,
+    DAY_SUM,
+    ERROR,
+    HOLIDAY_EXPECTED,
+    HOLIDAY_UNITS,
+    QUARTER,
+    SLOW,
+    WEEK_SUM,
+)
+from model.inputs.season_layout import BucketPhases, HorizonPhases, SeasonLayout
+
+_PRIOR: Final = 2.0
+_DAYS: Final = 21.0
+_WEEKS: Final = 8.0
+#: Memory of the factor of public holidays, in days off.
+_HOLIDAYS: Final = 12.0
+#: Log factor of a closed phase, and the expected demand in prior units from which it is known.
+CLOSED: Final = -7.0
+_EVIDENCE: Final = 4.0
+
+
+def carry_profiles(
+    stats_SK: Tensor, demand_S: Tensor, informative_S: Tensor, phases: BucketPhases,
+    layout: SeasonLayout,
+) -> None:  # fmt: skip
+    """Carry the profiles over one bucket, in place; `stats_SK` has already counted its age."""
+    age_S = stats_SK[:, AGE]
+    weight_S = informative_S * (age_S > 0) * ~phases.holiday
+    if layout.day:
+        _carry(
+            stats_SK, demand_S, weight_S, phases.day, phases.place,
+            total=DAY_SUM, cycle=layout.per_day, phases=layout.day, memory=_DAYS,
+        )  # fmt: skip
+    if layout.week:
+        _carry(
+            stats_SK, demand_S, weight_S, phases.week, phases.place,
+            total=WEEK_SUM, cycle=layout.per_week, phases=layout.week, memory=_WEEKS,
+        )  # fmt: skip
+
+
+def _carry(
+    stats_SK: Tensor, demand_S: Tensor, weight_S: Tensor, column: Tensor, place: Tensor, *,
+    total: int, cycle: int, phases: int, memory: float,
+) -> None:  # fmt: skip
+    per_phase = cycle / phases
+    before_S = (stats_SK[:, AGE] - 1).clamp(min=0.0)
+    cycles_S = (before_S / cycle).floor()
+    # the first visit of a phase starts as a plain mean
+    first_S = torch.minimum(before_S, place) + 1.0
+    visits_S = (cycles_S + 1.0).clamp(max=memory) * per_phase
+    rate_S = weight_S / torch.where(cycles_S < 1, first_S, visits_S)
+    rows = column if column.numel() > 1 else column.expand(stats_SK.shape[0])
+    before_S1 = stats_SK.gather(1, rows[:, None])
+    change_S1 = rate_S[:, None] * (demand_S[:, None] - before_S1)
+    stats_SK.scatter_add_(1, rows[:, None], change_S1)
+    stats_SK[:, total] += change_S1[:, 0]
+
+
+def log_factors(stats_SK: Tensor, ahead: HorizonPhases, layout: SeasonLayout) -> Tensor:
+    """Log factors [S, H] of the buckets ahead; step 0 is the bucket after the newest one."""
+    steps_H = ahead.steps_H
+    age_S1 = stats_SK[:, AGE, None]
+    mean_S1 = stats_SK[:, QUARTER, None].clamp(min=1e-6)
+    variance_S1 = (math.pi / 2) * stats_SK[:, ERROR, None].square()
+    kappa_S1 = _PRIOR * (variance_S1 / mean_S1).clamp(min=1.0)
+    prior_SH = torch.zeros(1, device=stats_SK.device)
+    if layout.day:
+        means_SH = _read(stats_SK, ahead.day)
+        seen_SH = _cycles(age_S1, steps_H, layout.per_day, _DAYS) * (layout.per_day / layout.day)
+        begun_S1 = (age_S1 * layout.day / layout.per_day).ceil().clamp(1, layout.day)
+        all_S1 = stats_SK[:, DAY_SUM, None] / begun_S1
+        prior_SH = _shrunk(means_SH, all_S1, seen_SH, kappa_S1, prior_SH)
+    if not layout.week:
+        return prior_SH.expand(stats_SK.shape[0], steps_H.numel())
+    means_SH = _read(stats_SK, ahead.week)
+    seen_SH = _cycles(age_S1, steps_H, layout.per_week, _WEEKS) * (layout.per_week / layout.week)
+    begun_S1 = (age_S1 * layout.week / layout.per_week).ceil().clamp(1, layout.week)
+    all_S1 = stats_SK[:, WEEK_SUM, None] / begun_S1
+    return _shrunk(means_SH, all_S1, seen_SH, kappa_S1, prior_SH)
+
+
+def carry_holiday(
+    stats_SK: Tensor, demand_S: Tensor, usual_S: Tensor, informative_S: Tensor,
+    phases: BucketPhases, layout: SeasonLayout,
+) -> None:  # fmt: skip
+    """Carry the factor of public holidays over one bucket, in place; `usual_S` is without it."""
+    if not any(phases.holiday_T):
+        return
+    on_S = (phases.holiday & informative_S).to(stats_SK.dtype)
+    keep_S = 1.0 - on_S / (_HOLIDAYS * layout.per_day)
+    stats_SK[:, HOLIDAY_UNITS] = stats_SK[:, HOLIDAY_UNITS] * keep_S + on_S * demand_S
+    stats_SK[:, HOLIDAY_EXPECTED] = stats_SK[:, HOLIDAY_EXPECTED] * keep_S + on_S * usual_S
+
+
+def holiday_log(stats_SK: Tensor, layout: SeasonLayout) -> Tensor:
+    """Log factor [S] of public holidays, shrunk to 0 as by half a usual day and two units."""
+    prior_S = 0.5 * layout.per_day * stats_SK[:, SLOW] + _PRIOR
+    units_S = stats_SK[:, HOLIDAY_UNITS] + prior_S
+    return (units_S / (stats_SK[:, HOLIDAY_EXPECTED] + prior_S)).log().clamp(-4.0, 4.0)
+
+
+def factor_of(stats_SK: Tensor, phases: BucketPhases, layout: SeasonLayout) -> Tensor:
+    """Factor [S] of the bucket after the newest one, at its own phases."""
+    one = torch.zeros(1, dtype=torch.int64, device=stats_SK.device)
+    day, week = phases.day, phases.week
+    if week.numel() > 1:
+        day, week = day[:, None], week[:, None]
+    ahead = HorizonPhases(steps_H=one, day=day, week=week, year=one, holiday=one)
+    return log_factors(stats_SK, ahead, layout)[:, 0].exp()
+
+
+def _read(stats_SK: Tensor, columns: Tensor) -> Tensor:
+    if columns.dim() == 1:
+        return stats_SK.index_select(1, columns)
+    return stats_SK.gather(1, columns)
+
+
+def _cycles(age_S1: Tensor, steps_H: Tensor, cycle: int, memory: float) -> Tensor:
+    """Visits [S, H] of a phase so far, at most the memory."""
+    return ((age_S1 + steps_H % cycle) / cycle).floor().clamp(max=memory)
+
+
+def _shrunk(
+    mean_SH: Tensor, all_S1: Tensor, seen_SH: Tensor, kappa_S1: Tensor, prior_SH: Tensor
+) -> Tensor:
+    """Log of the shrunk factors; `prior_SH` are the logs of their prior."""
+    expected_SH = seen_SH * all_S1
+    factor_SH = (seen_SH * mean_SH + kappa_S1 * prior_SH.exp()) / (expected_SH + kappa_S1)
+    closed_SH = (mean_SH <= 0) & (seen_SH >= 2) & (expected_SH > _EVIDENCE * kappa_S1)
+    return torch.where(closed_SH, CLOSED, factor_SH.clamp(min=1e-3).log())
