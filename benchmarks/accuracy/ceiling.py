@@ -1,6 +1,6 @@
 r"""Upper bounds of accuracy: stored forecasts, corrected with knowledge of the actuals.
 
-    python -m benchmarks.accuracy.run --orders … --task daily --origins tune \
+    python -m benchmarks.accuracy.run --orders … --panels daily --origins tune \
         --models surgecast,LightGBM --out forecasts.parquet
     python -m benchmarks.accuracy.ceiling forecasts.parquet
 

@@ -28,7 +28,9 @@ from torch import Tensor
 
 from benchmarks.accuracy.ours import Surgecast, configured
 from benchmarks.accuracy.problem import OriginForecast, Problem
-from benchmarks.accuracy.run import RESULTS, actual_of, report
+from benchmarks.accuracy.run import RESULTS
+from benchmarks.accuracy.scoring.results import TaskResult, write
+from benchmarks.accuracy.scoring.scores import Truth
 from benchmarks.accuracy.tasks import daily, read_lines
 from model.config import ModelConfig
 from model.inputs.calendar import N_CALENDAR
@@ -228,10 +230,11 @@ def main() -> None:
             with counting(equal_weights=equal_weights), patch.object(CountHeads, "whole", whole):
                 folder = f"negative-binomial-{'alike' if equal_weights else 'weighted'}"
                 made[f"negative binomial, {weighted}, {how}"] = forecasts(folder)
-    result = actual_of(problem)
+    result = TaskResult(task.name, Truth.of(problem))
     for name, each in made.items():
-        result.forecast[name] = np.stack([one.units_SHQ for one in each])
-    report(result, made, RESULTS / "heads-daily-tune.jsonl")
+        result.add(name, each)
+        print(f"{name:40} WQL {result.wql(name, 'sku'):.4f}")
+    write(result, RESULTS / "heads-daily-tune.jsonl")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Surgecast in the accuracy benchmark: trained once and carried, or retrained at every origin.
+"""The product's forecasters in the accuracy benchmark: carried over the history, bucket by bucket.
 
 Axes: T = buckets, S = series, F = features, H = horizon, Q = quantiles.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.accuracy.problem import OriginForecast, Problem, timed
 from model.config import ModelConfig, TrainConfig
-from model.inference.forecaster import NetworkForecaster
+from model.history import History, plans_between
+from model.inference.forecaster import Forecaster, NetworkForecaster, States
 from model.inference.network_states import NetworkStates
 from model.networks.quantile_network import QuantileNetwork
-from model.training.dataset import History
 from model.training.train import train
 
 
@@ -23,7 +24,12 @@ def configured(problem: Problem, *, seed: int, overrides: dict[str, Any]) -> Tra
     """The best settings on the tuning origins (docs/experiments.md), changed by `overrides`."""
     history = problem.task.history
     names = set(ModelConfig.__dataclass_fields__)
-    model: dict[str, Any] = {"dropout": 0.1 if problem.hourly else 0.15, "prior": True}
+    model: dict[str, Any] = {
+        "dropout": 0.1 if problem.hourly else 0.15,
+        "prior": True,
+        "plans": history.plans is not None,
+        "holidays_country": problem.task.country,
+    }
     training: dict[str, Any] = {"seed": seed, "updates": 2_400}
     if not problem.hourly:
         training |= {"updates": 600, "chunk": 64, "volume_power": 0.5}
@@ -37,7 +43,49 @@ def _frozen(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-class Surgecast:
+class Carried:
+    """A forecaster of the product whose states are carried from origin to origin.
+
+    `create` makes it as of an origin's bucket: once, before the first origin, or with `anew` at
+    every origin.
+    """
+
+    def __init__(
+        self, problem: Problem, create: Callable[[int], Forecaster], *, anew: bool = False
+    ) -> None:
+        self.problem = problem
+        self.create = create
+        self.anew = anew
+        self.serving: Forecaster | None = None
+        self.states: States | None = None
+        self.read = 0
+
+    def forecast(self, place: int) -> OriginForecast:
+        """Create the forecaster if due, carry its states up to `place` and forecast."""
+        history = self.problem.scored_history
+        seconds = 0.0
+        if self.serving is None or self.anew:
+            created_at = place if self.anew else self.problem.places[0]
+            serving, seconds = timed(lambda: self.create(created_at))
+            self.serving, self.states = serving, serving.new_states(len(history.series))
+            self.read = 0
+            if isinstance(self.states, NetworkStates):
+                self.states.set_static(history.static_features_SX)
+        serving, states = self.serving, self.states
+        assert serving is not None
+        assert states is not None
+        start_ms = history.start_ms + self.read * history.bucket_ms
+        past = plans_between(history, self.read, place - 1)
+        serving.warm_up(states, history.values_TSF[self.read : place - 1], start_ms, past)
+        last_ms = history.start_ms + (place - 1) * history.bucket_ms
+        known = plans_between(history, place - 1, place + self.problem.horizon)
+        values_SF = history.values_TSF[place - 1]
+        made, refresh = timed(lambda: serving.step(states, values_SF, last_ms, known))
+        self.read = place
+        return OriginForecast(np.array(made.units_SHQ), seconds, refresh)
+
+
+class Surgecast(Carried):
     """One network trained before the first origin, its states carried from origin to origin.
 
     With `retrained` it is retrained at every later origin, from its current weights. The weights
@@ -52,36 +100,13 @@ class Surgecast:
         *,
         retrained: dict[str, Any] | None = None,
     ) -> None:
-        self.problem = problem
+        super().__init__(problem, self._serving, anew=retrained is not None)
         self.folder = folder
         self.config = config
         self.retrained = retrained
-        self.serving: NetworkForecaster | None = None
-        self.states: NetworkStates | None = None
-        self.read = 0
 
-    def forecast(self, place: int) -> OriginForecast:
-        """Train if due, carry the states up to `place` and forecast."""
-        first = self.problem.places[0]
-        seconds = 0.0
-        trained_at = first if self.retrained is None else place
-        if self.serving is None or (self.retrained is not None and place != first):
-            network, seconds = timed(lambda: self._network(trained_at))
-            self.serving = NetworkForecaster(network, "surgecast")
-            self.states, self.read = self.serving.new_states(self.problem.task.scored), 0
-            self.states.set_static(
-                self.problem.task.history.static_features_SX[: self.problem.task.scored]
-            )
-        serving, states = self.serving, self.states
-        assert states is not None
-        history = self.problem.task.history
-        values_TSF = history.values_TSF[:, : self.problem.task.scored]
-        start_ms = history.start_ms + self.read * history.bucket_ms
-        serving.warm_up(states, values_TSF[self.read : place - 1], start_ms)
-        last_ms = history.start_ms + (place - 1) * history.bucket_ms
-        made, refresh = timed(lambda: serving.step(states, values_TSF[place - 1], last_ms))
-        self.read = place
-        return OriginForecast(np.array(made.units_SHQ), seconds, refresh)
+    def _serving(self, place: int) -> NetworkForecaster:
+        return NetworkForecaster(self._network(place), "surgecast")
 
     def _network(self, place: int) -> QuantileNetwork:
         """The network as of `place`: from its file, or trained on the buckets before `place`."""

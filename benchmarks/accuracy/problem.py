@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.accuracy.tasks import Task
-from model.durations import HOUR_MS
+from model.durations import HOUR_MS, WEEK_MS
 from model.history import History
 from model.inputs.calendar import calendar_features
+from model.inputs.carried_statistics import UNITS
 
 Floats = NDArray[np.float32]
 T = TypeVar("T")
@@ -25,7 +26,8 @@ T = TypeVar("T")
 class Problem:
     """A task and its origins: `places` are the first buckets of the forecasts, rising.
 
-    The product learns from all series of the history, the peers from the scored ones.
+    Surgecast and LightGBM learn from all series of the history, the other peers from the scored
+    ones.
     """
 
     task: Task
@@ -43,8 +45,8 @@ class Problem:
 
     @property
     def week(self) -> int:
-        """Buckets a week."""
-        return 168 if self.hourly else 7
+        """Buckets a week, at least 1."""
+        return max(1, WEEK_MS // self.task.history.bucket_ms)
 
     @cached_property
     def places(self) -> list[int]:
@@ -61,12 +63,24 @@ class Problem:
             values_TSF=history.values_TSF[:, :scored],
             series=history.series[:scored],
             static_SX=history.static_features_SX[:scored],
+            plans=history.plans and history.plans.chosen(np.arange(scored)),
         )
 
     @cached_property
     def units_TS(self) -> Floats:
-        """Units of the scored series."""
-        return np.ascontiguousarray(self.task.history.values_TSF[:, : self.task.scored, 0])
+        """Units of the scored series, 0 where unknown."""
+        return np.ascontiguousarray(self.task.history.values_TSF[:, : self.task.scored, UNITS])
+
+    @cached_property
+    def known_units_TS(self) -> NDArray[np.float64]:
+        """Units of the scored series, NaN where unknown."""
+        observed_TS = self.task.observed_TS
+        if observed_TS is None:
+            return self.units_TS.astype(np.float64)
+        known_TS: NDArray[np.float64] = np.where(
+            observed_TS[:, : self.task.scored], self.units_TS, np.nan
+        )
+        return known_TS
 
     @cached_property
     def calendar_TC(self) -> Floats:
@@ -74,7 +88,7 @@ class Problem:
         history = self.task.history
         buckets = history.buckets + self.horizon
         starts = history.start_ms + history.bucket_ms * np.arange(buckets, dtype=np.int64)
-        return calendar_features(starts, bucket_ms=history.bucket_ms, country="GB")
+        return calendar_features(starts, bucket_ms=history.bucket_ms, country=self.task.country)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from benchmarks.accuracy.heads import count_loss, counting
+from benchmarks.accuracy.models import STATISTICAL
 from benchmarks.accuracy.ours import Surgecast, configured
+from benchmarks.accuracy.peers.statistical import SeasonalNaive, Statistical
 from benchmarks.accuracy.problem import OriginForecast, Peer, Problem
-from benchmarks.accuracy.run import STATISTICAL
-from benchmarks.accuracy.statistical import SeasonalNaive, Statistical
 from benchmarks.accuracy.store import ForecastStore
 from benchmarks.accuracy.tasks import Task
 from model.contract import FEATURE_NAMES
@@ -43,9 +43,9 @@ def _surgecast(problem: Problem, folder: Path, **retrained: object) -> Peer:
 
 
 def _lightgbm(problem: Problem, folder: Path) -> Peer:
-    from benchmarks.accuracy.trees import LightGbm
+    from benchmarks.accuracy.peers.trees import LightGbm, TreeSettings
 
-    return LightGbm(problem, refit_every=1, spacing=4, rows_power=0.5, trees=3)
+    return LightGbm(problem, TreeSettings(trees=3), refit_every=1)
 
 
 MAKERS: dict[str, Callable[[Problem, Path], Peer]] = {
@@ -69,7 +69,7 @@ class _DistributionHead:
 
 
 def _neural(name: str) -> Callable[[Problem, Path], Peer]:
-    from benchmarks.accuracy.neural import Neural
+    from benchmarks.accuracy.peers.neural import Neural
 
     return lambda problem, _: Neural(problem, name, steps=2)
 
