@@ -5,7 +5,8 @@ ModelError
 ├── HistoryTooShort           too few buckets, or no demand, to train or evaluate on
 ├── IncompatibleCheckpoint    a checkpoint of other features, format or shape
 ├── CorruptCheckpoint         a checkpoint that is truncated, incomplete or contains NaN
-└── UnknownModel              a model id that is not in the registry
+├── UnknownModel              a model id that is not in the registry
+└── MissingLibrary            a foundation model whose library is not installed
 """
 
 
@@ -31,3 +32,7 @@ class CorruptCheckpoint(ModelError, ValueError):
 
 class UnknownModel(ModelError, LookupError):
     """The model is not in the registry. Operator: `surgecast models list` shows all models."""
+
+
+class MissingLibrary(ModelError, ImportError):
+    """A library of an extra is missing. Operator: install the extra that the text names."""

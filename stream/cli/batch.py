@@ -165,7 +165,7 @@ def backtest(
 ) -> None:
     """Forecast from past origins and score against the actuals.
 
-    The seasonal naive is scored on the same origins.
+    The seasonal naive, and model.challenger if set, are scored on the same origins.
 
     Example:  surgecast backtest --history sales.csv --horizon 28 --origins 6
     """
@@ -199,6 +199,10 @@ def forecast(
         typer.Option(help="Write the forecast to this CSV or Parquet file. [CSV on stdout]"),
     ] = None,
     plot: Plot = None,
+    challenger: Annotated[
+        bool,
+        typer.Option("--challenger", help="Forecast with the foundation model model.challenger."),
+    ] = False,
     plans: Plans = None,
     max_seconds: Seconds = None,
     seed: Seed = 7,
@@ -222,6 +226,7 @@ def forecast(
         out=out,
         plot=plot,
         registry=Registry(settings.registry_path),
+        challenger=challenger,
         plans=plans,
         max_seconds=max_seconds,
         seed=seed,

@@ -17,6 +17,7 @@ from pydantic_settings import (
 
 from model.config import Target
 from model.durations import DAY_MS, HOUR_MS, MINUTE_MS
+from model.foundation.kinds import Kind
 from stream.errors import UsageError
 from stream.settings.durations import BucketMs, DurationMs, Section, duration_ms, duration_text
 from stream.settings.endpoints import (
@@ -92,7 +93,9 @@ class ModelSettings(Section):
     to zero. With `prior` a series without history starts from its category, price and first
     clicks. `static` is the width of learned embeddings of category, brand and location (8 is
     plenty, 0 = none). With `plans` new networks use the past and future plans of the topic
-    `plans`. `targets` are forecast in addition to units: `revenue`, `visitors`.
+    `plans`. `targets` are forecast in addition to units: `revenue`, `visitors`. `challenger` is a
+    foundation model (extra `foundation`) with weights in the folder `challenger_path`: compared in
+    `backtest` and by the trainer, it never serves live.
     """
 
     horizon: int = Field(24, ge=1, le=366)
@@ -103,6 +106,8 @@ class ModelSettings(Section):
     static: int = Field(0, ge=0, le=64)
     plans: bool = False
     targets: tuple[Target, ...] = ()
+    challenger: Kind | None = None
+    challenger_path: Path | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     registry: str | None = None
     max_age: DurationMs = 365 * DAY_MS

@@ -1,4 +1,4 @@
-"""Forecasters for a file: the champion of a registry, a network, or the seasonal naive.
+"""Forecasters for a file: the champion of a registry, a challenger, or the seasonal naive.
 
 Axes: S = series, H = horizon, Q = quantiles.
 """
@@ -13,6 +13,7 @@ from model.inference.forecaster import Forecaster, NetworkForecaster
 from model.inference.network_states import NetworkStates
 from model.training.dataset import History, plans_between
 from stream.errors import UsageError
+from stream.jobs.training.foundation import foundation_forecaster
 from stream.registry.model_registry import Registry
 from stream.settings import ModelSettings
 
@@ -52,6 +53,18 @@ def champion_of(
         )
         return None
     return forecaster
+
+
+def challenger_for(
+    history: History, horizon: int, settings: ModelSettings, seed: int
+) -> Forecaster:
+    """Load the foundation model of the settings. Raises UsageError, also if they name none."""
+    challenger = foundation_forecaster(
+        settings, horizon=horizon, bucket_ms=history.bucket_ms, seed=seed
+    )
+    if challenger is None:
+        raise UsageError("--challenger needs the settings model.challenger and .challenger_path")
+    return challenger
 
 
 def naive_for(history: History, horizon: int, settings: ModelSettings) -> SeasonalNaiveForecaster:

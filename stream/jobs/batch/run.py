@@ -21,7 +21,13 @@ from model.inference.forecaster import Forecaster, NetworkForecaster
 from model.training.dataset import History
 from model.training.ranks import Ranks
 from stream.errors import UsageError
-from stream.jobs.batch.forecasters import carry_over, champion_of, importance_of, naive_for
+from stream.jobs.batch.forecasters import (
+    carry_over,
+    challenger_for,
+    champion_of,
+    importance_of,
+    naive_for,
+)
 from stream.jobs.batch.output import (
     SURGECAST,
     backtest_table,
@@ -127,12 +133,15 @@ def run_forecast(
     out: Path | None = None,
     plot: Path | None = None,
     registry: Registry | None = None,
+    challenger: bool = False,
     max_seconds: float | None = None,
     seed: int = 7,
     plans: Path | None = None,
     console: Console | None = None,
 ) -> pl.DataFrame:
     """Forecast the buckets after a file, with the champion of `registry` if it fits.
+
+    With `challenger`, the foundation model of the settings forecasts instead.
 
     Returns and writes to `out` (CSV or Parquet): series_id, step, target_start_ms, target_start,
     one column per quantile of units, and `cumulative_q…` of their running sum. Raises UsageError.
@@ -142,9 +151,12 @@ def run_forecast(
     history = with_plans(history, plans, horizon=horizon)
     capped, report = cap_outliers(history, report)
     _print_report(console, report)
-    forecaster = champion_of(registry, history, horizon, console) or _train_forecaster(
-        capped, history, settings, horizon, max_seconds=max_seconds, seed=seed, console=console
-    )
+    if challenger:
+        forecaster = challenger_for(history, horizon, settings, seed)
+    else:
+        forecaster = champion_of(registry, history, horizon, console) or _train_forecaster(
+            capped, history, settings, horizon, max_seconds=max_seconds, seed=seed, console=console
+        )
     forecast = carry_over(forecaster, history)
     table = forecast_table(history.series, forecast, horizon)
     if out is not None:
@@ -173,7 +185,7 @@ def run_backtest(
     plans: Path | None = None,
     console: Console | None = None,
 ) -> BacktestOutcome:
-    """Evaluate the network and the seasonal naive on rolling origins.
+    """Evaluate the network, the seasonal naive and any challenger on rolling origins.
 
     `origins` is the number of origins at the end of the file, or the start (ms) of the first
     forecast bucket of each. The network is trained once, on the buckets before the first origin.
@@ -192,12 +204,15 @@ def run_backtest(
         capped, report = cap_outliers(before, report)
         _print_report(console, report)
         naive = naive_for(history, horizon, settings)
+        others: list[Forecaster] = [naive]
+        if settings.challenger is not None:
+            others.append(challenger_for(history, horizon, settings, seed))
         forecasters: dict[str, Forecaster] = {
             SURGECAST: _train_forecaster(
                 capped, before, settings, horizon,
                 max_seconds=max_seconds, seed=seed, console=console,
             ),
-            naive.model_id: naive,
+            **{other.model_id: other for other in others},
         }  # fmt: skip
         result = backtest(history, forecasters, starts)
         further = {

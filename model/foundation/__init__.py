@@ -1,0 +1,1 @@
+"""Foundation models as challengers in backtests and verdicts: pretrained elsewhere, run locally."""
