@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -14,8 +15,10 @@ from model.durations import DAY_MS, HOUR_MS
 from model.inference.cuda_graph_stepper import FixedShapeStepper
 from model.inference.forecaster import Forecaster, NetworkForecaster, States
 from model.inference.network_states import NetworkStates
-from model.inputs.carried_statistics import STOCK, STOCKOUT_SHARE
+from model.inputs.carried_statistics import STOCK, STOCKOUT_SHARE, UNITS
 from model.inputs.plans import Plans
+from model.inputs.season_layout import BucketPhases, layout_of
+from model.inputs.series_inputs import carry_statistics, new_carried
 from model.networks.quantile_network import QuantileNetwork
 from model.training.dataset import History
 from model.training.train import Trained
@@ -24,9 +27,9 @@ Floats = NDArray[np.float32]
 
 #: A Monday, 2011-10-03T00:00Z.
 START_MS = 1_317_600_000_000
-#: All encoders; the variants add the weekly ring and the fixed-shape steps of a GPU.
+#: All encoders; the variants add the fixed-shape steps of a GPU.
 ARCHITECTURES = ("lstm", "gru", "transformer")
-VARIANTS = (*ARCHITECTURES, "lstm-yearly", "lstm-fixed_shape")
+VARIANTS = (*ARCHITECTURES, "lstm-fixed_shape")
 _ORDERS = Path(__file__).parents[2] / "stream" / "jobs" / "files" / "data" / "orders.parquet"
 
 
@@ -90,10 +93,29 @@ def with_clicks(values_TSF: Floats, *, seed: int = 5) -> Floats:
     return values_TSF
 
 
+def phases_at(start_ms: int, bucket_ms: int = HOUR_MS, country: str | None = None) -> BucketPhases:
+    """The phases of the bucket that starts at `start_ms`."""
+    return layout_of(bucket_ms).buckets(torch.tensor([start_ms]), country).at(0)
+
+
+def carried_through(
+    units_TS: NDArray[np.floating[Any]], config: ModelConfig, *, start_ms: int = START_MS
+) -> torch.Tensor:
+    """Statistics [S, K] of series that sold `units_TS` in the buckets from `start_ms` on."""
+    stats_SK = new_carried(units_TS.shape[1], config)
+    starts = start_ms + config.bucket_ms * torch.arange(len(units_TS))
+    phases = layout_of(config.bucket_ms).buckets(starts, config.holidays_country)
+    for t, units_S in enumerate(units_TS):
+        values_SF = torch.zeros(len(units_S), len(FEATURE_NAMES))
+        values_SF[:, UNITS] = torch.from_numpy(units_S.astype(np.float32))
+        carry_statistics(stats_SK, values_SF, phases.at(t), config)
+    return stats_SK
+
+
 def untrained(
     *, seed: int = 0, horizon: int = 24, bucket_ms: int = HOUR_MS, **changes: object
 ) -> NetworkForecaster:
-    """A small network with seeded random weights: the laws apply to any weights."""
+    """A small network with seeded random weights, far from new ones: the laws apply to any."""
     config = ModelConfig.from_dict(
         ModelConfig(
             horizon=horizon, bucket_ms=bucket_ms, hidden=16, layers=2, rank=8, context=16
@@ -101,7 +123,11 @@ def untrained(
         | changes
     )
     torch.manual_seed(seed)
-    return NetworkForecaster(QuantileNetwork(config), f"untrained-{config.architecture}")
+    network = QuantileNetwork(config)
+    with torch.no_grad():
+        network.heads.write.weight.mul_(10.0)
+        network.heads.gates.weight.normal_(std=0.5)
+    return NetworkForecaster(network, f"untrained-{config.architecture}")
 
 
 #: Settings of a network with all static features.
@@ -132,7 +158,7 @@ def with_fixed_shape(forecaster: NetworkForecaster) -> NetworkForecaster:
 def of_variant(name: str, make: Callable[..., NetworkForecaster]) -> NetworkForecaster:
     """The network that `make` builds for one of the `VARIANTS`."""
     architecture, _, variant = name.partition("-")
-    made = make(architecture=architecture, yearly=variant == "yearly")
+    made = make(architecture=architecture)
     return with_fixed_shape(made) if variant == "fixed_shape" else made
 
 
