@@ -112,7 +112,8 @@ class TrainConfig:
     learns to forecast without it. The last `finish_share` of the updates also learn from the
     validation part, at a low rate. `max_seconds` ends the training early; without it the same seed
     gives the same weights on a CPU. `precision` is that of the encoder's arithmetic; `auto` is
-    bfloat16 on a GPU. Weights, state, heads and loss are always float32.
+    bfloat16 on a GPU. Weights, state, heads and loss are always float32. With `pretrained` the
+    weights start from the network that ships (`model.pretraining.finetune`).
     """
 
     model: ModelConfig
@@ -140,6 +141,7 @@ class TrainConfig:
     device: str = "cpu"
     precision: Precision = "auto"
     threads: int = 1
+    pretrained: bool = False
     tags: dict[str, str] = field(default_factory=dict)
 
     @property

@@ -176,7 +176,8 @@ class BlockStepper:
                 network.heads.serve(
                     encoded_BD, inputs_BI, job.weights,
                     tuple(scale_S[rows] for scale_S in scales),
-                    anchors_of(stats_SK[rows], job.ahead, config), out,
+                    out,
+                    anchors=anchors_of(stats_SK[rows], job.ahead, config),
                     work=work, levels=self._levels, planned=planned,
                 )  # fmt: skip
 

@@ -103,7 +103,8 @@ class FixedShapeStepper:
         out = tuple(block_SHQ[rows_M] for block_SHQ in program.out)
         self._network.heads.serve(
             encoded_SD[rows_M], inputs_SI[rows_M], program.weights,
-            tuple(scale_S[rows_M] for scale_S in scales), anchors.map(lambda part: part[rows_M]), out,
+            tuple(scale_S[rows_M] for scale_S in scales),
+            out, anchors=anchors.map(lambda part: part[rows_M]),
             work=program.work, levels=self._levels, planned=(everyone, plans_MHE),
         )  # fmt: skip
         for block_SHQ, again_MHQ in zip(program.out, out, strict=True):
@@ -175,8 +176,8 @@ class FixedShapeStepper:
             anchors = anchors_of(states.stats_SK, ahead, config)
             program.encoded = encoded_SD, inputs_SI, scales, anchors
             network.heads.serve(
-                encoded_SD, inputs_SI, program.weights, scales, anchors, program.out,
-                work=program.work, levels=self._levels,
+                encoded_SD, inputs_SI, program.weights, scales, program.out,
+                anchors=anchors, work=program.work, levels=self._levels,
             )  # fmt: skip
 
     def _captured(

@@ -78,7 +78,8 @@ class UnseenProductDemand(nn.Module):
     ) -> None:
         """Replace the network's forecasts of unseen products, in place.
 
-        `weights_LQ` derive the published quantiles from the network's L own ones. `launch_day_S` are the launches of the first series in days since 1970, 0 = unknown.
+        `weights_LQ` derive the published quantiles from the network's L own ones. `launch_day_S`
+        are the launches of the first series in days since 1970, 0 = unknown.
         """
         launch_S = launch_day_S.astype(np.float64)
         age_S = origin_ms / DAY_MS - launch_S

@@ -38,8 +38,8 @@ _DAYS: Final = 21.0
 _WEEKS: Final = 8.0
 #: Memory of the factor of public holidays, in days off.
 _HOLIDAYS: Final = 12.0
-#: Log factor of a closed phase, and the expected demand in prior units from which it is known.
-CLOSED: Final = -7.0
+#: Factor of a closed phase, and the expected demand in prior units from which it is known.
+CLOSED: Final = 1e-3
 _EVIDENCE: Final = 4.0
 
 
@@ -82,12 +82,16 @@ def _carry(
 
 def log_factors(stats_SK: Tensor, ahead: HorizonPhases, layout: SeasonLayout) -> Tensor:
     """Log factors [S, H] of the buckets ahead; step 0 is the bucket after the newest one."""
+    return _factors(stats_SK, ahead, layout).log()
+
+
+def _factors(stats_SK: Tensor, ahead: HorizonPhases, layout: SeasonLayout) -> Tensor:
     steps_H = ahead.steps_H
     age_S1 = stats_SK[:, AGE, None]
     mean_S1 = stats_SK[:, QUARTER, None].clamp(min=1e-6)
     variance_S1 = (math.pi / 2) * stats_SK[:, ERROR, None].square()
     kappa_S1 = _PRIOR * (variance_S1 / mean_S1).clamp(min=1.0)
-    prior_SH = torch.zeros(1, device=stats_SK.device)
+    prior_SH = torch.ones(1, device=stats_SK.device)
     if layout.day:
         means_SH = _read(stats_SK, ahead.day)
         seen_SH = _cycles(age_S1, steps_H, layout.per_day, _DAYS) * (layout.per_day / layout.day)
@@ -105,7 +109,7 @@ def log_factors(stats_SK: Tensor, ahead: HorizonPhases, layout: SeasonLayout) ->
 
 def carry_holiday(
     stats_SK: Tensor, demand_S: Tensor, usual_S: Tensor, informative_S: Tensor,
-    phases: BucketPhases, layout: SeasonLayout,
+    phases: BucketPhases, *, layout: SeasonLayout,
 ) -> None:  # fmt: skip
     """Carry the factor of public holidays over one bucket, in place; `usual_S` is without it."""
     if not any(phases.holiday_T):
@@ -130,7 +134,7 @@ def factor_of(stats_SK: Tensor, phases: BucketPhases, layout: SeasonLayout) -> T
     if week.numel() > 1:
         day, week = day[:, None], week[:, None]
     ahead = HorizonPhases(steps_H=one, day=day, week=week, year=one, holiday=one)
-    return log_factors(stats_SK, ahead, layout)[:, 0].exp()
+    return _factors(stats_SK, ahead, layout)[:, 0]
 
 
 def _read(stats_SK: Tensor, columns: Tensor) -> Tensor:
@@ -147,8 +151,8 @@ def _cycles(age_S1: Tensor, steps_H: Tensor, cycle: int, memory: float) -> Tenso
 def _shrunk(
     mean_SH: Tensor, all_S1: Tensor, seen_SH: Tensor, kappa_S1: Tensor, prior_SH: Tensor
 ) -> Tensor:
-    """Log of the shrunk factors; `prior_SH` are the logs of their prior."""
+    """The factors [S, H], shrunk to their prior."""
     expected_SH = seen_SH * all_S1
-    factor_SH = (seen_SH * mean_SH + kappa_S1 * prior_SH.exp()) / (expected_SH + kappa_S1)
+    factor_SH = (seen_SH * mean_SH + kappa_S1 * prior_SH) / (expected_SH + kappa_S1)
     closed_SH = (mean_SH <= 0) & (seen_SH >= 2) & (expected_SH > _EVIDENCE * kappa_S1)
-    return torch.where(closed_SH, CLOSED, factor_SH.clamp(min=1e-3).log())
+    return torch.where(closed_SH, CLOSED, factor_SH.clamp(min=1e-3))

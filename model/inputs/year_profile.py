@@ -32,7 +32,8 @@ _YEARS: Final = 5.0
 #: Years of history from which the profile is used.
 _KNOWN: Final = 1.08
 _MOST: Final = 3.0
-#: Share of the squared error of a bucket that is noise; the rest is season the level has not followed.
+#: Share of the squared error of a bucket that is noise; the rest is season that the level has not
+#: followed.
 _NOISE: Final = 0.5
 
 

@@ -43,8 +43,8 @@ class Chunk:
     to one horizon after its last; `known_NX` is 1 for buckets before the end of the known data that
     were not censored by a stock-out. With plans, `plans_NXP` are those of the buckets of
     `ahead_NX`, and `price_NL` is the mean price they are relative to. `ids_N3` are the rows of the
-    embedding, if any. `carried_NLK` are the carried statistics after each bucket, `ends_NL` the ends
-    of the buckets in ms. `targets` are those of the configuration, in its order.
+    embedding, if any. `carried_NLK` are the carried statistics after each bucket, `ends_NL` the
+    ends of the buckets in ms. `targets` are those of the configuration, in its order.
     """
 
     first_G: NDArray[np.int64]

@@ -132,7 +132,7 @@ def _train(
     network = QuantileNetwork(config.model)
     if start is not None:
         network.load_state_dict(start.state_dict())
-    elif network.prior is not None:
+    if network.prior is not None and not bool(network.prior.common.any()):
         fit_prior(network.prior, history.values_TSF[:end], history.static_features_SX)
     if network.unseen is not None:
         known = history.values_TSF[:end], history.static_features_SX, history.start_ms

@@ -83,8 +83,8 @@ def train(
     from stream.jobs.batch.run import run_train
     from stream.jobs.files.job_source import orders_path
     from stream.jobs.training.for_workers import train_on_archive
-    from stream.jobs.training.train import RunFolder, device_name
-    from stream.registry.model_registry import Registry
+    from stream.jobs.training.train import RunFolder
+    from stream.registry.model_registry import Registry, device_of
 
     flags = {
         "window": {"bucket": bucket} if bucket is not None else {},
@@ -92,7 +92,7 @@ def train(
     }
     settings = settings_of(context, **{name: part for name, part in flags.items() if part})
     run_folder = RunFolder(settings.data_dir / "training", resume)
-    with process_group(device_name(settings.model)) as ranks:
+    with process_group(device_of(settings.model.device)) as ranks:
         if is_archive(history):
             if plans is not None:
                 raise UsageError(

@@ -158,9 +158,9 @@ def training(
 
 
 def _device(settings: "Settings") -> str:
-    from stream.jobs.training.train import device_name
+    from stream.registry.model_registry import device_of
 
-    return device_name(settings.model)
+    return device_of(settings.model.device)
 
 
 @bench.command()

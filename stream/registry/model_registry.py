@@ -48,6 +48,17 @@ class Tenure:
     note: str
 
 
+def device_of(name: str) -> str:
+    """The device of a setting; `auto` is the GPU if there is one.
+
+    >>> device_of("cpu")
+    'cpu'
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
+
+
 class Registry:
     """Checkpoints under one root. Cheap to create; keeps no connection."""
 
@@ -90,15 +101,17 @@ class Registry:
         """A model's network. Raises UnknownModel, CorruptCheckpoint, IncompatibleCheckpoint."""
         return restore(self._read(model_id, _WEIGHTS), self.manifest(model_id))
 
-    def load(self, model_id: str, device: str = "cpu") -> NetworkForecaster:
+    def load(
+        self, model_id: str, device: str = "cpu", *, quantiles: tuple[float, ...] | None = None
+    ) -> NetworkForecaster:
         """A model ready to serve on `device`; `auto` selects the GPU if there is one.
 
+        `quantiles` are the levels to publish (default: the network's own).
         Raises UnknownModel, CorruptCheckpoint or IncompatibleCheckpoint; a worker then keeps the
         model it serves.
         """
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        return NetworkForecaster(self.network(model_id), model_id, device)
+        network = self.network(model_id)
+        return NetworkForecaster(network, model_id, device_of(device), quantiles=quantiles)
 
     def promote(self, model_id: str, *, note: str = "") -> None:
         """Make a model the champion. Raises UnknownModel, CorruptCheckpoint if it is damaged.

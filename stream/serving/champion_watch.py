@@ -25,7 +25,7 @@ from model.errors import ModelError
 from model.evaluation.sanity_check import find_fault
 from model.inference.forecaster import Forecaster, NetworkForecaster
 from stream.errors import ChampionRefused, ServiceUnavailable, SurgecastError
-from stream.registry.model_registry import Registry
+from stream.registry.served_models import ChampionSource
 from stream.serving.model_server import ModelServer
 from stream.serving.serving_state import Candidate
 from stream.settings import ModelSettings
@@ -63,7 +63,7 @@ class ChampionWatch:
 
     def __init__(
         self,
-        registry: Registry,
+        registry: ChampionSource,
         server: ModelServer,
         settings: ModelSettings,
         *,
@@ -174,7 +174,7 @@ class ChampionWatch:
         self.preparing = (model_id, 0.0)
         self._notified.clear()
         server = self._server
-        trained_through_ms = self._registry.manifest(model_id).span_ms[1]
+        trained_through_ms = self._registry.trained_through_ms(model_id)
         if server.too_old(trained_through_ms):
             raise ChampionRefused("it is too old for the newest events (model.max_age)")
         known = server.previous_forecaster(model_id)

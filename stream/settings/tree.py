@@ -88,6 +88,9 @@ class RouterSettings(Section):
 class ModelSettings(Section):
     """Forecasts and networks; folder of the models (default: `<data_dir>/registry`).
 
+    With `pretrained` the network that ships serves until a model trained on the shop's own data is
+    promoted, and is what a training starts from; without it exponential smoothing serves first.
+    `country` is that of the public holidays, a code like GB or US; empty for none.
     Exponential smoothing replaces a champion whose data ended `max_age` of event time ago, or that
     takes more than `max_step` for a step of a partition. `inputs_off` sets inputs of the network
     to zero. With `prior` a series without history starts from its category, price and first
@@ -102,6 +105,8 @@ class ModelSettings(Section):
     quantiles: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     architecture: Literal["lstm", "gru", "transformer"] = "lstm"
     inputs_off: tuple[str, ...] = ()
+    pretrained: bool = True
+    country: str = "GB"
     prior: bool = True
     static: int = Field(0, ge=0, le=64)
     plans: bool = False

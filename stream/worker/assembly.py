@@ -24,6 +24,7 @@ from stream.kafka.clients import aiokafka_config
 from stream.kafka.faust_app import SurgecastApp
 from stream.kafka.producer import BatchProducer
 from stream.registry.model_registry import Registry
+from stream.registry.served_models import ServedModels
 from stream.scoring.live_scoring import LiveScoring
 from stream.scoring.score_files import ScoreFiles, ScoreReporter
 from stream.scoring.store_reads import StoreReads
@@ -107,7 +108,9 @@ def build_worker(app: SurgecastApp, settings: Settings, *, adopt: bool = False) 
         answered=broker.last_answer_ms,
     )
     champion = ChampionWatch(
-        Registry(settings.registry_path),
+        ServedModels(
+            Registry(settings.registry_path), settings.model, bucket_ms=settings.window.bucket
+        ),
         server,
         settings.model,
         bucket_ms=settings.window.bucket,

@@ -10,6 +10,7 @@ from model.baselines.exponential_smoothing import SmoothingForecaster
 from model.contract import QuantileForecast
 from model.durations import HOUR_MS
 from stream.registry.model_registry import Registry
+from stream.registry.served_models import ServedModels
 from stream.serving.champion_watch import ChampionWatch
 from stream.serving.model_server import ModelServer
 from stream.serving.store_reads import read_forecast
@@ -41,10 +42,11 @@ class ServedShop:
         """A new worker; `limits` are those of `ModelServer`."""
         fallback = SmoothingForecaster(horizon=6, bucket_ms=HOUR_MS, quantiles=QUANTILES)
         self.serving = ModelServer(fallback, self.history, clock_s=lambda: self.now_s, **limits)
+        settings = ModelSettings(horizon=6, quantiles=QUANTILES, device="cpu", pretrained=False)
         self.watch = ChampionWatch(
-            self.registry,
+            ServedModels(self.registry, settings, bucket_ms=HOUR_MS),
             self.serving,
-            ModelSettings(horizon=6, quantiles=QUANTILES, device="cpu"),
+            settings,
             bucket_ms=HOUR_MS,
             tags=lambda: TAGS,
             served=lambda tag: read_forecast(self.redis, tag),

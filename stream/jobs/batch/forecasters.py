@@ -11,6 +11,7 @@ from model.contract import QuantileForecast
 from model.evaluation.importance import Importances, permutation_importance
 from model.inference.forecaster import Forecaster, NetworkForecaster
 from model.inference.network_states import NetworkStates
+from model.pretraining.shipped import pretrained, shipped
 from model.training.dataset import History, plans_between
 from stream.errors import UsageError
 from stream.jobs.training.foundation import foundation_forecaster
@@ -39,13 +40,17 @@ def importance_of(
 
 
 def champion_of(
-    registry: Registry | None, history: History, horizon: int, console: Console
+    registry: Registry | None,
+    history: History,
+    horizon: int,
+    settings: ModelSettings,
+    console: Console,
 ) -> Forecaster | None:
     """Load the champion if its bucket width fits and its horizon is long enough; else None."""
     champion = registry.champion() if registry is not None else None
     if registry is None or champion is None:
         return None
-    forecaster = registry.load(champion)
+    forecaster = registry.load(champion, quantiles=settings.quantiles)
     if forecaster.bucket_ms != history.bucket_ms or forecaster.horizon < horizon:
         console.print(
             f"the champion {champion} has another bucket width or a shorter horizon; "
@@ -53,6 +58,20 @@ def champion_of(
         )
         return None
     return forecaster
+
+
+def untrained_for(
+    history: History, horizon: int, settings: ModelSettings, console: Console, *, reason: str
+) -> Forecaster:
+    """The forecaster of a history too short to train on: the pretrained network, if it is on."""
+    if not settings.pretrained:
+        console.print(f"{reason}; the seasonal naive forecasts instead")
+        return naive_for(history, horizon, settings)
+    console.print(f"{reason}; the pretrained network forecasts instead")
+    network = pretrained(
+        bucket_ms=history.bucket_ms, horizon=horizon, country=settings.country or None
+    )
+    return NetworkForecaster(network, shipped()[1].model_id, quantiles=settings.quantiles)
 
 
 def challenger_for(

@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 from rich.console import Console
 
-from model.config import ModelConfig, TrainConfig
+from model.config import NETWORK_QUANTILES, ModelConfig, TrainConfig
 from model.errors import HistoryTooShort, ModelError
 from model.evaluation.backtest import Backtest, backtest, backtest_target, last_origins
 from model.inference.forecaster import Forecaster, NetworkForecaster
@@ -27,6 +27,7 @@ from stream.jobs.batch.forecasters import (
     champion_of,
     importance_of,
     naive_for,
+    untrained_for,
 )
 from stream.jobs.batch.output import (
     SURGECAST,
@@ -44,8 +45,8 @@ from stream.jobs.batch.plots import plot_importances
 from stream.jobs.batch.sales_files import CleaningReport, cap_outliers, load_sales
 from stream.jobs.files.plan_files import with_plans
 from stream.jobs.training.publish import TrainingOutcome, publish
-from stream.jobs.training.train import RunFolder, device_name, train_with_bar
-from stream.registry.model_registry import Registry
+from stream.jobs.training.train import RunFolder, train_with_bar
+from stream.registry.model_registry import Registry, device_of
 from stream.settings import ModelSettings, duration_text
 
 
@@ -65,24 +66,33 @@ def batch_config(
     seed: int = 7,
     max_seconds: float | None = None,
 ) -> TrainConfig:
-    """Training configuration for a file: few series get a small network and fewer updates."""
+    """Training configuration for a file: few series get fewer lanes and updates.
+
+    Without the pretrained network to start from they get a small network as well.
+    """
     few = len(history.series) < 20
+    small = few and not settings.pretrained
     model = ModelConfig(
         horizon=horizon,
         bucket_ms=history.bucket_ms,
-        quantiles=settings.quantiles,
+        quantiles=NETWORK_QUANTILES,
         architecture=settings.architecture,
         inputs_off=settings.inputs_off,
         static=settings.static,
         prior=settings.prior and not few,
         plans=history.plans is not None,
         targets=settings.targets,
-        hidden=32 if few else 64,
-        layers=1 if few else 2,
-        rank=16 if few else 48,
+        holidays_country=settings.country or None,
+        hidden=32 if small else 64,
+        layers=1 if small else 2,
+        rank=16 if small else 48,
     )
     config = TrainConfig(
-        model=model, seed=seed, max_seconds=max_seconds, device=device_name(settings)
+        model=model,
+        seed=seed,
+        max_seconds=max_seconds,
+        device=device_of(settings.device),
+        pretrained=settings.pretrained,
     )
     return replace(config, lanes=16, updates=400) if few else config
 
@@ -154,7 +164,9 @@ def run_forecast(
     if challenger:
         forecaster = challenger_for(history, horizon, settings, seed)
     else:
-        forecaster = champion_of(registry, history, horizon, console) or _train_forecaster(
+        forecaster = champion_of(
+            registry, history, horizon, settings, console
+        ) or _train_forecaster(
             capped, history, settings, horizon, max_seconds=max_seconds, seed=seed, console=console
         )
     forecast = carry_over(forecaster, history)
@@ -250,16 +262,15 @@ def _train_forecaster(
     seed: int,
     console: Console,
 ) -> Forecaster:
-    """Train a network on `capped`; return the seasonal naive if that is too short."""
+    """Train a network on `capped`; if that is too short, take the pretrained one as it is."""
     config = batch_config(history, settings, horizon=horizon, seed=seed, max_seconds=max_seconds)
     try:
         trained = train_with_bar(capped, config, console=console)
     except UsageError as error:
         if not isinstance(error.__cause__, HistoryTooShort):
             raise
-        console.print(f"{error}; the seasonal naive forecasts instead")
-        return naive_for(history, horizon, settings)
-    return NetworkForecaster(trained.network, SURGECAST)
+        return untrained_for(history, horizon, settings, console, reason=str(error))
+    return NetworkForecaster(trained.network, SURGECAST, quantiles=settings.quantiles)
 
 
 def _before(history: History, end_ms: int) -> History:

@@ -7,17 +7,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from model.config import ModelConfig, TrainConfig
+from model.config import NETWORK_QUANTILES, ModelConfig, TrainConfig
 from model.errors import ModelError
+from model.pretraining.finetune import finetune
 from model.training.dataset import History
 from model.training.ranks import Ranks
 from model.training.run_file import RunFile
-from model.training.train import Trained, TrainProgress, train
+from model.training.train import Trained, TrainProgress
 from stream.errors import UsageError
+from stream.registry.model_registry import device_of
 from stream.settings import ModelSettings, duration_text
 
 #: Time budget of the demo: with everything around the training, 3 minutes on 2 cores.
@@ -58,18 +59,20 @@ def train_config(
     model = ModelConfig(
         horizon=settings.horizon,
         bucket_ms=bucket_ms,
-        quantiles=settings.quantiles,
+        quantiles=NETWORK_QUANTILES,
         architecture=settings.architecture,
         inputs_off=settings.inputs_off,
         static=settings.static,
         prior=settings.prior,
         plans=settings.plans,
         targets=settings.targets,
+        holidays_country=settings.country or None,
     )
     config = TrainConfig(
         model=model,
-        device=device_name(settings),
+        device=device_of(settings.device),
         seed=seed,
+        pretrained=settings.pretrained,
         max_seconds=max_seconds,
         # Many short updates reduce the loss most within a few minutes (docs/experiments).
         lanes=64,
@@ -78,13 +81,6 @@ def train_config(
         volume_power=0.7,
     )
     return config if updates is None else replace(config, updates=updates)
-
-
-def device_name(settings: ModelSettings) -> str:
-    """Device to train on; `auto` is the GPU if there is one."""
-    if settings.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return settings.device
 
 
 def train_with_bar(
@@ -134,6 +130,6 @@ def train_or_refuse(
 ) -> Trained:
     """Train. Raises UsageError if the history is too short or is not demand."""
     try:
-        return train(history, config, progress, run_file=run_file)
+        return finetune(history, config, progress, run_file=run_file)
     except ModelError as error:
         raise UsageError(f"cannot train: {error}") from error

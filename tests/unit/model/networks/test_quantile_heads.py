@@ -68,8 +68,8 @@ def _served(
     with torch.no_grad():
         weights = heads.horizon_weights(horizon)[0].flatten(2)
         heads.serve(
-            encoded, inputs, weights, scales, anchors, out,
-            work=Workspace(), levels=PublishedLevels.of(DECILES, published),
+            encoded, inputs, weights, scales, out,
+            anchors=anchors, work=Workspace(), levels=PublishedLevels.of(DECILES, published),
         )  # fmt: skip
     return out
 
