@@ -17,6 +17,7 @@ from stream.readside.worker_stats import DeploymentStats
 Row = tuple[str, str, str, str]
 
 _FALLBACK = ("smoothing", "naive", "baseline")
+_PRETRAINED = "pretrained"
 
 
 class Kpis:
@@ -165,4 +166,6 @@ def _model_note(stats: DeploymentStats, model: str) -> tuple[str, str]:
         return stats.model_problems[0], "down"
     for model_id, share in stats.preparing.items():
         return f"{model_id} warming up, {text.percent(share, digits=0)}", ""
+    if model.startswith(_PRETRAINED):
+        return "pretrained, no champion yet", ""
     return ("fallback, no champion yet" if is_fallback(model) else "champion"), ""

@@ -191,7 +191,7 @@ def _champion(settings: Settings) -> Check:
     try:
         model_id = registry.champion()
         if model_id is None:
-            return Check("champion", "note", "none yet; exponential smoothing serves")
+            return _without_champion(settings)
         registry.network(model_id)
         note = tenures(registry.audit())[-1:]
     except (ModelError, OSError) as error:
@@ -202,6 +202,20 @@ def _champion(settings: Settings) -> Check:
         return Check("champion", "wrong", str(error), advice)
     reason = f": {note[0].note}" if note and note[0].note else ""
     return Check("champion", "ok", f"{model_id}{reason}")
+
+
+def _without_champion(settings: Settings) -> Check:
+    """What serves before the first champion: the pretrained network, if its files can be read."""
+    from model.errors import ModelError
+    from model.pretraining.shipped import shipped
+
+    if not settings.model.pretrained:
+        return Check("champion", "note", "none yet; exponential smoothing serves")
+    try:
+        model_id = shipped()[1].model_id
+    except (ModelError, OSError) as error:
+        return Check("champion", "wrong", f"pretrained network: {error}", "install Surgecast again")
+    return Check("champion", "note", f"none yet; {model_id}, which ships, serves")
 
 
 def _workers(settings: Settings) -> list[Check]:
