@@ -1,29 +1,33 @@
 """Carried states of all series of a partition, and their snapshots.
 
-A snapshot is safetensors with a JSON header; it spares a worker re-reading the stored history. It
-belongs to one model; one that is foreign or damaged is refused, and the worker reads the history
-instead.
+A snapshot is safetensors with a JSON header; it spares a worker re-reading the stored history. One
+of the states belongs to one model; one of the statistics alone to all models that carry the same
+statistics. A foreign or damaged one is refused, and the worker reads the history instead.
 
-Axes: S = series, K = carried statistics.
+Axes: S = series, K = carried statistics, I = those that other models may inherit.
 """
 
 import json
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import save as save_tensors
+from torch import Tensor
 
+from model.config import ModelConfig
 from model.errors import CorruptCheckpoint, IncompatibleCheckpoint
 from model.inputs.series_inputs import new_carried
 from model.inputs.static_features import LAUNCH, require_static, set_static
+from model.inputs.statistics_identity import inherited_width, statistics_identity
 from model.networks.base import State
 from model.networks.quantile_network import QuantileNetwork
 from model.tensor_file import load_tensors
 
-SNAPSHOT_VERSION: Final = 1
+SNAPSHOT_VERSION: Final = 2
+_STATISTICS: Final = "statistics"
 
 
 class NetworkStates:
@@ -81,6 +85,22 @@ class NetworkStates:
                 rows_SK = self.stats_SK[: len(static_SX)]
                 set_static(rows_SK, torch.from_numpy(static_SX), self._network.config)
 
+    def inherit(self, statistics_SI: Tensor) -> None:
+        """Replace the statistics of the first series; the network's state stays.
+
+        `statistics_SI` are those of a model with the same identity (`read_statistics`). Static
+        features stay; what the network derives from both is derived again in the next step.
+        """
+        with torch.inference_mode():
+            rows, columns = statistics_SI.shape
+            self.grow(rows)
+            self.stats_SK[:rows, :columns] = statistics_SI.to(self.device)
+
+    @property
+    def identity(self) -> str:
+        """Identity of the statistics."""
+        return statistics_identity(self._network.config)
+
     @property
     def bytes_per_series(self) -> int:
         """Bytes of one series' states."""
@@ -92,14 +112,21 @@ class NetworkStates:
         parts = {f"state_{place}": part for place, part in enumerate(self.state)}
         tensors = {
             name: part[: self.size].cpu().contiguous()
-            for name, part in (parts | {"statistics": self.stats_SK}).items()
+            for name, part in (parts | {_STATISTICS: self.stats_SK}).items()
         }
         header = {
             "snapshot_version": SNAPSHOT_VERSION,
             "model_id": model_id,
+            "identity": self.identity,
             "last_ms": self.last_ms,
         }
         return save_tensors(tensors, {"surgecast": json.dumps(header)})
+
+    def statistics_snapshot(self) -> bytes:
+        """The statistics alone as bytes, for `read_statistics`."""
+        config = self._network.config
+        rows_SI = self.stats_SK[: self.size, : inherited_width(config)].cpu().contiguous()
+        return dump_statistics(rows_SI, config)
 
 
 def restore_states(
@@ -122,10 +149,11 @@ def restore_states(
             f"the snapshot has format {version} of model {of_model}, "
             f"expected format {SNAPSHOT_VERSION} of model {model_id}"
         )
-    stats_SK = tensors.get("statistics", torch.empty(0, 0))
+    _require_identity(header, network.config)
+    stats_SK = tensors.get(_STATISTICS, torch.empty(0, 0))
     states = NetworkStates(network, max(stats_SK.shape[0], 1), device)
     targets = {f"state_{place}": part for place, part in enumerate(states.state)}
-    targets["statistics"] = states.stats_SK
+    targets[_STATISTICS] = states.stats_SK
     size = stats_SK.shape[0]
     for name, target in targets.items():
         part = tensors.get(name)
@@ -136,3 +164,41 @@ def restore_states(
         target[:size] = part.to(device)
     states.size, states.last_ms = size, last_ms
     return states
+
+
+def dump_statistics(statistics_SI: Tensor, config: ModelConfig) -> bytes:
+    """Carried statistics of all series as bytes, for `read_statistics`."""
+    header = {
+        "snapshot_version": SNAPSHOT_VERSION,
+        "identity": statistics_identity(config),
+    }
+    return save_tensors({_STATISTICS: statistics_SI}, {"surgecast": json.dumps(header)})
+
+
+def read_statistics(payload: bytes, config: ModelConfig) -> Tensor:
+    """The statistics [S, I] of a snapshot, for `NetworkStates.inherit`.
+
+    Raises IncompatibleCheckpoint for statistics of another identity or format, CorruptCheckpoint
+    for a snapshot that is truncated or contains NaN.
+    """
+    try:
+        header, tensors = load_tensors(payload)
+        version, statistics_SI = header["snapshot_version"], tensors[_STATISTICS]
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise CorruptCheckpoint(f"unreadable snapshot of statistics: {error}") from error
+    if version != SNAPSHOT_VERSION:
+        raise IncompatibleCheckpoint(
+            f"the snapshot has format {version}, expected format {SNAPSHOT_VERSION}"
+        )
+    _require_identity(header, config)
+    if not bool(torch.isfinite(statistics_SI).all()):
+        raise CorruptCheckpoint("the snapshot's statistics contain NaN or infinite numbers")
+    return statistics_SI
+
+
+def _require_identity(header: dict[str, Any], config: ModelConfig) -> None:
+    expected = statistics_identity(config)
+    if header.get("identity") != expected:
+        raise IncompatibleCheckpoint(
+            f"the snapshot has statistics {header.get('identity')}, this build carries {expected}"
+        )

@@ -192,7 +192,7 @@ def _save_states(
     states = forecaster.new_states(1)
     for portion in reading.history(tag, through_ms - load.bucket_ms, through_ms):
         forecaster.warm_up(states, portion.values_TSF, portion.start_ms)
-    snapshots.save(tag, forecaster, states, through_ms)
+    snapshots.save(tag, forecaster, states, through_ms, since_ms=through_ms - load.bucket_ms)
     return states.size * states.bytes_per_series
 
 

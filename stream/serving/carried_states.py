@@ -1,8 +1,10 @@
 """A model and its states of each partition, carried from bucket to bucket.
 
-States are a cache: the stored history implies them. For a partition new to a model they are loaded
-from the last snapshot and stepped over the buckets closed since, or else warmed up from all stored
-history, in portions.
+For a partition new to a model its states are loaded from the last snapshot and stepped over the
+buckets closed since, or else warmed up from all stored history, in portions. The statistics reach
+further back than the store, so a warm-up inherits them: at its start, so that the inputs are about
+right, and again at the time that they are of. From there on they are exact, as if this model had
+carried them all along; only the network's state is rebuilt.
 
 Axes: T = buckets, S = series, F = features.
 """
@@ -20,7 +22,7 @@ from model.inference.forecaster import Forecaster, NetworkForecaster
 from model.inference.network_states import NetworkStates
 from model.inputs.plans import Plans
 from stream.serving.plan_blocks import PlanReader, no_plans
-from stream.serving.state_snapshots import Snapshots
+from stream.serving.state_snapshots import Snapshots, Statistics
 from stream.serving.static_features import StaticReader
 from stream.state.history import StoredHistory
 from stream.state.keys import Tag
@@ -40,14 +42,18 @@ SNAPSHOT_EVERY: Final = 24
 class CarriedStates:
     """States of one partition, valid through (exclusive) `through_ms`.
 
-    `plans` are those of the next bucket to step over, and of the horizon after it.
+    Their statistics are of the buckets from `since_ms` on. `plans` are those of the next bucket to
+    step over, and of the horizon after it.
     """
 
     states: Any
     through_ms: int
+    since_ms: int
     #: The end of their last snapshot; None before the first.
     snapshot_ms: int | None = None
     plans: Plans | None = None
+    #: Statistics that replace the carried ones at their time, which is still to come.
+    inherited: Statistics | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +95,19 @@ class StatefulModel:
         snapshots: Snapshots | None = None,
         plans: PlanReader = no_plans,
         between: Callable[[], None] = lambda: None,
+        anew: bool = False,
     ) -> ReadyToStep | None:
         """Carry a partition's states over all but the last closed bucket.
 
-        Missing states are loaded from a snapshot, or made. Returns None if no bucket is new to
-        them, or there is no series. `static` and `plans` read the inputs that the model uses.
-        `between` is called before each portion; the portions before an error stay carried.
+        Missing states are loaded from a snapshot, or made; with `anew` they are always made.
+        Returns None if no bucket is new to them, or there is no series. `static` and `plans` read
+        the inputs that the model uses. `between` is called before each portion; the portions before
+        an error stay carried.
         """
-        width = self.forecaster.bucket_ms
-        carried = self.carried.get(tag) or self._begin(tag, through_ms, snapshots)
+        if anew:
+            carried = None
+        else:
+            carried = self.carried.get(tag) or self._load(tag, through_ms, snapshots)
         if carried is not None and through_ms is not None and carried.through_ms >= through_ms:
             return None
         from_ms = None if carried is None else carried.through_ms
@@ -107,8 +117,7 @@ class StatefulModel:
                 return None
             if carried is None or portion.start_ms != carried.through_ms:
                 # no states, or so old that the store no longer has the next bucket
-                states = self.forecaster.new_states(len(portion.series))
-                carried = CarriedStates(states, portion.start_ms)
+                carried = self._begin(tag, portion, through_ms, snapshots)
             self.carried[tag] = carried
             if static is not None and _takes_static(carried.states):
                 carried.states.set_static(static(tag, portion.series))
@@ -118,8 +127,7 @@ class StatefulModel:
             if self.reads_plans:
                 buckets = len(portion.values_TSF) + self.forecaster.horizon
                 known = plans(tag, portion.series, portion.start_ms, buckets)
-            self.forecaster.warm_up(carried.states, known_TSF, portion.start_ms, known)
-            carried.through_ms += len(known_TSF) * width
+            self._carry(carried, known_TSF, known)
             if portion.is_last:
                 last = len(known_TSF)
                 carried.plans = (
@@ -142,10 +150,53 @@ class StatefulModel:
         age_ms = carried.through_ms - (carried.snapshot_ms or 0)
         if age_ms < SNAPSHOT_EVERY * self.forecaster.bucket_ms:
             return
-        if snapshots.save(tag, self.forecaster, carried.states, carried.through_ms):
+        if snapshots.save(
+            tag, self.forecaster, carried.states, carried.through_ms, since_ms=carried.since_ms
+        ):
             carried.snapshot_ms = carried.through_ms
 
+    def _carry(self, carried: CarriedStates, values_TSF: Floats, plans: Plans | None) -> None:
+        """Carry states over stored buckets; inherit statistics at their time."""
+        width, inherited = self.forecaster.bucket_ms, carried.inherited
+        buckets = len(values_TSF)
+        until = buckets
+        if inherited is not None:
+            until = min((inherited.through_ms - carried.through_ms) // width, buckets)
+        for first, last in ((0, until), (until, buckets)):
+            if first == last:
+                continue
+            known = None if plans is None else plans.between(first, last)
+            self.forecaster.warm_up(
+                carried.states, values_TSF[first:last], carried.through_ms, known
+            )
+            carried.through_ms += (last - first) * width
+            if inherited is not None and carried.through_ms == inherited.through_ms:
+                carried.states.inherit(inherited.rows_SI)
+                carried.inherited = None
+
     def _begin(
+        self,
+        tag: Tag,
+        first: StoredHistory,
+        through_ms: int | None,
+        snapshots: Snapshots | None,
+    ) -> CarriedStates:
+        """New states before the first portion of the stored history, with inherited statistics."""
+        states = self.forecaster.new_states(len(first.series))
+        carried = CarriedStates(states, first.start_ms, since_ms=first.start_ms)
+        if snapshots is None or not isinstance(self.forecaster, NetworkForecaster):
+            return carried
+        found = snapshots.statistics(
+            tag, self.forecaster.config, from_ms=first.start_ms, through_ms=through_ms
+        )
+        if found is not None:
+            log.info("statistics_inherited", partition=tag, through_ms=found.through_ms)
+            carried.states.inherit(found.rows_SI)
+            carried.since_ms = found.since_ms
+            carried.inherited = found if found.through_ms > first.start_ms else None
+        return carried
+
+    def _load(
         self, tag: Tag, before_ms: int | None, snapshots: Snapshots | None
     ) -> CarriedStates | None:
         """The snapshot of a partition's states, if it is older than `before_ms`."""
@@ -153,7 +204,12 @@ class StatefulModel:
         if snapshot is None or (before_ms is not None and snapshot.through_ms >= before_ms):
             return None
         log.info("states_loaded", partition=tag, through_ms=snapshot.through_ms)
-        return CarriedStates(snapshot.states, snapshot.through_ms, snapshot_ms=snapshot.through_ms)
+        return CarriedStates(
+            snapshot.states,
+            snapshot.through_ms,
+            since_ms=snapshot.since_ms,
+            snapshot_ms=snapshot.through_ms,
+        )
 
 
 def _takes_static(states: Any) -> bool:

@@ -26,6 +26,7 @@ from model.evaluation.sanity_check import find_fault
 from model.inference.forecaster import Forecaster, NetworkForecaster
 from stream.errors import ChampionRefused, ServiceUnavailable, SurgecastError
 from stream.registry.served_models import ChampionSource
+from stream.serving.carried_states import ReadyToStep
 from stream.serving.model_server import ModelServer
 from stream.serving.serving_state import Candidate
 from stream.settings import ModelSettings
@@ -212,25 +213,20 @@ class ChampionWatch:
                 if self._registry.champion() != model.model_id:
                     raise _Superseded
 
-        snapshots = server.snapshots
-        for _ in range(_CATCH_UPS):
-            ready = model.catch_up(
+        def catch_up(*, anew: bool = False) -> ReadyToStep | None:
+            return model.catch_up(
                 tag, None, server.history,
-                static=server.static, snapshots=snapshots, plans=server.plans, between=between,
+                static=server.static, snapshots=server.snapshots, plans=server.plans,
+                between=between, anew=anew,
             )  # fmt: skip
+
+        for _ in range(_CATCH_UPS):
+            ready = catch_up()
             if ready is None and tag in candidate.forecasts:
                 return
             if ready is None:
-                # no bucket has closed since these states forecast: start from earlier ones
-                model.carried.pop(tag, None)
-                ready = model.catch_up(
-                    tag,
-                    None,
-                    server.history,
-                    static=server.static,
-                    plans=server.plans,
-                    between=between,
-                )
+                # no bucket has closed since these states forecast: warm them up again
+                ready = catch_up(anew=True)
             if ready is None:
                 return
             pace.rest()

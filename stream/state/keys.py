@@ -26,8 +26,9 @@ layout change, so a build never reads bytes in a layout that it does not know.
                               all zeros
     sc2:{p}:visitors:<start_ms>  8-byte hashes of (series, visitor) seen in an open bucket
     sc2:{p}:ids:<topic>:<start_ms>  8-byte hashes of event ids, one segment of the dedup window
-    sc2:{p}:kept              hash model id → JSON: through_ms, file of its states, see
+    sc2:{p}:kept              hash model id → JSON: through_ms, since_ms, file of its states, see
                               stream/serving/state_snapshots.py
+    sc2:{p}:statistics        hash file → JSON: identity, through_ms, since_ms of its statistics
     sc2:{p}:forecast          hash: origin_ms, model_id, watermark_ms, emitted_ms, series …
     sc2:{p}:forecast:rows     [slots × row] of the newest forecast, see forecasts.py (pages)
     sc2:{p}:forecast:<target> [slots × row] of each target listed in the hash's `targets`

@@ -71,7 +71,9 @@ class _WarmUp:
         if ready is None:
             return False
         carried = ready.carried
-        return snapshots.save(tag, forecaster, carried.states, carried.through_ms)
+        return snapshots.save(
+            tag, forecaster, carried.states, carried.through_ms, since_ms=carried.since_ms
+        )
 
     def _history(self, tag: Tag, from_ms: int | None, to_ms: int | None) -> Iterator[StoredHistory]:
         yield from read_history(

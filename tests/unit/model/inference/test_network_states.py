@@ -9,8 +9,15 @@ from model.contract import QuantileForecast
 from model.durations import HOUR_MS
 from model.errors import CorruptCheckpoint, IncompatibleCheckpoint
 from model.inference.forecaster import NetworkForecaster
-from model.inference.network_states import NetworkStates
-from tests.support.model_cases import ARCHITECTURES, START_MS, real_hours, untrained
+from model.inference.network_states import NetworkStates, read_statistics
+from model.inputs.static_features import static_row
+from tests.support.model_cases import (
+    ARCHITECTURES,
+    START_MS,
+    real_hours,
+    untrained,
+    with_static,
+)
 
 
 def _read(forecaster: NetworkForecaster, buckets: int = 60) -> NetworkStates:
@@ -75,6 +82,47 @@ def test_a_snapshot_of_other_shapes_is_refused() -> None:
 
     with pytest.raises(IncompatibleCheckpoint, match="does not fit"):
         forecaster.restore(snapshot)
+
+
+def test_states_with_inherited_statistics_are_those_of_a_model_that_carried_them() -> None:
+    """Static features stay; the newcomer's prior is derived by the own network."""
+    values_TSF = real_hours(days=3, series=9)
+    static_SX = np.stack([static_row(f"c{slot % 3}", list_price=2.0) for slot in range(9)])
+    carrier, heir = untrained(), with_static()
+    carried, expected = carrier.new_states(4), heir.new_states(4)
+    carrier.warm_up(carried, values_TSF[:60], START_MS)
+    expected.set_static(static_SX)
+    heir.warm_up(expected, values_TSF[:60], START_MS)
+
+    made = heir.new_states(4)
+    made.set_static(static_SX)
+    made.inherit(read_statistics(carried.statistics_snapshot(), heir.config))
+    for states in (made, expected):
+        heir.step(states, values_TSF[60], START_MS + 60 * HOUR_MS)
+
+    np.testing.assert_array_equal(made.stats_SK[:9], expected.stats_SK[:9])
+
+
+def test_statistics_of_another_identity_are_refused() -> None:
+    snapshot = _read(untrained()).statistics_snapshot()
+    other = untrained(memory_days=7.0)
+
+    with pytest.raises(IncompatibleCheckpoint, match="statistics"):
+        read_statistics(snapshot, other.config)
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign", "nan"])
+def test_damaged_statistics_are_refused(damage: str) -> None:
+    forecaster = untrained()
+    states = _read(forecaster)
+    if damage == "nan":
+        with torch.inference_mode():
+            states.stats_SK[2, 3] = float("nan")
+    snapshot = states.statistics_snapshot()
+    payload = {"cut": snapshot[:-9], "foreign": b"no safetensors", "nan": snapshot}[damage]
+
+    with pytest.raises(CorruptCheckpoint):
+        read_statistics(payload, forecaster.config)
 
 
 @pytest.mark.parametrize("damage", ["cut", "foreign", "no header", "nan"])
