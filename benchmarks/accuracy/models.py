@@ -5,17 +5,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.accuracy.ours import Carried, Ensemble, Surgecast, configured
+from benchmarks.accuracy.ours import Carried, Ensemble, Surgecast, configured, zero_shot
 from benchmarks.accuracy.peers.statistical import SeasonalNaive, Statistical
 from benchmarks.accuracy.problem import Peer, Problem
 from model.baselines.exponential_smoothing import SmoothingForecaster
 from model.baselines.seasonal import SeasonalForecaster
 from model.baselines.seasonal_naive import SeasonalNaiveForecaster
+from model.pretraining.shipped import shipped
 
 STATISTICAL: Final = ("AutoETS", "AutoTheta", "DynamicOptimizedTheta", "CrostonSBA")
 NEURAL: Final = ("NHITS", "DeepAR")
 #: The product's own: those that learn, and its baselines.
 OURS: Final = ("surgecast", "surgecast-retrained")
+#: The pretrained network, which has seen nothing of the panel.
+ZERO_SHOT: Final = "zero-shot"
 BASELINES: Final[dict[str, type[SeasonalForecaster[Any]]]] = {
     "seasonal-naive": SeasonalNaiveForecaster,
     "exponential-smoothing": SmoothingForecaster,
@@ -23,9 +26,9 @@ BASELINES: Final[dict[str, type[SeasonalForecaster[Any]]]] = {
 #: The last season repeated, as the panels' README has it; the denominator of pooled figures.
 NAIVE: Final = "snaive"
 PEERS: Final = (NAIVE, *BASELINES, "LightGBM", *STATISTICAL, *NEURAL)
-MODELS: Final = (*OURS, *PEERS)
+MODELS: Final = (*OURS, ZERO_SHOT, *PEERS)
 #: What runs without `--models`: cheap enough for all panels.
-USUAL: Final = ("surgecast", NAIVE, *BASELINES, "LightGBM", "AutoETS")
+USUAL: Final = ("surgecast", ZERO_SHOT, NAIVE, *BASELINES, "LightGBM", "AutoETS")
 #: Settings of `surgecast-retrained` at each later origin.
 RETRAINED: Final[dict[str, Any]] = {
     "updates": 200,
@@ -54,10 +57,8 @@ def model(
         return _ours(problem, folder, name == "surgecast-retrained", seeds, overrides)
     if name == NAIVE:
         return Created(lambda: SeasonalNaive(problem), {})
-    if name in BASELINES:
-        bucket_ms = problem.task.history.bucket_ms
-        baseline = BASELINES[name](horizon=problem.horizon, bucket_ms=bucket_ms)
-        return Created(lambda: Carried(problem, lambda _: baseline), {})
+    if name == ZERO_SHOT or name in BASELINES:
+        return _untrained(name, problem)
     if name == "LightGBM":
         from benchmarks.accuracy.peers.trees import LightGbm, TreeSettings
 
@@ -75,6 +76,15 @@ def model(
         settings = {"refit_every": refit_every}
         return Created(lambda: Statistical(problem, name, refit_every=refit_every), settings)
     raise KeyError(name)
+
+
+def _untrained(name: str, problem: Problem) -> Created:
+    if name == ZERO_SHOT:
+        weights = {"weights": shipped()[1].weights_sha256}
+        return Created(lambda: Carried(problem, lambda _: zero_shot(problem)), weights)
+    bucket_ms = problem.task.history.bucket_ms
+    baseline = BASELINES[name](horizon=problem.horizon, bucket_ms=bucket_ms)
+    return Created(lambda: Carried(problem, lambda _: baseline), {})
 
 
 def _ours(

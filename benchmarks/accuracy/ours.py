@@ -12,11 +12,13 @@ import numpy as np
 from safetensors.torch import load_file, save_file
 
 from benchmarks.accuracy.problem import OriginForecast, Problem, timed
-from model.config import ModelConfig, TrainConfig
+from model.config import DECILES, NETWORK_QUANTILES, ModelConfig, TrainConfig
 from model.history import History, plans_between
 from model.inference.forecaster import Forecaster, NetworkForecaster, States
 from model.inference.network_states import NetworkStates
 from model.networks.quantile_network import QuantileNetwork
+from model.pretraining.finetune import finetune, for_history
+from model.pretraining.shipped import pretrained
 from model.training.train import train
 
 
@@ -25,18 +27,30 @@ def configured(problem: Problem, *, seed: int, overrides: dict[str, Any]) -> Tra
     history = problem.task.history
     names = set(ModelConfig.__dataclass_fields__)
     model: dict[str, Any] = {
+        "quantiles": NETWORK_QUANTILES,
         "dropout": 0.1 if problem.hourly else 0.15,
         "prior": True,
         "plans": history.plans is not None,
         "holidays_country": problem.task.country,
     }
-    training: dict[str, Any] = {"seed": seed, "updates": 2_400}
+    training: dict[str, Any] = {"seed": seed, "updates": 2_400, "pretrained": True}
     if not problem.hourly:
         training |= {"updates": 600, "chunk": 64, "volume_power": 0.5}
     model |= {name: _frozen(value) for name, value in overrides.items() if name in names}
     training |= {name: value for name, value in overrides.items() if name not in names}
     shape = ModelConfig(horizon=problem.horizon, bucket_ms=history.bucket_ms, **model)
-    return TrainConfig(model=shape, **training)
+    before = replace(history, values_TSF=history.values_TSF[: problem.places[0]])
+    return for_history(TrainConfig(model=shape, **training), before)
+
+
+def zero_shot(problem: Problem) -> NetworkForecaster:
+    """The pretrained network at the bucket width and horizon of a problem."""
+    network = pretrained(
+        bucket_ms=problem.task.history.bucket_ms,
+        horizon=problem.horizon,
+        country=problem.task.country,
+    )
+    return NetworkForecaster(network, "zero-shot", quantiles=DECILES)
 
 
 def _frozen(value: object) -> object:
@@ -106,7 +120,7 @@ class Surgecast(Carried):
         self.retrained = retrained
 
     def _serving(self, place: int) -> NetworkForecaster:
-        return NetworkForecaster(self._network(place), "surgecast")
+        return NetworkForecaster(self._network(place), "surgecast", quantiles=DECILES)
 
     def _network(self, place: int) -> QuantileNetwork:
         """The network as of `place`: from its file, or trained on the buckets before `place`."""
@@ -118,7 +132,7 @@ class Surgecast(Carried):
         before = self._before(place)
         earlier = [at for at in self.problem.places if at < place]
         if self.retrained is None or not earlier:
-            network = train(before, self.config).network
+            network = finetune(before, self.config).network
         else:
             shorter = replace(self.config, **self.retrained)
             network = train(before, shorter, start=self._network(earlier[-1])).network

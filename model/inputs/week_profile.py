@@ -73,11 +73,15 @@ def _carry(
     first_S = torch.minimum(before_S, place) + 1.0
     visits_S = (cycles_S + 1.0).clamp(max=memory) * per_phase
     rate_S = weight_S / torch.where(cycles_S < 1, first_S, visits_S)
-    rows = column if column.numel() > 1 else column.expand(stats_SK.shape[0])
-    before_S1 = stats_SK.gather(1, rows[:, None])
-    change_S1 = rate_S[:, None] * (demand_S[:, None] - before_S1)
-    stats_SK.scatter_add_(1, rows[:, None], change_S1)
-    stats_SK[:, total] += change_S1[:, 0]
+    if column.numel() == 1 and column.device.type == "cpu":  # the same phase for all series
+        mean_S = stats_SK[:, int(column)]
+        change_S = rate_S * (demand_S - mean_S)
+        mean_S += change_S
+    else:
+        rows_S1 = column.expand(stats_SK.shape[0])[:, None]
+        change_S = rate_S * (demand_S - stats_SK.gather(1, rows_S1)[:, 0])
+        stats_SK.scatter_add_(1, rows_S1, change_S[:, None])
+    stats_SK[:, total] += change_S
 
 
 def log_factors(stats_SK: Tensor, ahead: HorizonPhases, layout: SeasonLayout) -> Tensor:

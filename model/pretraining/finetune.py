@@ -32,7 +32,6 @@ def finetune(
     With `config.pretrained` the weights start from the network that ships, and the learning rate is
     lower.
     """
-    config = for_history(config, history)
     start = start_for(config.model) if config.pretrained else None
     if start is None:
         return train(history, config, progress, run_file=run_file)

@@ -24,14 +24,14 @@ _MAX_SPELLS: Final = 2_000
 
 
 def log_uniform(rng: np.random.Generator, low_high: Range, size: Size = None) -> Floats:
-    """Positive values whose logarithm is uniform.
+    """Positive values whose logarithm is uniform; all `low` where `high` is less.
 
     >>> values = log_uniform(np.random.default_rng(0), (0.1, 10.0), 1_000)
     >>> bool((values < 1.0).mean() > 0.45), bool(values.min() >= 0.1)
     (True, True)
     """
     low, high = np.log(low_high)
-    return np.exp(rng.uniform(low, high, size)).astype(np.float32)
+    return np.exp(rng.uniform(low, max(low, high), size)).astype(np.float32)
 
 
 def magnitude(rng: np.random.Generator, low_high: Range) -> float:

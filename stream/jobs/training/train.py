@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from model.config import NETWORK_QUANTILES, ModelConfig, TrainConfig
 from model.errors import ModelError
-from model.pretraining.finetune import finetune
+from model.pretraining.finetune import finetune, for_history
 from model.training.dataset import History
 from model.training.ranks import Ranks
 from model.training.run_file import RunFile
@@ -130,6 +130,6 @@ def train_or_refuse(
 ) -> Trained:
     """Train. Raises UsageError if the history is too short or is not demand."""
     try:
-        return finetune(history, config, progress, run_file=run_file)
+        return finetune(history, for_history(config, history), progress, run_file=run_file)
     except ModelError as error:
         raise UsageError(f"cannot train: {error}") from error
