@@ -33,7 +33,8 @@ class Verdict:
 
     `change` is the relative change of WQL, challenger against champion (negative is better),
     ``[low, high]`` its bootstrap interval, `class_changes` the same of each class. `reason` is one
-    sentence for people.
+    sentence for people. `outsider_wql` is that of a model that never serves live, if one was
+    scored.
     """
 
     promoted: bool
@@ -44,6 +45,7 @@ class Verdict:
     low: float = 0.0
     high: float = 0.0
     class_changes: Mapping[str, float] = field(default_factory=dict)
+    outsider_wql: float | None = None
 
 
 def series_loss(result: Backtest, name: str) -> Doubles:

@@ -10,7 +10,9 @@ from model.evaluation.promotion import Verdict, decide, decide_first
 from model.inference.forecaster import Forecaster, NetworkForecaster
 from model.training.dataset import History, last_buckets
 from model.training.train import Trained
+from stream.jobs.training.foundation import beside_foundation
 from stream.series_ids import rollups_of
+from stream.settings import ModelSettings
 
 #: Days before the first origin over which both models warm up.
 _WARM_UP_DAYS: Final = 28
@@ -27,10 +29,12 @@ def compare(
     *,
     unseen_from_ms: int,
     origins: int,
+    settings: ModelSettings,
 ) -> Verdict:
     """Decide on promotion by a backtest on up to `origins` origins from `unseen_from_ms` on.
 
-    Without a champion, the challenger must beat the seasonal naive.
+    Without a champion, the challenger must beat the seasonal naive. The verdict also says whether
+    a foundation model of the settings would be better than the model that serves from now on.
     """
     config = trained.config.model
     chosen_ms = [
@@ -45,21 +49,22 @@ def compare(
             f"champion, {min(_LEAST_ORIGINS, origins)} are needed; wait for more buckets",
         )
     challenger = NetworkForecaster(trained.network, _CHALLENGER, threads=1)
+    models: dict[str, Forecaster]
     if champion is None:
         naive = SeasonalNaiveForecaster(
             horizon=config.horizon, bucket_ms=config.bucket_ms, quantiles=config.quantiles
         )
-        result = _backtest(history, {_CHALLENGER: challenger, _NAIVE: naive}, chosen_ms)
-        rollups = rollups_of(result.series)
-        return decide_first(result, yardstick=_NAIVE, challenger=_CHALLENGER, rollups=rollups)
-    models = {_CHALLENGER: challenger, champion.model_id: champion}
+        before, models = _NAIVE, {_CHALLENGER: challenger, _NAIVE: naive}
+    else:
+        before, models = champion.model_id, {_CHALLENGER: challenger, champion.model_id: champion}
     result = _backtest(history, models, chosen_ms)
-    return decide(
-        result,
-        champion=champion.model_id,
-        challenger=_CHALLENGER,
-        rollups=rollups_of(result.series),
-    )
+    rollups = rollups_of(result.series)
+    if champion is None:
+        verdict = decide_first(result, yardstick=before, challenger=_CHALLENGER, rollups=rollups)
+    else:
+        verdict = decide(result, champion=before, challenger=_CHALLENGER, rollups=rollups)
+    serving = _CHALLENGER if verdict.promoted else before
+    return beside_foundation(verdict, result, history, settings, serving=serving)
 
 
 def verdict_metrics(verdict: Verdict) -> dict[str, float]:
@@ -67,6 +72,7 @@ def verdict_metrics(verdict: Verdict) -> dict[str, float]:
     found = {
         "wql": verdict.challenger_wql,
         "wql_champion": verdict.champion_wql,
+        "wql_foundation": verdict.outsider_wql,
         "change_low": verdict.low,
         "change_high": verdict.high,
     }

@@ -1,11 +1,22 @@
 """The foundation model of the settings, as a challenger: `model.challenger`."""
 
+from dataclasses import replace
+
+import structlog
+
 from model.errors import ModelError
+from model.evaluation.backtest import Backtest, backtest
+from model.evaluation.outsider import with_outsider
+from model.evaluation.promotion import Verdict
 from model.foundation.forecaster import FoundationForecaster
 from model.foundation.weights import load_pretrained
+from model.training.dataset import History
 from stream.errors import UsageError
-from stream.jobs.training.train import device_name
+from stream.registry.model_registry import device_of
+from stream.series_ids import rollups_of
 from stream.settings import ModelSettings
+
+log = structlog.get_logger(__name__)
 
 
 def foundation_forecaster(
@@ -29,7 +40,7 @@ def foundation_forecaster(
         )
     try:
         pretrained = load_pretrained(
-            settings.challenger, settings.challenger_path, device=device_name(settings)
+            settings.challenger, settings.challenger_path, device=device_of(settings.device)
         )
     except ModelError as error:
         raise UsageError(f"model.challenger: {error}") from error
@@ -40,4 +51,39 @@ def foundation_forecaster(
         bucket_ms=bucket_ms,
         quantiles=quantiles or settings.quantiles,
         seed=seed,
+    )
+
+
+def beside_foundation(
+    verdict: Verdict,
+    result: Backtest,
+    history: History,
+    settings: ModelSettings,
+    *,
+    serving: str,
+) -> Verdict:
+    """Add to a verdict whether the challenger of the settings would be better than `serving`.
+
+    `serving` is a name in `result`, on whose origins it is scored; it reads all of `history`, not
+    only the warm-up of the others. Without one that works the verdict stays as it is.
+    """
+    try:
+        foundation = foundation_forecaster(
+            settings,
+            horizon=result.horizon,
+            bucket_ms=result.bucket_ms,
+            quantiles=result.quantiles,
+        )
+        if foundation is None:
+            return verdict
+        made = backtest(history, {foundation.model_id: foundation}, result.origins_ms)
+    except (MemoryError, ModelError, RuntimeError, UsageError) as error:
+        log.warning("foundation_model_failed", reason=str(error))
+        return verdict
+    return with_outsider(
+        verdict,
+        replace(result, forecast=result.forecast | made.forecast),
+        outsider=foundation.model_id,
+        serving=serving,
+        rollups=rollups_of(result.series),
     )

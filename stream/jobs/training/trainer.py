@@ -228,6 +228,7 @@ class Trainer:
             champion,
             unseen_from_ms=unseen_from_ms,
             origins=self._settings.trainer.origins,
+            settings=self._settings.model,
         )
 
     def _announce_promotion(self, model_id: str, reason: str) -> None:

@@ -34,6 +34,7 @@ from stream.settings import Settings
 from stream.state import keys
 from stream.state.history import StoredHistory, load_history, read_history
 from tests.support.seeding import CATEGORIES, QUANTILES, Shop, stocked
+from tests.support.tiny_weights import save_tiny_weights
 
 
 class Deployment:
@@ -71,6 +72,12 @@ class Deployment:
         model = self.settings.model.model_copy(update={"static": 4})
         self.settings = self.settings.model_copy(update={"model": model})
 
+    def use_challenger(self, weights: Path) -> None:
+        """The foundation model that verdicts name from now on."""
+        changes = {"challenger": "chronos-bolt", "challenger_path": weights}
+        model = self.settings.model.model_copy(update=changes)
+        self.settings = self.settings.model_copy(update={"model": model})
+
     def bad_champion(self) -> str:
         """An untrained champion with the deployed horizon, with a data span before the shop's."""
         torch.manual_seed(1)
@@ -105,6 +112,24 @@ def test_a_better_challenger_is_promoted_announced_and_explained(deployment: Dep
     last = deployment.registry.audit()[-1]
     assert last["note"].startswith("better beyond noise: WQL ")
     assert last["note"].endswith("(requested: drift)")
+
+
+def test_a_verdict_names_the_foundation_model_of_the_settings(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    """Its figures are in reason and manifest; weights that cannot be read cost no verdict."""
+    deployment.use_challenger(save_tiny_weights("chronos-bolt", tmp_path / "weights"))
+    before = deployment.bad_champion()
+    compared = deployment.trainer().once("due")
+    deployment.use_challenger(tmp_path / "none")
+    alone = deployment.trainer().once("due")
+
+    serving = "challenger" if compared.outcome == "promoted" else before
+    assert f"; chronos-bolt, never live, against {serving}: " in compared.reason
+    metrics = deployment.registry.manifest(str(compared.model_id)).metrics
+    assert f"WQL {metrics['wql_foundation']:.3f} against" in compared.reason
+    assert alone.outcome in ("promoted", "refused"), alone.reason
+    assert "chronos-bolt" not in alone.reason
 
 
 def test_a_model_is_promoted_with_warm_states_of_every_partition(deployment: Deployment) -> None:
