@@ -18,6 +18,10 @@ from model.durations import DAY_MS, HOUR_MS, WEEK_MS
 _YEAR_DAYS: Final = 365.2425
 _HOURS, _WEEKDAYS, _YEAR_HARMONICS, _REST, _WIDTH = 24, 7, 3, 9, 3
 N_CALENDAR: Final = _HOURS + 2 + _WEEKDAYS + 2 * _YEAR_HARMONICS + _REST + _WIDTH
+_FIRST_YEAR: Final = _HOURS + 2 + _WEEKDAYS
+_FIRST_REST: Final = _FIRST_YEAR + 2 * _YEAR_HARMONICS
+#: Columns that are zero without `year_terms`: harmonics, the run-up to Christmas, January.
+YEAR_TERMS: Final = (*range(_FIRST_YEAR, _FIRST_REST), *range(_FIRST_REST + 4, _FIRST_REST + 7))
 _DISTANCES: Final = 8
 #: Features of a bucket of the horizon.
 N_HORIZON: Final = N_CALENDAR + _DISTANCES
@@ -79,19 +83,19 @@ def calendar_features(
     column = _HOURS + 2
     if bucket_ms < WEEK_MS:
         out_NC[rows, column + (day_N + 3) % 7] = 1.0  # 1970-01-01 was a Thursday; Monday is 0
-    column += _WEEKDAYS
 
     dates_N = day_N.astype("datetime64[D]")
     year_N = dates_N.astype("datetime64[Y]")
     of_year_N = (dates_N - year_N.astype("datetime64[D]")).astype(np.int64)
+    column = _FIRST_YEAR
     for k in range(1, _YEAR_HARMONICS + 1):
         angle_N = 2 * np.pi * k * of_year_N / _YEAR_DAYS
-        out_NC[:, column] = np.sin(angle_N) * year_terms
-        out_NC[:, column + 1] = np.cos(angle_N) * year_terms
+        out_NC[:, column] = np.sin(angle_N)
+        out_NC[:, column + 1] = np.cos(angle_N)
         column += 2
     _special_days(out_NC[:, column : column + _REST], day_N, of_year_N, year_N, country)
     if not year_terms:
-        out_NC[:, column + 4 : column + 7] = 0.0
+        out_NC[:, YEAR_TERMS] = 0.0
     column += _REST
     out_NC[:, column] = 0.2 * np.log(bucket_ms / DAY_MS)
     out_NC[:, column + 1] = DAY_MS <= bucket_ms < WEEK_MS

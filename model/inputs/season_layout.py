@@ -46,10 +46,15 @@ class BucketPhases:
 
     def at(self, t: int) -> "BucketPhases":
         """The phases of bucket t alone, [1] or [S]."""
-        all_parts = (self.day, self.week, self.year, self.place, self.ends, self.holiday)
-        parts = (part[t].reshape(-1) for part in all_parts)
         return BucketPhases(
-            *parts, ends_T=self.ends_T[t : t + 1], holiday_T=self.holiday_T[t : t + 1]
+            day=self.day[t].reshape(-1),
+            week=self.week[t].reshape(-1),
+            year=self.year[t].reshape(-1),
+            place=self.place[t].reshape(-1),
+            ends=self.ends[t].reshape(-1),
+            holiday=self.holiday[t].reshape(-1),
+            ends_T=self.ends_T[t : t + 1],
+            holiday_T=self.holiday_T[t : t + 1],
         )
 
 

@@ -10,6 +10,7 @@ plans.
 Axes: S = series, F = stored features, K = carried statistics, I = inputs, P = plan columns.
 """
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -197,7 +198,7 @@ def _season_inputs(
 
     def score(value_S: Tensor, mean_S: Tensor, span: float) -> Tensor:
         """Deviation of a mean over `span` buckets in units of the series' error."""
-        score_S = (value_S - mean_S) * min(span, 7.0) ** 0.5 / (error_S * scale_S)
+        score_S = (value_S - mean_S) * math.sqrt(min(span, 7.0)) / (error_S * scale_S)
         return score_S.clamp(-8.0, 8.0) * 0.25
 
     def ratio(a: int, b: int) -> Tensor:

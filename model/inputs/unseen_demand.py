@@ -76,7 +76,7 @@ class UnseenProductDemand(nn.Module):
         sums_SHQ: Floats,
         weights_LQ: Floats,
     ) -> None:
-        """Replace the network's forecasts of unseen products, in place.
+        """Replace the network's forecasts of unseen products, in place; sums are coherent.
 
         `weights_LQ` derive the published quantiles from the network's L own ones. `launch_day_S`
         are the launches of the first series in days since 1970, 0 = unknown.
@@ -100,8 +100,9 @@ class UnseenProductDemand(nn.Module):
         passed_NH = on_sale_NH.cumsum(axis=1)
         sums_NHQ = self._quantiles(late_N, 1, level_N[:, None] * passed_NH)
         sums_NHQ = np.where(passed_NH[..., None] <= 1, units_NHQ, sums_NHQ)
-        units_SHQ[rows] = units_NHQ @ weights_LQ
-        sums_SHQ[rows] = np.maximum.accumulate(sums_NHQ @ weights_LQ, axis=1)
+        units_SHQ[rows] = published_NHQ = (units_NHQ @ weights_LQ).clip(min=0.0)
+        least_NHQ = np.maximum(sums_NHQ @ weights_LQ, published_NHQ)
+        sums_SHQ[rows] = np.maximum.accumulate(least_NHQ, axis=1)
 
     def level(self, category_N: Floats, list_price_N: Floats, age_days_N: Reals) -> Reals:
         """Mean demand [N] a bucket of products by category, list price and days since launch."""

@@ -145,7 +145,7 @@ class Fleet:
         phases = layout_of(self.kind.bucket_ms).buckets(starts_LN, None)
         phases = replace(phases, **self._holidays(starts_LN))
         carried_LNK = carry_over(self._stats_NK, values_LNF, phases, self.config)
-        parts = carried_LNK.split([walk.size for walk in self.walks], dim=1)
+        parts = torch.split(carried_LNK, [walk.size for walk in self.walks], dim=1)
         order = self._rng.permutation(len(self.walks))
         self._waiting = [
             (self.walks[place], self.walks[place].chunk(self._first, parts[place]))
@@ -162,7 +162,7 @@ class Fleet:
                 country=walk.config.holidays_country,
             )
             for walk, part_LS in zip(
-                self.walks, starts_LN.split([w.size for w in self.walks], dim=1), strict=True
+                self.walks, torch.split(starts_LN, [w.size for w in self.walks], dim=1), strict=True
             )
         ]
         holiday = torch.from_numpy(np.concatenate(flags, axis=1))

@@ -9,6 +9,7 @@ C = calendar, P = plan columns.
 """
 
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,9 +71,12 @@ class Chunk:
         def cut(part: Tensor | None) -> Tensor | None:
             return None if part is None else part[rows]
 
-        whole = {"first_G": self.first_G[first:last], "plans_NXP": cut(self.plans_NXP)}
-        whole |= {"ids_N3": cut(self.ids_N3)}
-        whole["targets"] = tuple(target.of_rows(rows) for target in self.targets)
+        whole: dict[str, Any] = {
+            "first_G": self.first_G[first:last],
+            "plans_NXP": cut(self.plans_NXP),
+            "ids_N3": cut(self.ids_N3),
+            "targets": tuple(target.of_rows(rows) for target in self.targets),
+        }
         names = (field.name for field in fields(self) if field.name not in whole)
         return replace(self, **whole, **{name: getattr(self, name)[rows] for name in names})
 

@@ -152,14 +152,19 @@ def test_a_forecast_follows_the_file_and_is_written_and_drawn(tmp_path: Path) ->
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_seasonal_naive_forecasts_a_history_too_short_for_a_network(
-    tmp_path: Path,
+@pytest.mark.parametrize(
+    ("pretrained", "said"),
+    [(True, "the pretrained network"), (False, "the seasonal naive")],
+)
+def test_a_history_too_short_to_train_on_is_forecast_without(
+    tmp_path: Path, pretrained: bool, said: str
 ) -> None:
     console = _console()
-    table = run_forecast(_file(tmp_path, _sales(days=15)), SETTINGS, horizon=7, console=console)
+    settings = SETTINGS.model_copy(update={"pretrained": pretrained})
+    table = run_forecast(_file(tmp_path, _sales(days=15)), settings, horizon=7, console=console)
 
     assert table.height == 7
-    assert "seasonal naive forecasts instead" in " ".join(_output(console).split())
+    assert f"{said} forecasts instead" in " ".join(_output(console).split())
 
 
 @pytest.mark.slow
