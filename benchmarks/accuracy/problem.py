@@ -88,7 +88,9 @@ class Problem:
         history = self.task.history
         buckets = history.buckets + self.horizon
         starts = history.start_ms + history.bucket_ms * np.arange(buckets, dtype=np.int64)
-        return calendar_features(starts, bucket_ms=history.bucket_ms, country=self.task.country)
+        return calendar_features(
+            starts, bucket_ms=history.bucket_ms, country=self.task.country, year_terms=True
+        )
 
 
 @dataclass(frozen=True, slots=True)

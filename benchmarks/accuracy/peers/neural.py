@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from benchmarks.accuracy.peers.statistical import seasonally_filled
 from benchmarks.accuracy.problem import Floats, OriginForecast, Problem, timed
 from model.config import DECILES
 from model.inputs.carried_statistics import ORDERS, REVENUE
@@ -24,6 +25,8 @@ _WINDOWS: Final = {"NHITS": 256, "DeepAR": 64}
 #: Context in weeks of the hourly task, for the same reason.
 _WEEKS: Final = {"NHITS": 2, "DeepAR": 1}
 _HOURLY: Final = {"step_size": 24, "batch_size": 16}
+#: Context in buckets of a week or longer.
+_WIDE: Final = 26
 
 
 class Neural:
@@ -39,6 +42,9 @@ class Neural:
         varying = calendar_TC[: problem.places[0]].std(axis=0) > 0
         self.calendar_TC = calendar_TC[:, varying]
         self.known = [f"calendar_{place}" for place in range(self.calendar_TC.shape[1])]
+        self.units_TS = seasonally_filled(problem.known_units_TS, problem.task.season)
+        week = problem.week
+        self.context = _WIDE if week == 1 else (_WEEKS[name] if problem.hourly else 8) * week
 
     def forecast(self, place: int) -> OriginForecast:
         """Fit before the first origin, then read the context before `place` and forecast."""
@@ -56,7 +62,7 @@ class Neural:
 
         shared: dict[str, Any] = {
             "h": self.problem.horizon,
-            "input_size": (_WEEKS[self.name] if self.problem.hourly else 8) * self.problem.week,
+            "input_size": self.context,
             "windows_batch_size": _WINDOWS[self.name],
             "futr_exog_list": self.known,
             "max_steps": self.steps,
@@ -85,7 +91,7 @@ class Neural:
         columns: dict[str, Any] = {
             "unique_id": np.repeat(np.arange(series), buckets),
             "ds": np.tile(np.arange(first, place), series),
-            "y": values_TSF[:, :, 0].T.reshape(-1),
+            "y": self.units_TS[first:place].T.reshape(-1),
             "orders": np.log1p(values_TSF[:, :, ORDERS]).T.reshape(-1),
             "revenue": np.log1p(np.maximum(values_TSF[:, :, REVENUE], 0)).T.reshape(-1),
         }
@@ -111,7 +117,7 @@ class Neural:
         }
         for number, column in enumerate(self.known):
             ahead[column] = np.tile(self.calendar_TC[place : place + horizon, number], series)
-        context = self._frame(place - 16 * self.problem.week, place)
+        context = self._frame(max(0, place - max(16 * self.problem.week, _WIDE)), place)
         made = self.library.predict(df=context, futr_df=pd.DataFrame(ahead), verbose=False)
         names = [column for column in made.columns if column not in ("unique_id", "ds")]
         block = made[_in_order(names)].to_numpy().reshape(series, horizon, len(DECILES))
