@@ -6,6 +6,8 @@ their relation to the series. With a single series the input is shifted in time 
 WQL over the rolling origins is the importance (Breiman 2001). Redundant inputs share their
 importance: each alone may seem unimportant.
 
+The carried factors of the horizon (`model.inputs.series_inputs.FACTORS`) count as one input.
+
 Axes: T = buckets, S = series, I = inputs, C = calendar, O = origins, H = horizon, Q = quantiles, D
 = encoded width, E = plan inputs.
 """
@@ -26,13 +28,16 @@ from model.inputs.calendar import N_CALENDAR, calendar_features, horizon_calenda
 from model.inputs.carried_statistics import PRICE, UNITS, started
 from model.inputs.newcomer_prior import scale_of
 from model.inputs.plans import plan_features
-from model.inputs.series_inputs import input_names, new_carried, observe
+from model.inputs.season_layout import layout_of
+from model.inputs.series_inputs import Anchors, anchors_of, input_names, new_carried, observe
 from model.inputs.static_features import ids_of, set_static
 from model.networks.quantile_network import QuantileNetwork
 from model.training.dataset import History, plans_of
 
 #: Name of the row for the calendar as a whole, past and future.
 CALENDAR: Final = "calendar"
+#: Name of the row for the carried factors of the horizon.
+SEASON: Final = "season"
 #: Name of the row for the plans of the horizon; plans of the past are inputs.
 PLANS: Final = "plans"
 #: Maximum number of series, by demand, and days read before the first origin.
@@ -66,7 +71,7 @@ def permutation_importance(
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
 ) -> Importances:
-    """Importance of every input of a network, and of the calendar, over rolling origins.
+    """Importance of every input of a network, of calendar and season, over rolling origins.
 
     `origins_ms` are starts of first buckets forecast. Uses the 200 series with most demand. Raises
     HistoryTooShort for an origin without a bucket before it, or whose horizon extends beyond the
@@ -74,8 +79,8 @@ def permutation_importance(
     """
     prepared = _PreparedInputs(history, network, origins_ms)
     rng = np.random.default_rng(seed)
-    own = prepared.wql(prepared.inputs_TSI, 0)
-    names = (*input_names(network.config), CALENDAR)
+    own = prepared.wql(prepared.inputs_TSI)
+    names = (*input_names(network.config), CALENDAR, SEASON)
     if network.config.plans:
         names = (*names, PLANS)
     found = []
@@ -114,13 +119,15 @@ class _PreparedInputs:
         set_static(stats_SK, torch.from_numpy(history.static_features_SX[chosen]), self.config)
         self.ids_S3 = ids_of(stats_SK, self.config)
         plans_TSP = plans_of(history, self.config, chosen) if self.config.plans else None
-        inputs, begun, ahead = [], [], []
+        layout, country = layout_of(bucket_ms), self.config.holidays_country
+        starts = history.start_ms + bucket_ms * torch.arange(places[-1])
+        phases = layout.buckets(starts, country)
+        inputs, begun, ahead, anchors = [], [], [], []
         self.scale_OS = torch.ones(len(places), len(chosen))
         for t in range(places[-1]):
-            start_ms = history.start_ms + t * bucket_ms
             held_SP = None if plans_TSP is None else plans_TSP[t]
             seen_SI = observe(
-                stats_SK, values_TSF[t], start_ms, self.config,
+                stats_SK, values_TSF[t], phases.at(t), self.config,
                 prior=network.prior, plans_SP=held_SP,
             )  # fmt: skip
             if t >= self.first:
@@ -128,21 +135,31 @@ class _PreparedInputs:
                 begun.append(started(stats_SK))
             if t + 1 in places:
                 self.scale_OS[places.index(t + 1)] = scale_of(stats_SK, self.config)
+                origin_ms = history.start_ms + (t + 1) * bucket_ms
+                anchors.append(
+                    anchors_of(stats_SK, layout.horizon(origin_ms, horizon, country), self.config)
+                )
                 if plans_TSP is not None:
                     horizon_SHP = plans_TSP[t + 1 : t + 1 + horizon].transpose(0, 1)
                     ahead.append(plan_features(horizon_SHP, stats_SK[:, PRICE, None]))
         self.plans_OSHE = torch.stack(ahead) if ahead else None
+        logs = zip(*(one.logs for one in anchors), strict=True)
+        self.anchors = Anchors(
+            tuple(torch.stack(log) for log in logs), torch.stack([one.error for one in anchors])
+        )
         self.inputs_TSI = torch.stack(inputs)
         self.begun_TS = torch.stack(begun)
 
     def permuted(self, name: str, rng: np.random.Generator) -> float:
-        """WQL with one input, or the calendar, replaced."""
+        """WQL with one input, the calendar, the season or the plans replaced."""
         if name == PLANS and self.plans_OSHE is not None:
             other_S = torch.from_numpy(rng.permutation(self.plans_OSHE.shape[1]))
-            return self.wql(self.inputs_TSI, 0, self.plans_OSHE[:, other_S])
+            return self.wql(self.inputs_TSI, plans_OSHE=self.plans_OSHE[:, other_S])
         if name == CALENDAR:
             weeks, days = rng.integers(0, 52), rng.integers(1, 7)  # never the same weekday
-            return self.wql(self.inputs_TSI, int(7 * weeks + days))
+            return self.wql(self.inputs_TSI, calendar_days=int(7 * weeks + days))
+        if name == SEASON:
+            return self.wql(self.inputs_TSI, anchors=self._other_season(rng))
         column = input_names(self.config).index(name)
         inputs_TSI = self.inputs_TSI.clone()
         buckets, series = inputs_TSI.shape[:2]
@@ -152,32 +169,55 @@ class _PreparedInputs:
         else:
             shift = int(rng.integers(1, max(buckets, 2)))
             inputs_TSI[:, :, column] = inputs_TSI[:, :, column].roll(shift, dims=0)
-        return self.wql(inputs_TSI, 0)
+        return self.wql(inputs_TSI)
+
+    def _other_season(self, rng: np.random.Generator) -> Anchors:
+        """The factors of other series; of a single one, those of other buckets of the horizon."""
+        series, horizon = self.anchors.error.shape[1], self.config.horizon
+        if series > 1:
+            other_S = torch.from_numpy(rng.permutation(series))
+            logs = tuple(log_OSH[:, other_S] for log_OSH in self.anchors.logs)
+        else:
+            shift = int(rng.integers(1, max(horizon, 2)))
+            logs = tuple(log_OSH.roll(shift, dims=2) for log_OSH in self.anchors.logs)
+        return self.anchors._replace(logs=logs)
 
     def wql(
-        self, inputs_TSI: Tensor, calendar_days: int, plans_OSHE: Tensor | None = None
+        self,
+        inputs_TSI: Tensor,
+        *,
+        calendar_days: int = 0,
+        anchors: Anchors | None = None,
+        plans_OSHE: Tensor | None = None,
     ) -> float:
         """WQL of the forecasts from these inputs, with the calendar shifted by `calendar_days`.
 
-        `plans_OSHE` replace the plans ahead of the history.
+        `anchors` and `plans_OSHE` replace those of the history.
         """
         config, ahead_ms = self.config, calendar_days * DAY_MS
         bucket_ms, begin_ms = config.bucket_ms, self.history.start_ms + ahead_ms
         starts = begin_ms + bucket_ms * (self.first + np.arange(len(inputs_TSI), dtype=np.int64))
+        country, terms = config.holidays_country, config.year_terms
         calendar_TC = torch.from_numpy(
-            calendar_features(starts, bucket_ms=bucket_ms, country=config.holidays_country)
+            calendar_features(starts, bucket_ms=bucket_ms, country=country, year_terms=terms)
         )
         horizon_OHC = torch.from_numpy(
             horizon_calendar(
                 begin_ms + bucket_ms * self.places_O,
                 horizon=config.horizon,
                 bucket_ms=bucket_ms,
-                country=config.holidays_country,
+                country=country,
+                year_terms=terms,
             )
         )
         with torch.no_grad():
-            plans = self.plans_OSHE if plans_OSHE is None else plans_OSHE
-            forecast = self._forecast(inputs_TSI, calendar_TC, horizon_OHC, plans)
+            forecast = self._forecast(
+                inputs_TSI,
+                calendar_TC,
+                horizon_OHC,
+                self.anchors if anchors is None else anchors,
+                self.plans_OSHE if plans_OSHE is None else plans_OSHE,
+            )
         quantiles = config.quantiles
         flat_NQ: NDArray[np.float32] = forecast.reshape(-1, len(quantiles)).numpy()
         return wql(self.actual_OSH.reshape(-1).numpy(), flat_NQ, quantiles)
@@ -187,6 +227,7 @@ class _PreparedInputs:
         inputs_TSI: Tensor,
         calendar_TC: Tensor,
         horizon_OHC: Tensor,
+        anchors: Anchors,
         plans_OSHE: Tensor | None,
     ) -> Tensor:
         """Units [O, S, H, Q] of the network, run from its first bucket to the last origin."""
@@ -211,6 +252,8 @@ class _PreparedInputs:
         newest_OSI = self.network.with_embedding(newest_OSI.transpose(0, 1), self.ids_S3).transpose(
             0, 1
         )
-        units_OSHQ, *_ = self.network.heads(encoded_OSD, newest_OSI, horizon_OHC, plans_OSHE)
+        units_OSHQ, *_ = self.network.heads(
+            encoded_OSD, newest_OSI, horizon_OHC, anchors, plans_OSHE
+        )
         cut_OSHQ: Tensor = units_OSHQ.clamp(min=0.0)
         return cut_OSHQ * self.scale_OS[:, :, None, None]

@@ -38,14 +38,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.inputs.series_inputs import Anchors
+from model.inputs.series_inputs import FACTORS, Anchors
 from model.networks.quantile_levels import PublishedLevels
 from model.workspace import Workspace
 
 ZERO_SHIFT: Final = 0.01
-#: Initial gates, before the sigmoid: the weights of `FACTORS`, then the power of their product in
+#: Initial gates, before the sigmoid: the weight of each factor, and the power of their product in
 #: the unit.
-_GATES: Final = (2.5, 1.5, 0.0, 1.5, -0.5, 0.5)
+_WEIGHTS: Final = {"week": 2.5, "year": 1.5, "year_rest": 0.0, "holiday": 1.5, "recent": -0.5}
+_POWER: Final = 0.5
+_GATES: Final = (*(_WEIGHTS[name] for name in FACTORS), _POWER)
 _LEAST_STEP: Final = 0.02
 
 

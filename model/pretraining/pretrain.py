@@ -9,7 +9,7 @@ Axes: P = origins in a chunk, Q = quantiles.
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -53,7 +53,7 @@ def pretrain(
     updates: int,
     *,
     seed: int,
-    start: QuantileNetwork | None = None,
+    kinds: Sequence[Kind] = KINDS,
     progress: Callable[[PretrainProgress, QuantileNetwork], None] | None = None,
 ) -> QuantileNetwork:
     """Train for a number of updates; returns the running average of the weights.
@@ -63,12 +63,10 @@ def pretrain(
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     network = QuantileNetwork(PRETRAINED)
-    if start is not None:
-        network.load_state_dict(start.state_dict())
     average = copy.deepcopy(network)
     optimizer = torch.optim.AdamW(network.parameters(), lr=_RATE, weight_decay=1e-4)
     quantiles_Q = torch.tensor(PRETRAINED.quantiles)
-    fleets = [_new_fleet(rng) for _ in range(_FLEETS)]
+    fleets = [_new_fleet(kinds, rng) for _ in range(_FLEETS)]
     done = PretrainProgress()
     for update in range(updates):
         for group in optimizer.param_groups:
@@ -77,7 +75,7 @@ def pretrain(
         for _ in range(2):
             place = int(rng.integers(_FLEETS))
             if fleets[place].over:
-                fleets[place] = _new_fleet(rng)
+                fleets[place] = _new_fleet(kinds, rng)
             walk, chunk = fleets[place].next()
             loss = _loss(network, walk, chunk, rng, quantiles_Q)
             if loss.requires_grad and bool(torch.isfinite(loss)):
@@ -95,9 +93,9 @@ def pretrain(
     return average.eval()
 
 
-def _new_fleet(rng: np.random.Generator) -> Fleet:
-    share = np.array([kind.share for kind in KINDS])
-    kind = KINDS[int(rng.choice(len(KINDS), p=share / share.sum()))]
+def _new_fleet(kinds: Sequence[Kind], rng: np.random.Generator) -> Fleet:
+    share = np.array([kind.share for kind in kinds])
+    kind = kinds[int(rng.choice(len(kinds), p=share / share.sum()))]
     return Fleet(PRETRAINED, kind, rng)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.errors import IncompatibleCheckpoint
+from model.inputs.calendar import N_CALENDAR, YEAR_TERMS
 from model.inputs.series_inputs import input_names
 from model.networks.quantile_network import QuantileNetwork
 
@@ -18,7 +19,8 @@ _SHAPE = ("architecture", "hidden", "layers", "rank", "quantiles")
 def adapted(start: QuantileNetwork, config: ModelConfig) -> QuantileNetwork:
     """A network of `config` with the weights of `start`.
 
-    Inputs are matched by name; new ones start without effect. Further targets start like units.
+    Inputs are matched by name; new ones start without effect, as do new terms of the year in the
+    calendar. Further targets start like units.
     Raises IncompatibleCheckpoint if encoder or quantiles differ in shape.
     """
     for name in _SHAPE:
@@ -35,6 +37,10 @@ def adapted(start: QuantileNetwork, config: ModelConfig) -> QuantileNetwork:
         width = start.encoder.width
         _copy_inputs(start.heads.project.weight, network.heads.project.weight, start, config, width)
         _copy_blocks(start, network)
+        if config.year_terms and not start.config.year_terms:
+            first = network.encoder.input_weights.shape[1] - N_CALENDAR
+            network.encoder.input_weights[:, [first + term for term in YEAR_TERMS]] = 0.0
+            network.heads.read.weight[:, YEAR_TERMS] = 0.0
     return network
 
 
@@ -44,12 +50,13 @@ def _copy_inputs(
     """Copy the columns of equal inputs; `width` columns before and all after them are the same."""
     before, after = input_names(start.config), input_names(config)
     tail = old_XI.shape[1] - width - len(before) - start.config.static
-    new_XI.zero_()
     new_XI[:, :width] = old_XI[:, :width]
+    learned = set(before) - set(start.config.inputs_off)
     for column, name in enumerate(after):
-        if name in before:
-            new_XI[:, width + column] = old_XI[:, width + before.index(name)]
-    if config.static and config.static == start.config.static:
+        old_X = old_XI[:, width + before.index(name)] if name in learned else 0.0
+        new_XI[:, width + column] = old_X
+    # a new embedding is zero, so its weights are not: one of the two must be, but only one
+    if config.static == start.config.static:
         of_new = slice(width + len(after), width + len(after) + config.static)
         of_old = slice(width + len(before), width + len(before) + config.static)
         new_XI[:, of_new] = old_XI[:, of_old]

@@ -58,6 +58,7 @@ class LaneGroups:
         self._before_NK = self.stats_NK
         self._state = network.new_state(self.all_groups * self.own, ranks.device(config.device))
         self._turn = 0
+        self._end = picked.end
         self._chunk: Chunk | None = None
 
     def begin(self) -> None:
@@ -97,22 +98,23 @@ class LaneGroups:
                 if over or self.rng.random() < self.config.reset_share:
                     self._draw(group)
             self._turn = 0
-            self._read()
+            self._read(picked.end)
         else:
             self._turn += 1
         assert self._chunk is not None
         first = self._turn * self.groups
         return self._chunk.of_groups(first, first + self.groups)
 
-    def _read(self) -> None:
-        picked = self.picked
+    def _read(self, end: int) -> None:
+        """Read the chunks of all groups; demand is known before bucket `end`."""
+        self._end = end
         self._before_NK = self.stats_NK.clone()
-        self._chunk = picked.chunk(
+        self._chunk = self.picked.chunk(
             self.lanes_GB[:, self.share],
             self.stats_NK,
             self.first_G,
-            length=picked.every,
-            end=picked.end,
+            length=self.picked.every,
+            end=end,
         )
 
     @property
@@ -137,6 +139,7 @@ class LaneGroups:
             "lanes": self.lanes_GB,
             "first": torch.from_numpy(self.first_G),
             "turn": torch.tensor(self._turn),
+            "end": torch.tensor(self._end),
         }
 
     def resume(self, saved: dict[str, Tensor]) -> None:
@@ -152,7 +155,7 @@ class LaneGroups:
         for place, part in enumerate(self._state):
             part.copy_(own(saved[f"state_{place}"]))
         self._turn = int(saved["turn"])
-        self._read()
+        self._read(int(saved["end"]))
 
 
 def encode(
@@ -222,8 +225,8 @@ def loss_at(
     ends = by_origin(chunk.ends_NL[:, positions])
     config = network.config
     layout = layout_of(config.bucket_ms)
-    ahead = layout.horizon(ends.flatten(), horizon, config.holidays_country)
-    flat = anchors_of(carried.flatten(0, 1), ahead, config)
+    coming = layout.horizon(ends.flatten(), horizon, config.holidays_country)
+    flat = anchors_of(carried.flatten(0, 1), coming, config)
     anchors = flat.map(lambda part: part.view(*carried.shape[:2], *part.shape[1:]).to(device))
     units, sums, *extras = network.heads(encoded_OBD, inputs_OBI, horizon_OHC, anchors, plans)
     total = (ranks or Ranks()).sum

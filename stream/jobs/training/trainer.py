@@ -20,6 +20,7 @@ from model.durations import MINUTE_MS
 from model.errors import HistoryTooShort, ModelError
 from model.evaluation.promotion import Verdict
 from model.inference.forecaster import NetworkForecaster
+from model.pretraining.finetune import finetune, for_history
 from model.training.dataset import History, last_buckets
 from model.training.train import Trained, TrainProgress, train
 from stream.errors import ServiceUnavailable, SurgecastError, UsageError
@@ -162,8 +163,11 @@ class Trainer:
                 config = replace(config, validation_share=_DRIFT_VALIDATION)
             else:
                 config = replace(config, learning_rate=_WARM_START_RATE * config.learning_rate)
-        trained = train(training_part, config, _ProgressLog(), start=start)
-        trained.parent = champion.model_id if champion is not None and start is not None else None
+        if champion is not None and start is not None:
+            trained = train(training_part, config, _ProgressLog(), start=start)
+            trained.parent = champion.model_id
+        else:
+            trained = finetune(training_part, config, _ProgressLog())
         log.info("challenger_trained", parent=trained.parent, **_rounded(trained.metrics))
         verdict = self._compare(history, trained, champion)
         trained.metrics |= verdict_metrics(verdict)
@@ -193,7 +197,8 @@ class Trainer:
         )
         # each training samples other series, so that the same data may give other weights
         seed = history.end_ms // history.bucket_ms % 2**31
-        return replace(config, threads=settings.trainer.threads, seed=seed)
+        config = replace(config, threads=settings.trainer.threads, seed=seed)
+        return for_history(config, history)
 
     def _champion(self, config: TrainConfig) -> NetworkForecaster | None:
         """Load the champion; None, with a warning, if it cannot be compared with a challenger."""

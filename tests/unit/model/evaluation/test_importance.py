@@ -9,24 +9,25 @@ from model.contract import FEATURE_NAMES
 from model.durations import HOUR_MS
 from model.errors import HistoryTooShort, InvalidValues
 from model.evaluation.backtest import backtest, score
-from model.evaluation.importance import CALENDAR, permutation_importance
+from model.evaluation.importance import CALENDAR, SEASON, permutation_importance
 from model.inference.forecaster import NetworkForecaster
 from model.inputs.series_inputs import input_names, new_carried, observe
 from model.training.train import train
-from tests.support.model_cases import START_MS, history_of, real_hours, untrained
+from tests.support.model_cases import START_MS, history_of, phases_at, real_hours, untrained
 
 CONFIG = ModelConfig(horizon=24, bucket_ms=HOUR_MS, hidden=16, layers=1, rank=8)
 ORIGINS = [START_MS + day * 24 * HOUR_MS for day in (8, 9, 10)]
 
 
 @pytest.mark.slow
-def test_its_wql_is_that_of_the_backtest() -> None:
+@pytest.mark.parametrize("year_terms", [False, True])
+def test_its_wql_is_that_of_the_backtest(year_terms: bool) -> None:
     """Forecasts are the same, read as a sequence or carried bucket by bucket."""
     values_TSF = real_hours(days=12, series=30)
     values_TSF[: 24 * 8 - 1] = 0  # all series start in the hour before the first origin
     values_TSF[24 * 8 - 1, :, 0] = 3
     history = history_of(values_TSF)
-    network = untrained().network
+    network = untrained(year_terms=year_terms).network
     for part in network.parameters():
         part.mul_(3.0)  # so that the state matters
     result = backtest(history, {"net": NetworkForecaster(network, "net")}, ORIGINS)
@@ -46,18 +47,20 @@ def test_demand_is_important_and_absent_clicks_are_not() -> None:
         for one in permutation_importance(history, network, origins, repeats=2).inputs
     }
 
-    assert set(rises) == {*input_names(CONFIG), CALENDAR}
+    assert set(rises) == {*input_names(CONFIG), CALENDAR, SEASON}
     for name in ("views", "carts", "visitors", "has_clicks"):
         assert rises[name] == 0.0
-    assert any(rise for name, rise in rises.items() if name != CALENDAR)
-    assert rises[CALENDAR] > 0.01
+    assert any(rise for name, rise in rises.items() if name not in {CALENDAR, SEASON})
+    assert rises[CALENDAR] != 0  # most of it is in the season as well
+    assert rises[SEASON] > 0.01
 
 
 def test_a_single_series_is_shifted_in_time() -> None:
     history = history_of(real_hours(days=12, series=1))
     found = permutation_importance(history, untrained().network, ORIGINS, repeats=1)
 
-    assert any(one.wql_rise != 0 for one in found.inputs if one.name != CALENDAR)
+    moved = {one.name for one in found.inputs if one.wql_rise != 0}
+    assert {CALENDAR, SEASON} < moved
 
 
 def test_an_origin_without_a_future_is_refused() -> None:
@@ -73,7 +76,9 @@ def test_an_input_that_is_off_is_zero_and_the_others_are_unchanged() -> None:
     seen = []
     for config in (CONFIG, off):
         stats = new_carried(5, config)
-        seen.append(observe(stats, torch.from_numpy(values_SF), START_MS, config).numpy())
+        seen.append(
+            observe(stats, torch.from_numpy(values_SF), phases_at(START_MS), config).numpy()
+        )
     columns = [input_names(off).index(name) for name in ("rate", "demand")]
 
     assert (seen[1][:, columns] == 0).all()
@@ -86,5 +91,7 @@ def test_an_unknown_input_cannot_be_switched_off() -> None:
 
     config = ModelConfig(horizon=24, bucket_ms=HOUR_MS, inputs_off=("colour",))
 
+    nothing = torch.zeros(1, len(FEATURE_NAMES))
+
     with pytest.raises(InvalidValues, match="colour"):
-        observe(new_carried(1, config), torch.zeros(1, len(FEATURE_NAMES)), START_MS, config)
+        observe(new_carried(1, config), nothing, phases_at(START_MS), config)

@@ -9,9 +9,11 @@ import torch
 from model.baselines.exponential_smoothing import SmoothingForecaster
 from model.baselines.seasonal_naive import SeasonalNaiveForecaster
 from model.contract import QuantileForecast
-from model.durations import HOUR_MS
+from model.durations import DAY_MS, HOUR_MS, WEEK_MS
 from model.errors import InvalidValues
+from model.inference.cuda_graph_stepper import FixedShapeStepper
 from model.inference.forecaster import Forecaster, NetworkForecaster
+from model.inputs.calendar import N_CALENDAR
 from model.inputs.series_inputs import new_carried, observe
 from model.workspace import Workspace
 from tests.support.model_cases import (
@@ -20,6 +22,7 @@ from tests.support.model_cases import (
     VARIANTS,
     awkward,
     of_variant,
+    phases_at,
     real_hours,
     reread,
     step_through,
@@ -28,7 +31,8 @@ from tests.support.model_cases import (
     with_fixed_shape,
 )
 
-Make = Callable[[], Forecaster]
+#: A nominal month, a twelfth of a year.
+MONTH_MS = 2_629_746_000
 
 
 def _naive() -> SeasonalNaiveForecaster:
@@ -75,14 +79,14 @@ def test_stepping_equals_the_sequence_the_network_was_trained_on(
     stats = new_carried(values.shape[1], network.config)
     inputs = torch.stack(
         [
-            observe(stats, bucket, START_MS + t * HOUR_MS, network.config)
+            observe(stats, bucket, phases_at(START_MS + t * HOUR_MS), network.config)
             for t, bucket in enumerate(values)
         ],
         dim=1,
     )
     encoder = network.network.encoder
     generator = torch.Generator().manual_seed(1)
-    calendar_TC = torch.rand(len(values), 48, generator=generator)
+    calendar_TC = torch.rand(len(values), N_CALENDAR, generator=generator)
     zero = encoder.new_state(values.shape[1], torch.device("cpu"))
     expected, after = encoder.forward(inputs, calendar_TC.expand(values.shape[1], -1, -1), zero)
 
@@ -164,11 +168,10 @@ def test_blocks_of_series_are_independent(network: NetworkForecaster) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", [*ARCHITECTURES, "lstm-yearly"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_one_fixed_shape_gives_the_forecasts_of_blocks(architecture: str) -> None:
     """A step of all series at the shape of their capacity gives the same forecasts."""
-    name, _, yearly = architecture.partition("-")
-    blocks = untrained(architecture=name, yearly=bool(yearly))
+    blocks = untrained(architecture=architecture)
     values_TSF = with_clicks(real_hours(days=4, series=30))
 
     _assert_same(step_through(with_fixed_shape(blocks), values_TSF), reread(blocks, values_TSF))
@@ -210,6 +213,67 @@ def test_forecasts_of_awkward_series_are_monotone_finite_and_never_negative(
             assert block.min() >= 0
             assert (np.diff(block, axis=2) >= 0).all()
         assert (np.diff(forecast.cumulative_SHQ, axis=1) >= 0).all()
+        if isinstance(forecaster, NetworkForecaster):
+            assert (forecast.cumulative_SHQ >= forecast.units_SHQ).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stepper", ["blocks", "fixed_shape"])
+@pytest.mark.parametrize("bucket_ms", [15 * 60_000, DAY_MS, WEEK_MS, MONTH_MS])
+def test_carried_seasons_equal_a_reread_at_any_width_over_a_new_year(
+    bucket_ms: int, stepper: str
+) -> None:
+    """Closed weekdays, public holidays, a season of the year, and a series that starts late."""
+    network = untrained(bucket_ms=bucket_ms, horizon=10)
+    if stepper == "fixed_shape":
+        network = with_fixed_shape(network)
+    buckets, stepped = {
+        15 * 60_000: (200, 100), DAY_MS: (410, 30), WEEK_MS: (70, 30), MONTH_MS: (20, 12)
+    }[bucket_ms]  # fmt: skip
+    start_ms = START_MS + 88 * DAY_MS if bucket_ms < DAY_MS else START_MS
+    rng = np.random.default_rng(8)
+    season_T = 1 + np.sin(np.arange(buckets) * 2 * np.pi * bucket_ms / (365.25 * DAY_MS))
+    values_TSF = np.zeros((buckets, 5, 11), np.float32)
+    values_TSF[..., 0] = rng.poisson(np.array([0.2, 3.0, 40.0, 8.0, 9.0]) * season_T[:, None])
+    values_TSF[:, 2, 0] *= (start_ms + bucket_ms * np.arange(buckets)) // DAY_MS % 7 != 3
+    values_TSF[: buckets // 3, 4] = 0
+
+    states, fresh = network.new_states(5), network.new_states(5)
+    network.warm_up(states, values_TSF[:-stepped], start_ms)
+    for t in range(buckets - stepped, buckets):
+        carried = network.step(states, values_TSF[t], start_ms + t * bucket_ms)
+    network.warm_up(fresh, values_TSF[:-1], start_ms)
+    again = network.step(fresh, values_TSF[-1], start_ms + (buckets - 1) * bucket_ms)
+
+    _assert_same(carried, again)
+    torch.testing.assert_close(states.stats_SK, fresh.stats_SK, rtol=1e-4, atol=1e-4)
+    assert states.stats_SK.abs().max(dim=0).values.count_nonzero() > 20
+
+
+@pytest.mark.parametrize("stepper", ["blocks", "fixed_shape"])
+def test_any_quantiles_are_published(stepper: str) -> None:
+    """The network's own among them are as they were; all rise, none is negative."""
+    values_TSF = real_hours(days=2, series=12)
+    plain = untrained(targets=("revenue",))
+    levels = (0.01, 0.05, *plain.quantiles[:4], 0.45, *plain.quantiles[4:], 0.95, 0.99)
+    more = NetworkForecaster(
+        plain.network, "more", quantiles=levels,
+        stepper=FixedShapeStepper if stepper == "fixed_shape" else None,
+    )  # fmt: skip
+    own, published = step_through(plain, values_TSF), step_through(more, values_TSF)
+
+    assert more.quantiles == published.quantiles == levels
+    places = [levels.index(level) for level in plain.quantiles]
+    for name in ("units_SHQ", "cumulative_SHQ"):
+        one, other = getattr(own, name), getattr(published, name)
+        assert other.shape == (12, 24, len(levels))
+        np.testing.assert_allclose(other[..., places], one, rtol=1e-5, atol=1e-5)
+        assert (np.diff(other, axis=2) >= -1e-4).all()
+        assert other.min() >= 0
+    assert (np.diff(published.cumulative_SHQ, axis=1) >= 0).all()
+    assert (published.cumulative_SHQ >= published.units_SHQ).all()
+    assert published.units_SHQ[..., -1].mean() > 1.2 * own.units_SHQ[..., -1].mean()
+    assert published.extras["revenue"].shape == (12, 24, len(levels))
 
 
 def test_the_first_bucket_forecast_is_the_one_after_the_closed_one(forecaster: Forecaster) -> None:

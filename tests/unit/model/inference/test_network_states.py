@@ -32,7 +32,7 @@ def _next(forecaster: NetworkForecaster, states: NetworkStates) -> QuantileForec
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_step_after_a_restore_is_the_same_bit_for_bit(architecture: str) -> None:
-    forecaster = untrained(architecture=architecture, yearly=architecture == "lstm")
+    forecaster = untrained(architecture=architecture)
     states = _read(forecaster)
     snapshot = states.snapshot(forecaster.model_id)
 

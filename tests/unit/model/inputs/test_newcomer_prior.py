@@ -17,7 +17,7 @@ from model.inputs.series_inputs import new_carried, observe
 from model.inputs.static_features import PRIOR, set_static, static_row
 from model.training.dataset import History
 from model.training.train import train
-from tests.support.model_cases import START_MS, Floats
+from tests.support.model_cases import START_MS, Floats, phases_at
 
 #: Mean units per day of a product by category.
 LEVELS = {"bags": 0.8, "toys": 6.0, "garden": 40.0}
@@ -60,8 +60,9 @@ def fitted() -> NewcomerPrior:
 def _carried(prior: NewcomerPrior, category: str | None, buckets: Floats) -> torch.Tensor:
     stats_SK = new_carried(1, CONFIG)
     set_static(stats_SK, torch.from_numpy(static_row(category))[None], CONFIG)
-    for bucket_F in torch.from_numpy(buckets):
-        observe(stats_SK, bucket_F[None], START_MS, CONFIG, prior=prior)
+    for t, bucket_F in enumerate(torch.from_numpy(buckets)):
+        phases = phases_at(START_MS + t * DAY_MS, DAY_MS)
+        observe(stats_SK, bucket_F[None], phases, CONFIG, prior=prior)
     return stats_SK
 
 

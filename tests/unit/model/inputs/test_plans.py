@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from model.config import ModelConfig
+from model.config import DECILES, ModelConfig
 from model.contract import QuantileForecast
 from model.durations import DAY_MS, HOUR_MS
 from model.errors import InvalidValues
 from model.evaluation.backtest import backtest
 from model.evaluation.importance import PLANS, permutation_importance
 from model.inference.forecaster import NetworkForecaster
-from model.inputs.calendar import N_CALENDAR
+from model.inputs.calendar import N_HORIZON
 from model.inputs.plans import CLOSURE, N_PLANS, PLAN_INPUT_NAMES, PRICE, PROMOTION, Plans
-from model.inputs.series_inputs import places_of
+from model.inputs.series_inputs import FACTORS, Anchors, places_of
+from model.networks.quantile_heads import make_coherent
+from model.networks.quantile_levels import PublishedLevels
 from model.training.checkpoint import input_hash
 from model.training.dataset import History, last_buckets
 from model.training.train import train
@@ -125,7 +127,9 @@ def test_heads_serve_plans_as_in_training(seed: int) -> None:
     rng = torch.Generator().manual_seed(seed)
     width = heads.project.in_features
     both_BX = torch.randn(SERIES, width, generator=rng)
-    calendar_HC = torch.rand(HORIZON, N_CALENDAR, generator=rng)
+    calendar_HC = torch.rand(HORIZON, N_HORIZON, generator=rng)
+    logs = torch.randn(len(FACTORS), SERIES, HORIZON, generator=rng).unbind(0)
+    anchors = Anchors(logs, torch.rand(SERIES, generator=rng))
     plans_MHE = torch.rand(3, HORIZON, len(PLAN_INPUT_NAMES), generator=rng)
     rows_M = torch.tensor([1, 4, 5])
     plans_BHE = torch.zeros(SERIES, HORIZON, len(PLAN_INPUT_NAMES)).index_copy(0, rows_M, plans_MHE)
@@ -133,15 +137,21 @@ def test_heads_serve_plans_as_in_training(seed: int) -> None:
 
     with torch.inference_mode():
         encoded_BD, inputs_BI = both_BX[:, :16], both_BX[:, 16:]
-        trained = heads(encoded_BD[None], inputs_BI[None], calendar_HC[None], plans_BHE[None])
+        trained = heads(
+            encoded_BD[None], inputs_BI[None], calendar_HC[None],
+            anchors.map(lambda part: part[None]), plans_BHE[None],
+        )  # fmt: skip
         weights = heads.horizon_weights(calendar_HC[None])[0].flatten(2)
         heads.serve(
             encoded_BD, inputs_BI, weights, (torch.ones(SERIES),) * 2, out,
-            work=Workspace(), planned=(rows_M, plans_MHE),
+            anchors=anchors, work=Workspace(), levels=PublishedLevels.of(DECILES, DECILES),
+            planned=(rows_M, plans_MHE),
         )  # fmt: skip
 
-    for served_BHQ, trained_OBHQ in zip(out, trained, strict=True):
-        torch.testing.assert_close(served_BHQ, trained_OBHQ[0].clamp(min=0), rtol=0, atol=1e-4)
+    expected = [block_OBHQ[0].clamp(min=0) for block_OBHQ in trained]
+    make_coherent(*expected)
+    for served_BHQ, expected_BHQ in zip(out, expected, strict=True):
+        torch.testing.assert_close(served_BHQ, expected_BHQ, rtol=1e-4, atol=1e-4)
 
 
 def test_blocks_and_one_fixed_shape_give_the_same() -> None:

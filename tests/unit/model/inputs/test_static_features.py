@@ -13,8 +13,8 @@ from model.evaluation.backtest import backtest, score
 from model.evaluation.importance import permutation_importance
 from model.inference.forecaster import NetworkForecaster
 from model.inference.network_states import NetworkStates
-from model.inputs.carried_statistics import N_STATISTICS
-from model.inputs.series_inputs import carried_width
+from model.inputs.season_layout import layout_of
+from model.inputs.series_inputs import anchors_of, carried_width
 from model.inputs.static_features import N_STATIC, N_STATIC_CARRIED, ROWS, row_of, static_row
 from model.networks.quantile_network import QuantileNetwork
 from model.training.checkpoint import dump, input_hash, restore
@@ -60,7 +60,7 @@ def _states(forecaster: NetworkForecaster, static_SX: Floats) -> NetworkStates:
 
 @pytest.fixture(params=VARIANTS)
 def forecaster(request: pytest.FixtureRequest) -> NetworkForecaster:
-    """Every architecture, the weekly ring, and the fixed-shape steps of a GPU."""
+    """Every architecture, and the fixed-shape steps of a GPU."""
     return of_variant(request.param, with_static)
 
 
@@ -76,10 +76,11 @@ def test_carried_state_equals_a_full_reread(forecaster: NetworkForecaster) -> No
     np.testing.assert_allclose(made.cumulative_SHQ, again.cumulative_SHQ, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("year_terms", [False, True])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_serving_equals_training(architecture: str) -> None:
+def test_serving_equals_training(architecture: str, year_terms: bool) -> None:
     """Chunk, encoder and heads of training against the carried step, with newcomers."""
-    forecaster = with_static(architecture=architecture)
+    forecaster = with_static(architecture=architecture, year_terms=year_terms)
     network, config = forecaster.network, forecaster.config
     values_TSF = with_clicks(real_hours(days=5, series=9))
     values_TSF[0, :, 0] += 1  # a lane's state starts with its chunk
@@ -94,7 +95,9 @@ def test_serving_equals_training(architecture: str) -> None:
         encoded_NLD, _ = encode(network, chunk, network.new_state(9, cpu), cpu)
         inputs_NI = network.with_embedding(chunk.inputs_NLI[:, -1], chunk.ids_N3)
         horizon_OHC = picked.horizon_calendar(chunk.first_G, np.array([95]))
-        units, _ = network.heads(encoded_NLD[None, :, -1], inputs_NI[None], horizon_OHC)
+        ahead = layout_of(HOUR_MS).horizon(chunk.ends_NL[:, -1], 24, config.holidays_country)
+        anchors = anchors_of(chunk.carried_NLK[:, -1], ahead, config).map(lambda part: part[None])
+        units, _ = network.heads(encoded_NLD[None, :, -1], inputs_NI[None], horizon_OHC, anchors)
         expected = units[0].clamp(min=0.0) * chunk.scale_NL[:, -1, None, None]
     states = _states(forecaster, static_of(9))
     forecaster.warm_up(states, values_TSF[:95], START_MS)
@@ -191,7 +194,7 @@ def test_a_network_without_static_features_ignores_them() -> None:
     ]
 
     np.testing.assert_array_equal(made[0], made[1])
-    assert carried_width(plain.config) == N_STATISTICS
+    assert carried_width(plain.config) == layout_of(HOUR_MS).end
     assert not any(name.startswith(("embedding", "prior")) for name in plain.network.state_dict())
 
 

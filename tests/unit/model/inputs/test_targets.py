@@ -6,19 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from model.config import TARGETS, ModelConfig
+from model.config import DECILES, TARGETS, ModelConfig
 from model.contract import QuantileForecast
 from model.durations import HOUR_MS
 from model.evaluation.metrics import wql
 from model.evaluation.sanity_check import find_fault
 from model.inference.forecaster import NetworkForecaster
-from model.inputs.calendar import N_CALENDAR
+from model.inputs.calendar import N_HORIZON
 from model.inputs.carried_statistics import PRICE
 from model.inputs.plans import Plans
-from model.inputs.series_inputs import new_carried
+from model.inputs.series_inputs import FACTORS, Anchors, new_carried
 from model.inputs.static_features import LIST_PRICE
 from model.inputs.targets import scales_of
-from model.networks.quantile_heads import QuantileHeads
+from model.networks.quantile_heads import QuantileHeads, make_coherent
+from model.networks.quantile_levels import PublishedLevels
 from model.training.checkpoint import Manifest, dump, input_hash, restore
 from model.training.dataset import pick_series
 from model.training.train import Trained, train
@@ -38,7 +39,7 @@ from tests.support.model_cases import (
     with_static,
 )
 
-VARIANTS = ("lstm", "gru", "transformer", "lstm-yearly", "lstm-static", "lstm-fixed_shape")
+VARIANTS = ("lstm", "gru", "transformer", "lstm-static", "lstm-fixed_shape")
 
 
 @pytest.fixture(params=VARIANTS)
@@ -46,7 +47,7 @@ def forecaster(request: pytest.FixtureRequest) -> NetworkForecaster:
     """A network with both targets, of every kind."""
     architecture, _, variant = request.param.partition("-")
     make = with_static if variant == "static" else untrained
-    made = make(architecture=architecture, targets=TARGETS, yearly=variant == "yearly")
+    made = make(architecture=architecture, targets=TARGETS)
     return with_fixed_shape(made) if variant == "fixed_shape" else made
 
 
@@ -139,18 +140,26 @@ def test_targets_do_not_enlarge_states() -> None:
 
 def test_serving_equals_training_in_each_scale() -> None:
     torch.manual_seed(2)
-    heads = QuantileHeads(16, 3, N_CALENDAR, horizon=5, n_quantiles=9, rank=4, n_targets=2).eval()
-    encoded, inputs, horizon = torch.randn(7, 16), torch.randn(7, 3), torch.rand(1, 5, N_CALENDAR)
+    heads = QuantileHeads(16, 3, N_HORIZON, quantiles=DECILES, rank=4, n_targets=2).eval()
+    encoded, inputs, horizon = torch.randn(7, 16), torch.randn(7, 3), torch.rand(1, 5, N_HORIZON)
+    anchors = Anchors(torch.randn(len(FACTORS), 7, 5).unbind(0), torch.rand(7))
     scales = tuple(torch.rand(7) * 10 for _ in range(4))
     with torch.no_grad():
-        trained = heads(encoded[None], inputs[None], horizon)
+        trained = heads(encoded[None], inputs[None], horizon, anchors.map(lambda part: part[None]))
         served = tuple(torch.empty(7, 5, 9) for _ in range(4))
         weights = heads.horizon_weights(horizon)[0].flatten(2)
-        heads.serve(encoded, inputs, weights, scales, served, work=Workspace())
+        heads.serve(
+            encoded, inputs, weights, scales, served,
+            anchors=anchors, work=Workspace(), levels=PublishedLevels.of(DECILES, DECILES),
+        )  # fmt: skip
 
-    for seen, scale, out in zip(trained, scales, served, strict=True):
-        expected = seen[0].clamp(min=0) * scale[:, None, None]
-        torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
+    expected = [
+        seen[0].clamp(min=0) * scale[:, None, None]
+        for seen, scale in zip(trained, scales, strict=True)
+    ]
+    make_coherent(*expected[:2])
+    for out, block in zip(served, expected, strict=True):
+        torch.testing.assert_close(out, block, rtol=1e-5, atol=1e-5)
 
 
 def test_revenue_of_a_series_without_a_sale_is_scaled_by_its_list_price() -> None:

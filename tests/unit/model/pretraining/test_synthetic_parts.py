@@ -60,7 +60,9 @@ def test_spells_do_not_overlap_and_fill_the_time_without_gaps() -> None:
         assert set(group_N) == {found.group_N[n]}
         assert at_N[0] == found.start_N[n]
         assert len(at_N) == min(found.length_N[n], 300 - found.start_N[n])
+    many = spells(rng_of(2), steps=2_500, groups=2, gap=0.0, length=(1.0, 1.0))
     assert (full.id_TG > 0).all()
+    assert (many.id_TG > 0).all()
     after = found.after(np.full(found.count, 5))
     assert not ((after.id_TG > 0) & (found.id_TG > 0)).any()
     assert (after.id_TG > 0).any()

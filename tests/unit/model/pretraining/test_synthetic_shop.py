@@ -9,7 +9,16 @@ import pytest
 from model.durations import DAY_MS, HOUR_MS, MINUTE_MS, WEEK_MS
 from model.errors import InvalidValues
 from model.history import History
-from model.inputs.carried_statistics import ORDERS, REVENUE, STOCK, STOCKOUT_SHARE, UNITS, VISITORS
+from model.inputs.carried_statistics import (
+    ORDERS,
+    PURCHASES,
+    REVENUE,
+    STOCK,
+    STOCKOUT_SHARE,
+    UNITS,
+    VIEWS,
+    VISITORS,
+)
 from model.inputs.plans import CLOSURE, PRICE, PROMOTION
 from model.pretraining.synthetic.clock import MONTH_MS
 from model.pretraining.synthetic.shop import DENSITY, SyntheticShop, synthetic_shop
@@ -199,6 +208,11 @@ def test_sold_out_buckets_are_marked() -> None:
 def test_shops_record_different_columns() -> None:
     """Many have units alone; clicks come with purchases at most as many as orders and visitors."""
     found = np.array([history.values_TSF.any(axis=(0, 1)) for history in daily()])
+    for history in daily():
+        columns = history.values_TSF
+        if columns[:, :, VISITORS].any():
+            assert (columns[:, :, VISITORS] >= columns[:, :, PURCHASES]).all()
+            assert (columns[:, :, VIEWS] >= columns[:, :, VISITORS]).all()
 
     for column, low, high in ((ORDERS, 0.3, 0.8), (VISITORS, 0.15, 0.6), (STOCK, 0.05, 0.5)):
         assert low < found[:, column].mean() < high
@@ -210,3 +224,15 @@ def test_some_shops_have_a_known_country() -> None:
 
     assert len(set(countries)) > 15
     assert 0.1 < np.mean([country is None for country in countries]) < 0.6
+
+
+@pytest.mark.parametrize("bucket_ms", WIDTHS_MS)
+def test_the_smallest_shops_are_shops(bucket_ms: int) -> None:
+    """A single series in two buckets, a few series in three."""
+    for seed in range(30):
+        for buckets, series in ((2, 1), (3, 4)):
+            history = synthetic_shop(
+                bucket_ms=bucket_ms, buckets=buckets, series=series, seed=seed
+            ).history
+            assert history.values_TSF.shape == (buckets, series, 11)
+            assert np.isfinite(history.values_TSF).all()

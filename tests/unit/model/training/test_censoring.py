@@ -13,7 +13,14 @@ from model.inputs.carried_statistics import AGE, SLOW
 from model.inputs.series_inputs import INPUT_NAMES, carry_statistics, new_carried, observe
 from model.training.dataset import pick_series
 from model.training.train import train
-from tests.support.model_cases import START_MS, Floats, history_of, small_training, stock_up
+from tests.support.model_cases import (
+    START_MS,
+    Floats,
+    history_of,
+    phases_at,
+    small_training,
+    stock_up,
+)
 
 CONFIG = ModelConfig(horizon=24, bucket_ms=HOUR_MS)
 WEEK = 7 * 24
@@ -30,11 +37,11 @@ def shelf(units: float = 6.0, *, weeks: int = 4, out: slice | None = None) -> Fl
     return values_TSF
 
 
-def carried(values_TSF: Floats) -> torch.Tensor:
+def carried(values_TSF: Floats, config: ModelConfig = CONFIG) -> torch.Tensor:
     """Statistics after all buckets."""
-    stats = new_carried(values_TSF.shape[1], CONFIG)
-    for bucket in torch.from_numpy(values_TSF):
-        carry_statistics(stats, bucket, CONFIG)
+    stats = new_carried(values_TSF.shape[1], config)
+    for t, bucket in enumerate(torch.from_numpy(values_TSF)):
+        carry_statistics(stats, bucket, phases_at(START_MS + t * HOUR_MS), config)
     return stats
 
 
@@ -67,20 +74,17 @@ def test_a_share_below_the_threshold_is_not_censored() -> None:
     values_TSF = shelf()
     values_TSF[-1, 0, 0] = 0.0
     values_TSF[-1, 0, 9:] = 1.0, 0.4
-    stats = new_carried(1, CONFIG)
     strict = dataclasses.replace(CONFIG, censored_share=0.3)
-    for bucket in torch.from_numpy(values_TSF):
-        carry_statistics(stats, bucket, strict)
 
     assert carried(values_TSF)[0, AGE] == 4 * WEEK
-    assert stats[0, AGE] == 4 * WEEK - 1
+    assert carried(values_TSF, strict)[0, AGE] == 4 * WEEK - 1
 
 
 def test_the_network_reads_usual_demand_and_no_availability() -> None:
     """Demand inputs stay those of a usual hour; `availability` and `stock_known` differ."""
     stats = new_carried(1, CONFIG)
     seen = [
-        observe(stats, bucket, START_MS + t * HOUR_MS, CONFIG)[0]
+        observe(stats, bucket, phases_at(START_MS + t * HOUR_MS), CONFIG)[0]
         for t, bucket in enumerate(torch.from_numpy(shelf(weeks=2, out=slice(WEEK, 2 * WEEK))))
     ]
     usual, sold_out = (dict(zip(INPUT_NAMES, seen[t].tolist(), strict=True)) for t in (100, 200))
