@@ -22,12 +22,12 @@ def with_outsider(
     Both are names in `result`; `serving` is the model that serves after the verdict. The decision
     itself stays.
 
-    >>> actual = np.array([[[4.0], [2.0], [6.0]]], np.float32)
+    >>> actual = np.array([[[4.0], [2.0], [6.0]]] * 3, np.float32)
     >>> close, off = (np.repeat((actual + by)[..., None], 1, -1) for by in (0.5, 2.0))
-    >>> result = Backtest(["a", "b", "c"], [0], 60_000, (0.5,), actual,
-    ...                   {"old": off, "tirex": close}, np.ones((1, 3)))
+    >>> result = Backtest(["a", "b", "c"], [0, 1, 2], 60_000, (0.5,), actual,
+    ...                   {"old": off, "tirex": close}, np.ones((3, 3)))
     >>> with_outsider(Verdict(False, "no better"), result, outsider="tirex", serving="old").reason
-    'no better; tirex, never live, against old: better beyond noise: WQL 0.125 against 0.500, ...'
+    'no better; tirex, never live, against old: better beyond noise: WQL 0.125 against 0.500 ...'
     """
     judged = decide(result, champion=serving, challenger=outsider, rollups=rollups)
     note = f"{outsider}, never live, against {serving}: {judged.reason}"

@@ -56,7 +56,13 @@ def train(
         typer.Option(min=1, max=366, help="Number of buckets to forecast. [model.horizon]"),
     ] = None,
     promote: Annotated[
-        bool, typer.Option("--promote", help="Make it the champion, whichever model serves now.")
+        bool,
+        typer.Option(
+            "--promote",
+            help="Make it the champion: trained on a file of sales, whichever model serves now; "
+            "trained for the workers, only if it is better than what serves, on buckets held back "
+            "from its training.",
+        ),
     ] = False,
     plans: Plans = None,
     max_seconds: Seconds = None,
@@ -131,10 +137,13 @@ def train(
                 "metrics": outcome.metrics,
                 "span_ms": list(outcome.span_ms),
                 "promoted": outcome.promoted,
+                "reason": outcome.reason,
             }
         )
-    else:
-        typer.echo(outcome.model_id)
+        return
+    if outcome.reason:
+        typer.echo(outcome.verdict, err=True)
+    typer.echo(outcome.model_id)
 
 
 def backtest(

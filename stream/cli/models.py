@@ -103,15 +103,19 @@ def _serve_trainer(settings: "Settings", *, once: bool) -> None:
 
 @models.command("list")
 def list_models(context: typer.Context, as_json: Json = False) -> None:
-    """List the models, newest training data first.
+    """List the models, newest training data first, with the reason of the last decision on each.
+
+    If the last training made no model, its reason comes first.
 
     Example:  surgecast models list
     """
-    from stream.registry.model_registry import Registry, tenures
+    from stream.registry.audit import tenures, trainings_without_model
+    from stream.registry.model_registry import Registry
 
     registry = Registry(settings_of(context).registry_path)
     entries, audit = registry.list(), registry.audit()
     notes = {str(line["model_id"]): line for line in audit if line.get("note")}
+    in_vain = trainings_without_model(audit)
     if as_json:
         print_json(
             {
@@ -128,9 +132,13 @@ def list_models(context: typer.Context, as_json: Json = False) -> None:
                     for entry in entries
                 ],
                 "tenures": [asdict(tenure) for tenure in tenures(audit)],
+                "without_model": in_vain,
             }
         )
         return
+    for last in in_vain[-1:]:
+        at = datetime.fromtimestamp(int(last["at_ms"]) / 1_000, UTC)
+        typer.echo(f"last training {last['action']} at {at:%Y-%m-%d %H:%M} UTC: {last['note']}")
     if not entries:
         typer.echo("no model yet; train one: surgecast train --history FILE", err=True)
         return
@@ -166,7 +174,7 @@ def show_model(context: typer.Context, model_id: ModelId) -> None:
 
 @models.command("promote")
 def promote_model(context: typer.Context, model_id: ModelId, note: Note = "by hand") -> None:
-    """Make a model the champion.
+    """Make a model the champion, whatever the last comparison decided; prints that decision.
 
     Workers warm it up in the background, then switch to it between two buckets.
 
@@ -175,9 +183,14 @@ def promote_model(context: typer.Context, model_id: ModelId, note: Note = "by ha
     from stream.registry.model_registry import Registry
 
     settings = settings_of(context)
-    Registry(settings.registry_path).promote(model_id, note=note)
+    registry = Registry(settings.registry_path)
+    decisions = [line for line in registry.audit() if line["model_id"] == model_id]
+    registry.promote(model_id, note=note)
     _announce(settings, "promote", model_id, note)
     typer.echo(f"{model_id} is the champion")
+    for line in decisions[-1:]:
+        if line.get("note"):
+            typer.echo(f"the last decision on it was {line['action']}: {line['note']}", err=True)
 
 
 @models.command("rollback")

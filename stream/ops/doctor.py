@@ -185,7 +185,8 @@ def _store(settings: Settings) -> list[Check]:
 def _champion(settings: Settings) -> Check:
     """Check that the champion can be read and fits this build."""
     from model.errors import ModelError
-    from stream.registry.model_registry import Registry, tenures
+    from stream.registry.audit import tenures
+    from stream.registry.model_registry import Registry
 
     registry = Registry(settings.registry_path)
     try:

@@ -3,7 +3,7 @@
 The registry is the authority; a record only triggers an early look at it, so a lost record costs
 the time until the next regular look. Every worker and the trainer read the whole topic, without a
 consumer group. A record is JSON:
-`{"action": "promote"|"rollback"|"retrain", "model_id", "reason", "at_ms"}`.
+`{"action": "promote"|"rollback"|"retrain", "model_id", "reason", "at_ms", "drift"}`.
 """
 
 import asyncio
@@ -33,6 +33,8 @@ _TIMEOUT_S: Final = 10.0
 class ModelRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """One record of the topic. `model_id` is empty if `action` is retrain.
 
+    `drift` is true for a retrain that drift has requested, not a person.
+
     >>> ModelRecord.decode(ModelRecord("retrain", reason="drift", at_ms=5).encode()).reason
     'drift'
     """
@@ -41,6 +43,7 @@ class ModelRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     model_id: str = ""
     reason: str = ""
     at_ms: int = 0
+    drift: bool = False
 
     def encode(self) -> bytes:
         """Encode the record as JSON."""

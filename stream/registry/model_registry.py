@@ -2,19 +2,20 @@
 
 Layout under the root: `models/<model_id>/{manifest.json,weights.safetensors}`, `champion.json`
 (the champion, since when and why, and the champions before it) and `audit.jsonl` (one line for
-every change and every refusal). All writes are atomic (`stream/registry/files.py`); a model without
-a manifest does not exist.
+every change and verdict, and for each training that made no model; `audit.py` reads it). All writes
+are atomic (`stream/registry/files.py`); a model without a manifest does not exist.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import torch
 
 from model.errors import CorruptCheckpoint, ModelError, UnknownModel
+from model.evaluation.looks import Look
 from model.inference.forecaster import NetworkForecaster
 from model.networks.quantile_network import QuantileNetwork
 from model.training.checkpoint import Manifest, dump, restore
@@ -36,16 +37,6 @@ class ModelEntry:
     model_id: str
     is_champion: bool
     manifest: Manifest
-
-
-@dataclass(frozen=True, slots=True)
-class Tenure:
-    """A period in which a model was the champion, and why; `until_ms` is None if it still is."""
-
-    model_id: str
-    since_ms: int
-    until_ms: int | None
-    note: str
 
 
 def device_of(name: str) -> str:
@@ -113,10 +104,11 @@ class Registry:
         network = self.network(model_id)
         return NetworkForecaster(network, model_id, device_of(device), quantiles=quantiles)
 
-    def promote(self, model_id: str, *, note: str = "") -> None:
+    def promote(self, model_id: str, *, note: str = "", look: Look | None = None) -> None:
         """Make a model the champion. Raises UnknownModel, CorruptCheckpoint if it is damaged.
 
-        A damaged `champion.json` is replaced; its content is recovered from the audit.
+        `look` is the span on which a comparison decided so. A damaged `champion.json` is replaced;
+        its content is recovered from the audit.
         """
         self.network(model_id)
         pointer, readable = self._pointer_or_audit()
@@ -124,11 +116,25 @@ class Registry:
         if before == model_id and readable:
             return
         previous = [*pointer.get("previous", []), *([before] if before else [])]
-        self._set_champion("promote", model_id, previous[-_MAX_PREVIOUS:], before=before, note=note)
+        self._set_champion(
+            "promote", model_id, previous[-_MAX_PREVIOUS:], before=before, note=note, look=look
+        )
 
-    def refuse(self, model_id: str, *, note: str) -> None:
+    def refuse(self, model_id: str, *, note: str, look: Look | None = None) -> None:
         """Log why a challenger was not promoted, or why a worker refused to serve it."""
-        self._log_change("refuse", model_id, note=note)
+        self._log_change("refuse", model_id, note=note, look=look)
+
+    def no_challenger(self, outcome: Literal["failed", "skipped"], *, note: str) -> None:
+        """Log why a training made no model."""
+        self._log_change(outcome, "", note=note)
+
+    def looks(self) -> list[Look]:
+        """Spans (ms) on which comparisons have decided, oldest first (`model/evaluation/looks`)."""
+        return [
+            (int(line["look_ms"][0]), int(line["look_ms"][1]))
+            for line in self.audit()
+            if "look_ms" in line
+        ]
 
     def rollback(self, *, note: str = "") -> str:
         """Make the previous champion the champion again; returns its id.
@@ -177,7 +183,10 @@ class Registry:
         return deleted
 
     def audit(self) -> Sequence[dict[str, Any]]:
-        """Every change, oldest first: at_ms, action, model_id, note, before (last champion)."""
+        """Every change, oldest first: at_ms, action, model_id, note.
+
+        `before` is the last champion, `look_ms` the span on which a comparison decided.
+        """
         try:
             text = self._files.read(_AUDIT).decode(errors="replace")
         except FileNotFoundError:
@@ -234,6 +243,7 @@ class Registry:
         *,
         before: str | None,
         note: str,
+        look: Look | None = None,
     ) -> None:
         pointer = {
             "model_id": model_id,
@@ -242,31 +252,23 @@ class Registry:
             "note": note,
         }
         self._files.replace(_CHAMPION, json.dumps(pointer).encode())
-        self._log_change(action, model_id, note=note, before=before)
+        self._log_change(action, model_id, note=note, before=before, look=look)
 
     def _log_change(
-        self, action: str, model_id: str, *, note: str, before: str | None = None
+        self,
+        action: str,
+        model_id: str,
+        *,
+        note: str,
+        before: str | None = None,
+        look: Look | None = None,
     ) -> None:
         line = {"at_ms": wall_clock_ms(), "action": action, "model_id": model_id, "note": note}
         if before is not None:
             line["before"] = before
+        if look is not None:
+            line["look_ms"] = [*look]
         self._files.append(_AUDIT, json.dumps(line).encode())
-
-
-def tenures(audit: Iterable[Mapping[str, Any]]) -> list[Tenure]:
-    """The champions of the audit, oldest first.
-
-    >>> one = {"at_ms": 5, "action": "promote", "model_id": "a", "note": "the first"}
-    >>> back = {"at_ms": 9, "action": "rollback", "model_id": "b"}
-    >>> [(t.model_id, t.since_ms, t.until_ms) for t in tenures([one, back])]
-    [('a', 5, 9), ('b', 9, None)]
-    """
-    changes = [line for line in audit if line["action"] in ("promote", "rollback")]
-    ends = [*(int(line["at_ms"]) for line in changes[1:]), None]
-    return [
-        Tenure(str(line["model_id"]), int(line["at_ms"]), end, str(line.get("note", "")))
-        for line, end in zip(changes, ends, strict=True)
-    ]
 
 
 def _code_version() -> str:

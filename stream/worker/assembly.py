@@ -14,7 +14,7 @@ import redis
 import redis.asyncio as aioredis
 from faust.types import TP
 
-from model.baselines.exponential_smoothing import SmoothingForecaster
+from model.baselines.fallback import fallback_forecaster
 from stream.clock import wall_clock_ms
 from stream.ingest.assignment import PartitionOwner
 from stream.ingest.flushing import Flusher
@@ -138,7 +138,7 @@ def build_worker(app: SurgecastApp, settings: Settings, *, adopt: bool = False) 
 def _server(
     settings: Settings, blocking: redis.Redis, reads: ServingReads, snapshots: Snapshots
 ) -> ModelServer:
-    fallback = SmoothingForecaster(
+    fallback = fallback_forecaster(
         horizon=settings.model.horizon,
         bucket_ms=settings.window.bucket,
         quantiles=settings.model.quantiles,

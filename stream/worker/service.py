@@ -110,7 +110,7 @@ class WorkerService(PersistentStopService):
         await self._drift.run(every_s=DRIFT_EVERY_S)
 
     async def _request_retrain(self, reason: str) -> None:
-        record = ModelRecord("retrain", reason=reason, at_ms=wall_clock_ms())
+        record = ModelRecord("retrain", reason=reason, at_ms=wall_clock_ms(), drift=True)
         await self._parts.sink.send(MODELS.name, [(record.action, record.encode())])
 
     def _rollups_through(self) -> int | None:

@@ -1,70 +1,104 @@
-"""Compares a challenger with the champion on origins that neither has been trained on."""
+"""Compares a challenger with the model that serves, on origins held back from its training.
 
-from collections.abc import Mapping
+Axes: T = buckets, S = series, F = features, O = origins, H = horizon.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Final
 
-from model.baselines.seasonal_naive import SeasonalNaiveForecaster
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.config import CENSORED_SHARE
 from model.durations import DAY_MS
+from model.errors import HistoryTooShort
 from model.evaluation.backtest import Backtest, backtest, last_origins
-from model.evaluation.promotion import Verdict, decide, decide_first
-from model.inference.forecaster import Forecaster, NetworkForecaster
+from model.evaluation.looks import Look, error_to_spend
+from model.evaluation.promotion import LEAST_ORIGINS, Verdict, decide
+from model.inference.forecaster import Forecaster
+from model.inputs.carried_statistics import censored
 from model.training.dataset import History, last_buckets
-from model.training.train import Trained
 from stream.jobs.training.foundation import beside_foundation
 from stream.series_ids import rollups_of
 from stream.settings import ModelSettings
 
 #: Days before the first origin over which both models warm up.
 _WARM_UP_DAYS: Final = 28
-#: Fewest origins for a decision.
-_LEAST_ORIGINS: Final = 2
-_NAIVE: Final = "seasonal naive"
-_CHALLENGER: Final = "challenger"
+#: At most one in so many buckets is held back.
+_KEEP: Final = 3
+#: Name of the challenger in a backtest.
+CHALLENGER: Final = "challenger"
+
+
+def origins_to_hold_back(buckets: int, *, horizon: int, wanted: int) -> int:
+    """Origins at the end of a history to hold back from a training, one horizon each.
+
+    A third of the buckets at most. Raises HistoryTooShort if they are too few for a verdict.
+
+    >>> origins_to_hold_back(2_000, horizon=24, wanted=7)
+    7
+    >>> origins_to_hold_back(240, horizon=14, wanted=7)
+    5
+    """
+    fitting = buckets // (_KEEP * horizon)
+    if fitting < LEAST_ORIGINS:
+        raise HistoryTooShort(
+            f"{buckets} buckets are too few to hold back {LEAST_ORIGINS} origins of {horizon} "
+            f"buckets for a comparison: give at least {_KEEP * LEAST_ORIGINS * horizon}"
+        )
+    return min(max(wanted, LEAST_ORIGINS), fitting)
+
+
+def first_buckets(history: History, count: int) -> History:
+    """The first `count` buckets."""
+    return replace(history, values_TSF=history.values_TSF[:count])
 
 
 def compare(
     history: History,
-    trained: Trained,
-    champion: NetworkForecaster | None,
+    challenger: Forecaster,
+    incumbent: Forecaster,
     *,
-    unseen_from_ms: int,
     origins: int,
+    looks: Iterable[Look],
     settings: ModelSettings,
 ) -> Verdict:
-    """Decide on promotion by a backtest on up to `origins` origins from `unseen_from_ms` on.
+    """Decide on promotion by a backtest on the last `origins` origins of a history.
 
-    Without a champion, the challenger must beat the seasonal naive. The verdict also says whether
-    a foundation model of the settings would be better than the model that serves from now on.
+    `looks` are the spans of earlier comparisons. Sold-out buckets do not count. The verdict also
+    says whether a foundation model of the settings would be better than the model that serves from
+    now on.
     """
-    config = trained.config.model
-    chosen_ms = [
-        origin
-        for origin in last_origins(history, horizon=config.horizon, count=origins)
-        if origin >= unseen_from_ms
-    ]
-    if len(chosen_ms) < min(_LEAST_ORIGINS, origins):
-        return Verdict(
-            False,
-            f"only {len(chosen_ms)} origins are later than the training data of challenger and "
-            f"champion, {min(_LEAST_ORIGINS, origins)} are needed; wait for more buckets",
-        )
-    challenger = NetworkForecaster(trained.network, _CHALLENGER, threads=1)
-    models: dict[str, Forecaster]
-    if champion is None:
-        naive = SeasonalNaiveForecaster(
-            horizon=config.horizon, bucket_ms=config.bucket_ms, quantiles=config.quantiles
-        )
-        before, models = _NAIVE, {_CHALLENGER: challenger, _NAIVE: naive}
-    else:
-        before, models = champion.model_id, {_CHALLENGER: challenger, champion.model_id: champion}
-    result = _backtest(history, models, chosen_ms)
-    rollups = rollups_of(result.series)
-    if champion is None:
-        verdict = decide_first(result, yardstick=before, challenger=_CHALLENGER, rollups=rollups)
-    else:
-        verdict = decide(result, champion=before, challenger=_CHALLENGER, rollups=rollups)
-    serving = _CHALLENGER if verdict.promoted else before
+    horizon = challenger.horizon
+    chosen_ms = last_origins(history, horizon=horizon, count=origins)
+    models = {CHALLENGER: challenger, incumbent.model_id: incumbent}
+    result = warmed_backtest(history, models, chosen_ms)
+    verdict = decide(
+        result,
+        champion=incumbent.model_id,
+        challenger=CHALLENGER,
+        rollups=rollups_of(result.series),
+        known_OSH=_in_stock(history, chosen_ms, horizon),
+        tail=error_to_spend(chosen_ms, horizon_ms=horizon * history.bucket_ms, looks=looks),
+    )
+    serving = CHALLENGER if verdict.promoted else incumbent.model_id
     return beside_foundation(verdict, result, history, settings, serving=serving)
+
+
+def warmed_backtest(
+    history: History, models: Mapping[str, Forecaster], origins_ms: list[int]
+) -> Backtest:
+    """A backtest of models that warm up on the days before the first origin."""
+    per_day = max(1, DAY_MS // history.bucket_ms)
+    first = (origins_ms[0] - history.start_ms) // history.bucket_ms - _WARM_UP_DAYS * per_day
+    return backtest(last_buckets(history, history.buckets - max(0, first)), models, origins_ms)
+
+
+def look_of(verdict: Verdict, history: History) -> Look | None:
+    """The span on which a verdict was made; None if it compared nothing."""
+    return (verdict.origins_ms[0], history.end_ms) if verdict.origins_ms else None
 
 
 def verdict_metrics(verdict: Verdict) -> dict[str, float]:
@@ -75,13 +109,17 @@ def verdict_metrics(verdict: Verdict) -> dict[str, float]:
         "wql_foundation": verdict.outsider_wql,
         "change_low": verdict.low,
         "change_high": verdict.high,
+        "origins_compared": float(len(verdict.origins_ms)),
     }
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _backtest(
-    history: History, models: Mapping[str, Forecaster], origins_ms: list[int]
-) -> Backtest:
-    per_day = max(1, DAY_MS // history.bucket_ms)
-    first = (origins_ms[0] - history.start_ms) // history.bucket_ms - _WARM_UP_DAYS * per_day
-    return backtest(last_buckets(history, history.buckets - max(0, first)), models, origins_ms)
+def _in_stock(history: History, origins_ms: list[int], horizon: int) -> NDArray[np.bool_]:
+    """False [O, S, H] for buckets that were sold out for so long that sales are no demand."""
+    places = [(origin - history.start_ms) // history.bucket_ms for origin in origins_ms]
+    return np.stack(
+        [
+            ~censored(torch.from_numpy(values_HSF), share=CENSORED_SHARE).numpy().T
+            for values_HSF in (history.values_TSF[place : place + horizon] for place in places)
+        ]
+    )

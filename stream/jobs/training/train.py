@@ -12,17 +12,20 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from model.config import NETWORK_QUANTILES, ModelConfig, TrainConfig
 from model.errors import ModelError
+from model.networks.quantile_network import QuantileNetwork
 from model.pretraining.finetune import finetune, for_history
 from model.training.dataset import History
 from model.training.ranks import Ranks
 from model.training.run_file import RunFile
-from model.training.train import Trained, TrainProgress
+from model.training.train import Trained, TrainProgress, train
 from stream.errors import UsageError
 from stream.registry.model_registry import device_of
 from stream.settings import ModelSettings, duration_text
 
 #: Time budget of the demo: with everything around the training, 3 minutes on 2 cores.
 DEMO_SECONDS = 120.0
+#: Share of the usual learning rate for a training that starts from trained weights.
+WARM_START_RATE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +92,12 @@ def train_with_bar(
     *,
     console: Console | None = None,
     run_folder: RunFolder | None = None,
+    start: QuantileNetwork | None = None,
 ) -> Trained:
     """Train with a progress bar on `console` (default: stderr); resumable with `run_folder`.
 
-    In a distributed run only rank 0 shows the bar. Raises UsageError as `train_or_refuse`.
+    `start` is as in `train_or_refuse`. In a distributed run only rank 0 shows the bar. Raises
+    UsageError.
     """
     first = Ranks.current().first
     console = console or Console(stderr=True, quiet=not first)
@@ -119,7 +124,7 @@ def train_with_bar(
                 losses += f" · validation {at.validation_loss:.3f}"
             bar.update(task, completed=at.share, losses=losses)
 
-        return train_or_refuse(history, config, show, run_file)
+        return train_or_refuse(history, config, show, run_file, start=start)
 
 
 def train_or_refuse(
@@ -127,9 +132,16 @@ def train_or_refuse(
     config: TrainConfig,
     progress: Callable[[TrainProgress], None],
     run_file: RunFile | None,
+    *,
+    start: QuantileNetwork | None = None,
 ) -> Trained:
-    """Train. Raises UsageError if the history is too short or is not demand."""
+    """Train from the weights of `start`, or of the pretrained network if the settings allow it.
+
+    Raises UsageError if the history is too short or is not demand.
+    """
     try:
+        if start is not None:
+            return train(history, config, progress, run_file=run_file, start=start)
         return finetune(history, for_history(config, history), progress, run_file=run_file)
     except ModelError as error:
         raise UsageError(f"cannot train: {error}") from error

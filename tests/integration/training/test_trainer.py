@@ -21,6 +21,7 @@ from stream.errors import ServiceUnavailable
 from stream.jobs.archive.export import archive
 from stream.jobs.training import handover
 from stream.jobs.training.handover import hand_over_states
+from stream.jobs.training.schedule import Outcome
 from stream.jobs.training.stored_history import stored_history
 from stream.jobs.training.train import train_config
 from stream.jobs.training.trainer import Trainer, TrainingResult
@@ -48,8 +49,13 @@ class Deployment:
         self.announced: list[ModelRecord] = []
         self.now_ms = 1_000_000_000
         self.settings = Settings(
-            model={"horizon": 6, "quantiles": QUANTILES, "registry": str(folder)},
-            trainer={"max_time": "3s", "series": 12, "origins": 4},
+            model={
+                "horizon": 6,
+                "quantiles": QUANTILES,
+                "registry": str(folder),
+                "pretrained": False,
+            },
+            trainer={"max_time": "5m", "updates": 40, "series": 12, "origins": 4},
         )
 
     def trainer(self, **changes: Any) -> Trainer:
@@ -111,7 +117,10 @@ def test_a_better_challenger_is_promoted_announced_and_explained(deployment: Dep
     ]
     last = deployment.registry.audit()[-1]
     assert last["note"].startswith("better beyond noise: WQL ")
-    assert last["note"].endswith("(requested: drift)")
+    assert "(requested: drift; it has not learned from these 4 origins)" in last["note"]
+    held_back_ms = 4 * 6 * HOUR_MS
+    end_ms = deployment.shop.closed_through_ms
+    assert deployment.registry.looks() == [(end_ms - held_back_ms, end_ms)]
 
 
 def test_a_verdict_names_the_foundation_model_of_the_settings(
@@ -196,28 +205,24 @@ def test_a_challenger_learns_the_categories_of_the_catalog(deployment: Deploymen
     assert network.prior.worth_days > 0
 
 
-def test_after_a_drift_the_champion_learns_from_the_newest_buckets_alone(
-    deployment: Deployment,
-) -> None:
-    """At the full rate: in the whole history the few new days would hardly matter."""
+def test_after_a_drift_fewer_origins_are_held_back(deployment: Deployment) -> None:
+    """The newest days are those to learn from; what came before is not forgotten."""
     deployment.bad_champion()
-    held_back_ms = 4 * 6 * HOUR_MS
-    trainer = deployment.trainer(drift_span=5 * DAY_MS)
+    trainer = deployment.trainer()
     due, drifted = (
         deployment.registry.manifest(str(result.model_id))
         for result in (trainer.once("due"), trainer.once("requested: drift", drifted=True))
     )
 
-    end_ms = deployment.shop.closed_through_ms - held_back_ms
-    assert due.span_ms == (deployment.shop.start_ms, end_ms)
-    assert drifted.span_ms == (end_ms - 5 * DAY_MS, end_ms)
-    assert drifted.training["learning_rate"] > 2 * due.training["learning_rate"]
+    end_ms = deployment.shop.closed_through_ms
+    assert due.span_ms == (deployment.shop.start_ms, end_ms - 4 * 6 * HOUR_MS)
+    assert drifted.span_ms == (deployment.shop.start_ms, end_ms - 3 * 6 * HOUR_MS)
 
 
-def test_a_challenger_that_cannot_be_compared_is_stored_and_not_promoted(
+def test_without_unseen_origins_nothing_is_trained_and_the_reason_is_kept(
     deployment: Deployment,
 ) -> None:
-    """The champion was trained on all buckets, so no origin is unseen."""
+    """The champion was trained on all buckets: a challenger could not be compared with it."""
     before = deployment.bad_champion()
     end_ms = deployment.shop.closed_through_ms
     torch.manual_seed(2)
@@ -226,22 +231,50 @@ def test_a_challenger_that_cannot_be_compared_is_stored_and_not_promoted(
     champion = deployment.registry.publish(fresh, promote=True)
     result = deployment.trainer().once("due")
 
-    assert result.outcome == "refused"
-    assert "only 0 origins" in result.reason
+    assert (result.outcome, result.model_id) == ("skipped", None)
+    assert f"only 0 origins are later than the training data of the champion {champion}" in (
+        result.reason
+    )
     assert deployment.registry.champion() == champion != before
-    assert deployment.announced == []
-    assert deployment.registry.audit()[-1]["action"] == "refuse"
-    assert str(result.model_id) in {entry.model_id for entry in deployment.registry.list()}
+    assert len(deployment.registry.list()) == 2
+    last = deployment.registry.audit()[-1]
+    assert (last["action"], last["note"]) == ("skipped", f"{result.reason} (due)")
+
+
+def test_a_champion_of_yesterday_leaves_fewer_origins(deployment: Deployment) -> None:
+    """All that it has not learned from are held back from the challenger too, not more."""
+    torch.manual_seed(2)
+    config = train_config(deployment.settings.model, bucket_ms=HOUR_MS)
+    end_ms = deployment.shop.closed_through_ms
+    span_ms = (deployment.shop.start_ms, end_ms - 20 * HOUR_MS)
+    deployment.registry.publish(
+        Trained(QuantileNetwork(config.model), config, span_ms), promote=True
+    )
+    result = deployment.trainer().once("due")
+
+    manifest = deployment.registry.manifest(str(result.model_id))
+    assert manifest.span_ms[1] == end_ms - 3 * 6 * HOUR_MS
+    assert manifest.metrics["origins_compared"] == 3
+
+
+def test_a_second_challenger_on_the_same_origins_needs_stronger_evidence(
+    deployment: Deployment,
+) -> None:
+    deployment.bad_champion()
+    deployment.trainer().once("due")
+    result = deployment.trainer().once("due")
+
+    assert "(97.5 % interval" in result.reason
 
 
 def test_a_damaged_champion_is_replaced_by_a_first_model(deployment: Deployment) -> None:
-    """Without a readable champion, the seasonal naive is the yardstick and there is no parent."""
+    """Without a readable champion it is compared with the fallback and has no parent."""
     model_id = deployment.bad_champion()
     (deployment.folder / "models" / model_id / "weights.safetensors").write_bytes(b"x")
     result = deployment.trainer().once("due")
 
     assert result.outcome in ("promoted", "refused")
-    assert "seasonal naive" in result.reason
+    assert "of exponential-smoothing" in result.reason
     assert deployment.registry.manifest(str(result.model_id)).parent is None
 
 
@@ -269,7 +302,7 @@ def test_a_full_disk_is_a_failed_training_and_the_champion_serves_on(
 
     with monkeypatch.context() as patched:
         patched.setattr(registry_files, "_write_through", full)
-        result = deployment.trainer(max_time=1_000).once("due")
+        result = deployment.trainer(updates=1).once("due")
 
     assert result.outcome == "failed"
     assert "No space left" in result.reason
@@ -300,7 +333,12 @@ class Stopped(Exception):
 
 
 def trainings(
-    deployment: Deployment, *, hours: int, requests: dict[int, ModelRecord], **settings: Any
+    deployment: Deployment,
+    *,
+    hours: int,
+    requests: dict[int, ModelRecord],
+    outcome: Outcome = "refused",
+    **settings: Any,
 ) -> list[tuple[int, str]]:
     """Hour and cause of each training within `hours` hours."""
     trainer = deployment.trainer(**settings)
@@ -309,9 +347,9 @@ def trainings(
     hour = 0
 
     def once(cause: str, *, drifted: bool = False) -> TrainingResult:
-        assert drifted == cause.startswith("requested")
+        assert drifted == (cause == "requested: drift")
         made.append((hour, cause))
-        return TrainingResult("refused", "", "m")
+        return TrainingResult(outcome, "")
 
     def newest(_: int) -> ModelRecord | None:
         nonlocal hour
@@ -329,7 +367,7 @@ def trainings(
 
 def request(deployment: Deployment, hour: int) -> ModelRecord:
     """A request for a training at this hour."""
-    return ModelRecord("retrain", "", "drift", deployment.now_ms + hour * HOUR_MS)
+    return ModelRecord("retrain", "", "drift", deployment.now_ms + hour * HOUR_MS, drift=True)
 
 
 def test_it_trains_periodically_and_on_request_but_not_within_the_cooldown(
@@ -357,7 +395,31 @@ def test_a_request_older_than_the_last_training_is_ignored(deployment: Deploymen
 
 
 def replace_time(record: ModelRecord, at_ms: int) -> ModelRecord:
-    return ModelRecord(record.action, record.model_id, record.reason, at_ms)
+    return ModelRecord(record.action, record.model_id, record.reason, at_ms, record.drift)
+
+
+def test_a_request_by_hand_trains_as_usual_and_one_by_drift_for_the_newest_days(
+    deployment: Deployment,
+) -> None:
+    by_hand = ModelRecord("retrain", "", "new assortment", deployment.now_ms + 5 * HOUR_MS)
+    requests = {5: by_hand, 9: request(deployment, 9)}
+    made = trainings(deployment, hours=12, requests=requests, every=24 * HOUR_MS, cooldown=0)
+
+    assert made == [(1, "due"), (5, "requested: new assortment"), (9, "requested: drift")]
+
+
+@pytest.mark.parametrize("outcome", ["failed", "skipped"])
+def test_a_training_that_makes_no_model_is_repeated_less_and_less(
+    deployment: Deployment, outcome: Outcome
+) -> None:
+    """Requested or not: it read all history once a second until the request could be met."""
+    requests = {1: request(deployment, 1)}
+    made = trainings(
+        deployment, hours=40, requests=requests, outcome=outcome, every=24 * HOUR_MS, cooldown=0
+    )
+
+    assert [hour for hour, _ in made] == [1, 2, 3, 4, 6, 9, 15, 26]
+    assert {cause for _, cause in made} == {"requested: drift"}
 
 
 def test_a_restart_keeps_the_training_period(deployment: Deployment) -> None:

@@ -20,7 +20,8 @@ from model.durations import DAY_MS
 from model.errors import CorruptCheckpoint, UnknownModel
 from model.training.train import Trained, train
 from stream.registry import files as registry_files
-from stream.registry.model_registry import Registry, tenures
+from stream.registry.audit import tenures
+from stream.registry.model_registry import Registry
 from tests.support.model_cases import START_MS, history_of, real_hours, small_training
 
 
