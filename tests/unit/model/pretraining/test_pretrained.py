@@ -11,7 +11,7 @@ from model.config import DECILES, NETWORK_QUANTILES, ModelConfig, TrainConfig
 from model.durations import DAY_MS, HOUR_MS, WEEK_MS
 from model.evaluation.backtest import backtest, score
 from model.history import History
-from model.inference.forecaster import NetworkForecaster
+from model.inference.forecaster import Forecaster, NetworkForecaster
 from model.inputs.carried_statistics import REVENUE, UNITS
 from model.pretraining.disturbances import disturbed
 from model.pretraining.finetune import finetune, for_history
@@ -62,7 +62,7 @@ def test_it_is_better_than_exponential_smoothing_from_the_first_week_on() -> Non
     """On real orders by the hour, for products and their total."""
     history = _shop_hours(14)
     network = pretrained(bucket_ms=HOUR_MS, horizon=24, country="GB")
-    models = {
+    models: dict[str, Forecaster] = {
         "pretrained": NetworkForecaster(network, "pretrained", quantiles=DECILES, threads=1),
         "smoothing": SmoothingForecaster(horizon=24, bucket_ms=HOUR_MS),
     }
