@@ -16,11 +16,12 @@ def with_outsider(
     outsider: str,
     serving: str,
     rollups: NDArray[np.int64] | None = None,
+    known_OSH: NDArray[np.bool_] | None = None,
 ) -> Verdict:
     """Add to a verdict whether `outsider` would be better than `serving`, by the same rules.
 
     Both are names in `result`; `serving` is the model that serves after the verdict. The decision
-    itself stays.
+    itself stays. The outsider is always the same model, so repeated looks need no control.
 
     >>> actual = np.array([[[4.0], [2.0], [6.0]]] * 3, np.float32)
     >>> close, off = (np.repeat((actual + by)[..., None], 1, -1) for by in (0.5, 2.0))
@@ -29,6 +30,8 @@ def with_outsider(
     >>> with_outsider(Verdict(False, "no better"), result, outsider="tirex", serving="old").reason
     'no better; tirex, never live, against old: better beyond noise: WQL 0.125 against 0.500 ...'
     """
-    judged = decide(result, champion=serving, challenger=outsider, rollups=rollups)
+    judged = decide(
+        result, champion=serving, challenger=outsider, rollups=rollups, known_OSH=known_OSH
+    )
     note = f"{outsider}, never live, against {serving}: {judged.reason}"
     return replace(verdict, reason=f"{verdict.reason}; {note}", outsider_wql=judged.challenger_wql)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from model.config import ModelConfig
-from model.durations import DAY_MS, HOUR_MS, WEEK_MS
+from model.durations import DAY_MS, HOUR_MS, MINUTE_MS, WEEK_MS
 from model.inputs.calendar import calendar_features, is_holiday
 from model.inputs.carried_statistics import UNITS
 from model.inputs.season_layout import layout_of
@@ -30,7 +30,6 @@ from model.training.dataset import Chunk, TrainingSeries, carry_over, levels, pl
 _CHUNK: Final = 64
 _SHOPS: Final = 6
 _MIN_SERIES: Final = 8
-_MINUTE_MS: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +51,8 @@ KINDS: Final = (
     Kind(HOUR_MS, 168, 24 * 7 * 40, 64, 0.10),
     Kind(WEEK_MS, 8, 230, 256, 0.09),
     Kind(MONTH_MS, 12, 96, 256, 0.05),
-    Kind(15 * _MINUTE_MS, 48, 96 * 7 * 8, 64, 0.03),
-    Kind(_MINUTE_MS, 60, 1_440 * 4, 64, 0.03),
+    Kind(15 * MINUTE_MS, 48, 96 * 7 * 8, 64, 0.03),
+    Kind(MINUTE_MS, 60, 1_440 * 4, 64, 0.03),
 )
 
 

@@ -75,16 +75,19 @@ def compare(
     chosen_ms = last_origins(history, horizon=horizon, count=origins)
     models = {CHALLENGER: challenger, incumbent.model_id: incumbent}
     result = warmed_backtest(history, models, chosen_ms)
+    known_OSH = _in_stock(history, chosen_ms, horizon)
     verdict = decide(
         result,
         champion=incumbent.model_id,
         challenger=CHALLENGER,
         rollups=rollups_of(result.series),
-        known_OSH=_in_stock(history, chosen_ms, horizon),
+        known_OSH=known_OSH,
         tail=error_to_spend(chosen_ms, horizon_ms=horizon * history.bucket_ms, looks=looks),
     )
     serving = CHALLENGER if verdict.promoted else incumbent.model_id
-    return beside_foundation(verdict, result, history, settings, serving=serving)
+    return beside_foundation(
+        verdict, result, history, settings, serving=serving, known_OSH=known_OSH
+    )
 
 
 def warmed_backtest(

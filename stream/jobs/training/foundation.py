@@ -1,8 +1,13 @@
-"""The foundation model of the settings, as a challenger: `model.challenger`."""
+"""The foundation model of the settings, as a challenger: `model.challenger`.
+
+Axes: O = origins, S = series, H = horizon.
+"""
 
 from dataclasses import replace
 
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from model.errors import ModelError
 from model.evaluation.backtest import Backtest, backtest
@@ -61,11 +66,12 @@ def beside_foundation(
     settings: ModelSettings,
     *,
     serving: str,
+    known_OSH: NDArray[np.bool_] | None = None,
 ) -> Verdict:
     """Add to a verdict whether the challenger of the settings would be better than `serving`.
 
-    `serving` is a name in `result`, on whose origins it is scored; it reads all of `history`, not
-    only the warm-up of the others. Without one that works the verdict stays as it is.
+    `serving` is a name in `result`, on whose origins it is scored, where `known_OSH`; it reads all
+    of `history`, not only the warm-up of the others. Without one that works the verdict stays.
     """
     try:
         foundation = foundation_forecaster(
@@ -86,4 +92,5 @@ def beside_foundation(
         outsider=foundation.model_id,
         serving=serving,
         rollups=rollups_of(result.series),
+        known_OSH=known_OSH,
     )

@@ -6,8 +6,7 @@ from model.config import ModelConfig
 from model.contract import FEATURE_NAMES
 from model.durations import HOUR_MS
 from model.inference.forecaster import NetworkForecaster
-from model.inputs.carried_statistics import N_STATISTICS
-from model.inputs.series_inputs import input_names
+from model.inputs.series_inputs import carried_width, input_names
 from model.networks.quantile_network import QuantileNetwork
 from stream.bench.inference import bench_inference, step_cost
 from stream.bench.report import Row
@@ -27,7 +26,7 @@ def test_a_steps_cost_is_that_of_its_matrices_and_states() -> None:
     inputs = len(input_names(config))
     gates = 32 * (inputs + 8) + 32 * (8 + 8)
     heads = 5 * (8 + inputs) + 5 * 2 * 3 * 9
-    state_bytes = 4 * (N_STATISTICS + 4 * 8)
+    state_bytes = 4 * (carried_width(config) + 4 * 8)
 
     operations, moved = step_cost(NetworkForecaster(QuantileNetwork(config), "x", threads=1))
 

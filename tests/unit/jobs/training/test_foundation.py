@@ -117,6 +117,17 @@ def test_a_verdict_says_when_it_would_not(history: History, result: Backtest) ->
     assert (verdict.champion_wql, verdict.challenger_wql) == (0.5, 0.4)
 
 
+@pytest.mark.parametrize("challenger", [Oracle(0.0)], indirect=True)
+@pytest.mark.usefixtures("challenger")
+def test_sold_out_buckets_do_not_count(history: History, result: Backtest) -> None:
+    nothing_OSH = np.zeros(result.actual_OSH.shape, bool)
+    verdict = beside_foundation(
+        REFUSED, result, history, ModelSettings(), serving=SERVING, known_OSH=nothing_OSH
+    )
+
+    assert verdict.reason.endswith("nothing was sold at the origins compared: WQL is undefined")
+
+
 @pytest.mark.parametrize("challenger", [OutOfMemory(0.0)], indirect=True)
 @pytest.mark.usefixtures("challenger")
 def test_a_foundation_model_that_fails_costs_no_verdict(history: History, result: Backtest) -> None:

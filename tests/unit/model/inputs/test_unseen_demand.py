@@ -132,7 +132,25 @@ def test_quantiles_rise_and_sums_with_the_horizon() -> None:
         assert (np.diff(values_SHQ, axis=2) >= 0).all()
         assert values_SHQ.min() >= 0
     assert (np.diff(made.cumulative_SHQ, axis=1) >= 0).all()
-    np.testing.assert_array_equal(made.cumulative_SHQ[:2, 0], made.units_SHQ[:2, 0])
+    np.testing.assert_array_equal(made.cumulative_SHQ[:, 0], made.units_SHQ[:, 0])
+    assert (made.cumulative_SHQ >= made.units_SHQ).all()
+
+
+def test_any_quantiles_of_unseen_products_are_published() -> None:
+    """Coherent and never negative, also beyond the outermost levels of the network."""
+    levels = (0.001, 0.01, *CONFIG.quantiles, 0.95, 0.999)
+    rows = [_row(category, launch_day=day) for category in LEVELS for day in (-40, -9, 0, 3)]
+    more = NetworkForecaster(seen().network, "more", quantiles=levels, threads=1)
+    own, made = (forecast(each, *rows) for each in (seen(), more))
+
+    for name in ("units_SHQ", "cumulative_SHQ"):
+        block = getattr(made, name)
+        np.testing.assert_allclose(block[..., 2:-2], getattr(own, name), rtol=1e-5, atol=1e-5)
+        assert block.min() >= 0
+        assert (np.diff(block, axis=2) >= 0).all()
+    assert (np.diff(made.cumulative_SHQ, axis=1) >= 0).all()
+    assert (made.cumulative_SHQ >= made.units_SHQ).all()
+    assert (made.units_SHQ[..., -1] > own.units_SHQ[..., -1])[own.units_SHQ[..., -1] > 0].all()
 
 
 def test_nothing_is_sold_before_the_launch() -> None:
