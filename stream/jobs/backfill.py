@@ -126,6 +126,8 @@ def claim(client: Any, tags: list[Tag], *, force: bool) -> None:
 
     Raises IncompatibleState if it is not empty.
     """
+    if force:
+        client.delete(keys.archive())
     for tag in tags:
         state = {name.decode() for name in client.hkeys(keys.of(tag, "meta"))} - {"fence"}
         if not state:

@@ -154,6 +154,14 @@ class Snapshots:
         self._saving[tag] = self._thread.submit(write)
         return True
 
+    def keep_statistics(
+        self, tag: Tag, payload: bytes, config: ModelConfig, *, through_ms: int, since_ms: int
+    ) -> None:
+        """Write statistics (`dump_statistics`) unless others make them superfluous."""
+        name = f"statistics-{_new_name(tag)}"
+        kept = _Kept(name, statistics_identity(config), through_ms, since_ms)
+        self._thread.submit(self._write_statistics, tag, payload, kept).result()
+
     def close(self) -> None:
         """Wait for the writes under way; no further one begins."""
         self._closed = True

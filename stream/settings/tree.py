@@ -168,9 +168,9 @@ class TrainerSettings(Section):
     """Schedule, duration and history of the challengers that `surgecast trainer` trains.
 
     A training ends after `max_time`, after `updates` if set, or when the loss stops improving. Its
-    history is the store's, preceded by that of `archive` if set; the last `origins` are held out
-    to compare with the champion. A requested retrain waits for `cooldown` after the last training
-    and uses the last `drift_span`.
+    history is the store's, preceded by that of `archive`, by default the one that `surgecast
+    archive` fills, empty for none; the last `origins` are held out to compare with the champion. A
+    requested retrain waits for `cooldown` after the last training and uses the last `drift_span`.
     """
 
     every: DurationMs = DAY_MS

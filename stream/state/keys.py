@@ -6,6 +6,7 @@ layout change, so a build never reads bytes in a layout that it does not know.
 
     sc2:info                  JSON: bucket_ms, partitions, feature_names, horizon, labels …
     sc2:pseudonym-key         random bytes, only if privacy.key is not set
+    sc2:archive               absolute path or URL of the archive of this store
     sc2:stats:{worker}        JSON, expires: counters and gauges of one worker
     sc2:{p}:meta              hash: fence, applied, cluster, topic_id:<topic>, offset:<topic>,
                               newest_ms:<topic>, segments:<topic>, count:<topic>:<verdict>,
@@ -67,6 +68,11 @@ def info() -> str:
 def pseudonym_key() -> str:
     """Key of the random pseudonym key, used if the settings have none."""
     return f"{VERSION}:pseudonym-key"
+
+
+def archive() -> str:
+    """Key of the place of the archive that `surgecast archive` fills."""
+    return f"{VERSION}:archive"
 
 
 def stats(worker_id: str) -> str:

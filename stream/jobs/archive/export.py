@@ -2,8 +2,8 @@
 
 Copies partition by partition and day by day, continuing where the last run ended. A bucket is
 archived once every partition *and* the roll-ups have closed it, so that all partitions end at the
-same time. An interrupted run can be repeated with the same result. Only reads the store, so it may
-run at any time while workers run.
+same time. An interrupted run can be repeated with the same result. Writes nothing to the store but
+the archive's place, where the trainer looks it up, so it may run at any time while workers run.
 
 Axes: S = series slots, F = features.
 """
@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from model.contract import FeatureSpec
 from model.durations import DAY_MS
 from stream.errors import IncompatibleState, ServiceUnavailable
-from stream.jobs.archive.files import ArchiveFiles, Covered, Rows, Shape
+from stream.jobs.archive.files import ArchiveFiles, Covered, Rows, Shape, absolute
 from stream.state import keys
 from stream.state.closed_buckets import closed_paths, closed_values
 from stream.state.keys import ROLLUPS, Tag
@@ -69,6 +69,7 @@ def archive(
         if through is None:
             return ArchiveReport()
         end_ms = int(through)
+        client.set(keys.archive(), absolute(path))
         blocks = rows = gaps = 0
         for tag in (*range(shape.partitions), ROLLUPS):
             job = _Partition(client, files, tag, shape.bucket_ms, progress)

@@ -19,6 +19,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
@@ -216,6 +217,15 @@ class ArchiveFiles:
             self._fs.mv(temporary, target)
         except OSError as error:
             raise ServiceUnavailable(f"archive {self.path} cannot be written: {error}") from error
+
+
+def absolute(path: str) -> str:
+    """The path of an archive for processes in other folders; a URL stays.
+
+    >>> absolute("s3://shop/demand"), absolute("/srv/demand")
+    ('s3://shop/demand', '/srv/demand')
+    """
+    return path if "://" in path else str(Path(path).resolve())
 
 
 def is_archive(path: str) -> bool:

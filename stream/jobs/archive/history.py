@@ -4,7 +4,7 @@ Axes: R = rows, T = buckets, S = series, F = features.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,12 @@ from stream.decoding.catalog import Listing
 from stream.errors import UsageError
 from stream.features.definitions import N_FEATURES, UNITS
 from stream.jobs.archive.files import ArchiveFiles, Covered, Rows
+from stream.state import keys
 from stream.state.keys import ROLLUPS, Tag
 
 if TYPE_CHECKING:
+    from redis import Redis
+
     from model.training.dataset import History
 
 
@@ -78,6 +81,15 @@ def read_archive(
         for sku, stored in part.listings.items()
     }
     return History(values_TSF, start_ms, width, names, static_features(names, categories, listings))
+
+
+def archive_of(client: "Redis") -> str | None:
+    """Path of the archive that is filled from a store; None if there is none.
+
+    Raises RedisError.
+    """
+    found: Any = client.get(keys.archive())
+    return None if found is None else found.decode()
 
 
 def _put(

@@ -27,7 +27,7 @@ from redis.exceptions import RedisError
 from model.durations import DAY_MS
 from stream.errors import IncompatibleState, ServiceUnavailable
 from stream.features.definitions import N_FEATURES, STOCK
-from stream.jobs.archive.files import ArchiveFiles, Covered, Rows
+from stream.jobs.archive.files import ArchiveFiles, Covered, Rows, absolute
 from stream.jobs.archive.history import covered_parts, span
 from stream.jobs.backfill import BackfillReport, claim, write_info
 from stream.partition.stock_levels import levels_block
@@ -78,6 +78,7 @@ def restore_archive(
     try:
         claim(client, [*range(shape.partitions), ROLLUPS], force=force)
         write_info(client, settings, shape.partitions, shape.labels)
+        client.set(keys.archive(), absolute(path))
         for tag, part in parts.items():
             since_ms = max(start_ms, min(part.first_ms, end_ms))
             for day_ms in range(since_ms // DAY_MS * DAY_MS, end_ms, DAY_MS):

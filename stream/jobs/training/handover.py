@@ -16,6 +16,8 @@ from redis import Redis
 from model.errors import HistoryTooShort, IncompatibleCheckpoint
 from model.inference.forecaster import NetworkForecaster
 from stream.errors import ServiceUnavailable
+from stream.jobs.archive.history import archive_of
+from stream.jobs.training.older_statistics import rebuild_statistics
 from stream.serving.carried_states import StatefulModel
 from stream.serving.state_snapshots import Snapshots
 from stream.serving.static_features import static_reader
@@ -28,11 +30,14 @@ from stream.state.redis import translate_store_errors
 log = structlog.get_logger(__name__)
 
 
-def hand_over_states(client: Redis, states_path: str, forecaster: NetworkForecaster) -> None:
+def hand_over_states(
+    client: Redis, states_path: str, forecaster: NetworkForecaster, *, archive: str | None = None
+) -> None:
     """Store this model's states of all partitions, each up to its newest closed bucket.
 
-    They are only a cache: if the store is unavailable or has another bucket width, the reason is
-    logged and workers warm up themselves.
+    Statistics come from those kept or from `archive`, by default the one filled from this store,
+    empty for none. States are only a cache: if the store is unavailable or has another bucket
+    width, the reason is logged and workers warm up themselves.
     """
     began_s = time.monotonic()
     snapshots = Snapshots(client, states_path)
@@ -42,6 +47,10 @@ def hand_over_states(client: Redis, states_path: str, forecaster: NetworkForecas
             partitions = int(json.loads(found or b"{}").get("partitions", 0))
             warm_up = _WarmUp(client, partitions, bucket_ms=forecaster.bucket_ms)
             tags: list[Tag] = [*range(partitions), ROLLUPS]
+            archive = archive_of(client) if archive is None else archive
+            if archive:
+                for tag in tags:
+                    rebuild_statistics(client, snapshots, tag, forecaster.config, archive)
             saved = sum(warm_up.run(tag, forecaster, snapshots) for tag in tags)
     except (ServiceUnavailable, HistoryTooShort, IncompatibleCheckpoint) as error:
         log.warning("states_not_handed_over", model_id=forecaster.model_id, reason=str(error))

@@ -53,7 +53,9 @@ def run(settings: Settings, *, once: bool) -> TrainingResult | None:
             max_span_ms=settings.trainer.max_span,
             archive=settings.trainer.archive,
         ),
-        hand_over_states=lambda model: hand_over_states(client, settings.states_path, model),
+        hand_over_states=lambda model: hand_over_states(
+            client, settings.states_path, model, archive=settings.trainer.archive
+        ),
         announce=announce_if_broker,
         now_ms=wall_clock_ms,
     )

@@ -8,7 +8,7 @@ Axes: T = buckets, S = series, F = features.
 
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import structlog
@@ -20,7 +20,7 @@ from model.errors import HistoryTooShort
 from model.training.dataset import History
 from stream.errors import IncompatibleState, UsageError
 from stream.features.definitions import N_FEATURES, UNITS
-from stream.jobs.archive.history import read_archive
+from stream.jobs.archive.history import archive_of, read_archive
 from stream.serving.static_features import static_features, stored_categories, stored_listings
 from stream.serving.stored_plans import StoredPlans
 from stream.state import keys
@@ -30,19 +30,26 @@ from stream.state.redis import translate_store_errors
 
 log = structlog.get_logger(__name__)
 
+#: Rows of a history that an archive extends, each a bucket of a series: 0.9 GB.
+_MOST_ROWS: Final = 20_000_000
+
 
 def stored_history(
     client: Redis, *, largest: int, max_span_ms: int, archive: str | None = None
 ) -> History:
     """Closed buckets of the `largest` series by units, then of the roll-ups, with stored plans.
 
-    Ends at the last bucket that all partitions have closed and spans at most `max_span_ms`. An
-    archive that cannot be used is left out with a warning. Raises HistoryTooShort if no bucket has
-    closed, IncompatibleState if the store has other features, ServiceUnavailable.
+    Ends at the last bucket that all partitions have closed and spans at most `max_span_ms`, less if
+    it would not fit in memory. `archive` defaults to the one that `surgecast archive` fills; empty
+    for none. One that cannot be used is left out with a warning. Raises HistoryTooShort if no
+    bucket has closed, IncompatibleState if the store has other features, ServiceUnavailable.
     """
     with translate_store_errors():
         history = _stored(client, largest=largest, max_span_ms=max_span_ms)
-    if archive is not None and history.end_ms - history.start_ms < max_span_ms:
+        archive = archive_of(client) if archive is None else archive
+    fitting_ms = _MOST_ROWS // len(history.series) * history.bucket_ms
+    max_span_ms = min(max_span_ms, fitting_ms)
+    if archive and history.end_ms - history.start_ms < max_span_ms:
         history = _with_archive(history, archive, max_span_ms=max_span_ms)
     with translate_store_errors():
         return _with_plans(client, history)

@@ -465,7 +465,7 @@ def test_buckets_dropped_from_the_store_come_from_the_archive(
     later_ms = deployment.shop.start_ms + 4 * DAY_MS
     for tag in (0, 1, keys.ROLLUPS):
         redis_client.hset(keys.of(tag, "meta"), "first_bucket_ms", later_ms)
-    short = stored_history(redis_client, largest=5, max_span_ms=365 * DAY_MS)
+    short = stored_history(redis_client, largest=5, max_span_ms=365 * DAY_MS, archive="")
     joined = stored_history(
         redis_client, largest=5, max_span_ms=365 * DAY_MS, archive=str(tmp_path / "archive")
     )
