@@ -33,9 +33,10 @@ from benchmarks.accuracy.scoring.results import TaskResult, write
 from benchmarks.accuracy.scoring.scores import Truth
 from benchmarks.accuracy.tasks import daily, read_lines
 from model.config import ModelConfig
-from model.inputs.calendar import N_CALENDAR
-from model.inputs.series_inputs import input_names
+from model.inputs.calendar import N_HORIZON
+from model.inputs.series_inputs import Anchors, input_names
 from model.networks.quantile_heads import QuantileHeads
+from model.networks.quantile_levels import PublishedLevels
 from model.networks.quantile_network import QuantileNetwork
 from model.training.dataset import Chunk, TrainingSeries
 from model.training.lanes import origins_first
@@ -98,13 +99,11 @@ class CountHeads(QuantileHeads):
         super().__init__(
             width,
             len(input_names(config)),
-            N_CALENDAR,
-            horizon=config.horizon,
-            n_quantiles=2,
+            N_HORIZON,
+            quantiles=(0.5, 0.9),  # two numbers a step
             rank=config.rank,
             dropout=config.dropout,
         )
-        self.quantiles = config.quantiles
         with torch.no_grad():  # the mean starts at the scale, the shape at 1
             self.write.bias.view(self.rank + 1, 2, 2)[-1].zero_()
 
@@ -113,9 +112,13 @@ class CountHeads(QuantileHeads):
         encoded_OBD: Tensor,
         inputs_OBI: Tensor,
         horizon_OHC: Tensor,
+        anchors: Anchors | None = None,
         plans_OBHE: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Logarithms [O, B, H] of the mean in multiples of the scale, and of the shape."""
+        """Logarithms [O, B, H] of the mean in multiples of the scale, and of the shape.
+
+        It reads no anchors.
+        """
         code_OBR = self.code(encoded_OBD, inputs_OBI)
         weights = self.horizon_weights(horizon_OHC)[:, :, 0].flatten(2)
         return self._split(torch.baddbmm(weights[:, -1:], code_OBR, weights[:, :-1]))
@@ -128,7 +131,9 @@ class CountHeads(QuantileHeads):
         scales: tuple[Tensor, ...],
         out: tuple[Tensor, ...],
         *,
+        anchors: Anchors,
         work: Workspace,
+        levels: PublishedLevels,
         planned: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         """Write the quantiles of units into the first of `out`; those of their sum stay zero.
@@ -141,12 +146,12 @@ class CountHeads(QuantileHeads):
         )
         mean_BH = (log_mean_BH.exp() * scales[0][:, None]).numpy()
         shape_BH = log_shape_BH.exp().numpy()
-        block = count_quantiles(mean_BH, shape_BH, self.quantiles, whole=self.whole)
+        block = count_quantiles(mean_BH, shape_BH, levels.quantiles, whole=self.whole)
         out[0].copy_(torch.from_numpy(block))
         out[1].zero_()
 
     def _split(self, flat: Tensor) -> tuple[Tensor, Tensor]:
-        log_mean, log_shape = flat.unflatten(-1, (self.horizon, 2)).unbind(-1)
+        log_mean, log_shape = flat.unflatten(-1, (-1, 2)).unbind(-1)
         return log_mean.clamp(*MEAN), log_shape.clamp(*SHAPE)
 
 
@@ -216,7 +221,7 @@ def main() -> None:
     arguments = parser.parse_args()
     task = daily(read_lines(arguments.orders))
     problem = Problem(task, task.tune_origins_ms)
-    config = configured(problem, seed=arguments.seed, overrides={})
+    config = configured(problem, seed=arguments.seed, overrides={"pretrained": False})
 
     def forecasts(name: str) -> list[OriginForecast]:
         folder = arguments.work / f"heads-seed-{arguments.seed}" / name

@@ -237,7 +237,7 @@ def carry_statistics(
     demand_S = at.demand_of(stats_SK, values_SF, share=config.censored_share)
     carry_profiles(stats_SK, demand_S, known_S, phases, layout)
     carry_holiday(stats_SK, demand_S, usual_S, known_S, phases, layout=layout)
-    carry_year(stats_SK, demand_S, phases, layout, slow=spans.slow)
+    carry_year(stats_SK, demand_S, known_S, phases, layout, slow=spans.slow)
 
 
 def error_of(stats_SK: Tensor, scale_S: Tensor) -> Tensor:

@@ -38,13 +38,14 @@ _NOISE: Final = 0.5
 
 
 def carry_year(
-    stats_SK: Tensor, demand_S: Tensor, phases: BucketPhases, layout: SeasonLayout, *, slow: float
-) -> None:
+    stats_SK: Tensor, demand_S: Tensor, informative_S: Tensor, phases: BucketPhases,
+    layout: SeasonLayout, *, slow: float,
+) -> None:  # fmt: skip
     """Carry the profile over one bucket, in place; at the end of a phase it learns.
 
     `slow` is the span of the slow mean in buckets.
     """
-    begun_S = (stats_SK[:, AGE] > 0).to(stats_SK.dtype)
+    begun_S = ((stats_SK[:, AGE] > 0) & informative_S).to(stats_SK.dtype)
     count_S = stats_SK[:, YEAR_BUCKETS]
     count_S += begun_S
     units_S = stats_SK[:, YEAR_UNITS]

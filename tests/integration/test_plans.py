@@ -51,7 +51,7 @@ def _trained() -> NetworkForecaster:
         horizon=HORIZON, bucket_ms=DAY_MS, hidden=16, layers=1, rank=8, dropout=0.0, plans=True
     )
     config = TrainConfig(
-        model=model, updates=150, chunk=24, lanes=16, groups=2, origins=6, learning_rate=1e-2
+        model=model, updates=400, chunk=24, lanes=16, groups=2, origins=6, learning_rate=1e-2
     )
     return NetworkForecaster(train(history, config).network, "trained")
 

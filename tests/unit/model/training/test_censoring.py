@@ -123,7 +123,7 @@ def test_a_network_trained_on_stockouts_forecasts_demand_not_sales() -> None:
 
     seeing = train(history_of(values_TSF), config).metrics["validation_loss"]
     blind = train(history_of(blind_TSF), config).metrics["validation_loss"]
-    assert seeing < 0.25 * blind
+    assert seeing < 0.4 * blind
 
 
 def test_the_naive_forecast_of_next_week_is_not_that_of_an_empty_shelf() -> None:
