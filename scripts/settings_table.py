@@ -17,7 +17,7 @@ START, END = "<!-- settings -->", "<!-- /settings -->"
 DURATIONS = {
     "session_timeout", "bucket", "allowed_lateness", "idle_timeout", "dedup", "future_tolerance",
     "max_gap", "flush_every", "retention", "publish_every", "every", "max_age", "max_step",
-    "cooldown", "max_time", "max_span", "drift_span",
+    "cooldown", "max_time", "max_span",
 }  # fmt: skip
 
 

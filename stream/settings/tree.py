@@ -170,7 +170,7 @@ class TrainerSettings(Section):
     A training ends after `max_time`, after `updates` if set, or when the loss stops improving. Its
     history is the store's, preceded by that of `archive`, by default the one that `surgecast
     archive` fills, empty for none; the last `origins` are held out to compare with the champion. A
-    requested retrain waits for `cooldown` after the last training and uses the last `drift_span`.
+    requested retrain waits for `cooldown` after the last training.
     """
 
     every: DurationMs = DAY_MS
@@ -181,7 +181,6 @@ class TrainerSettings(Section):
     series: int = Field(400, ge=1)
     origins: int = Field(7, ge=1)
     max_span: DurationMs = 365 * DAY_MS
-    drift_span: DurationMs = 14 * DAY_MS
     archive: str | None = None
     metrics_port: int | None = Field(None, ge=0, le=65_535)
 
