@@ -51,7 +51,8 @@ def best_scaled(
         loss_NQ = pinball_loss(actual_NSH.ravel(), tried[-1].reshape(-1, len(levels)), levels)
         losses.append(loss_NQ.sum(axis=1).reshape(actual_NSH.shape).sum(axes, keepdims=True))
     best = np.argmin(losses, axis=0)
-    return np.choose(best[..., None], tried)
+    chosen: np.ndarray = np.choose(best[..., None], tried)
+    return chosen
 
 
 def main() -> None:
