@@ -7,12 +7,13 @@ origins, series and buckets.
 Axes: O = origins, S = series, H = horizon, Q = quantiles, T = buckets.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from model.config import Target
 from model.durations import DAY_MS
@@ -26,9 +27,11 @@ from model.evaluation.metrics import (
     sql,
     wql,
 )
-from model.inference.forecaster import Forecaster
+from model.inference.forecaster import Forecaster, NetworkForecaster
 from model.inference.network_states import NetworkStates
+from model.inference.statistics_carrier import StatisticsCarrier
 from model.inputs.carried_statistics import UNITS
+from model.inputs.statistics_identity import statistics_identity
 from model.inputs.targets import target_of
 from model.training.dataset import History, plans_between
 
@@ -82,11 +85,14 @@ def backtest(
     origins_ms: Sequence[int],
     *,
     progress: Callable[[float], None] | None = None,
+    warm_up: int | None = None,
 ) -> Backtest:
     """Carry every forecaster over the history and forecast at each origin.
 
-    `origins_ms` are starts of the first bucket forecast. Raises HistoryTooShort for an origin
-    without a bucket before it, or whose horizon extends beyond the history.
+    `origins_ms` are starts of the first bucket forecast. With `warm_up` the forecasters are carried
+    over so many buckets before the first origin; networks carry only their statistics over those
+    before, as in a worker after a swap. Raises HistoryTooShort for an origin without a bucket
+    before it, or whose horizon extends beyond the history.
     """
     first = next(iter(forecasters.values()))
     horizon, quantiles = first.horizon, first.quantiles
@@ -99,13 +105,18 @@ def backtest(
     units_TS = history.values_TSF[:, :, UNITS]
     season = 7 * max(1, DAY_MS // history.bucket_ms)
     forecast, extras = {}, {}
+    begin = 0 if warm_up is None else max(0, places[0] - warm_up)
+    statistics = _statistics(history, forecasters.values(), begin) if begin else {}
     for number, (name, forecaster) in enumerate(forecasters.items()):
         blocks = []
         further: list[dict[str, Floats]] = []
         states = forecaster.new_states(len(history.series))
-        if isinstance(states, NetworkStates) and history.static_SX is not None:
-            states.set_static(history.static_SX)
-        read = 0
+        if isinstance(states, NetworkStates):
+            if states.identity in statistics:
+                states.inherit(statistics[states.identity])
+            if history.static_SX is not None:
+                states.set_static(history.static_SX)
+        read = begin
         for done, place in enumerate(places):
             start_ms = history.start_ms + read * history.bucket_ms
             past = plans_between(history, read, place - 1)
@@ -133,6 +144,17 @@ def backtest(
         naive_error_OS=np.stack([_naive_error(units_TS[:place], season) for place in places]),
         extras=extras,
     )
+
+
+def _statistics(history: History, forecasters: Iterable[Forecaster], end: int) -> dict[str, Tensor]:
+    """Statistics [S, I] of the buckets before `end`, by identity."""
+    configs = [one.config for one in forecasters if isinstance(one, NetworkForecaster)]
+    carried = {}
+    for identity, config in {statistics_identity(config): config for config in configs}.items():
+        carrier = StatisticsCarrier(config, len(history.series))
+        carrier.carry(history.values_TSF[:end], history.start_ms)
+        carried[identity] = carrier.rows_SI
+    return carried
 
 
 def backtest_target(

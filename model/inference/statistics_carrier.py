@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from model.config import ModelConfig
 from model.inference.network_states import dump_statistics
@@ -32,6 +33,11 @@ class StatisticsCarrier:
         with torch.inference_mode():
             for t, values in enumerate(torch.from_numpy(values_TSF)):
                 carry_statistics(self._stats_SI, values, phases.at(t), config)
+
+    @property
+    def rows_SI(self) -> Tensor:
+        """The statistics [S, I], for `NetworkStates.inherit`."""
+        return self._stats_SI
 
     def snapshot(self) -> bytes:
         """The statistics as bytes, for `network_states.read_statistics`."""

@@ -19,12 +19,12 @@ from model.evaluation.looks import Look, error_to_spend
 from model.evaluation.promotion import LEAST_ORIGINS, Verdict, decide
 from model.inference.forecaster import Forecaster
 from model.inputs.carried_statistics import censored
-from model.training.dataset import History, last_buckets
+from model.training.dataset import History
 from stream.jobs.training.foundation import beside_foundation
 from stream.series_ids import rollups_of
 from stream.settings import ModelSettings
 
-#: Days before the first origin over which both models warm up.
+#: Days before the first origin over which both models warm up; their statistics reach further back.
 _WARM_UP_DAYS: Final = 28
 #: At most one in so many buckets is held back.
 _KEEP: Final = 3
@@ -93,10 +93,9 @@ def compare(
 def warmed_backtest(
     history: History, models: Mapping[str, Forecaster], origins_ms: list[int]
 ) -> Backtest:
-    """A backtest of models that warm up on the days before the first origin."""
+    """A backtest of models in the states in which they serve after a swap."""
     per_day = max(1, DAY_MS // history.bucket_ms)
-    first = (origins_ms[0] - history.start_ms) // history.bucket_ms - _WARM_UP_DAYS * per_day
-    return backtest(last_buckets(history, history.buckets - max(0, first)), models, origins_ms)
+    return backtest(history, models, origins_ms, warm_up=_WARM_UP_DAYS * per_day)
 
 
 def look_of(verdict: Verdict, history: History) -> Look | None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from model.baselines.seasonal_naive import SeasonalNaiveForecaster
 from model.config import TARGETS
@@ -31,6 +32,31 @@ def test_demand_after_an_origin_does_not_change_its_forecast() -> None:
         one, other = (result.forecast[name] for result in results)
         np.testing.assert_array_equal(one, other)
     assert not np.array_equal(results[0].actual_OSH, results[1].actual_OSH)
+
+
+def test_a_short_warm_up_costs_the_network_its_state_but_not_its_statistics() -> None:
+    """As in a worker after a swap."""
+    values_TSF = real_hours(days=12, series=6)
+    network = untrained()
+    history = history_of(values_TSF)
+    made, same = (
+        backtest(history, {"net": network}, ORIGINS, warm_up=buckets).forecast["net"][0]
+        for buckets in (24, 8 * 24)
+    )
+    states = network.new_states(6)
+    network.warm_up(states, values_TSF[: 7 * 24], START_MS)
+    with torch.inference_mode():
+        for part in states.state:
+            part.zero_()
+    network.warm_up(states, values_TSF[7 * 24 : 8 * 24 - 1], START_MS + 7 * 24 * HOUR_MS)
+    last_ms = START_MS + (8 * 24 - 1) * HOUR_MS
+    expected = network.step(states, values_TSF[8 * 24 - 1], last_ms).units_SHQ
+
+    np.testing.assert_array_equal(made, expected)
+    np.testing.assert_array_equal(
+        same, backtest(history, {"net": network}, ORIGINS).forecast["net"][0]
+    )
+    assert not np.array_equal(made, same)
 
 
 def test_actuals_are_the_buckets_from_the_origin_on() -> None:
