@@ -134,17 +134,24 @@ def backfill(
     if_empty: Annotated[
         bool, typer.Option("--if-empty", help="Do nothing if the store is not empty.")
     ] = False,
+    statistics: Annotated[
+        bool,
+        typer.Option(help="Also carry the statistics of ORDERS older than the store, for models."),
+    ] = True,
     progress_lines: Lines = False,
 ) -> None:
     """Fill an empty store with history, before the first worker.
 
-    History comes from files or from an archive. Workers then continue after its last bucket.
+    History comes from files or from an archive. Workers then continue after its last bucket. The
+    store keeps the last state.retention; means, age and seasons of each series are of all of it.
 
     Example:  surgecast backfill orders.parquet --until 2025-03-01
     """
     from stream.errors import IncompatibleState, UsageError
     from stream.jobs.backfill import backfill as run_backfill
     from stream.jobs.files.job_source import open_source, time_ms
+    from stream.jobs.history.file_statistics import keep_statistics
+    from stream.jobs.history.from_files import build_history
     from stream.readside.reader import connect
 
     settings = settings_of(context)
@@ -154,6 +161,7 @@ def backfill(
     if orders is None or until is None:
         raise UsageError("backfill needs ORDERS and --until, or --from-archive")
     source = open_source(settings, orders, clicks=clicks, catalog=catalog)
+    carried = 0
     if progress_lines:
         report(Step("history", 1, 2))
     try:
@@ -168,6 +176,12 @@ def backfill(
                 labels=source.labels,
                 force=force,
             )
+            if statistics and done.buckets:
+                whole = build_history(
+                    source.orders, source.clicks, source.catalog,
+                    bucket_ms=settings.window.bucket, end_ms=done.end_ms,
+                )  # fmt: skip
+                carried = keep_statistics(settings, client, whole)
     except IncompatibleState:
         if not if_empty:
             raise
@@ -175,5 +189,7 @@ def backfill(
         return
     if progress_lines:
         report(Step("history", 2, 2, {"buckets": done.buckets, "series": done.series}))
-    else:
-        typer.echo(f"stored {done.buckets:,} buckets of {done.series:,} series", err=True)
+        return
+    typer.echo(f"stored {done.buckets:,} buckets of {done.series:,} series", err=True)
+    if carried:
+        typer.echo(f"carried their statistics over {carried:,} buckets", err=True)

@@ -133,7 +133,14 @@ class _Run:
         """Store the events before the replay as closed buckets, while API and dashboard start."""
         child, follower = self._supervisor.start(
             "backfill",
-            ["backfill", *replay.arguments(), "--until", str(replay.start_ms), "--if-empty"],
+            [
+                "backfill",
+                *replay.arguments(),
+                "--until",
+                str(replay.start_ms),
+                "--if-empty",
+                "--no-statistics",
+            ],  # they would take longer than all else before the first forecast
             essential=False,
             follow=True,
         )

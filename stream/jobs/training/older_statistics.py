@@ -20,6 +20,7 @@ from model.inference.statistics_carrier import StatisticsCarrier
 from stream.errors import SurgecastError
 from stream.features.definitions import N_FEATURES
 from stream.jobs.archive.files import ArchiveFiles
+from stream.jobs.history.file_statistics import to_carry
 from stream.serving.state_snapshots import Snapshots
 from stream.state import keys
 from stream.state.keys import Tag
@@ -30,9 +31,6 @@ Floats = NDArray[np.float32]
 
 #: Rows of a portion, each a bucket of a series: 88 MB.
 _ROWS: Final = 2_000_000
-#: Share of the stored history that is carried over as well: as long as it is stored, the result
-#: can be used.
-_INTO_STORE: Final = 4
 
 
 def rebuild_statistics(
@@ -54,34 +52,24 @@ def rebuild_statistics(
         if covered is None or files.required_shape().bucket_ms != config.bucket_ms:
             return
         since_ms = max([covered.first_ms, *(gap[1] for gap in covered.gaps)])
+        starts = to_carry(since_ms, first_ms, closed_ms, bucket_ms=config.bucket_ms)
         known = snapshots.statistics(tag, config, from_ms=first_ms, through_ms=closed_ms)
-        if since_ms >= first_ms or (known is not None and known.since_ms <= since_ms):
+        if starts is None or (known is not None and known.since_ms <= starts.start):
             return
-        until_ms = min(_until(first_ms, closed_ms, config.bucket_ms), covered.through_ms)
-        if until_ms < first_ms:
+        starts = starts[: max(0, covered.through_ms - starts.start) // config.bucket_ms]
+        if starts.stop < first_ms:
             log.warning("statistics_not_rebuilt", partition=tag, reason=f"{archive} ends too early")
             return
         carrier = StatisticsCarrier(config, len(names))
         slot_of = {name.decode(): slot for slot, name in enumerate(names)}
-        starts = range(since_ms, until_ms, config.bucket_ms)
         for start_ms, values_TSF in _portions(files, tag, slot_of, starts):
             carrier.carry(values_TSF, start_ms)
     except (SurgecastError, OSError) as error:
         log.warning("statistics_not_rebuilt", partition=tag, reason=str(error))
         return
-    snapshots.keep_statistics(
-        tag, carrier.snapshot(), config, through_ms=until_ms, since_ms=since_ms
-    )
-    log.info("statistics_rebuilt", partition=tag, since_ms=since_ms, through_ms=until_ms)
-
-
-def _until(first_ms: int, closed_ms: int, bucket_ms: int) -> int:
-    """A time within the stored history: until it is dropped, the statistics can be inherited.
-
-    >>> _until(60, 140, 10)
-    80
-    """
-    return first_ms + (closed_ms - first_ms) // bucket_ms // _INTO_STORE * bucket_ms
+    span = {"since_ms": starts.start, "through_ms": starts.stop}
+    snapshots.keep_statistics(tag, carrier.snapshot(), config, **span)
+    log.info("statistics_rebuilt", partition=tag, **span)
 
 
 def _portions(
