@@ -7,13 +7,13 @@ columns. Then the width of the bucket. Times are read as the shop's wall clock.
 Axes: N = buckets, C = calendar features.
 """
 
-from functools import lru_cache
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.durations import DAY_MS, HOUR_MS, WEEK_MS
+from model.inputs.special_days import days_off
 
 _YEAR_DAYS: Final = 365.2425
 _HOURS, _WEEKDAYS, _YEAR_HARMONICS, _REST, _WIDTH = 24, 7, 3, 9, 3
@@ -25,17 +25,6 @@ YEAR_TERMS: Final = (*range(_FIRST_YEAR, _FIRST_REST), *range(_FIRST_REST + 4, _
 _DISTANCES: Final = 8
 #: Features of a bucket of the horizon.
 N_HORIZON: Final = N_CALENDAR + _DISTANCES
-
-
-@lru_cache(maxsize=512)
-def _holiday_days(country: str, year: int) -> frozenset[int]:
-    """Public holidays of `country` in `year`, in days since the epoch."""
-    import holidays  # slow to import; only needed with a configured country
-
-    subdivision = "ENG" if country == "GB" else None
-    days = holidays.country_holidays(country, subdiv=subdivision, years=year)
-    epoch = np.datetime64("1970-01-01")
-    return frozenset(int((np.datetime64(day) - epoch).astype(int)) for day in days)
 
 
 def is_holiday(
@@ -52,7 +41,7 @@ def is_holiday(
     day_X = start_ms_X // DAY_MS
     years = np.array([day_X.min(), day_X.max()]).astype("datetime64[D]").astype("datetime64[Y]")
     first, last = (years.astype(np.int64) + 1970).tolist()
-    off = sorted({day for year in range(first, last + 1) for day in _holiday_days(country, year)})
+    off = sorted({day for year in range(first, last + 1) for day in days_off(country, year)})
     return np.isin(day_X, np.array(off, np.int64))
 
 
@@ -118,7 +107,7 @@ def _special_days(
                 {
                     day
                     for year in range(int(years_N.min()) - 1, int(years_N.max()) + 2)
-                    for day in _holiday_days(country, year)
+                    for day in days_off(country, year)
                 }
             ),
             np.int64,

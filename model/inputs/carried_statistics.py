@@ -64,9 +64,16 @@ STATISTICS: Final = (
     "year_buckets",  # buckets in the current phase of the year so far
     "year_now",  # log demand of the latest phases of the year
     "year_before",  # log demand of the same phases in earlier years
+    "year_last",  # log demand of the newest phase in earlier years
     "year_variance",  # variance of log demand over the phases of the year
+    "year_moved",  # mean square of how far a phase was from the ones before it in earlier years
+    "year_followed",  # mean product of that and how far it was this year
+    "rest_moved",  # the same of the remainder that smoothing over phases leaves
+    "rest_followed",
     "holiday_units",  # units on the latest public holidays, decaying
     "holiday_expected",  # units expected there as on usual days
+    "special_units",  # units of the current special day so far
+    "special_expected",  # units expected of it as of a usual day
 )
 (
     SLOW,
@@ -98,9 +105,16 @@ STATISTICS: Final = (
     YEAR_BUCKETS,
     YEAR_NOW,
     YEAR_BEFORE,
+    YEAR_LAST,
     YEAR_VARIANCE,
+    YEAR_MOVED,
+    YEAR_FOLLOWED,
+    REST_MOVED,
+    REST_FOLLOWED,
     HOLIDAY_UNITS,
     HOLIDAY_EXPECTED,
+    SPECIAL_UNITS,
+    SPECIAL_EXPECTED,
 ) = range(len(STATISTICS))
 #: The means that decay over a span come first.
 _N_MEANS: Final = AGE
@@ -188,13 +202,16 @@ def informative(stats_SK: Tensor, values_SF: Tensor, *, censored_share: float) -
 
 
 def update_statistics(
-    stats_SK: Tensor, values_SF: Tensor, informative_S: Tensor, spans: Spans
-) -> None:
+    stats_SK: Tensor, values_SF: Tensor, informative_S: Tensor, spans: Spans,
+    *, usual_S: Tensor | None = None,
+) -> None:  # fmt: skip
     """Carry the statistics over one closed bucket, in place.
 
     Means decay exponentially over their span and start as plain means: after n buckets, the new
     bucket has weight ``max(1 / n, 1 / span)``. Prices change only with sales. A bucket that is not
-    `informative_S` changes no statistic of demand. `EXPECTED` is that of the bucket.
+    `informative_S` changes no statistic of demand. `EXPECTED` is that of the bucket. On a special
+    day `usual_S` is what would be expected of a usual one; the mean levels then take what that day
+    would have had: the units sold less what was expected of its being special.
 
     >>> stats, spans = torch.zeros(1, N_STATISTICS), Spans.of(bucket_ms=3_600_000, memory_days=28)
     >>> bucket = torch.tensor([[4.0, 0, 8.0, 1, 0, 0, 0, 0, 0, 0, 0]])
@@ -212,13 +229,16 @@ def update_statistics(
     # nothing was expected of the first bucket
     expected_S = torch.where(age_S > 1, stats_SK[:, EXPECTED], units_S)
     error_S = units_S - expected_S
-    damp_S = 0.1 * stats_SK[:, SLOW] + 1e-3
-    level_S = (stats_SK[:, WEEK] + damp_S) / (stats_SK[:, EXPECTED_WEEK] + damp_S)
-    local_S = units_S - expected_S * torch.where(age_S > 1, level_S, 1.0)
+    local_S = units_S - expected_S * torch.where(age_S > 1, recent_level(stats_SK), 1.0)
+    level_units_S, level_expected_S = units_S, expected_S
+    if usual_S is not None:
+        level_expected_S = torch.where(age_S > 1, usual_S, units_S)
+        level_units_S = (units_S + level_expected_S - expected_S).clamp(min=0.0)
     newest_SM = torch.stack(
         (
-            units_S, units_S, units_S, units_S, units_S, torch.log1p(units_S), units_S * units_S,
-            error_S.abs(), local_S.abs(), expected_S, expected_S, sold_S.to(stats_SK.dtype),
+            *[level_units_S] * 5, torch.log1p(level_units_S), units_S * units_S,
+            error_S.abs(), local_S.abs(), level_expected_S, level_expected_S,
+            sold_S.to(stats_SK.dtype),
             values_SF[:, RETURNS], values_SF[:, VIEWS], values_SF[:, VISITORS],
         ),
         dim=1,
@@ -242,6 +262,12 @@ def update_statistics(
     weight_S = torch.where(unpriced_S, 1.0, seen_S)
     _approach(stats_SK, PRICE, price_S, torch.where(priced_S, weight_S, 0.0))
     stats_SK[:, PRICE_LAST] = torch.where(priced_S, price_S, stats_SK[:, PRICE_LAST])
+
+
+def recent_level(stats_SK: Tensor) -> Tensor:
+    """The last week over what was expected of it [S], damped; 1 for a series without demand."""
+    damp_S = 0.1 * stats_SK[:, SLOW] + 1e-3
+    return (stats_SK[:, WEEK] + damp_S) / (stats_SK[:, EXPECTED_WEEK] + damp_S)
 
 
 def scale_of(stats_SK: Tensor, *, floor: float) -> Tensor:

@@ -1,7 +1,8 @@
 """Columns of the carried seasonal profiles, and the phase of a bucket in each of them.
 
-Three profiles follow the named statistics of a series: demand by time of day (buckets below a day),
-by time of week (buckets below a week) and by season of the year. A phase of the first two is an
+Four profiles follow the named statistics of a series: demand by time of day (buckets below a day),
+by time of week (buckets below a week), by season of the year, and on special days (buckets below a
+week). A phase of the first two is an
 hour, or one bucket if that is longer; a phase of the year is seven days, or one bucket if that is
 longer.
 """
@@ -17,6 +18,7 @@ from torch import Tensor
 from model.durations import DAY_MS, HOUR_MS, WEEK_MS
 from model.inputs.calendar import is_holiday
 from model.inputs.carried_statistics import N_STATISTICS
+from model.inputs.special_days import N_SLOTS, slots
 
 #: 1970-01-01 was a Thursday; weeks start on Monday.
 _MONDAY_MS: Final = 4 * DAY_MS
@@ -31,8 +33,9 @@ class BucketPhases:
     """Columns of the phases of buckets: [T], or [T, S] if each series has its own time.
 
     `place` counts the buckets of the same hour before each bucket, 0 for wider ones. `ends` marks
-    the last bucket of a phase of the year, `holiday` public holidays; `ends_T` and `holiday_T` the
-    buckets with any such.
+    the last bucket of a phase of the year, `day_ends` of a day, `holiday` public holidays;
+    `special` is the slot of a special day, else -1. `ends_T`, `day_ends_T`, `holiday_T` and
+    `special_T` are the buckets with any such.
     """
 
     day: Tensor
@@ -40,9 +43,13 @@ class BucketPhases:
     year: Tensor
     place: Tensor
     ends: Tensor
+    day_ends: Tensor
     holiday: Tensor
+    special: Tensor
     ends_T: list[bool]
+    day_ends_T: list[bool]
     holiday_T: list[bool]
+    special_T: list[bool]
 
     def at(self, t: int) -> "BucketPhases":
         """The phases of bucket t alone, [1] or [S]."""
@@ -52,9 +59,29 @@ class BucketPhases:
             year=self.year[t].reshape(-1),
             place=self.place[t].reshape(-1),
             ends=self.ends[t].reshape(-1),
+            day_ends=self.day_ends[t].reshape(-1),
             holiday=self.holiday[t].reshape(-1),
+            special=self.special[t].reshape(-1),
             ends_T=self.ends_T[t : t + 1],
+            day_ends_T=self.day_ends_T[t : t + 1],
             holiday_T=self.holiday_T[t : t + 1],
+            special_T=self.special_T[t : t + 1],
+        )
+
+    def ahead(self, layout: "SeasonLayout") -> "HorizonPhases":
+        """The phases of one bucket as a horizon of one step, [1] or [S, 1]."""
+
+        def step(part: Tensor) -> Tensor:
+            return part if part.numel() == 1 else part[:, None]
+
+        return HorizonPhases(
+            steps_H=torch.zeros(1, dtype=torch.int64, device=self.day.device),
+            day=step(self.day),
+            week=step(self.week),
+            year=step(self.year - layout.first_year),
+            holiday=step(self.holiday.to(torch.float32)),
+            special=step(self.special),
+            any_special=any(self.special_T),
         )
 
 
@@ -62,7 +89,7 @@ class BucketPhases:
 class HorizonPhases:
     """Columns of the phases ahead, [H] or [S, H]; `year` is the phase, not its column.
 
-    `holiday` is 1 on public holidays, else 0.
+    `holiday` is 1 on public holidays, else 0; `special` is the slot of a special day, else -1.
     """
 
     steps_H: Tensor
@@ -70,6 +97,8 @@ class HorizonPhases:
     week: Tensor
     year: Tensor
     holiday: Tensor
+    special: Tensor
+    any_special: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +108,7 @@ class SeasonLayout:
     `per_day` and `per_week` are the buckets of a day and of a week.
 
     >>> layout_of(DAY_MS)
-    SeasonLayout(bucket_ms=86400000, day=0, week=7, year=52, per_day=1, per_week=7)
+    SeasonLayout(bucket_ms=86400000, day=0, week=7, year=52, special=64, per_day=1, per_week=7)
     >>> layout_of(60_000).day, layout_of(60_000).per_week, layout_of(WEEK_MS).week
     (24, 10080, 0)
     """
@@ -88,6 +117,7 @@ class SeasonLayout:
     day: int
     week: int
     year: int
+    special: int
     per_day: int
     per_week: int
 
@@ -107,9 +137,14 @@ class SeasonLayout:
         return self.first_week + self.week
 
     @property
+    def first_special(self) -> int:
+        """Column of the first special day."""
+        return self.first_year + self.year
+
+    @property
     def end(self) -> int:
         """Number of columns up to the end of the profiles."""
-        return self.first_year + self.year
+        return self.first_special + self.special
 
     @property
     def per_year(self) -> float:
@@ -123,16 +158,21 @@ class SeasonLayout:
         start = start_ms
         year = self.year_phase(start)
         ends = year != self.year_phase(start + self.bucket_ms)
-        holiday = self._holiday(start, country)
+        holiday, special = self._holiday(start, country), self._special(start, country)
+        day_ends = (start + self.bucket_ms) % DAY_MS < self.bucket_ms
         return BucketPhases(
             day=(self.first_day + self.day_phase(start)).to(device),
             week=(self.first_week + self.week_phase(start)).to(device),
             year=(self.first_year + year).to(device),
             place=(start % HOUR_MS // self.bucket_ms).to(device),
             ends=ends.to(device),
+            day_ends=day_ends.to(device),
             holiday=holiday.to(device),
+            special=special.to(device),
             ends_T=_any_T(ends),
+            day_ends_T=_any_T(day_ends),
             holiday_T=_any_T(holiday),
+            special_T=_any_T(special >= 0),
         )
 
     def horizon(
@@ -146,17 +186,23 @@ class SeasonLayout:
         steps_H = torch.arange(horizon)
         ahead = self.bucket_ms * steps_H
         start = ahead + (origin_ms if isinstance(origin_ms, int) else origin_ms[:, None])
+        special = self._special(start, country)
         return HorizonPhases(
             steps_H=steps_H.to(device),
             day=(self.first_day + self.day_phase(start)).to(device),
             week=(self.first_week + self.week_phase(start)).to(device),
             year=self.year_phase(start).to(device),
             holiday=self._holiday(start, country).to(device, torch.float32),
+            special=special.to(device),
+            any_special=bool((special >= 0).any()),
         )
 
     def _holiday(self, start_ms: Tensor, country: str | None) -> Tensor:
         flags = is_holiday(start_ms.numpy(), bucket_ms=self.bucket_ms, country=country)
         return torch.from_numpy(flags)
+
+    def _special(self, start_ms: Tensor, country: str | None) -> Tensor:
+        return torch.from_numpy(slots(start_ms.numpy(), bucket_ms=self.bucket_ms, country=country))
 
     def day_phase(self, start_ms: Tensor) -> Tensor:
         """Phase of the day of buckets [...]."""
@@ -204,4 +250,5 @@ def layout_of(bucket_ms: int) -> SeasonLayout:
     year = _YEAR_WEEKS
     if bucket_ms > WEEK_MS:  # not shorter than a bucket, which would leave out phases
         year = max(1, int(_YEAR_DAYS * DAY_MS / bucket_ms + _NEARLY))
-    return SeasonLayout(bucket_ms, day, week, year, per_day, per_week)
+    special = N_SLOTS if bucket_ms < WEEK_MS else 0
+    return SeasonLayout(bucket_ms, day, week, year, special, per_day, per_week)

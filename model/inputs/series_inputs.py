@@ -24,20 +24,15 @@ from model.inputs import carried_statistics as at
 from model.inputs.newcomer_prior import NewcomerPrior, scale_of, young
 from model.inputs.plans import N_PLANS, PLAN_INPUT_NAMES, plan_features
 from model.inputs.season_layout import BucketPhases, HorizonPhases, layout_of
+from model.inputs.special_profile import carry_special, special_log, special_log_of
 from model.inputs.static_features import N_CARRIED, PRIOR
-from model.inputs.week_profile import (
-    carry_holiday,
-    carry_profiles,
-    factor_of,
-    holiday_log,
-    log_factors,
-)
+from model.inputs.week_profile import carry_profiles, factor_of, log_factors
 from model.inputs.year_profile import (
     carry_year,
     year_ahead,
     year_growth,
     year_known,
-    year_reliability,
+    year_weights,
 )
 
 #: Inputs of a series, in order.
@@ -48,11 +43,11 @@ INPUT_NAMES: Final = (
     "stock_known", "quarter_ratio", "year_ratio", "robust_ratio", "spread_log",
     "season_now", "surprise", "day_surprise", "week_surprise", "error_log", "year_known",
     "year_growth", "surprise_score", "day_score", "week_score", "growth_score", "local_error",
-    "year_reliability",
+    "year_weight",
 )  # fmt: skip
-#: Log factors of the horizon, in order: time of week, season of the year, its remainder, public
-#: holidays, and the last week over what was expected of it.
-FACTORS: Final = ("week", "year", "year_rest", "holiday", "recent")
+#: Log factors of the horizon, in order: time of week, season of the year, its remainder, special
+#: days, and the last week over what was expected of it.
+FACTORS: Final = ("week", "year", "year_rest", "special", "recent")
 #: Limits of a series' error in multiples of its scale.
 _LEAST_ERROR: Final = 0.02
 _MOST_ERROR: Final = 5.0
@@ -217,7 +212,7 @@ def _season_inputs(
         score(stats_SK[:, at.WEEK], stats_SK[:, at.EXPECTED_WEEK], spans.week),
         score(stats_SK[:, at.SLOW], stats_SK[:, at.QUARTER], spans.slow),
         ratio(at.LOCAL_ERROR, at.ERROR),
-        year_known(stats_SK, layout) * year_reliability(stats_SK, layout),
+        year_weights(stats_SK, layout)[0],
     )
 
 
@@ -227,16 +222,21 @@ def carry_statistics(
     """Carry statistics and profiles over one bucket, in place."""
     layout = layout_of(config.bucket_ms)
     spans = at.Spans.of(bucket_ms=config.bucket_ms, memory_days=config.memory_days)
-    usual_S = stats_SK[:, at.SLOW] * factor_of(stats_SK, phases, layout)
+    year_S1, _ = year_ahead(stats_SK, phases.ahead(layout), layout)
+    usual_S = stats_SK[:, at.SLOW] * factor_of(stats_SK, phases, layout) * year_S1[:, 0].exp()
     stats_SK[:, at.EXPECTED] = usual_S
-    if any(phases.holiday_T):
-        factor_S = torch.where(phases.holiday, holiday_log(stats_SK, layout).exp(), 1.0)
-        stats_SK[:, at.EXPECTED] *= factor_S
+    special = any(phases.holiday_T) or any(phases.special_T)
+    if special:
+        level_S = at.recent_level(stats_SK)
+        stats_SK[:, at.EXPECTED] *= special_log_of(stats_SK, phases, layout).exp()
     known_S = at.informative(stats_SK, values_SF, censored_share=config.censored_share)
-    at.update_statistics(stats_SK, values_SF, known_S, spans)
+    at.update_statistics(stats_SK, values_SF, known_S, spans, usual_S=usual_S if special else None)
     demand_S = at.demand_of(stats_SK, values_SF, share=config.censored_share)
     carry_profiles(stats_SK, demand_S, known_S, phases, layout)
-    carry_holiday(stats_SK, demand_S, usual_S, known_S, phases, layout=layout)
+    if special:
+        usual_S = usual_S * level_S
+        carry_special(stats_SK, demand_S, usual_S, known_S, phases, layout=layout)
+        demand_S = torch.where(phases.holiday | (phases.special >= 0), usual_S, demand_S)
     carry_year(stats_SK, demand_S, known_S, phases, layout, slow=spans.slow)
 
 
@@ -272,7 +272,7 @@ def anchors_of(stats_SK: Tensor, ahead: HorizonPhases, config: ModelConfig) -> A
             log_factors(stats_SK, ahead, layout),
             year_SH,
             rest_SH,
-            ahead.holiday * holiday_log(stats_SK, layout)[:, None],
+            special_log(stats_SK, ahead, layout),
             week_S.log().clamp(-2.0, 2.0)[:, None],
         ),
         error=error_of(stats_SK, scale_S),

@@ -14,7 +14,7 @@ from model.inputs.series_inputs import carried_width
 from model.inputs.static_features import N_CARRIED
 
 #: To be raised with any change of the numbers that the same names, widths and spans stand for.
-_FORMULAS: Final = 1
+_FORMULAS: Final = 2
 #: Settings of a model on which its statistics depend, besides their number.
 _SETTINGS: Final = ("bucket_ms", "memory_days", "censored_share", "holidays_country")
 

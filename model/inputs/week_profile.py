@@ -9,8 +9,8 @@ prior on a Poisson rate,
 with n the weeks seen and κ = `_PRIOR` times the ratio of error variance to mean demand
 (the variance from the mean absolute error, as of a normal variable); the factor
 of the time of day is the prior of that of the week, whose own prior is 1. A phase that has never
-sold although enough was expected counts as closed. Public holidays do not change the profiles;
-they have a factor of their own, their demand over what usual days would have had.
+sold although enough was expected counts as closed. Special days do not change the profiles
+(`model/inputs/special_profile.py`).
 
 Axes: S = series, K = carried statistics, H = buckets ahead.
 """
@@ -25,10 +25,7 @@ from model.inputs.carried_statistics import (
     AGE,
     DAY_SUM,
     ERROR,
-    HOLIDAY_EXPECTED,
-    HOLIDAY_UNITS,
     QUARTER,
-    SLOW,
     WEEK_SUM,
 )
 from model.inputs.season_layout import BucketPhases, HorizonPhases, SeasonLayout
@@ -36,8 +33,6 @@ from model.inputs.season_layout import BucketPhases, HorizonPhases, SeasonLayout
 _PRIOR: Final = 2.0
 _DAYS: Final = 21.0
 _WEEKS: Final = 8.0
-#: Memory of the factor of public holidays, in days off.
-_HOLIDAYS: Final = 12.0
 #: Factor of a closed phase, and the expected demand in prior units from which it is known.
 CLOSED: Final = 1e-3
 _EVIDENCE: Final = 4.0
@@ -49,7 +44,7 @@ def carry_profiles(
 ) -> None:  # fmt: skip
     """Carry the profiles over one bucket, in place; `stats_SK` has already counted its age."""
     age_S = stats_SK[:, AGE]
-    weight_S = informative_S * (age_S > 0) * ~phases.holiday
+    weight_S = informative_S * (age_S > 0) * ~(phases.holiday | (phases.special >= 0))
     if layout.day:
         _carry(
             stats_SK, demand_S, weight_S, phases.day, phases.place,
@@ -111,34 +106,9 @@ def _factors(stats_SK: Tensor, ahead: HorizonPhases, layout: SeasonLayout) -> Te
     return _shrunk(means_SH, all_S1, seen_SH, kappa_S1, prior_SH)
 
 
-def carry_holiday(
-    stats_SK: Tensor, demand_S: Tensor, usual_S: Tensor, informative_S: Tensor,
-    phases: BucketPhases, *, layout: SeasonLayout,
-) -> None:  # fmt: skip
-    """Carry the factor of public holidays over one bucket, in place; `usual_S` is without it."""
-    if not any(phases.holiday_T):
-        return
-    on_S = (phases.holiday & informative_S).to(stats_SK.dtype)
-    keep_S = 1.0 - on_S / (_HOLIDAYS * layout.per_day)
-    stats_SK[:, HOLIDAY_UNITS] = stats_SK[:, HOLIDAY_UNITS] * keep_S + on_S * demand_S
-    stats_SK[:, HOLIDAY_EXPECTED] = stats_SK[:, HOLIDAY_EXPECTED] * keep_S + on_S * usual_S
-
-
-def holiday_log(stats_SK: Tensor, layout: SeasonLayout) -> Tensor:
-    """Log factor [S] of public holidays, shrunk to 0 as by half a usual day and two units."""
-    prior_S = 0.5 * layout.per_day * stats_SK[:, SLOW] + _PRIOR
-    units_S = stats_SK[:, HOLIDAY_UNITS] + prior_S
-    return (units_S / (stats_SK[:, HOLIDAY_EXPECTED] + prior_S)).log().clamp(-4.0, 4.0)
-
-
 def factor_of(stats_SK: Tensor, phases: BucketPhases, layout: SeasonLayout) -> Tensor:
     """Factor [S] of the bucket after the newest one, at its own phases."""
-    one = torch.zeros(1, dtype=torch.int64, device=stats_SK.device)
-    day, week = phases.day, phases.week
-    if week.numel() > 1:
-        day, week = day[:, None], week[:, None]
-    ahead = HorizonPhases(steps_H=one, day=day, week=week, year=one, holiday=one)
-    return _factors(stats_SK, ahead, layout)[:, 0]
+    return _factors(stats_SK, phases.ahead(layout), layout)[:, 0]
 
 
 def _read(stats_SK: Tensor, columns: Tensor) -> Tensor:

@@ -18,9 +18,14 @@ from torch import Tensor
 from model.inputs.carried_statistics import (
     AGE,
     LOCAL_ERROR,
+    REST_FOLLOWED,
+    REST_MOVED,
     SLOW,
     YEAR_BEFORE,
     YEAR_BUCKETS,
+    YEAR_FOLLOWED,
+    YEAR_LAST,
+    YEAR_MOVED,
     YEAR_NOW,
     YEAR_UNITS,
     YEAR_VARIANCE,
@@ -32,6 +37,13 @@ _YEARS: Final = 5.0
 #: Years of history from which the profile is used.
 _KNOWN: Final = 1.08
 _MOST: Final = 3.0
+#: Phases over which it is measured how well this year follows earlier ones, and those that the
+#: prior of it counts for.
+_FOLLOWED: Final = 104.0
+_PRIOR_PHASES: Final = 4.0
+_MOST_FOLLOWED: Final = 1.2
+#: Prior weight of the remainder, as a share of that of the smooth profile.
+_REST_PRIOR: Final = 0.7
 #: Share of the squared error of a bucket that is noise; the rest is season that the level has not
 #: followed.
 _NOISE: Final = 0.5
@@ -57,6 +69,8 @@ def carry_year(
     damp_S = 0.2 * stats_SK[:, SLOW] + count_S.clamp(min=1.0).reciprocal()
     newest_S = torch.log(units_S + damp_S)
     before_S = stats_SK.gather(1, rows[:, None])[:, 0]
+    next_S = stats_SK.gather(1, _after(rows, layout)[:, None])[:, 0]
+    smooth_S = 0.5 * before_S + 0.25 * (stats_SK[:, YEAR_LAST] + next_S)
     known_S = before_S != 0.0  # a phase visited before; no log of demand is exactly zero
     years_S = (stats_SK[:, AGE] / layout.per_year).round().clamp(min=1.0)
     rate_S = torch.where(known_S, 1.0 / (years_S + 1.0).clamp(max=_YEARS), 1.0)
@@ -69,9 +83,21 @@ def carry_year(
         share_S = phases_S.clamp(min=1.0).reciprocal().clamp(min=least) * where_S
         stats_SK[:, column].lerp_(value_S, share_S)
 
+    def follow(column: int, value_S: Tensor, phases_S: Tensor, where_S: Tensor) -> None:
+        share_S = phases_S.clamp(1.0, _FOLLOWED).reciprocal() * where_S
+        stats_SK[:, column].lerp_(value_S, share_S)
+
     phases_S = (stats_SK[:, AGE] / per_phase).ceil()
+    then_S, rest_S = smooth_S - stats_SK[:, YEAR_BEFORE], before_S - smooth_S
+    now_S = newest_S - stats_SK[:, YEAR_NOW]
+    both_S, seen_S = over_S & known_S & (phases_S > layout.year + 1), phases_S - layout.year - 1
+    follow(YEAR_MOVED, then_S.square(), seen_S, both_S)
+    follow(YEAR_FOLLOWED, then_S * now_S, seen_S, both_S)
+    follow(REST_MOVED, rest_S.square(), seen_S, both_S)
+    follow(REST_FOLLOWED, rest_S * now_S, seen_S, both_S)
     approach(YEAR_NOW, newest_S, phases_S, over_S)
     approach(YEAR_BEFORE, before_S, phases_S - layout.year, over_S & known_S)
+    stats_SK[:, YEAR_LAST] = torch.where(over_S, before_S, stats_SK[:, YEAR_LAST])
     profile_SY = stats_SK[:, layout.first_year : layout.first_year + layout.year]
     stats_SK[:, YEAR_VARIANCE] = torch.where(
         over_S & known_S, profile_SY.var(dim=1, correction=0), stats_SK[:, YEAR_VARIANCE]
@@ -106,14 +132,43 @@ def year_ahead(
         return stats_SK.gather(1, columns)
 
     own_SH = read(0)
-    smooth_SH = 0.5 * own_SH + 0.25 * (read(-1) + read(1))
-    known_S1 = (year_known(stats_SK, layout) * year_reliability(stats_SK, layout))[:, None]
+    # the phase before the first one ahead has already learned from this year
+    first = ahead.year == ahead.year[..., :1]
+    before_SH = torch.where(first, stats_SK[:, YEAR_LAST, None], read(-1))
+    smooth_SH = 0.5 * own_SH + 0.25 * (before_SH + read(1))
     relative_SH = (smooth_SH - stats_SK[:, YEAR_BEFORE, None]).clamp(-_MOST, _MOST)
     rest_SH = (own_SH - smooth_SH).clamp(-_MOST, _MOST)
-    return known_S1 * relative_SH, known_S1 * rest_SH
+    weight_S, rest_weight_S = year_weights(stats_SK, layout)
+    return weight_S[:, None] * relative_SH, rest_weight_S[:, None] * rest_SH
 
 
-def year_reliability(stats_SK: Tensor, layout: SeasonLayout) -> Tensor:
+def year_weights(stats_SK: Tensor, layout: SeasonLayout) -> tuple[Tensor, Tensor]:
+    """Weights [S] of the smooth profile and of its remainder; 0 until they are known."""
+    known_S = year_known(stats_SK, layout)
+    prior_S = _reliability(stats_SK, layout)
+    smooth_S = _followed(stats_SK, YEAR_MOVED, YEAR_FOLLOWED, prior_S, layout)
+    rest_S = _followed(stats_SK, REST_MOVED, REST_FOLLOWED, _REST_PRIOR * prior_S, layout)
+    return known_S * smooth_S, known_S * rest_S
+
+
+def _after(columns: Tensor, layout: SeasonLayout) -> Tensor:
+    """Columns of the phases after those in `columns`."""
+    return layout.first_year + (columns - layout.first_year + 1) % layout.year
+
+
+def _followed(
+    stats_SK: Tensor, moved: int, followed: int, prior_S: Tensor, layout: SeasonLayout
+) -> Tensor:
+    """Share [S] of an earlier year's movement that this year repeats: a shrunk regression."""
+    per_phase = max(layout.per_year / layout.year, 1.0)
+    seen_S = (stats_SK[:, AGE] / per_phase - layout.year - 1).clamp(0.0, _FOLLOWED)
+    usual_S = _PRIOR_PHASES * stats_SK[:, YEAR_VARIANCE].clamp(min=1e-6)
+    both_S = seen_S * stats_SK[:, followed] + usual_S * prior_S
+    weight_S = both_S / (seen_S * stats_SK[:, moved] + usual_S)
+    return weight_S.clamp(0.0, _MOST_FOLLOWED)
+
+
+def _reliability(stats_SK: Tensor, layout: SeasonLayout) -> Tensor:
     """Share [S] of the profile's variance that is season, not noise: an empirical Bayes weight.
 
     Noise is what the error of a bucket leaves in the mean of a phase over the years (James & Stein

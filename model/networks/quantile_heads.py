@@ -45,7 +45,7 @@ from model.workspace import Workspace
 ZERO_SHIFT: Final = 0.01
 #: Initial gates, before the sigmoid: the weight of each factor, and the power of their product in
 #: the unit.
-_WEIGHTS: Final = {"week": 2.5, "year": 1.5, "year_rest": 0.0, "holiday": 1.5, "recent": -0.5}
+_WEIGHTS: Final = {"week": 4.0, "year": 4.0, "year_rest": 4.0, "special": 4.0, "recent": 0.0}
 _POWER: Final = 0.5
 _GATES: Final = (*(_WEIGHTS[name] for name in FACTORS), _POWER)
 _LEAST_STEP: Final = 0.02

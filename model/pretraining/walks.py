@@ -17,7 +17,7 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.durations import DAY_MS, HOUR_MS, MINUTE_MS, WEEK_MS
-from model.inputs.calendar import calendar_features, is_holiday
+from model.inputs.calendar import calendar_features
 from model.inputs.carried_statistics import UNITS
 from model.inputs.season_layout import layout_of
 from model.inputs.series_inputs import new_carried
@@ -142,7 +142,7 @@ class Fleet:
             dim=1,
         )
         phases = layout_of(self.kind.bucket_ms).buckets(starts_LN, None)
-        phases = replace(phases, **self._holidays(starts_LN))
+        phases = replace(phases, **self._own_days(starts_LN))
         carried_LNK = carry_over(self._stats_NK, values_LNF, phases, self.config)
         parts = torch.split(carried_LNK, [walk.size for walk in self.walks], dim=1)
         order = self._rng.permutation(len(self.walks))
@@ -152,20 +152,22 @@ class Fleet:
         ]
         self._first += _CHUNK
 
-    def _holidays(self, starts_LN: Tensor) -> dict[str, Any]:
-        """The holidays of each shop's own country, as fields of the phases."""
-        flags = [
-            is_holiday(
-                part_LS.numpy(),
-                bucket_ms=self.kind.bucket_ms,
-                country=walk.config.holidays_country,
-            )
-            for walk, part_LS in zip(
-                self.walks, torch.split(starts_LN, [w.size for w in self.walks], dim=1), strict=True
-            )
+    def _own_days(self, starts_LN: Tensor) -> dict[str, Any]:
+        """The holidays and special days of each shop's own country, as fields of the phases."""
+        layout = layout_of(self.kind.bucket_ms)
+        parts = torch.split(starts_LN, [walk.size for walk in self.walks], dim=1)
+        own = [
+            layout.buckets(part_LS, walk.config.holidays_country)
+            for walk, part_LS in zip(self.walks, parts, strict=True)
         ]
-        holiday = torch.from_numpy(np.concatenate(flags, axis=1))
-        return {"holiday": holiday, "holiday_T": holiday.any(dim=1).tolist()}
+        holiday = torch.cat([part.holiday for part in own], dim=1)
+        special = torch.cat([part.special for part in own], dim=1)
+        return {
+            "holiday": holiday,
+            "special": special,
+            "holiday_T": holiday.any(dim=1).tolist(),
+            "special_T": (special >= 0).any(dim=1).tolist(),
+        }
 
 
 def at_width(base: ModelConfig, bucket_ms: int, horizon: int, country: str | None) -> ModelConfig:

@@ -22,12 +22,17 @@ _LIMIT = 2.5
 
 
 def level_log(rng: np.random.Generator, kind: Kind, clock: Clock, series: int) -> Floats:
-    """Log level [T, S] around 0: the shop's growth, random walks, trends and shifts."""
-    steps, moving = clock.buckets, kind.moving * magnitude(rng, (0.3, 2.0))
+    """Log level [T, S] around 0: the shop's growth, random walks, trends and shifts.
+
+    Half of the shops are steady: their levels move a quarter as much, and seldom shift.
+    """
+    steady = some(rng, 0.5)
+    pace = 0.25 if steady else 1.0
+    steps, moving = clock.buckets, pace * kind.moving * magnitude(rng, (0.3, 2.0))
     log_TS = np.zeros((steps, series), np.float32)
-    pace = min(clock.buckets_per_day**-0.25, 2.0)  # an hour moves less than a day
+    hourly = min(clock.buckets_per_day**-0.25, 2.0)  # an hour moves less than a day
     if some(rng, 0.7):
-        step_S = pace * moving * magnitude(rng, (0.001, 0.03)) * log_uniform(
+        step_S = hourly * moving * magnitude(rng, (0.001, 0.03)) * log_uniform(
             rng, (0.3, 3.0), series
         )  # fmt: skip
         log_TS += np.cumsum(normal(rng, (steps, series)) * step_S, axis=0)
@@ -36,12 +41,12 @@ def level_log(rng: np.random.Generator, kind: Kind, clock: Clock, series: int) -
         rise_N = moving * magnitude(rng, (0.05, 0.9)) * normal(rng, (bends.count,))
         rise_N *= some(rng, rng.uniform(0.2, 0.9), bends.count)
         log_TS += np.cumsum(bends.values(rise_N / np.maximum(bends.length_N, 1)), axis=0)
-    if some(rng, 0.4):
+    if some(rng, 0.1 if steady else 0.4):
         shifts = spells(rng, steps=steps, groups=series, gap=0.0, length=(steps / 8, steps * 3.0))
         size_N = rng.uniform(0.1, 0.8) * normal(rng, (shifts.count,))
         size_N *= some(rng, rng.uniform(0.1, 0.8), shifts.count)
         log_TS += shifts.values(size_N)
-    log_TS += _growth(rng, clock)
+    log_TS += _growth(rng, clock) * (0.5 if steady else 1.0)
     log_TS -= log_TS.mean(axis=0)
     level_TS: Floats = np.float32(_LIMIT) * np.tanh(log_TS / _LIMIT)
     return level_TS

@@ -5,11 +5,11 @@ Axes: C = cells, S = series, G = categories, B = basis seasons, Y = days of a ye
 
 import warnings
 from dataclasses import dataclass
-from functools import cache
 from typing import Final
 
 import numpy as np
 
+from model.inputs.special_days import days_off
 from model.pretraining.synthetic.clock import Clock
 from model.pretraining.synthetic.draws import Flags, Floats, Ints, magnitude, normal, some
 from model.pretraining.synthetic.kinds import Kind
@@ -134,23 +134,17 @@ class HolidayEffect:
     rate_CS: Floats
 
 
-@cache
 def holidays_of(country: str, year: int) -> dict[int, str]:
     """Names of the public holidays of a country's year by day since 1970.
 
     >>> sorted(holidays_of("GB", 2001).values())[:3]
     ['Boxing Day', 'Christmas Day', 'Easter Monday']
     """
-    from holidays import country_holidays  # slow to import
-
     if year > _LAST_YEAR:
         return {}
-    subdivision = "ENG" if country == "GB" else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # lunar calendars are estimates
-        days = country_holidays(country, subdiv=subdivision, years=year)
-        named = {day: name for day, name in days.items() if day.year == year}
-    return {int(np.datetime64(day).astype(np.int64)): name for day, name in named.items()}
+        return days_off(country, year)
 
 
 def holiday_effect(

@@ -8,6 +8,7 @@ import torch
 from model.durations import DAY_MS, HOUR_MS, WEEK_MS
 from model.inputs.carried_statistics import N_STATISTICS
 from model.inputs.season_layout import layout_of
+from model.inputs.special_days import N_SLOTS
 
 MINUTE_MS = 60_000
 #: A nominal month, a twelfth of a year.
@@ -39,7 +40,8 @@ def test_a_phase_is_an_hour_or_a_week_or_one_bucket_if_that_is_longer(
     layout = layout_of(bucket_ms)
 
     assert (layout.day, layout.week, layout.year) == (day, week, year)
-    assert layout.end == N_STATISTICS + day + week + year
+    special = N_SLOTS if bucket_ms < WEEK_MS else 0
+    assert layout.end == N_STATISTICS + day + week + year + special
 
 
 @pytest.mark.parametrize(("bucket_ms", "day", "week", "year"), WIDTHS)

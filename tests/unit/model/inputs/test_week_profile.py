@@ -7,7 +7,7 @@ import torch
 from model.config import ModelConfig
 from model.durations import DAY_MS, HOUR_MS
 from model.inputs.season_layout import layout_of
-from model.inputs.week_profile import CLOSED, factor_of, holiday_log, log_factors
+from model.inputs.week_profile import CLOSED, factor_of, log_factors
 from tests.support.model_cases import START_MS, Floats, carried_through, phases_at
 
 MINUTE_MS = 60_000
@@ -176,24 +176,3 @@ def test_the_factor_of_the_next_bucket_is_the_first_of_the_horizon() -> None:
     ]
     np.testing.assert_allclose(apart, alone, rtol=1e-6)
     assert len(set(alone)) == 3
-
-
-@pytest.mark.slow
-def test_a_public_holiday_has_a_factor_of_its_own_and_does_not_change_the_weekday() -> None:
-    """Closed on all holidays of two years: the Mondays stay, the next holiday is expected low."""
-    days = np.arange(7 * 104)
-    config = ModelConfig(horizon=14, bucket_ms=DAY_MS, holidays_country="GB")
-    layout = layout_of(DAY_MS)
-    off_T = layout.buckets(START_MS + DAY_MS * torch.from_numpy(days), "GB").holiday.numpy()
-    units_T = np.where(off_T, 0.0, 20 * WEEKDAYS[days % 7])
-    steady_T = 20 * WEEKDAYS[days % 7]
-    stats_SK = carried_through(np.stack((units_T, steady_T), axis=1), config)
-    ahead = layout.horizon(START_MS + days.size * DAY_MS, 14, "GB")
-
-    assert off_T.sum() >= 14
-    assert log_factors(stats_SK, ahead, layout)[0, :7].exp().numpy() == pytest.approx(
-        WEEKDAYS, abs=0.1
-    )
-    closed, usual = holiday_log(stats_SK, layout).exp().tolist()
-    assert closed < 0.35
-    assert usual == pytest.approx(1.0, abs=0.1)
