@@ -12,6 +12,7 @@ quantiles, N = series with a plan, P = plan columns, E = plan inputs.
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from operator import itemgetter
 from threading import local
 from typing import Final, Protocol
 
@@ -36,7 +37,7 @@ Floats = NDArray[np.float32]
 #: Maximum series of a chunk.
 CHUNK: Final = 4_096
 #: Series of a network step: their states, gates and forecasts fit a core's cache.
-BLOCK: Final = 1_024
+BLOCK: Final = 2_048
 
 
 class Stepper(Protocol):
@@ -161,6 +162,7 @@ class BlockStepper:
         scales = scales_of(stats_SK, config)
         unstarted_S = ~started(stats_SK)
         any_unstarted = bool(unstarted_S.any())
+        anchors = None if job is None else anchors_of(stats_SK, job.ahead, config)
         for first in range(0, stats_SK.shape[0], BLOCK):
             rows = slice(first, min(first + BLOCK, stats_SK.shape[0]))
             at = slice(chunk.start + rows.start, chunk.start + rows.stop)
@@ -170,14 +172,14 @@ class BlockStepper:
             if any_unstarted:  # a series starts with its first activity
                 for part in state:
                     part[unstarted_S[rows]] = 0
-            if job is not None:
+            if job is not None and anchors is not None:
                 out = tuple(block_SHQ[at] for block_SHQ in job.out)
                 planned = planned_rows(job.plans, stats_SK[rows], at)
                 network.heads.serve(
                     encoded_BD, inputs_BI, job.weights,
                     tuple(scale_S[rows] for scale_S in scales),
                     out,
-                    anchors=anchors_of(stats_SK[rows], job.ahead, config),
+                    anchors=anchors.map(itemgetter(rows)),
                     work=work, levels=self._levels, planned=planned,
                 )  # fmt: skip
 

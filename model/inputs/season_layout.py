@@ -79,6 +79,7 @@ class BucketPhases:
             day=step(self.day),
             week=step(self.week),
             year=step(self.year - layout.first_year),
+            year_of_H=None,
             holiday=step(self.holiday.to(torch.float32)),
             special=step(self.special),
             any_special=any(self.special_T),
@@ -96,6 +97,7 @@ class HorizonPhases:
     day: Tensor
     week: Tensor
     year: Tensor
+    year_of_H: Tensor | None
     holiday: Tensor
     special: Tensor
     any_special: bool
@@ -187,11 +189,16 @@ class SeasonLayout:
         ahead = self.bucket_ms * steps_H
         start = ahead + (origin_ms if isinstance(origin_ms, int) else origin_ms[:, None])
         special = self._special(start, country)
+        year, year_of_H = self.year_phase(start), None
+        if year.dim() == 1:  # in order, not sorted: the horizon may pass the end of the year
+            year, year_of_H = torch.unique_consecutive(year, return_inverse=True)
+            year_of_H = year_of_H.to(device)
         return HorizonPhases(
             steps_H=steps_H.to(device),
             day=(self.first_day + self.day_phase(start)).to(device),
             week=(self.first_week + self.week_phase(start)).to(device),
-            year=self.year_phase(start).to(device),
+            year=year.to(device),
+            year_of_H=year_of_H,
             holiday=self._holiday(start, country).to(device, torch.float32),
             special=special.to(device),
             any_special=bool((special >= 0).any()),

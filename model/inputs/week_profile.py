@@ -36,6 +36,8 @@ _WEEKS: Final = 8.0
 #: Factor of a closed phase, and the expected demand in prior units from which it is known.
 CLOSED: Final = 1e-3
 _EVIDENCE: Final = 4.0
+#: Visits after which a phase may count as closed.
+_LEAST_VISITS: Final = 1.9
 
 
 def carry_profiles(
@@ -119,14 +121,16 @@ def _read(stats_SK: Tensor, columns: Tensor) -> Tensor:
 
 def _cycles(age_S1: Tensor, steps_H: Tensor, cycle: int, memory: float) -> Tensor:
     """Visits [S, H] of a phase so far, at most the memory."""
-    return ((age_S1 + steps_H % cycle) / cycle).floor().clamp(max=memory)
+    return (age_S1 + steps_H % cycle).div_(cycle).floor_().clamp_(max=memory)
 
 
 def _shrunk(
     mean_SH: Tensor, all_S1: Tensor, seen_SH: Tensor, kappa_S1: Tensor, prior_SH: Tensor
 ) -> Tensor:
-    """The factors [S, H], shrunk to their prior."""
-    expected_SH = seen_SH * all_S1
-    factor_SH = (seen_SH * mean_SH + kappa_S1 * prior_SH) / (expected_SH + kappa_S1)
-    closed_SH = (mean_SH <= 0) & (seen_SH >= 2) & (expected_SH > _EVIDENCE * kappa_S1)
-    return torch.where(closed_SH, CLOSED, factor_SH.clamp(min=1e-3))
+    """The factors [S, H], shrunk to their prior; `seen_SH` is overwritten."""
+    factor_SH = (seen_SH * mean_SH).addcmul_(kappa_S1, prior_SH)
+    expected_SH = seen_SH.mul_(all_S1)
+    evident_S1 = torch.maximum(_EVIDENCE * kappa_S1, _LEAST_VISITS * all_S1)
+    closed_SH = (mean_SH <= 0) & (expected_SH > evident_S1)
+    factor_SH.div_(expected_SH.add_(kappa_S1)).clamp_(min=CLOSED)
+    return factor_SH.masked_fill_(closed_SH, CLOSED)

@@ -120,7 +120,7 @@ def year_growth(stats_SK: Tensor, layout: SeasonLayout) -> Tensor:
 def year_ahead(
     stats_SK: Tensor, ahead: HorizonPhases, layout: SeasonLayout
 ) -> tuple[Tensor, Tensor]:
-    """Log factors [S, H] of the year of the buckets ahead, in two parts.
+    """Log factors [S, H] of the year of the buckets ahead, in two parts; [S, 1] for one phase.
 
     The profile smoothed over three phases, relative to the phases just passed, and its remainder.
     """
@@ -139,7 +139,10 @@ def year_ahead(
     relative_SH = (smooth_SH - stats_SK[:, YEAR_BEFORE, None]).clamp(-_MOST, _MOST)
     rest_SH = (own_SH - smooth_SH).clamp(-_MOST, _MOST)
     weight_S, rest_weight_S = year_weights(stats_SK, layout)
-    return weight_S[:, None] * relative_SH, rest_weight_S[:, None] * rest_SH
+    relative_SH, rest_SH = weight_S[:, None] * relative_SH, rest_weight_S[:, None] * rest_SH
+    if ahead.year_of_H is None or ahead.year.numel() == 1:
+        return relative_SH, rest_SH
+    return relative_SH.index_select(1, ahead.year_of_H), rest_SH.index_select(1, ahead.year_of_H)
 
 
 def year_weights(stats_SK: Tensor, layout: SeasonLayout) -> tuple[Tensor, Tensor]:

@@ -259,6 +259,8 @@ def make_coherent(units_SHQ: Tensor, sums_SHQ: Tensor) -> None:
     [2.0, 5.0]
     """
     sums_SHQ[:, 0] = units_SHQ[:, 0]
-    for step in range(1, sums_SHQ.shape[1]):
-        least = torch.maximum(sums_SHQ[:, step - 1], units_SHQ[:, step])
-        torch.maximum(sums_SHQ[:, step], least, out=sums_SHQ[:, step])
+    torch.maximum(sums_SHQ, units_SHQ, out=sums_SHQ)
+    reach = 1
+    while reach < sums_SHQ.shape[1]:  # each sum is then the largest of the 2 · reach up to it
+        sums_SHQ[:, reach:] = torch.maximum(sums_SHQ[:, reach:], sums_SHQ[:, :-reach])
+        reach *= 2
