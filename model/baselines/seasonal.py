@@ -14,6 +14,7 @@ from typing import Final, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from model.coherence import make_coherent
 from model.config import DECILES
 from model.contract import FEATURE_NAMES, QuantileForecast
 from model.durations import DAY_MS
@@ -82,7 +83,7 @@ class SeasonalForecaster(ABC, Generic[C]):
         units_SHQ, sums_SHQ = self._spread(own, mean_SH)
         np.maximum(units_SHQ, 0, out=units_SHQ)
         np.maximum(sums_SHQ, 0, out=sums_SHQ)
-        np.maximum.accumulate(sums_SHQ, axis=1, out=sums_SHQ)
+        make_coherent(units_SHQ, sums_SHQ)
         return QuantileForecast(
             origin_ms=origin_ms,
             bucket_ms=self.bucket_ms,

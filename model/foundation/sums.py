@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
+from model.coherence import make_coherent
+
 Floats = NDArray[np.float32]
 
 #: Paths drawn for each series; the same normal scores serve all series. A power of two.
@@ -114,9 +116,7 @@ def sum_quantiles(
         sorted_SP = np.sort(total_SP, axis=1)
         sums_SHQ[:, step] = sorted_SP[:, below_Q] * (1 - share_Q)
         sums_SHQ[:, step] += sorted_SP[:, below_Q + 1] * share_Q
-    sums_SHQ[:, 0] = units_SHQ[:, 0]
-    sums_SHQ = np.maximum(sums_SHQ, np.maximum.accumulate(units_SHQ, axis=1))
-    np.maximum.accumulate(sums_SHQ, axis=1, out=sums_SHQ)
+    make_coherent(units_SHQ, sums_SHQ)
     np.maximum.accumulate(sums_SHQ, axis=2, out=sums_SHQ)
     return sums_SHQ
 

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from model.coherence import make_coherent
 from model.config import ModelConfig
 from model.durations import DAY_MS
 from model.inputs import carried_statistics as at
@@ -101,8 +102,9 @@ class UnseenProductDemand(nn.Module):
         sums_NHQ = self._quantiles(late_N, 1, level_N[:, None] * passed_NH)
         sums_NHQ = np.where(passed_NH[..., None] <= 1, units_NHQ, sums_NHQ)
         units_SHQ[rows] = published_NHQ = (units_NHQ @ weights_LQ).clip(min=0.0)
-        least_NHQ = np.maximum(sums_NHQ @ weights_LQ, published_NHQ)
-        sums_SHQ[rows] = np.maximum.accumulate(least_NHQ, axis=1)
+        sums_NHQ = sums_NHQ @ weights_LQ
+        make_coherent(published_NHQ, sums_NHQ)
+        sums_SHQ[rows] = sums_NHQ
 
     def level(self, category_N: Floats, list_price_N: Floats, age_days_N: Reals) -> Reals:
         """Mean demand [N] a bucket of products by category, list price and days since launch."""

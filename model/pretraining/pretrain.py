@@ -10,7 +10,7 @@ Axes: P = origins in a chunk, Q = quantiles.
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -19,6 +19,8 @@ from torch import Tensor
 
 from model.config import NETWORK_QUANTILES, ModelConfig
 from model.durations import DAY_MS
+from model.inputs.carried_statistics import AGE
+from model.inputs.series_inputs import error_of
 from model.networks.quantile_network import QuantileNetwork
 from model.pretraining.walks import KINDS, Fleet, Kind, Walk
 from model.training.dataset import Chunk
@@ -35,6 +37,11 @@ _WARM_UP: Final = 100
 _AVERAGE: Final = 0.998
 #: Forecasts of one series and chunk that are scored, in buckets of the horizon.
 _SCORED: Final = 280
+#: Error in multiples of the scale that a new series is taken to have, the buckets for which that
+#: counts, and the least.
+_ERROR: Final = 0.5
+_YOUNG: Final = 14.0
+_LEAST_ERROR: Final = 0.03
 
 
 @dataclass(slots=True)
@@ -119,6 +126,7 @@ def _loss(
     """Loss of some forecasts of a chunk; carries the state of the walk over it."""
     device = torch.device("cpu")
     config = walk.config
+    chunk = replace(chunk, weight_NL=_in_errors(chunk))
     here = configured(network, config)
     if walk.state is None:
         walk.state = network.new_state(walk.size, device)
@@ -135,6 +143,19 @@ def _loss(
         quantiles_Q=quantiles_Q,
         cumulative_weight=0.3,
     )
+
+
+def _in_errors(chunk: Chunk) -> Tensor:
+    """Weights [N, L] that turn a loss in multiples of the scale into one in the series' own error.
+
+    So steady series count as much as noisy ones, as they do in a mean over panels of the loss
+    relative to that of a naive forecast. The error of a young series is shrunk to `_ERROR`.
+    """
+    stats_XK = chunk.carried_NLK.flatten(0, 1)
+    error_NL = error_of(stats_XK, chunk.scale_NL.flatten()).view(chunk.scale_NL.shape)
+    age_NL = chunk.carried_NLK[..., AGE]
+    shrunk_NL = (age_NL * error_NL + _YOUNG * _ERROR) / (age_NL + _YOUNG)
+    return chunk.started_NL / shrunk_NL.clamp(min=_LEAST_ERROR)
 
 
 def configured(network: QuantileNetwork, config: ModelConfig) -> QuantileNetwork:

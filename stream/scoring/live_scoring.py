@@ -19,6 +19,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from model.coherence import make_coherent
 from model.contract import QuantileForecast
 from model.durations import DAY_MS
 from model.evaluation.calibration import busy, quantiles_at, volume_class
@@ -174,8 +175,7 @@ class LiveScoring:
         units_SHQ = quantiles_at(forecast.units_SHQ, group_SH, units_GHQ, quantiles)
         group_SH = np.broadcast_to(volume_S1, group_SH.shape)
         sums_SHQ = quantiles_at(forecast.cumulative_SHQ, group_SH, sums_GHQ, quantiles)
-        sums_SHQ[:, 0] = units_SHQ[:, 0]
-        np.maximum.accumulate(sums_SHQ, axis=1, out=sums_SHQ)
+        make_coherent(units_SHQ, sums_SHQ)
         corrected = replace(forecast, units_SHQ=units_SHQ, cumulative_SHQ=sums_SHQ)
         return corrected, (units_GHQ, sums_GHQ), levels.units.warmed_up(self._settings.min_closes)
 

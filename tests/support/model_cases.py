@@ -237,3 +237,11 @@ def random_model(
     model = ModelConfig(horizon=6, bucket_ms=bucket_ms, hidden=8, layers=1, rank=4, targets=targets)
     span_ms = (span_end_ms - 24 * bucket_ms, span_end_ms)
     return Trained(QuantileNetwork(model), TrainConfig(model=model, seed=seed), span_ms)
+
+
+def require_coherent(forecast: QuantileForecast) -> None:
+    """Fail if a quantile of a sum is below that of a shorter sum or of a bucket it contains."""
+    units_SHQ, sums_SHQ = forecast.units_SHQ, forecast.cumulative_SHQ
+    np.testing.assert_array_equal(sums_SHQ[:, 0], units_SHQ[:, 0])
+    assert (sums_SHQ >= np.maximum.accumulate(units_SHQ, axis=1)).all()
+    assert (np.diff(sums_SHQ, axis=1) >= 0).all()

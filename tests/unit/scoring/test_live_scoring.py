@@ -14,6 +14,7 @@ from stream.scoring.calibration_state import decode
 from stream.scoring.live_scoring import LiveScoring, ScoredForecast
 from stream.scoring.pending_forecasts import pack, sample_forecast, unpack
 from stream.state.keys import KEEP_DAYS, ROLLUPS
+from tests.support.model_cases import require_coherent
 from tests.support.samples import START_MS
 from tests.support.scoring_cases import (
     HORIZON,
@@ -49,6 +50,14 @@ def test_buckets_that_closed_at_once_are_scored_one_by_one() -> None:
     starts = [score.bucket_start_ms for score in done[-1].scores]
     first = given[1].origin_ms
     assert starts == [first + at * HOUR_MS for at in range(HORIZON)]
+
+
+def test_corrected_forecasts_are_coherent() -> None:
+    """Levels of sums and of buckets are corrected apart; what is published agrees."""
+    reads = array_reads()
+    settings = SETTINGS.model_copy(update={"rate": 0.5})
+    for scored in run(LiveScoring(settings, reads), reads, forecasts(values(), 30, 60)):
+        require_coherent(scored.forecast)
 
 
 def test_what_was_published_is_what_was_scored() -> None:

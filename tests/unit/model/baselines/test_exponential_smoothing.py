@@ -9,7 +9,7 @@ from model.contract import FEATURE_NAMES, QuantileForecast
 from model.durations import DAY_MS, HOUR_MS
 from model.evaluation.backtest import backtest, last_origins, score
 from model.inference.forecaster import Forecaster
-from tests.support.model_cases import START_MS, Floats, history_of, real_hours
+from tests.support.model_cases import START_MS, Floats, history_of, real_hours, require_coherent
 
 
 def buckets(units_TS: Floats) -> Floats:
@@ -64,6 +64,13 @@ def test_the_bands_of_a_step_and_of_a_sum_have_nominal_coverage() -> None:
 
     assert np.mean(step) == pytest.approx(0.8, abs=0.06)
     assert np.mean(total) == pytest.approx(0.8, abs=0.12)
+
+
+def test_sums_never_contradict_their_parts() -> None:
+    """Counts with lone spikes, whose errors are skewed."""
+    units_TS = np.random.default_rng(2).negative_binomial(0.2, 0.02, (90, 40)).astype(np.float32)
+
+    require_coherent(after(SmoothingForecaster(horizon=14, bucket_ms=DAY_MS), units_TS))
 
 
 def test_nights_do_not_narrow_the_band_of_the_day() -> None:
