@@ -44,6 +44,8 @@ STATISTICS: Final = (
     "square_quarter",  # mean of squared units over 16 weeks
     "error",  # mean of |units - expected| over 16 weeks
     "local_error",  # the same with the expectation moved to the level of the last week
+    "above",  # share of buckets above what was expected over 16 weeks
+    "log_error",  # mean log of units over what was expected, damped, over 16 weeks
     "expected_day",  # mean of `expected`, decaying like mean_day
     "expected_week",
     "rate",  # share of buckets with demand
@@ -85,6 +87,8 @@ STATISTICS: Final = (
     SQUARE_QUARTER,
     ERROR,
     LOCAL_ERROR,
+    ABOVE,
+    LOG_ERROR,
     EXPECTED_DAY,
     EXPECTED_WEEK,
     RATE,
@@ -186,7 +190,8 @@ class Spans:
 def _least(spans: Spans, device: torch.device) -> Tensor:
     of = (
         spans.slow, spans.week, spans.day, spans.quarter, spans.year,
-        spans.quarter, spans.quarter, spans.quarter, spans.quarter, spans.day, spans.week,
+        spans.quarter, spans.quarter, spans.quarter, spans.quarter, spans.quarter, spans.quarter,
+        spans.day, spans.week,
         spans.slow, spans.slow, spans.week, spans.week,
     )  # fmt: skip
     return torch.tensor(of, device=device).reciprocal()
@@ -230,6 +235,10 @@ def update_statistics(
     expected_S = torch.where(age_S > 1, stats_SK[:, EXPECTED], units_S)
     error_S = units_S - expected_S
     local_S = units_S - expected_S * torch.where(age_S > 1, recent_level(stats_SK), 1.0)
+    damp_S = 0.1 * stats_SK[:, SLOW] + 1e-3
+    log_error_S = torch.log((units_S + damp_S) / (expected_S + damp_S))
+    # a bucket as expected is as much above as below
+    above_S = 0.5 + 0.5 * torch.sign(error_S)
     level_units_S, level_expected_S = units_S, expected_S
     if usual_S is not None:
         level_expected_S = torch.where(age_S > 1, usual_S, units_S)
@@ -237,7 +246,8 @@ def update_statistics(
     newest_SM = torch.stack(
         (
             *[level_units_S] * 5, torch.log1p(level_units_S), units_S * units_S,
-            error_S.abs(), local_S.abs(), level_expected_S, level_expected_S,
+            error_S.abs(), local_S.abs(), above_S, log_error_S,
+            level_expected_S, level_expected_S,
             sold_S.to(stats_SK.dtype),
             values_SF[:, RETURNS], values_SF[:, VIEWS], values_SF[:, VISITORS],
         ),

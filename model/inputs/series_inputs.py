@@ -43,7 +43,7 @@ INPUT_NAMES: Final = (
     "stock_known", "quarter_ratio", "year_ratio", "robust_ratio", "spread_log",
     "season_now", "surprise", "day_surprise", "week_surprise", "error_log", "year_known",
     "year_growth", "surprise_score", "day_score", "week_score", "growth_score", "local_error",
-    "year_weight",
+    "year_weight", "above", "log_error",
 )  # fmt: skip
 #: Log factors of the horizon, in order: time of week, season of the year, its remainder, special
 #: days, and the last week over what was expected of it.
@@ -109,7 +109,7 @@ def series_inputs(
 
     >>> config = ModelConfig(horizon=2, bucket_ms=3_600_000)
     >>> tuple(series_inputs(new_carried(3, config), torch.zeros(3, 11), config).shape)
-    (3, 41)
+    (3, 43)
     """
     floor = config.scale_floor
     scale_S = scale_of(stats_SK, config)
@@ -213,6 +213,8 @@ def _season_inputs(
         score(stats_SK[:, at.SLOW], stats_SK[:, at.QUARTER], spans.slow),
         ratio(at.LOCAL_ERROR, at.ERROR),
         year_weights(stats_SK, layout)[0],
+        2.0 * stats_SK[:, at.ABOVE] - 1.0,
+        stats_SK[:, at.LOG_ERROR].clamp(-3.0, 3.0),
     )
 
 

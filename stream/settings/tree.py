@@ -90,7 +90,8 @@ class ModelSettings(Section):
 
     With `pretrained` the network that ships serves until a model trained on the shop's own data is
     promoted, and is what a training starts from; without it exponential smoothing serves first.
-    `country` is that of the public holidays, a code like GB or US; empty for none.
+    `country` is that of the public holidays, a code like GB or US; empty for none. Commands that
+    read a file find it from the sales if it is not set.
     Exponential smoothing replaces a champion whose data ended `max_age` of event time ago, or that
     takes more than `max_step` for a step of a partition. `inputs_off` sets inputs of the network
     to zero. With `prior` a series without history starts from its category, price and first

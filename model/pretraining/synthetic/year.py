@@ -3,7 +3,6 @@
 Axes: C = cells, S = series, G = categories, B = basis seasons, Y = days of a year, H = holidays.
 """
 
-import warnings
 from dataclasses import dataclass
 from typing import Final
 
@@ -140,11 +139,7 @@ def holidays_of(country: str, year: int) -> dict[int, str]:
     >>> sorted(holidays_of("GB", 2001).values())[:3]
     ['Boxing Day', 'Christmas Day', 'Easter Monday']
     """
-    if year > _LAST_YEAR:
-        return {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # lunar calendars are estimates
-        return days_off(country, year)
+    return {} if year > _LAST_YEAR else days_off(country, year)
 
 
 def holiday_effect(

@@ -44,6 +44,7 @@ from stream.jobs.batch.output import (
 from stream.jobs.batch.plots import plot_importances
 from stream.jobs.batch.sales_files import CleaningReport, cap_outliers, load_sales
 from stream.jobs.files.plan_files import with_plans
+from stream.jobs.history.shop_country import with_country
 from stream.jobs.training.publish import TrainingOutcome, publish
 from stream.jobs.training.train import RunFolder, train_with_bar
 from stream.registry.model_registry import Registry, device_of
@@ -122,6 +123,7 @@ def run_train(
     history = with_plans(history, plans, horizon=horizon)
     capped, report = cap_outliers(history, report)
     _print_report(console, report)
+    settings = with_country(capped, settings, console)
     config = batch_config(
         history,
         settings,
@@ -161,6 +163,7 @@ def run_forecast(
     history = with_plans(history, plans, horizon=horizon)
     capped, report = cap_outliers(history, report)
     _print_report(console, report)
+    settings = with_country(capped, settings, console)
     if challenger:
         forecaster = challenger_for(history, horizon, settings, seed)
     else:
@@ -215,6 +218,7 @@ def run_backtest(
         before = _before(history, starts[0])
         capped, report = cap_outliers(before, report)
         _print_report(console, report)
+        settings = with_country(capped, settings, console)
         naive = naive_for(history, horizon, settings)
         others: list[Forecaster] = [naive]
         if settings.challenger is not None:
