@@ -33,8 +33,9 @@ from benchmarks.accuracy.scoring.results import TaskResult, write
 from benchmarks.accuracy.scoring.scores import Truth
 from benchmarks.accuracy.tasks import daily, read_lines
 from model.config import ModelConfig
-from model.inputs.calendar import N_HORIZON
-from model.inputs.series_inputs import Anchors, input_names
+from model.inputs.anchors import Anchors
+from model.inputs.seasons.calendar import N_HORIZON
+from model.inputs.series_inputs import input_names
 from model.networks.quantile_heads import QuantileHeads
 from model.networks.quantile_levels import PublishedLevels
 from model.networks.quantile_network import QuantileNetwork

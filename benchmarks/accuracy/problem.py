@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from benchmarks.accuracy.tasks import Task
 from model.durations import HOUR_MS, WEEK_MS
 from model.history import History
-from model.inputs.calendar import calendar_features
 from model.inputs.carried_statistics import UNITS
+from model.inputs.seasons.calendar import calendar_features
 
 Floats = NDArray[np.float32]
 T = TypeVar("T")

@@ -28,7 +28,7 @@ from model.config import DECILES, ModelConfig
 from model.contract import FEATURE_NAMES
 from model.durations import DAY_MS
 from model.inference.forecaster import NetworkForecaster
-from model.inputs.calendar import calendar_features
+from model.inputs.seasons.calendar import calendar_features
 from model.networks.quantile_network import QuantileNetwork
 
 HORIZON = 28

@@ -24,12 +24,13 @@ from torch import Tensor
 from model.durations import DAY_MS
 from model.errors import HistoryTooShort
 from model.evaluation.metrics import wql
-from model.inputs.calendar import N_CALENDAR, calendar_features, horizon_calendar
+from model.inputs.anchors import Anchors, anchors_of
 from model.inputs.carried_statistics import PRICE, UNITS, started
 from model.inputs.newcomer_prior import scale_of
 from model.inputs.plans import plan_features
-from model.inputs.season_layout import layout_of
-from model.inputs.series_inputs import Anchors, anchors_of, input_names, new_carried, observe
+from model.inputs.seasons.calendar import N_CALENDAR, calendar_features, horizon_calendar
+from model.inputs.seasons.season_layout import layout_of
+from model.inputs.series_inputs import input_names, new_carried, observe
 from model.inputs.static_features import ids_of, set_static
 from model.networks.quantile_network import QuantileNetwork
 from model.training.dataset import History, plans_of

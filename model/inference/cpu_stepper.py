@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.inference.network_states import NetworkStates
+from model.inputs.anchors import anchors_of
 from model.inputs.carried_statistics import started
 from model.inputs.plans import Plans, planned_rows, plans_ahead, plans_at
-from model.inputs.season_layout import BucketPhases, HorizonPhases, layout_of
-from model.inputs.series_inputs import anchors_of, observe
+from model.inputs.seasons.season_layout import BucketPhases, HorizonPhases, layout_of
+from model.inputs.series_inputs import observe
 from model.inputs.static_features import ids_of
 from model.inputs.targets import scales_of
 from model.networks.quantile_levels import PublishedLevels

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from model.inference.cpu_stepper import Floats, head_weights
 from model.inference.network_states import NetworkStates
-from model.inputs.calendar import N_HORIZON
+from model.inputs.anchors import Anchors, anchors_of
 from model.inputs.carried_statistics import started
 from model.inputs.plans import N_PLANS, Plans, planned_rows, plans_ahead, plans_at
-from model.inputs.season_layout import layout_of
-from model.inputs.series_inputs import Anchors, anchors_of, observe
+from model.inputs.seasons.calendar import N_HORIZON
+from model.inputs.seasons.season_layout import layout_of
+from model.inputs.series_inputs import observe
 from model.inputs.static_features import ids_of
 from model.inputs.targets import scales_of
 from model.networks.quantile_levels import PublishedLevels

@@ -22,8 +22,8 @@ from model.errors import InvalidValues
 from model.inference.cpu_stepper import BlockStepper, Stepper
 from model.inference.cuda_graph_stepper import FixedShapeStepper
 from model.inference.network_states import NetworkStates, restore_states
-from model.inputs.calendar import calendar_features, horizon_calendar
 from model.inputs.plans import Plans
+from model.inputs.seasons.calendar import calendar_features, horizon_calendar
 from model.networks.quantile_levels import PublishedLevels
 from model.networks.quantile_network import QuantileNetwork
 

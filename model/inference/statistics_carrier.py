@@ -14,7 +14,7 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.inference.network_states import dump_statistics
-from model.inputs.season_layout import layout_of
+from model.inputs.seasons.season_layout import layout_of
 from model.inputs.series_inputs import carry_statistics, new_carried
 
 

@@ -11,9 +11,8 @@ Axes: S = series, F = stored features, K = carried statistics, I = inputs, P = p
 """
 
 import math
-from collections.abc import Callable
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -21,19 +20,20 @@ from torch import Tensor
 from model.config import ModelConfig
 from model.errors import InvalidValues
 from model.inputs import carried_statistics as at
+from model.inputs.anchors import error_of
 from model.inputs.newcomer_prior import NewcomerPrior, scale_of, young
 from model.inputs.plans import N_PLANS, PLAN_INPUT_NAMES, plan_features
-from model.inputs.season_layout import BucketPhases, HorizonPhases, layout_of
-from model.inputs.special_profile import carry_special, special_log, special_log_of
-from model.inputs.static_features import N_CARRIED, PRIOR
-from model.inputs.week_profile import carry_profiles, factor_of, log_factors
-from model.inputs.year_profile import (
+from model.inputs.seasons.season_layout import BucketPhases, layout_of
+from model.inputs.seasons.special_profile import carry_special, special_log_of
+from model.inputs.seasons.week_profile import carry_profiles, factor_of
+from model.inputs.seasons.year_profile import (
     carry_year,
     year_ahead,
     year_growth,
     year_known,
     year_weights,
 )
+from model.inputs.static_features import N_CARRIED, PRIOR
 
 #: Inputs of a series, in order.
 INPUT_NAMES: Final = (
@@ -45,12 +45,6 @@ INPUT_NAMES: Final = (
     "year_growth", "surprise_score", "day_score", "week_score", "growth_score", "local_error",
     "year_weight", "above", "log_error",
 )  # fmt: skip
-#: Log factors of the horizon, in order: time of week, season of the year, its remainder, special
-#: days, and the last week over what was expected of it.
-FACTORS: Final = ("week", "year", "year_rest", "special", "recent")
-#: Limits of a series' error in multiples of its scale.
-_LEAST_ERROR: Final = 0.02
-_MOST_ERROR: Final = 5.0
 #: Inputs of a network with a prior; zero once a series is no longer a newcomer.
 _PRIOR_NAMES: Final = ("prior_ratio", "shrunk_ratio")
 
@@ -240,45 +234,6 @@ def carry_statistics(
         carry_special(stats_SK, demand_S, usual_S, known_S, phases, layout=layout)
         demand_S = torch.where(phases.holiday | (phases.special >= 0), usual_S, demand_S)
     carry_year(stats_SK, demand_S, known_S, phases, layout, slow=spans.slow)
-
-
-def error_of(stats_SK: Tensor, scale_S: Tensor) -> Tensor:
-    """Mean absolute error [S] of what was expected of a bucket, in multiples of the scale."""
-    return (stats_SK[:, at.ERROR] / scale_S).clamp(_LEAST_ERROR, _MOST_ERROR)
-
-
-class Anchors(NamedTuple):
-    """What the carried statistics let expect of the horizon.
-
-    `logs` are log factors, each [..., H] or [..., 1] (the same for all buckets), in the order of
-    `FACTORS`; `error` [...] is the mean absolute error of one bucket, in multiples of the scale.
-    """
-
-    logs: tuple[Tensor, ...]
-    error: Tensor
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> "Anchors":
-        """The same after a change of each tensor."""
-        return Anchors(tuple(change(log) for log in self.logs), change(self.error))
-
-
-def anchors_of(stats_SK: Tensor, ahead: HorizonPhases, config: ModelConfig) -> Anchors:
-    """Anchors of the buckets ahead: logs [S, H], error [S]."""
-    layout = layout_of(config.bucket_ms)
-    scale_S = scale_of(stats_SK, config)
-    year_SH, rest_SH = year_ahead(stats_SK, ahead, layout)
-    damp_S = 0.1 * scale_S + config.scale_floor
-    week_S = (stats_SK[:, at.WEEK] + damp_S) / (stats_SK[:, at.EXPECTED_WEEK] + damp_S)
-    return Anchors(
-        logs=(
-            log_factors(stats_SK, ahead, layout),
-            year_SH,
-            rest_SH,
-            special_log(stats_SK, ahead, layout),
-            week_S.log().clamp(-2.0, 2.0)[:, None],
-        ),
-        error=error_of(stats_SK, scale_S),
-    )
 
 
 def observe(

@@ -38,7 +38,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.inputs.series_inputs import FACTORS, Anchors
+from model.inputs.anchors import FACTORS, Anchors
 from model.networks.quantile_levels import PublishedLevels
 from model.workspace import Workspace
 

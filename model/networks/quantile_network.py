@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from model.config import ModelConfig
-from model.inputs.calendar import N_CALENDAR, N_HORIZON
 from model.inputs.newcomer_prior import NewcomerPrior
 from model.inputs.plans import PLAN_INPUT_NAMES
+from model.inputs.seasons.calendar import N_CALENDAR, N_HORIZON
 from model.inputs.series_inputs import input_names, places_of
 from model.inputs.static_features import StaticEmbedding
 from model.inputs.unseen_demand import UnseenProductDemand

@@ -29,6 +29,8 @@ _FREEDOM: Final = 4
 _EVENTS: Final = 0.01
 _EVENT: Final = 0.35
 _EVENT_DAYS: Final = 4
+#: Shocks and events of a steady shop, as a share of those of another.
+_STEADY: Final = 0.4
 
 
 def disturbed(shop: SyntheticShop, seed: int) -> SyntheticShop:
@@ -43,7 +45,8 @@ def disturbed(shop: SyntheticShop, seed: int) -> SyntheticShop:
     rng = np.random.default_rng([seed, 1])
     history = shop.history
     values_TSF = history.values_TSF.copy()
-    factor_TS = _factors(rng, len(values_TSF), values_TSF.shape[1], history.bucket_ms)
+    share = _STEADY if shop.steady else 1.0
+    factor_TS = _factors(rng, len(values_TSF), values_TSF.shape[1], history.bucket_ms, share=share)
     sums = len(SUM_NAMES)
     units_TS = values_TSF[:, :, UNITS].copy()
     values_TSF[:, :, :sums] *= factor_TS[:, :, None]
@@ -58,20 +61,24 @@ def disturbed(shop: SyntheticShop, seed: int) -> SyntheticShop:
     values_TSF[:, :, REVENUE] = revenue_TS
     plans = None if rng.random() < _NO_PLANS else history.plans
     country = None if rng.random() < _NO_COUNTRY else shop.country
-    return SyntheticShop(replace(history, values_TSF=values_TSF, plans=plans), country)
+    disturbed_history = replace(history, values_TSF=values_TSF, plans=plans)
+    return SyntheticShop(disturbed_history, country, shop.steady)
 
 
 def _factors(
-    rng: np.random.Generator, buckets: int, series: int, bucket_ms: int
+    rng: np.random.Generator, buckets: int, series: int, bucket_ms: int, *, share: float
 ) -> NDArray[np.float32]:
-    """Factors [T, S] of shocks by day (by bucket, if that is longer) and of events."""
+    """Factors [T, S] of shocks by day (by bucket, if that is longer) and of events.
+
+    `share` scales the shocks, and the number of the events.
+    """
     per_day = max(1, DAY_MS // bucket_ms)
     days = -(-buckets // per_day)
     heavy = np.sqrt((_FREEDOM - 2) / _FREEDOM)
-    common_D = rng.uniform(0, _COMMON) * heavy * rng.standard_t(_FREEDOM, days)
-    for start in np.flatnonzero(rng.random(days) < _EVENTS).tolist():
+    common_D = share * rng.uniform(0, _COMMON) * heavy * rng.standard_t(_FREEDOM, days)
+    for start in np.flatnonzero(rng.random(days) < share * _EVENTS).tolist():
         common_D[start : start + int(rng.integers(1, _EVENT_DAYS))] += rng.normal(0, _EVENT)
-    own_S = rng.uniform(0, _OWN, series)
+    own_S = share * rng.uniform(0, _OWN, series)
     own_DS = own_S * heavy * rng.standard_t(_FREEDOM, (days, series))
     log_DS = np.clip(common_D[:, None] + own_DS, -2.5, 2.5)
     factor_TS: NDArray[np.float32] = np.exp(log_DS).astype(np.float32).repeat(per_day, axis=0)

@@ -19,8 +19,7 @@ from torch import Tensor
 
 from model.config import NETWORK_QUANTILES, ModelConfig
 from model.durations import DAY_MS
-from model.inputs.carried_statistics import AGE
-from model.inputs.series_inputs import error_of
+from model.inputs.anchors import error_of
 from model.networks.quantile_network import QuantileNetwork
 from model.pretraining.walks import KINDS, Fleet, Kind, Walk
 from model.training.dataset import Chunk
@@ -37,10 +36,7 @@ _WARM_UP: Final = 100
 _AVERAGE: Final = 0.998
 #: Forecasts of one series and chunk that are scored, in buckets of the horizon.
 _SCORED: Final = 280
-#: Error in multiples of the scale that a new series is taken to have, the buckets for which that
-#: counts, and the least.
-_ERROR: Final = 0.5
-_YOUNG: Final = 14.0
+#: Least error of these weights, in multiples of the scale.
 _LEAST_ERROR: Final = 0.03
 
 
@@ -149,13 +145,10 @@ def _in_errors(chunk: Chunk) -> Tensor:
     """Weights [N, L] that turn a loss in multiples of the scale into one in the series' own error.
 
     So steady series count as much as noisy ones, as they do in a mean over panels of the loss
-    relative to that of a naive forecast. The error of a young series is shrunk to `_ERROR`.
+    relative to that of a naive forecast.
     """
-    stats_XK = chunk.carried_NLK.flatten(0, 1)
-    error_NL = error_of(stats_XK, chunk.scale_NL.flatten()).view(chunk.scale_NL.shape)
-    age_NL = chunk.carried_NLK[..., AGE]
-    shrunk_NL = (age_NL * error_NL + _YOUNG * _ERROR) / (age_NL + _YOUNG)
-    return chunk.started_NL / shrunk_NL.clamp(min=_LEAST_ERROR)
+    error_X = error_of(chunk.carried_NLK.flatten(0, 1), chunk.scale_NL.flatten())
+    return chunk.started_NL / error_X.view(chunk.scale_NL.shape).clamp(min=_LEAST_ERROR)
 
 
 def configured(network: QuantileNetwork, config: ModelConfig) -> QuantileNetwork:

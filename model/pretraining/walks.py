@@ -17,9 +17,9 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.durations import DAY_MS, HOUR_MS, MINUTE_MS, WEEK_MS
-from model.inputs.calendar import calendar_features
 from model.inputs.carried_statistics import UNITS
-from model.inputs.season_layout import layout_of
+from model.inputs.seasons.calendar import calendar_features
+from model.inputs.seasons.season_layout import layout_of
 from model.inputs.series_inputs import new_carried
 from model.networks.base import State
 from model.pretraining.disturbances import disturbed

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.errors import IncompatibleCheckpoint
-from model.inputs.calendar import N_CALENDAR, YEAR_TERMS
+from model.inputs.seasons.calendar import N_CALENDAR, YEAR_TERMS
 from model.inputs.series_inputs import input_names
 from model.networks.quantile_network import QuantileNetwork
 

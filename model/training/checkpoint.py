@@ -18,8 +18,8 @@ from safetensors.torch import save as save_tensors
 from model.config import ModelConfig
 from model.contract import FeatureSpec
 from model.errors import CorruptCheckpoint, IncompatibleCheckpoint
-from model.inputs.calendar import N_CALENDAR
 from model.inputs.carried_statistics import STATISTICS
+from model.inputs.seasons.calendar import N_CALENDAR
 from model.inputs.series_inputs import input_names
 from model.inputs.static_features import N_STATIC_CARRIED, ROWS, STATIC_NAMES
 from model.networks.quantile_network import QuantileNetwork

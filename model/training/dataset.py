@@ -18,11 +18,11 @@ from torch import Tensor
 from model.config import ModelConfig
 from model.errors import HistoryTooShort, InvalidValues
 from model.history import History, last_buckets, plans_between
-from model.inputs.calendar import calendar_features, horizon_calendar
 from model.inputs.carried_statistics import PRICE, UNITS, censored, started
 from model.inputs.newcomer_prior import NewcomerPrior
 from model.inputs.plans import N_PLANS
-from model.inputs.season_layout import BucketPhases, layout_of
+from model.inputs.seasons.calendar import calendar_features, horizon_calendar
+from model.inputs.seasons.season_layout import BucketPhases, layout_of
 from model.inputs.series_inputs import carry_statistics, new_carried, series_inputs
 from model.inputs.static_features import ids_of, set_static
 from model.inputs.targets import TargetAhead, scales_of, target_of

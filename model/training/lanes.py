@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.config import TrainConfig
+from model.inputs.anchors import anchors_of
 from model.inputs.plans import plan_features
-from model.inputs.season_layout import layout_of
-from model.inputs.series_inputs import anchors_of, new_carried
+from model.inputs.seasons.season_layout import layout_of
+from model.inputs.series_inputs import new_carried
 from model.inputs.static_features import CATEGORY, N_STATIC_CARRIED, PRIOR
 from model.inputs.targets import TargetAhead
 from model.networks.base import State

@@ -22,7 +22,7 @@ from model.config import ModelConfig
 from model.contract import FEATURE_NAMES
 from model.durations import HOUR_MS
 from model.inference.forecaster import Floats, NetworkForecaster
-from model.inputs.calendar import N_CALENDAR
+from model.inputs.seasons.calendar import N_CALENDAR
 from model.inputs.series_inputs import input_names
 from model.networks.quantile_network import QuantileNetwork
 from stream.bench.report import Row

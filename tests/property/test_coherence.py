@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.inputs.calendar import N_HORIZON
-from model.inputs.series_inputs import FACTORS, Anchors
+from model.inputs.anchors import FACTORS, Anchors
+from model.inputs.seasons.calendar import N_HORIZON
 from model.networks.quantile_heads import QuantileHeads
 from model.networks.quantile_levels import PublishedLevels
 from model.workspace import Workspace

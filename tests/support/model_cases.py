@@ -17,7 +17,7 @@ from model.inference.forecaster import Forecaster, NetworkForecaster, States
 from model.inference.network_states import NetworkStates
 from model.inputs.carried_statistics import STOCK, STOCKOUT_SHARE, UNITS
 from model.inputs.plans import Plans
-from model.inputs.season_layout import BucketPhases, layout_of
+from model.inputs.seasons.season_layout import BucketPhases, layout_of
 from model.inputs.series_inputs import carry_statistics, new_carried
 from model.networks.quantile_network import QuantileNetwork
 from model.training.dataset import History

@@ -49,7 +49,8 @@ def draw_demand(rng: np.random.Generator, kind: Kind, rate_TS: Floats, *, days: 
         silent_S = np.clip(rng.uniform(0.05, 0.9) + rng.normal(0.0, 0.1, series), 0.0, 0.95)
         silent_S /= 1.0 + rate_TS.mean(axis=0) / magnitude(rng, (0.5, 50.0))
     lines_TS = lines_TS / (1.0 - silent_S)
-    orders_TS = _overdispersed(rng, lines_TS, days=days)
+    calm = 4.0 if kind.steady else 1.0
+    orders_TS = _overdispersed(rng, lines_TS, days=days, calm=calm)
     if silent_S.any():
         orders_TS *= rng.random(orders_TS.shape, dtype=np.float32) >= silent_S
     units_TS = _units(rng, orders_TS, mean_S, whole=whole) * pack_S.astype(np.float32)
@@ -102,12 +103,14 @@ def _order_sizes(rng: np.random.Generator, kind: Kind, series: int) -> tuple[Flo
     return np.maximum(mean_S / np.sqrt(pack_S), 1.0).astype(np.float32), pack_S
 
 
-def _overdispersed(rng: np.random.Generator, mean_TS: Floats, *, days: float) -> Floats:
+def _overdispersed(
+    rng: np.random.Generator, mean_TS: Floats, *, days: float, calm: float
+) -> Floats:
     """Poisson counts [T, S], or negative binomial with a variance of either form."""
     if some(rng, 0.6):
         denser_S = (1.0 + mean_TS.mean(axis=0)) ** rng.uniform(0.2, 0.9)  # dense ones are calmer
         shape_S = magnitude(rng, (0.5, 150.0)) * log_uniform(rng, (0.5, 2.0), len(denser_S))
-        shape_S = np.clip(shape_S * denser_S * max(days, 1.0) ** 0.7, 0.3, 2_000.0)
+        shape_S = np.clip(shape_S * calm * denser_S * max(days, 1.0) ** 0.7, 0.3, 2_000.0)
         mean_TS = mean_TS * rng.standard_gamma(shape_S, mean_TS.shape) / shape_S
     if some(rng, 0.3):  # variance in proportion to the mean
         excess = magnitude(rng, (0.1, 6.0))

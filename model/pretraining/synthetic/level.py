@@ -22,13 +22,8 @@ _LIMIT = 2.5
 
 
 def level_log(rng: np.random.Generator, kind: Kind, clock: Clock, series: int) -> Floats:
-    """Log level [T, S] around 0: the shop's growth, random walks, trends and shifts.
-
-    Half of the shops are steady: their levels move a quarter as much, and seldom shift.
-    """
-    steady = some(rng, 0.5)
-    pace = 0.25 if steady else 1.0
-    steps, moving = clock.buckets, pace * kind.moving * magnitude(rng, (0.3, 2.0))
+    """Log level [T, S] around 0: the shop's growth, random walks, trends and shifts."""
+    steps, moving = clock.buckets, kind.moving * magnitude(rng, (0.3, 2.0))
     log_TS = np.zeros((steps, series), np.float32)
     hourly = min(clock.buckets_per_day**-0.25, 2.0)  # an hour moves less than a day
     if some(rng, 0.7):
@@ -41,12 +36,12 @@ def level_log(rng: np.random.Generator, kind: Kind, clock: Clock, series: int) -
         rise_N = moving * magnitude(rng, (0.05, 0.9)) * normal(rng, (bends.count,))
         rise_N *= some(rng, rng.uniform(0.2, 0.9), bends.count)
         log_TS += np.cumsum(bends.values(rise_N / np.maximum(bends.length_N, 1)), axis=0)
-    if some(rng, 0.1 if steady else 0.4):
+    if some(rng, 0.1 if kind.steady else 0.4):
         shifts = spells(rng, steps=steps, groups=series, gap=0.0, length=(steps / 8, steps * 3.0))
         size_N = rng.uniform(0.1, 0.8) * normal(rng, (shifts.count,))
         size_N *= some(rng, rng.uniform(0.1, 0.8), shifts.count)
         log_TS += shifts.values(size_N)
-    log_TS += _growth(rng, clock) * (0.5 if steady else 1.0)
+    log_TS += _growth(rng, clock) * (0.5 if kind.steady else 1.0)
     log_TS -= log_TS.mean(axis=0)
     level_TS: Floats = np.float32(_LIMIT) * np.tanh(log_TS / _LIMIT)
     return level_TS
@@ -88,20 +83,20 @@ def noise_log(rng: np.random.Generator, kind: Kind, clock: Clock, series: int) -
     return np.clip(log_TS, -3.0, 2.0, out=log_TS)
 
 
-def life(rng: np.random.Generator, clock: Clock, series: int) -> Floats:
+def life(rng: np.random.Generator, kind: Kind, clock: Clock, series: int) -> Floats:
     """Factors [T, S]: births and ends within the window, ramps, fashions, pauses; 0 is unborn."""
-    steps = clock.buckets
+    steps, often = clock.buckets, 0.3 if kind.steady else 1.0
     rate_TS = np.ones((steps, series), np.float32)
     t_T1 = np.arange(steps, dtype=np.float32)[:, None]
-    if some(rng, 0.5):
+    if some(rng, 0.5 * often):
         born = np.flatnonzero(some(rng, magnitude(rng, (0.01, 0.5)), series))
         rate_TS[:, born] *= _growing(rng, t_T1, len(born))
-    if some(rng, 0.35):
+    if some(rng, 0.35 * often):
         ends = np.flatnonzero(some(rng, magnitude(rng, (0.01, 0.3)), series))
         end_E = rng.uniform(0.2, 1.1, len(ends)).astype(np.float32) * steps
         fade_E = log_uniform(rng, (0.5, steps / 5), len(ends))
         rate_TS[:, ends] *= 1.0 - np.exp(-np.maximum(end_E - t_T1, 0.0) / fade_E)
-    if some(rng, 0.25):
+    if some(rng, 0.25 * often):
         gap = steps * magnitude(rng, (1.0, 20.0))
         pauses = spells(rng, steps=steps, groups=series, gap=gap, length=(3.0, steps / 4))
         rate_TS[pauses.id_TG > 0] *= 0.0 if some(rng, 0.7) else 0.1

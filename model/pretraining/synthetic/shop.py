@@ -40,6 +40,7 @@ class SyntheticShop:
 
     history: History
     country: str | None
+    steady: bool = False
 
 
 def synthetic_shop(*, bucket_ms: int, buckets: int, series: int, seed: int) -> SyntheticShop:
@@ -67,11 +68,12 @@ def synthetic_shop(*, bucket_ms: int, buckets: int, series: int, seed: int) -> S
 
     holidays = holiday_effect(rng, kind, clock, plain)
     campaigns = draw_campaigns(rng, kind, clock, category_S, price_S)
-    season_CS = np.exp(annual_log(rng, kind, clock, category_S) + month_log(rng, clock, plain))
+    month_CS = month_log(rng, clock, plain) * (0.3 if kind.steady else 1.0)
+    season_CS = np.exp(annual_log(rng, kind, clock, category_S) + month_CS)
     season_CS *= weekly_rate(rng, kind, clock, plain, holidays.off_C)
     season_CS *= holidays.rate_CS * campaigns.rate_CS
     log_TS = level_log(rng, kind, clock, plain) + noise_log(rng, kind, clock, plain)
-    rate_TS = np.exp(np.clip(log_TS, -_LOG_LIMIT, _LOG_LIMIT)) * life(rng, clock, plain)
+    rate_TS = np.exp(np.clip(log_TS, -_LOG_LIMIT, _LOG_LIMIT)) * life(rng, kind, clock, plain)
     rate_TS *= clock.mean(season_CS) * _density(rng, kind, plain)
 
     demand = draw_demand(rng, kind, rate_TS, days=1.0 / clock.buckets_per_day)
@@ -96,7 +98,7 @@ def synthetic_shop(*, bucket_ms: int, buckets: int, series: int, seed: int) -> S
     history = History(
         values_TSF, clock.start_ms, bucket_ms, names, static_SX, Plans.from_dense(plan_TSP)
     )
-    return SyntheticShop(history, holidays.country)
+    return SyntheticShop(history, holidays.country, kind.steady)
 
 
 def _layout(rng: np.random.Generator, series: int) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from model.inputs.special_days import days_off
+from model.inputs.seasons.special_days import days_off
 from model.pretraining.synthetic.clock import Clock
 from model.pretraining.synthetic.draws import Flags, Floats, Ints, magnitude, normal, some
 from model.pretraining.synthetic.kinds import Kind

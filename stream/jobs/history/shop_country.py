@@ -6,7 +6,7 @@ from rich.console import Console
 from model.durations import DAY_MS, WEEK_MS
 from model.history import History
 from model.inputs.carried_statistics import UNITS
-from model.inputs.holiday_country import LEAST_DAYS, likely_country
+from model.inputs.seasons.holiday_country import LEAST_DAYS, likely_country
 from stream.settings import ModelSettings
 
 

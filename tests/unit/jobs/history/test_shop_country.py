@@ -9,7 +9,7 @@ from rich.console import Console
 from model.contract import FEATURE_NAMES
 from model.durations import DAY_MS, HOUR_MS, WEEK_MS
 from model.history import History
-from model.inputs.special_days import days_off
+from model.inputs.seasons.special_days import days_off
 from stream.jobs.history.shop_country import daily_totals, with_country
 from stream.settings import ModelSettings
 

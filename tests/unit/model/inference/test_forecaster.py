@@ -13,7 +13,7 @@ from model.durations import DAY_MS, HOUR_MS, WEEK_MS
 from model.errors import InvalidValues
 from model.inference.cuda_graph_stepper import FixedShapeStepper
 from model.inference.forecaster import Forecaster, NetworkForecaster
-from model.inputs.calendar import N_CALENDAR
+from model.inputs.seasons.calendar import N_CALENDAR
 from model.inputs.series_inputs import new_carried, observe
 from model.workspace import Workspace
 from tests.support.model_cases import (

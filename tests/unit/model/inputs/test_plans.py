@@ -13,9 +13,10 @@ from model.errors import InvalidValues
 from model.evaluation.backtest import backtest
 from model.evaluation.importance import PLANS, permutation_importance
 from model.inference.forecaster import NetworkForecaster
-from model.inputs.calendar import N_HORIZON
+from model.inputs.anchors import FACTORS, Anchors
 from model.inputs.plans import CLOSURE, N_PLANS, PLAN_INPUT_NAMES, PRICE, PROMOTION, Plans
-from model.inputs.series_inputs import FACTORS, Anchors, places_of
+from model.inputs.seasons.calendar import N_HORIZON
+from model.inputs.series_inputs import places_of
 from model.networks.quantile_heads import make_coherent
 from model.networks.quantile_levels import PublishedLevels
 from model.training.checkpoint import input_hash

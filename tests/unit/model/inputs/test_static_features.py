@@ -13,8 +13,9 @@ from model.evaluation.backtest import backtest, score
 from model.evaluation.importance import permutation_importance
 from model.inference.forecaster import NetworkForecaster
 from model.inference.network_states import NetworkStates
-from model.inputs.season_layout import layout_of
-from model.inputs.series_inputs import anchors_of, carried_width
+from model.inputs.anchors import anchors_of
+from model.inputs.seasons.season_layout import layout_of
+from model.inputs.series_inputs import carried_width
 from model.inputs.static_features import N_STATIC, N_STATIC_CARRIED, ROWS, row_of, static_row
 from model.networks.quantile_network import QuantileNetwork
 from model.training.checkpoint import dump, input_hash, restore

@@ -12,10 +12,11 @@ from model.durations import HOUR_MS
 from model.evaluation.metrics import wql
 from model.evaluation.sanity_check import find_fault
 from model.inference.forecaster import NetworkForecaster
-from model.inputs.calendar import N_HORIZON
+from model.inputs.anchors import FACTORS, Anchors
 from model.inputs.carried_statistics import PRICE
 from model.inputs.plans import Plans
-from model.inputs.series_inputs import FACTORS, Anchors, new_carried
+from model.inputs.seasons.calendar import N_HORIZON
+from model.inputs.series_inputs import new_carried
 from model.inputs.static_features import LIST_PRICE
 from model.inputs.targets import scales_of
 from model.networks.quantile_heads import QuantileHeads, make_coherent

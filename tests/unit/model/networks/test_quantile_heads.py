@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from model.config import DECILES
-from model.inputs.calendar import N_HORIZON
-from model.inputs.series_inputs import FACTORS, Anchors
+from model.inputs.anchors import FACTORS, Anchors
+from model.inputs.seasons.calendar import N_HORIZON
 from model.networks.quantile_heads import ZERO_SHIFT, QuantileHeads, make_coherent
 from model.networks.quantile_levels import PublishedLevels
 from model.workspace import Workspace

@@ -146,7 +146,9 @@ def test_levels_and_noise_stay_within_reason() -> None:
 def test_series_are_born_and_end() -> None:
     """Some begin late, some end, some pause; most live throughout."""
     clock = days(600)
-    alive = np.concatenate([life(rng_of(seed), clock, 40) > 0 for seed in range(30)], axis=1)
+    alive = np.concatenate(
+        [life(rng_of(seed), kind_of("online"), clock, 40) > 0 for seed in range(30)], axis=1
+    )
 
     assert 0.02 < (~alive[0] & alive[-1]).mean() < 0.4  # born within
     assert 0.005 < (alive[0] & ~alive[-1]).mean() < 0.3  # ended within

@@ -11,8 +11,8 @@ from model.contract import QuantileForecast
 from model.durations import DAY_MS, HOUR_MS
 from model.errors import IncompatibleCheckpoint
 from model.inference.forecaster import NetworkForecaster
-from model.inputs.calendar import N_CALENDAR, YEAR_TERMS
 from model.inputs.plans import N_PLANS, Plans
+from model.inputs.seasons.calendar import N_CALENDAR, YEAR_TERMS
 from model.inputs.series_inputs import input_names, places_of
 from model.networks.quantile_network import QuantileNetwork
 from model.training.adapt import adapted

@@ -10,7 +10,7 @@ from model.baselines.seasonal_naive import SeasonalNaiveForecaster
 from model.config import ModelConfig
 from model.durations import HOUR_MS
 from model.inputs.carried_statistics import AGE, SLOW, YEAR_UNITS
-from model.inputs.season_layout import layout_of
+from model.inputs.seasons.season_layout import layout_of
 from model.inputs.series_inputs import INPUT_NAMES, carry_statistics, new_carried, observe
 from model.training.dataset import pick_series
 from model.training.train import train

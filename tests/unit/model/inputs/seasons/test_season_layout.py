@@ -7,8 +7,8 @@ import torch
 
 from model.durations import DAY_MS, HOUR_MS, WEEK_MS
 from model.inputs.carried_statistics import N_STATISTICS
-from model.inputs.season_layout import layout_of
-from model.inputs.special_days import N_SLOTS
+from model.inputs.seasons.season_layout import layout_of
+from model.inputs.seasons.special_days import N_SLOTS
 
 MINUTE_MS = 60_000
 #: A nominal month, a twelfth of a year.
@@ -170,15 +170,19 @@ def test_the_phases_ahead_are_those_of_the_buckets_when_they_come(bucket_ms: int
     rows = layout.horizon(torch.tensor([0, origin_ms]), 30, "GB")
 
     assert ahead.steps_H.tolist() == list(range(30))
+    assert ahead.year_of_H is not None
+    year_H = ahead.year[ahead.year_of_H]
     for seen, expected in (
         (ahead.day, coming.day),
         (ahead.week, coming.week),
-        (layout.first_year + ahead.year, coming.year),
+        (layout.first_year + year_H, coming.year),
         (ahead.holiday, coming.holiday.float()),
+        (ahead.special, coming.special),
     ):
         assert torch.equal(seen, expected)
-    for name in ("day", "week", "year", "holiday"):
+    for name in ("day", "week", "holiday", "special"):
         assert torch.equal(getattr(rows, name)[1], getattr(ahead, name))
+    assert torch.equal(rows.year[1], year_H)
 
 
 @pytest.mark.parametrize("bucket_ms", [15 * MINUTE_MS, HOUR_MS, DAY_MS])

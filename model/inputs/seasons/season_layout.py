@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from model.durations import DAY_MS, HOUR_MS, WEEK_MS
-from model.inputs.calendar import is_holiday
 from model.inputs.carried_statistics import N_STATISTICS
-from model.inputs.special_days import N_SLOTS, slots
+from model.inputs.seasons.calendar import is_holiday
+from model.inputs.seasons.special_days import N_SLOTS, slots
 
 #: 1970-01-01 was a Thursday; weeks start on Monday.
 _MONDAY_MS: Final = 4 * DAY_MS

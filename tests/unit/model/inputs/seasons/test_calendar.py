@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from model.durations import DAY_MS, HOUR_MS, WEEK_MS
-from model.inputs.calendar import (
+from model.inputs.seasons.calendar import (
     N_CALENDAR,
     N_HORIZON,
     calendar_features,

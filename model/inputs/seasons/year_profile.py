@@ -30,7 +30,7 @@ from model.inputs.carried_statistics import (
     YEAR_UNITS,
     YEAR_VARIANCE,
 )
-from model.inputs.season_layout import BucketPhases, HorizonPhases, SeasonLayout
+from model.inputs.seasons.season_layout import BucketPhases, HorizonPhases, SeasonLayout
 
 #: Years over which a phase is averaged.
 _YEARS: Final = 5.0

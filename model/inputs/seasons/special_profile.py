@@ -1,7 +1,7 @@
 """Carried factors of special days: each public holiday and the days around it, year by year.
 
-All public holidays share one factor, their demand over what usual days would have had. Each slot of
-a special day (`model/inputs/special_days.py`) has its own besides: the mean over the years of
+All public holidays share one factor, their demand over what usual days would have had. Each slot
+of a special day (`special_days.py`) has its own besides: the mean over the years of
 
     log((units + d) / (usual units + d)),
 
@@ -27,7 +27,7 @@ from model.inputs.carried_statistics import (
     SPECIAL_EXPECTED,
     SPECIAL_UNITS,
 )
-from model.inputs.season_layout import BucketPhases, HorizonPhases, SeasonLayout
+from model.inputs.seasons.season_layout import BucketPhases, HorizonPhases, SeasonLayout
 
 #: Memory of the shared factor in days off, and of a slot in years.
 _HOLIDAYS: Final = 12.0

@@ -10,7 +10,7 @@ with n the weeks seen and κ = `_PRIOR` times the ratio of error variance to mea
 (the variance from the mean absolute error, as of a normal variable); the factor
 of the time of day is the prior of that of the week, whose own prior is 1. A phase that has never
 sold although enough was expected counts as closed. Special days do not change the profiles
-(`model/inputs/special_profile.py`).
+(`model/inputs/seasons/special_profile.py`).
 
 Axes: S = series, K = carried statistics, H = buckets ahead.
 """
@@ -28,7 +28,7 @@ from model.inputs.carried_statistics import (
     QUARTER,
     WEEK_SUM,
 )
-from model.inputs.season_layout import BucketPhases, HorizonPhases, SeasonLayout
+from model.inputs.seasons.season_layout import BucketPhases, HorizonPhases, SeasonLayout
 
 _PRIOR: Final = 2.0
 _DAYS: Final = 21.0

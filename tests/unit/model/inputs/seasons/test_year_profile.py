@@ -6,8 +6,8 @@ import torch
 
 from model.config import ModelConfig
 from model.durations import DAY_MS, WEEK_MS
-from model.inputs.season_layout import layout_of
-from model.inputs.year_profile import year_ahead, year_growth, year_known, year_weights
+from model.inputs.seasons.season_layout import layout_of
+from model.inputs.seasons.year_profile import year_ahead, year_growth, year_known, year_weights
 from tests.support.model_cases import carried_through
 
 #: A nominal month, a twelfth of a year.

@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from model.inputs.special_days import days_off
+from model.inputs.seasons.special_days import days_off
 
 #: Countries that are tried: those whose shops sell online most, and their neighbours.
 COUNTRIES: Final = (
@@ -89,7 +89,7 @@ def _nanmedian(around_ND: NDArray[np.float64]) -> NDArray[np.float64]:
     ordered_ND = np.sort(around_ND, axis=0)  # NaN last
     low_D, high_D = np.maximum(count_D - 1, 0) // 2, count_D // 2
     days = np.arange(around_ND.shape[1])
-    median_D = 0.5 * (
+    median_D: NDArray[np.float64] = 0.5 * (
         ordered_ND[low_D, days] + ordered_ND[np.minimum(high_D, len(around_ND) - 1), days]
     )
     median_D[count_D == 0] = np.nan

@@ -6,8 +6,8 @@ import torch
 
 from model.config import ModelConfig
 from model.durations import DAY_MS, HOUR_MS
-from model.inputs.season_layout import layout_of
-from model.inputs.week_profile import CLOSED, factor_of, log_factors
+from model.inputs.seasons.season_layout import layout_of
+from model.inputs.seasons.week_profile import CLOSED, factor_of, log_factors
 from tests.support.model_cases import START_MS, Floats, carried_through, phases_at
 
 MINUTE_MS = 60_000

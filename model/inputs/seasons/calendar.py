@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.durations import DAY_MS, HOUR_MS, WEEK_MS
-from model.inputs.special_days import days_off
+from model.inputs.seasons.special_days import days_off
 
 _YEAR_DAYS: Final = 365.2425
 _HOURS, _WEEKDAYS, _YEAR_HARMONICS, _REST, _WIDTH = 24, 7, 3, 9, 3

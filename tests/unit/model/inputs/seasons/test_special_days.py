@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from model.durations import DAY_MS, HOUR_MS, WEEK_MS
-from model.inputs.special_days import N_SLOTS, NO_SLOT, days_off, named, slots
+from model.inputs.seasons.special_days import N_SLOTS, NO_SLOT, days_off, named, slots
 
 
 def _slot(day: date, *, country: str | None = "GB", bucket_ms: int = DAY_MS, hour: int = 0) -> int:

@@ -9,9 +9,9 @@ import torch
 from model.config import ModelConfig
 from model.durations import DAY_MS, HOUR_MS
 from model.inputs import carried_statistics as at
-from model.inputs.season_layout import layout_of
-from model.inputs.special_profile import special_log
-from model.inputs.week_profile import log_factors
+from model.inputs.seasons.season_layout import layout_of
+from model.inputs.seasons.special_profile import special_log
+from model.inputs.seasons.week_profile import log_factors
 from tests.support.model_cases import START_MS, carried_through
 
 WEEKDAYS = np.array([0.5, 0.7, 0.9, 1.0, 1.2, 1.9, 0.8])

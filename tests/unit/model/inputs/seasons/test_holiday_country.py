@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from model.inputs.holiday_country import COUNTRIES, LEAST_DAYS, likely_country
-from model.inputs.special_days import days_off
+from model.inputs.seasons.holiday_country import COUNTRIES, LEAST_DAYS, likely_country
+from model.inputs.seasons.special_days import days_off
 
 FIRST = int(np.datetime64("2021-03-01").astype(np.int64))
 
