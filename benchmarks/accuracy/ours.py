@@ -12,7 +12,7 @@ import numpy as np
 from safetensors.torch import load_file, save_file
 
 from benchmarks.accuracy.problem import OriginForecast, Problem, timed
-from model.config import DECILES, NETWORK_QUANTILES, ModelConfig, TrainConfig
+from model.config import DECILES, ModelConfig, TrainConfig
 from model.history import History, plans_between
 from model.inference.forecaster import Forecaster, NetworkForecaster, States
 from model.inference.network_states import NetworkStates
@@ -20,27 +20,24 @@ from model.networks.quantile_network import QuantileNetwork
 from model.pretraining.finetune import finetune, for_history
 from model.pretraining.shipped import pretrained
 from model.training.train import train
+from stream.jobs.batch.config import batch_config
+from stream.settings import ModelSettings
 
 
 def configured(problem: Problem, *, seed: int, overrides: dict[str, Any]) -> TrainConfig:
-    """The best settings on the tuning origins (docs/experiments.md), changed by `overrides`."""
+    """The settings of `surgecast backtest` on the history before the first origin.
+
+    Changed by `overrides`; the country is the task's.
+    """
     history = problem.task.history
-    names = set(ModelConfig.__dataclass_fields__)
-    model: dict[str, Any] = {
-        "quantiles": NETWORK_QUANTILES,
-        "dropout": 0.1 if problem.hourly else 0.15,
-        "prior": True,
-        "plans": history.plans is not None,
-        "holidays_country": problem.task.country,
-    }
-    training: dict[str, Any] = {"seed": seed, "updates": 2_400, "pretrained": True}
-    if not problem.hourly:
-        training |= {"updates": 600, "chunk": 64, "volume_power": 0.5}
-    model |= {name: _frozen(value) for name, value in overrides.items() if name in names}
-    training |= {name: value for name, value in overrides.items() if name not in names}
-    shape = ModelConfig(horizon=problem.horizon, bucket_ms=history.bucket_ms, **model)
     before = replace(history, values_TSF=history.values_TSF[: problem.places[0]])
-    return for_history(TrainConfig(model=shape, **training), before)
+    settings = ModelSettings(country=problem.task.country or "")
+    config = batch_config(before, settings, horizon=problem.horizon, seed=seed)
+    names = set(ModelConfig.__dataclass_fields__)
+    changed = {name: _frozen(value) for name, value in overrides.items() if name in names}
+    training = {name: value for name, value in overrides.items() if name not in names}
+    config = replace(config, model=replace(config.model, **changed), **training)
+    return for_history(config, before)
 
 
 def zero_shot(problem: Problem) -> NetworkForecaster:

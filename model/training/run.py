@@ -80,7 +80,7 @@ class RunPosition:
     smooth: float = 0.0
     share: float = 0.0
     validation: float | None = None
-    validated_at: int = 0
+    validated_at: int = -1
     best_loss: float = math.inf
     stale: int = 0
     finish_at: int | None = None
@@ -165,7 +165,7 @@ class Run:
         return self.average if position.update > (position.finish_at or 0) else self.best
 
     def _learn(self, progress: Callable[[RunPosition], None]) -> None:
-        """Learn from the training part until the validation loss stops falling."""
+        """Learn from the training part until the validation loss, first of the start, is stale."""
         position, config = self.position, self.config
         learning = 1.0 - config.finish_share
         while not self.stop.is_set():
@@ -174,7 +174,8 @@ class Run:
             due = over or position.update % config.validate_every == 0
             if due and position.update > position.validated_at:
                 self._validate()
-                self._save()
+                if position.update:
+                    self._save()
             if over or position.stale >= config.patience:
                 break
             self._save_if_due()

@@ -10,15 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.structs import TopicPartition
 from redis import Redis
 
-from model.config import DECILES
+from model.config import DECILES, TrainConfig
 from model.durations import DAY_MS, HOUR_MS
 from model.evaluation.backtest import Backtest, backtest
 from model.evaluation.metrics import wql
 from model.inference.forecaster import NetworkForecaster
+from model.training.train import Trained
 from stream.jobs.training.stored_history import stored_history
 from stream.registry.model_registry import Registry
 from tests.support.deployments import Deployment
@@ -33,6 +35,8 @@ SKUS = [f"S{i:02d}" for i in range(24)]
 BEFORE, STABLE = 28, 8
 #: Days in which the new demand must lead to a new champion, and days after that.
 PATIENCE, AFTER = 8, 5
+#: Errors by which the first champion forecasts too little.
+_TOO_LITTLE = 0.6
 
 
 class Shop:
@@ -145,9 +149,7 @@ def test_a_level_shift_and_a_new_season_end_in_a_better_champion(
     """Without a person: the alert, the challenger, the swap, and accurate forecasts again."""
     shop.sell(BEFORE, at_once=True)
     shop.deployment.surgecast("trainer", "--once")
-    # a first network is no better here, beyond noise, than what serves before it
-    frozen = shop.registry.list()[0].model_id
-    shop.deployment.surgecast("models", "promote", frozen)
+    frozen = worn(shop.registry)
     wait_until(lambda: shop.served() == frozen, "the first champion")
     trainer_log = shop.deployment.start("trainer", role="trainer").log
     shop.sell(STABLE)
@@ -188,11 +190,25 @@ def test_a_level_shift_and_a_new_season_end_in_a_better_champion(
         models = [record["model_id"] for record in sent if record["series_id"] == name]
         assert len([*groupby(models)]) == len(set(models))
 
-    # its forecasts are no worse than those of the model that it replaced
+    # its forecasts are better than those of the model that it replaced
     began_ms = min(record["origin_ms"] for record in sent if record["model_id"] == champion)
     after = comparison(shop, redis_client, frozen, sent, from_ms=began_ms)
-    # with carried seasons the model that was replaced follows the new season as well
-    assert after["served"] < 1.05 * after["frozen"], after
+    assert after["served"] < 0.97 * after["frozen"], after
+
+
+def worn(registry: Registry) -> str:
+    """Promote a copy of the first network that forecasts too little, and return its id.
+
+    With carried seasons a sound network follows the new demand by itself, and none is better.
+    """
+    first = registry.list()[0]
+    network = registry.network(first.model_id)
+    heads = network.heads
+    with torch.no_grad():
+        bias_RYQ = heads.write.bias.view(heads.rank + 1, heads.blocks, heads.n_quantiles)
+        bias_RYQ[-1, :, heads.median] -= _TOO_LITTLE
+    config = TrainConfig(model=network.config)
+    return registry.publish(Trained(network, config, first.manifest.span_ms), promote=True)
 
 
 def trade(shop: Shop, trainer_log: Path) -> None:

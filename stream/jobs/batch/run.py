@@ -14,13 +14,13 @@ from pathlib import Path
 import polars as pl
 from rich.console import Console
 
-from model.config import NETWORK_QUANTILES, ModelConfig, TrainConfig
 from model.errors import HistoryTooShort, ModelError
 from model.evaluation.backtest import Backtest, backtest, backtest_target, last_origins
 from model.inference.forecaster import Forecaster, NetworkForecaster
 from model.training.dataset import History
 from model.training.ranks import Ranks
 from stream.errors import UsageError
+from stream.jobs.batch.config import batch_config
 from stream.jobs.batch.forecasters import (
     carry_over,
     challenger_for,
@@ -47,7 +47,7 @@ from stream.jobs.files.plan_files import with_plans
 from stream.jobs.history.shop_country import with_country
 from stream.jobs.training.publish import TrainingOutcome, publish
 from stream.jobs.training.train import RunFolder, train_with_bar
-from stream.registry.model_registry import Registry, device_of
+from stream.registry.model_registry import Registry
 from stream.settings import ModelSettings, duration_text
 
 
@@ -57,45 +57,6 @@ class BacktestOutcome:
 
     result: Backtest
     report: CleaningReport
-
-
-def batch_config(
-    history: History,
-    settings: ModelSettings,
-    *,
-    horizon: int,
-    seed: int = 7,
-    max_seconds: float | None = None,
-) -> TrainConfig:
-    """Training configuration for a file: few series get fewer lanes and updates.
-
-    Without the pretrained network to start from they get a small network as well.
-    """
-    few = len(history.series) < 20
-    small = few and not settings.pretrained
-    model = ModelConfig(
-        horizon=horizon,
-        bucket_ms=history.bucket_ms,
-        quantiles=NETWORK_QUANTILES,
-        architecture=settings.architecture,
-        inputs_off=settings.inputs_off,
-        static=settings.static,
-        prior=settings.prior and not few,
-        plans=history.plans is not None,
-        targets=settings.targets,
-        holidays_country=settings.country or None,
-        hidden=32 if small else 64,
-        layers=1 if small else 2,
-        rank=16 if small else 48,
-    )
-    config = TrainConfig(
-        model=model,
-        seed=seed,
-        max_seconds=max_seconds,
-        device=device_of(settings.device),
-        pretrained=settings.pretrained,
-    )
-    return replace(config, lanes=16, updates=400) if few else config
 
 
 def run_train(

@@ -17,6 +17,7 @@ from model.training.dataset import History
 from model.training.run_file import fingerprint
 from stream.errors import UsageError
 from stream.jobs.batch import run as batch
+from stream.jobs.batch.config import batch_config
 from stream.jobs.batch.output import SURGECAST
 from stream.jobs.batch.run import run_backtest, run_forecast
 from stream.jobs.files.plan_files import read_plans, with_plans
@@ -108,10 +109,9 @@ def test_backtest_and_forecast_make_use_of_the_plans(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Plans improve forecasts of demand that quadruples on promoted days, also future ones."""
-    whole = batch.batch_config
 
     def short(*arguments: Any, **named: Any) -> Any:
-        return replace(whole(*arguments, **named), updates=150, learning_rate=1e-2)
+        return replace(batch_config(*arguments, **named), updates=150, learning_rate=1e-2)
 
     monkeypatch.setattr(batch, "batch_config", short)
     rng = np.random.default_rng(2)
