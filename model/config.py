@@ -108,12 +108,13 @@ class TrainConfig:
 
     A *chunk* is `chunk` buckets of `lanes` series; each chunk is one update. `groups` are sets of
     lanes at different times. `volume_power` weights the draw of series by demand (0 = uniform, 1 =
-    by volume). For `unknown_share` of the lanes each static feature is hidden, so that the network
-    learns to forecast without it. The last `finish_share` of the updates also learn from the
-    validation part, at a low rate. `max_seconds` ends the training early; without it the same seed
-    gives the same weights on a CPU. `precision` is that of the encoder's arithmetic; `auto` is
-    bfloat16 on a GPU. Weights, state, heads and loss are always float32. With `pretrained` the
-    weights start from the network that ships (`model.pretraining.finetune`).
+    by volume); a tenth is drawn by volume. For `unknown_share` of the lanes each static feature is
+    hidden, so that the network learns to forecast without it. The last `finish_share` of the
+    updates also learn from the validation part, at a low rate. `max_seconds` ends the training
+    early; without it the same seed gives the same weights on a CPU. `precision` is that of the
+    encoder's arithmetic; `auto` is bfloat16 on a GPU. Weights, state, heads and loss are always
+    float32. With `pretrained` the weights start from the network that ships
+    (`model.pretraining.finetune`).
     """
 
     model: ModelConfig
