@@ -273,8 +273,9 @@ def _draw_weights(volume_S: NDArray[np.float64], power: float) -> NDArray[np.flo
     [0.3, 0.3, 0.4]
     """
     power_S = volume_S**power
-    weight_S: NDArray[np.float64] = (1 - _BY_VOLUME) * power_S / power_S.sum()
-    return weight_S + _BY_VOLUME * volume_S / volume_S.sum()
+    even_S, by_volume_S = power_S / power_S.sum(), volume_S / volume_S.sum()
+    weight_S: NDArray[np.float64] = (1 - _BY_VOLUME) * even_S + _BY_VOLUME * by_volume_S
+    return weight_S
 
 
 def plans_of(history: History, config: ModelConfig, index_S: NDArray[np.int64]) -> Tensor:

@@ -1,7 +1,8 @@
 """The country whose public holidays explain the sales of a shop, found from daily totals.
 
-The log ratio of a day to the median of the same weekday in the eight weeks around it is modelled as
-normal with variance σ², on holidays with σ² + τ². The log likelihood ratio of a country is
+The log ratio r of a day to the median of the same weekday in the eight weeks around it, less its
+median over the two weeks around it (a level that moves is no holiday), is modelled as normal with
+variance σ², on holidays with σ² + τ². The log likelihood ratio of a country is
 
     Σ over its holidays of  ½ r² (1/σ² − 1/(σ² + τ²)) − ½ log(1 + τ²/σ²),
 
@@ -32,8 +33,11 @@ LEAST_DAYS: Final = 250
 _VARIANCE: Final = 0.15
 _MOST: Final = 4.0
 _LEAST_EVIDENCE: Final = 10.0
+#: What each place in the list of countries counts against one: a prior.
+_PRIOR: Final = 0.1
 _CLIP: Final = 1.5
 _WEEKS: Final = 4
+_NEAR_DAYS: Final = 7
 
 
 def likely_country(
@@ -41,8 +45,8 @@ def likely_country(
 ) -> str | None:
     """Country whose holidays fit daily totals from `first_day` (since 1970) on best; None if none.
 
-    Of countries that fit alike, the first. NaN is an unknown day. None as well for less than
-    `LEAST_DAYS` days.
+    Of countries that fit about alike, one of the first. NaN is an unknown day. None as well for
+    less than `LEAST_DAYS` days.
 
     >>> first = int(np.datetime64("2022-01-01").astype(int))
     >>> day = np.arange(first, first + 730)
@@ -64,22 +68,26 @@ def likely_country(
     gain_D = np.where(known_D, np.minimum(gain_D, _MOST), 0.0)
     years = _years(first_day, len(units_D))
     found, most = None, _LEAST_EVIDENCE
-    for country in candidates:
+    for rank, country in enumerate(candidates):
         days = np.array([day for year in years for day in days_off(country, year)], np.int64)
         places = days[(days >= first_day) & (days < first_day + len(units_D))] - first_day
-        evidence = float(gain_D[np.unique(places)].sum())
+        evidence = float(gain_D[np.unique(places)].sum()) - _PRIOR * rank
         if evidence > most:
             found, most = country, evidence
     return found
 
 
 def _ratios(units_D: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Log ratio [D] of each day to the median of the same weekday in the weeks around it."""
+    """Log ratio [D] of each day to the same weekday of the weeks around it, less the level's."""
     padded = np.pad(units_D, 7 * _WEEKS, constant_values=np.nan)
     weeks = [week for week in range(-_WEEKS, _WEEKS + 1) if week]
     around = np.stack([np.roll(padded, 7 * week) for week in weeks])
     usual = _nanmedian(around)[7 * _WEEKS : 7 * _WEEKS + len(units_D)]
-    ratio_D: NDArray[np.float64] = np.log((units_D + 1) / (usual + 1)).clip(-_CLIP, _CLIP)
+    log_D = np.log((units_D + 1) / (usual + 1)).clip(-_CLIP, _CLIP)
+    padded = np.pad(log_D, _NEAR_DAYS, constant_values=np.nan)
+    near = np.stack([np.roll(padded, day) for day in range(-_NEAR_DAYS, _NEAR_DAYS + 1) if day])
+    moved_D = _nanmedian(near)[_NEAR_DAYS : _NEAR_DAYS + len(units_D)]
+    ratio_D: NDArray[np.float64] = log_D - np.nan_to_num(moved_D)
     return ratio_D
 
 

@@ -40,6 +40,15 @@ def test_one_odd_day_is_no_country() -> None:
     assert likely_country(units_D, FIRST) is None
 
 
+def test_a_month_at_another_level_is_no_country() -> None:
+    """Thirty days that an export contains twice, in May, full of public holidays somewhere."""
+    units_D = _shop("GB", effect=1.0, noise=0.03)
+    first = int(np.datetime64("2022-05-01").astype(np.int64)) - FIRST
+    units_D[first : first + 30] *= 2.0
+
+    assert likely_country(units_D, FIRST) is None
+
+
 def test_a_history_without_a_year_of_days_says_nothing() -> None:
     units_D = _shop("US", effect=0.1)
 
