@@ -34,9 +34,9 @@ SKUS = [f"S{i:02d}" for i in range(24)]
 #: Days before demand changes: of history without a model, then with the first champion.
 BEFORE, STABLE = 28, 8
 #: Days in which the new demand must lead to a new champion, and days after that.
-PATIENCE, AFTER = 8, 5
+PATIENCE, AFTER = 12, 5
 #: Errors by which the first champion forecasts too little.
-_TOO_LITTLE = 0.6
+_TOO_LITTLE = 1.5
 
 
 class Shop:
