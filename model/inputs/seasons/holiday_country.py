@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from model.inputs.seasons.special_days import days_off
 
-#: Countries that are tried: those whose shops sell online most, and their neighbours.
+#: Countries that are tried; of those that fit about alike, earlier ones are preferred.
 COUNTRIES: Final = (
     "US", "GB", "DE", "FR", "IT", "ES", "PT", "NL", "BE", "AT", "CH", "DK", "SE", "NO", "FI", "PL",
     "CZ", "SK", "HU", "RO", "GR", "IE", "TR", "RU", "UA", "BR", "MX", "AR", "CL", "CO", "PE", "EC",

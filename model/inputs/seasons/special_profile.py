@@ -6,8 +6,8 @@ of a special day (`special_days.py`) has its own besides: the mean over the year
     log((units + d) / (usual units + d)),
 
 shrunk to the shared factor (on the days around a holiday, to 1) by an empirical Bayes weight
-τ² / (τ² + noise / years), with the noise of one day of the series and τ² the variance of the
-factors of holidays that was found in shops.
+τ² / (τ² + noise / years) (Efron & Morris 1973), with the noise of one day of the series and a τ²
+that was chosen: twice as much changes WQL on four panels by less than 0.5 %.
 
 Axes: S = series, K = carried statistics, H = buckets ahead.
 """

@@ -124,7 +124,6 @@ def run_forecast(
     history = with_plans(history, plans, horizon=horizon)
     capped, report = cap_outliers(history, report)
     _print_report(console, report)
-    settings = with_country(capped, settings, console)
     if challenger:
         forecaster = challenger_for(history, horizon, settings, seed)
     else:
@@ -179,7 +178,6 @@ def run_backtest(
         before = _before(history, starts[0])
         capped, report = cap_outliers(before, report)
         _print_report(console, report)
-        settings = with_country(capped, settings, console)
         naive = naive_for(history, horizon, settings)
         others: list[Forecaster] = [naive]
         if settings.challenger is not None:
@@ -228,6 +226,7 @@ def _train_forecaster(
     console: Console,
 ) -> Forecaster:
     """Train a network on `capped`; if that is too short, take the pretrained one as it is."""
+    settings = with_country(capped, settings, console)
     config = batch_config(history, settings, horizon=horizon, seed=seed, max_seconds=max_seconds)
     try:
         trained = train_with_bar(capped, config, console=console)

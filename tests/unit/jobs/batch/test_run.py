@@ -243,13 +243,14 @@ def test_an_origin_is_the_first_bucket_forecast(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_training_on_a_file_publishes_and_its_champion_forecasts(tmp_path: Path) -> None:
     registry = Registry(str(tmp_path / "registry"))
-    path = _file(tmp_path, _sales())
+    path = _file(tmp_path, _sales(300))
     trained = run_train(path, SETTINGS, registry, max_seconds=2, promote=True, console=_console())
     console = _console()
     run_forecast(path, SETTINGS, horizon=5, registry=registry, console=console)
 
     assert registry.champion() == trained.model_id
     assert trained.model_id in _output(console)
+    assert "public holidays" not in _output(console)  # the champion has its own country
 
 
 @pytest.mark.slow
