@@ -90,6 +90,7 @@ class SeasonalForecaster(ABC, Generic[C]):
             quantiles=self.quantiles,
             units_SHQ=units_SHQ.astype(np.float32),
             cumulative_SHQ=sums_SHQ.astype(np.float32),
+            mean_SH=np.maximum(mean_SH, 0).astype(np.float32),
             model_id=self.model_id,
         )
 

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.bands import main_levels
 from model.durations import DAY_MS
 from model.errors import HistoryTooShort
 from model.evaluation.metrics import wql
@@ -34,6 +35,7 @@ from model.inputs.series_inputs import input_names, new_carried, observe
 from model.inputs.static_features import ids_of, set_static
 from model.networks.quantile_network import QuantileNetwork
 from model.training.dataset import History, plans_of
+from model.whole_units import round_to_units
 
 #: Name of the row for the calendar as a whole, past and future.
 CALENDAR: Final = "calendar"
@@ -112,6 +114,7 @@ class _PreparedInputs:
         self.first = max(0, places[0] - _WARM_DAYS * self.config.buckets_per_day)
         self.places_O = np.array(places)
         chosen = np.sort(np.argsort(-history.volume(places[0]), kind="stable")[:_MAX_SERIES])
+        self.whole_S = history.whole_units_S[chosen]
         values_TSF = torch.from_numpy(np.ascontiguousarray(history.values_TSF[:, chosen]))
         self.actual_OSH = torch.stack(
             [values_TSF[place : place + horizon, :, UNITS].T for place in places]
@@ -219,8 +222,11 @@ class _PreparedInputs:
                 self.anchors if anchors is None else anchors,
                 self.plans_OSHE if plans_OSHE is None else plans_OSHE,
             )
-        quantiles = config.quantiles
-        flat_NQ: NDArray[np.float32] = forecast.reshape(-1, len(quantiles)).numpy()
+        columns = main_levels(config.quantiles)
+        units_OSHQ: NDArray[np.float32] = forecast[..., columns].numpy()
+        units_OSHQ[:, self.whole_S] = round_to_units(units_OSHQ[:, self.whole_S])
+        quantiles = config.quantiles[columns]
+        flat_NQ = units_OSHQ.reshape(-1, len(quantiles))
         return wql(self.actual_OSH.reshape(-1).numpy(), flat_NQ, quantiles)
 
     def _forecast(

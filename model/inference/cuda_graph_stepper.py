@@ -37,7 +37,8 @@ class _Program:
     """One step on fixed buffers; `run[forecasting]` reads the inputs and writes the outputs.
 
     `plans_SP` are those of the closed bucket, None for a network without plans; `encoded` are the
-    latest arguments of the heads: encodings, inputs and scales; `out` are their blocks [S, H, Q].
+    latest arguments of the heads: encodings, inputs and scales; `out` are their blocks [S, H, Q],
+    `mean_SH` is the mean.
     """
 
     values_SF: Tensor
@@ -45,6 +46,7 @@ class _Program:
     calendar_C: Tensor
     weights: Tensor
     out: tuple[Tensor, ...]
+    mean_SH: Tensor
     work: Workspace
     run: dict[bool, Callable[[], None]] = field(default_factory=dict)
     encoded: tuple[Tensor, Tensor, tuple[Tensor, ...], Anchors] | None = None
@@ -83,14 +85,15 @@ class FixedShapeStepper:
         self, states: NetworkStates, values_SF: Floats, start_ms: int, calendar_C: Tensor,
         horizon_HC: Tensor, *, plans: Plans | None = None,
     ) -> tuple[Floats, ...]:  # fmt: skip
-        """Carry over one bucket; return each block of the heads [S, H, Q] from its end on."""
+        """Carry over one bucket; forecast from its end on: blocks [S, H, Q], mean [S, H]."""
         program = self._program(states, values_SF.shape[1], calendar_C.shape[0])
         program.weights.copy_(head_weights(self._network, horizon_HC.to(self._device)))
         _copy_plans(program, plans_at(plans, 0, slice(0, states.size)))
         self._run(states, program, values_SF, start_ms, calendar_C, forecasting=True)
         self._plan(states, program, plans_ahead(plans))
         return tuple(
-            block_SHQ[: states.size].to("cpu", copy=True).numpy() for block_SHQ in program.out
+            block[: states.size].to("cpu", copy=True).numpy()
+            for block in (*program.out, program.mean_SH)
         )
 
     def _plan(self, states: NetworkStates, program: _Program, plans: Plans | None) -> None:
@@ -102,14 +105,16 @@ class FixedShapeStepper:
         encoded_SD, inputs_SI, scales, anchors = program.encoded
         everyone = torch.arange(rows_M.numel(), device=self._device)
         out = tuple(block_SHQ[rows_M] for block_SHQ in program.out)
+        mean_MH = program.mean_SH[rows_M]
         self._network.heads.serve(
             encoded_SD[rows_M], inputs_SI[rows_M], program.weights,
             tuple(scale_S[rows_M] for scale_S in scales),
-            out, anchors=anchors.map(lambda part: part[rows_M]),
+            out, mean_BH=mean_MH, anchors=anchors.map(lambda part: part[rows_M]),
             work=program.work, levels=self._levels, planned=(everyone, plans_MHE),
         )  # fmt: skip
         for block_SHQ, again_MHQ in zip(program.out, out, strict=True):
             block_SHQ[rows_M] = again_MHQ
+        program.mean_SH[rows_M] = mean_MH
 
     def _program(self, states: NetworkStates, features: int, calendar: int) -> _Program:
         """The program of these states, built when they are new or have grown."""
@@ -128,6 +133,7 @@ class FixedShapeStepper:
                     head_weights(network, torch.zeros(config.horizon, N_HORIZON, device=device))
                 ),
                 out=tuple(torch.empty(shape, device=device) for _ in range(network.heads.blocks)),
+                mean_SH=torch.empty(shape[:2], device=device),
                 work=Workspace(device),
             )
         return states.program
@@ -178,7 +184,7 @@ class FixedShapeStepper:
             program.encoded = encoded_SD, inputs_SI, scales, anchors
             network.heads.serve(
                 encoded_SD, inputs_SI, program.weights, scales, program.out,
-                anchors=anchors, work=program.work, levels=self._levels,
+                mean_BH=program.mean_SH, anchors=anchors, work=program.work, levels=self._levels,
             )  # fmt: skip
 
     def _captured(

@@ -160,7 +160,7 @@ class NetworkForecaster:
         with torch.inference_mode():
             own = self._advance(states, values_SF, bucket_start_ms)
             origin_ms = bucket_start_ms + self.bucket_ms
-            units_SHQ, sums_SHQ, *targets = self._stepper.forecast(
+            units_SHQ, sums_SHQ, *targets, mean_SH = self._stepper.forecast(
                 own,
                 _all_rows(values_SF, own.size),
                 bucket_start_ms,
@@ -171,7 +171,7 @@ class NetworkForecaster:
             if self.network.unseen is not None:
                 self.network.unseen.write(
                     own.stats_SK, own.launch_day_S,
-                    origin_ms=origin_ms, units_SHQ=units_SHQ, sums_SHQ=sums_SHQ,
+                    origin_ms=origin_ms, units_SHQ=units_SHQ, sums_SHQ=sums_SHQ, mean_SH=mean_SH,
                     weights_LQ=self._levels.weights.numpy(),
                 )  # fmt: skip
             own.last_ms = bucket_start_ms
@@ -181,6 +181,7 @@ class NetworkForecaster:
                 quantiles=self.quantiles,
                 units_SHQ=units_SHQ,
                 cumulative_SHQ=sums_SHQ,
+                mean_SH=mean_SH,
                 model_id=self.model_id,
                 extras=dict(zip(self.config.targets, targets, strict=True)),
             )

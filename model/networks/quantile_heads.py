@@ -22,6 +22,14 @@ exactly zero.
 Further targets (`model/inputs/targets.py`) are blocks like units after these two, each in its own
 scale.
 
+The expected value is not among what is learned. Of rare demand it is what the statistics expect,
+the factor, a mean by construction, where quantiles are all zero; of much demand the mean of that
+and of the mean of the quantiles, which knows what the network has learned:
+
+    mean = e + w · (q − e),     w = ½ · e / (1 + e)
+
+with e in units sold. Plans move e as they move the median.
+
 Direct forecasts of every horizon from every bucket: MQ-RNN, arXiv:1711.11053 ("forking sequences").
 
 Axes: B = series, O = origins, R = rank (+1 for the bias), C = calendar, H = horizon, Q = quantiles,
@@ -49,6 +57,8 @@ _WEIGHTS: Final = {"week": 4.0, "year": 4.0, "year_rest": 4.0, "special": 4.0, "
 _POWER: Final = 0.5
 _GATES: Final = (*(_WEIGHTS[name] for name in FACTORS), _POWER)
 _LEAST_STEP: Final = 0.02
+#: Published levels from which the mean of the quantiles says something.
+_LEAST_LEVELS: Final = 3
 
 
 def spread_matrix(quantiles: Sequence[float]) -> Tensor:
@@ -201,6 +211,7 @@ class QuantileHeads(nn.Module):
         scales: tuple[Tensor, ...],
         out: tuple[Tensor, ...],
         *,
+        mean_BH: Tensor,
         anchors: Anchors,
         work: Workspace,
         levels: PublishedLevels,
@@ -208,9 +219,10 @@ class QuantileHeads(nn.Module):
     ) -> None:
         """Write each block into `out` (each [B, H, P], contiguous), multiplied by its scale [B].
 
-        `weights` are `horizon_weights` of this one origin, [R + 1, Y, H * Q]; `levels` are the
-        published quantiles; `planned` are the rows [M] of series with a plan and their plan inputs,
-        [M, H, E]. Sums are coherent: never below those of fewer buckets or of any bucket.
+        And the mean of units into `mean_BH`. `weights` are `horizon_weights` of this one origin,
+        [R + 1, Y, H * Q]; `levels` are the published quantiles; `planned` are the rows [M] of
+        series with a plan and their plan inputs, [M, H, E]. Sums are coherent: never below those of
+        fewer buckets or of any bucket.
         """
         code_BR = self.code(encoded_BD, inputs_BI)
         added_MYHQ = None
@@ -238,7 +250,20 @@ class QuantileHeads(nn.Module):
             if part == 1:
                 torch.cumsum(out_BHP, dim=1, out=out_BHP)
             out_BHP.sub_(ZERO_SHIFT * scale_B[:, None, None]).clamp_(min=0.0)
+            if part == 0:
+                torch.mul(factor_BH, scale_B[:, None], out=mean_BH)
+                if planned is not None and added_MYHQ is not None:
+                    moved_MH = unit_BH[planned[0]] * added_MYHQ[:, 0, :, self.median]
+                    mean_BH.index_add_(0, planned[0], moved_MH * scale_B[planned[0], None])
+                    mean_BH.clamp_(min=0.0)
+                _blend(mean_BH, torch.mv(flat_XP, levels.mean_P).view_as(mean_BH), levels)
         make_coherent(out[0], out[1])
+
+
+def _blend(mean_BH: Tensor, of_quantiles_BH: Tensor, levels: PublishedLevels) -> None:
+    """Move what is expected towards the mean of the quantiles, in place, the more units it is."""
+    if len(levels.quantiles) >= _LEAST_LEVELS:
+        mean_BH.lerp_(of_quantiles_BH, 0.5 * mean_BH / (1.0 + mean_BH))
 
 
 def sum_weights(horizon: int, median_Q: Tensor, device: torch.device) -> Tensor:

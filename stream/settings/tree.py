@@ -15,7 +15,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from model.config import Target
+from model.config import NETWORK_QUANTILES, Target
 from model.durations import DAY_MS, HOUR_MS, MINUTE_MS
 from model.foundation.kinds import Kind
 from stream.errors import UsageError
@@ -103,7 +103,7 @@ class ModelSettings(Section):
     """
 
     horizon: int = Field(24, ge=1, le=366)
-    quantiles: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    quantiles: tuple[float, ...] = NETWORK_QUANTILES
     architecture: Literal["lstm", "gru", "transformer"] = "lstm"
     inputs_off: tuple[str, ...] = ()
     pretrained: bool = True

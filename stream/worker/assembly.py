@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import redis
 import redis.asyncio as aioredis
@@ -23,6 +24,7 @@ from stream.kafka.broker_view import BrokerView
 from stream.kafka.clients import aiokafka_config
 from stream.kafka.faust_app import SurgecastApp
 from stream.kafka.producer import BatchProducer
+from stream.reconciliation.rollup_means import RollupMeans
 from stream.registry.model_registry import Registry
 from stream.registry.served_models import ServedModels
 from stream.scoring.live_scoring import LiveScoring
@@ -32,8 +34,8 @@ from stream.serving.champion_watch import ChampionWatch
 from stream.serving.model_server import ModelServer
 from stream.serving.output_loop import OutputLoop
 from stream.serving.state_snapshots import Snapshots
-from stream.serving.static_features import static_reader
-from stream.serving.store_reads import ServingReads
+from stream.serving.static_features import read_categories, static_reader
+from stream.serving.store_reads import ServingReads, count_series
 from stream.settings import Settings
 from stream.sinks.readside_writer import AHEAD_RETENTION_MS, ReadSideWriter
 from stream.state.connect import load_pseudonyms, redis_options
@@ -86,6 +88,7 @@ def build_worker(app: SurgecastApp, settings: Settings, *, adopt: bool = False) 
         publish_every_ms=settings.forecasts.publish_every,
         clock_ms=wall_clock_ms,
         scoring=LiveScoring(settings.calibration, StoreReads(blocking)),
+        means=_rollup_means(settings, blocking),
         scored=scores.report,
     )
     owned_offset = _OwnedOffset()
@@ -151,6 +154,16 @@ def _server(
         plans=reads.plans,
         max_step_ms=settings.model.max_step,
         max_age_ms=settings.model.max_age,
+    )
+
+
+def _rollup_means(settings: Settings, blocking: redis.Redis) -> RollupMeans:
+    stored = StoreReads(blocking)
+    return RollupMeans(
+        stored.blobs,
+        partial(read_categories, blocking),
+        partial(count_series, blocking),
+        partitions=settings.kafka.partitions,
     )
 
 

@@ -158,6 +158,7 @@ class Shop:
         ]
         parts.append((ROLLUPS, self._rolled(mean_SH)))
         for tag, mean in parts:
+            row = row_bytes(self.horizon, len(QUANTILES))
             units = self._quantiles(mean)
             cumulative = self._quantiles(np.cumsum(mean, axis=1))
             pipe.hset(
@@ -169,12 +170,13 @@ class Shop:
                     "emitted_ms": time.time_ns() // 1_000_000,
                     "calibrated": 0,
                     "series": len(mean),
+                    "row": row,
                 },
             )
             forecast = QuantileForecast(
-                origin, self.bucket_ms, QUANTILES, units, cumulative, self.model_id
-            )
-            row = row_bytes(self.horizon, len(QUANTILES))
+                origin, self.bucket_ms, QUANTILES, units, cumulative,
+                mean.astype(np.float32), self.model_id,
+            )  # fmt: skip
             pages = cut(("forecast", "rows"), pack_forecast(forecast), row)
             pages |= cut(("ahead", origin), pack_bands(forecast), BAND_BYTES)
             pipe.mset({keys.of(tag, *path): page for path, page in pages.items()})
@@ -187,6 +189,7 @@ class Shop:
             "labels": 10, "weight": 10, "actual": 100, "loss": 50 * loss, "over": 5, "under": 15,
             "covered": 10 * covered, "inside": 9, "pit": 5,
             "naive_actual": 100, "naive_loss": 50 * naive, "beside_loss": 50 * loss,
+            "outer": 9.8, "sum_weight": 10, "sum_covered": 8,
         }  # fmt: skip
         sums_VHK = np.zeros((len(VOLUMES), self.horizon, len(SUMS)))
         sums_VHK[VOLUMES.index("high")] = list(sums.values())

@@ -3,6 +3,8 @@
 Axes: S = series, H = horizon, Q = quantiles.
 """
 
+from dataclasses import replace
+
 from rich.console import Console
 from rich.progress import Progress
 
@@ -13,6 +15,7 @@ from model.inference.forecaster import Forecaster, NetworkForecaster
 from model.inference.network_states import NetworkStates
 from model.pretraining.shipped import pretrained, shipped
 from model.training.dataset import History, plans_between
+from model.whole_units import in_units
 from stream.errors import UsageError
 from stream.jobs.training.foundation import foundation_forecaster
 from stream.registry.model_registry import Registry
@@ -94,7 +97,10 @@ def naive_for(history: History, horizon: int, settings: ModelSettings) -> Season
 
 
 def carry_over(forecaster: Forecaster, history: History) -> QuantileForecast:
-    """Forecast from the end of a history, after warming up on all of it."""
+    """Forecast from the end of a history, after warming up on all of it.
+
+    In whole units for series whose demand is whole.
+    """
     states = forecaster.new_states(len(history.series))
     if isinstance(states, NetworkStates):
         states.set_static(history.static_features_SX)
@@ -103,4 +109,10 @@ def carry_over(forecaster: Forecaster, history: History) -> QuantileForecast:
     forecaster.warm_up(states, history.values_TSF[:-1], history.start_ms, past)
     last_ms = history.end_ms - history.bucket_ms
     known = plans_between(history, last, last + 1 + forecaster.horizon)
-    return forecaster.step(states, history.values_TSF[-1], last_ms, known)
+    made = forecaster.step(states, history.values_TSF[-1], last_ms, known)
+    whole_S = history.whole_units_S
+    return replace(
+        made,
+        units_SHQ=in_units(made.units_SHQ, whole_S),
+        cumulative_SHQ=in_units(made.cumulative_SHQ, whole_S),
+    )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from model.bands import main_band
 from model.contract import QuantileForecast
 from model.evaluation.backtest import Backtest, score, volume_classes
 from model.evaluation.importance import Importances
@@ -37,6 +38,8 @@ def forecast_table(series: list[str], forecast: QuantileForecast, horizon: int) 
     for prefix, block in blocks.items():
         for place, q in enumerate(forecast.quantiles):
             columns[f"{prefix}{q:g}"] = block[:, :horizon, place].reshape(-1)
+    mean_SH = forecast.mean_SH[:, :horizon].astype(np.float64)
+    columns |= {"mean": mean_SH.reshape(-1), "cumulative_mean": mean_SH.cumsum(1).reshape(-1)}
     table = pl.DataFrame(columns)
     when = pl.from_epoch("target_start_ms", time_unit="ms").alias("target_start")
     return table.insert_column(3, table.select(when).to_series())
@@ -60,8 +63,10 @@ def backtest_table(result: Backtest) -> pl.DataFrame:
             }
             for place, q in enumerate(result.quantiles):
                 columns[f"q{q:g}"] = block[number, :, :, place].reshape(-1)
+            if model in result.mean:
+                columns["mean"] = result.mean[model][number].reshape(-1)
             parts.append(pl.DataFrame(columns))
-    return pl.concat(parts)
+    return pl.concat(parts, how="diagonal")
 
 
 def print_scores(console: Console, result: Backtest) -> None:
@@ -69,7 +74,8 @@ def print_scores(console: Console, result: Backtest) -> None:
     table = Table(title=f"{len(result.origins_ms)} origins × {len(result.series):,} series")
     for column in ("model", "WQL", "SQL", "MASE", "coverage", "PIT", "bias"):
         table.add_column(column, justify="left" if column == "model" else "right")
-    band = f"{result.quantiles[-1] - result.quantiles[0]:.0%} band"
+    low, high = main_band(result.quantiles)
+    band = f"{result.quantiles[high] - result.quantiles[low]:.0%} band"
     rows: list[tuple[str, str, NDArray[np.int64] | None, slice | None]] = [
         (name, name, None, None) for name in result.forecast
     ]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.calibration import ArrayReads
+from model.config import DECILES
 from model.contract import QuantileForecast
 from model.durations import DAY_MS, HOUR_MS
 from model.evaluation.score_sums import ROLLUP, score_of
@@ -204,7 +205,7 @@ def test_a_sample_represents_its_volume_class() -> None:
     """Each class has as many series as the setting allows; their weights add up to the class."""
     rng = np.random.default_rng(0)
     block = np.sort(rng.gamma(1, 2, (5_000, HORIZON, 9)).astype(np.float32), axis=2)
-    forecast = QuantileForecast(0, HOUR_MS, tuple(np.arange(1, 10) / 10), block, block, "m")
+    forecast = QuantileForecast(0, HOUR_MS, DECILES, block, block, block[..., 4], "m")
     volume_S = np.repeat(np.array([0, 1, 2], np.uint8), (4_900, 90, 10))
     levels = (np.zeros((8, HORIZON, 9), np.float32), np.zeros((4, HORIZON, 9), np.float32))
 

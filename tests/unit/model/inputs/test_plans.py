@@ -145,7 +145,8 @@ def test_heads_serve_plans_as_in_training(seed: int) -> None:
         weights = heads.horizon_weights(calendar_HC[None])[0].flatten(2)
         heads.serve(
             encoded_BD, inputs_BI, weights, (torch.ones(SERIES),) * 2, out,
-            anchors=anchors, work=Workspace(), levels=PublishedLevels.of(DECILES, DECILES),
+            mean_BH=torch.empty(SERIES, HORIZON), anchors=anchors, work=Workspace(),
+            levels=PublishedLevels.of(DECILES, DECILES),
             planned=(rows_M, plans_MHE),
         )  # fmt: skip
 

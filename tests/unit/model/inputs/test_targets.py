@@ -151,7 +151,8 @@ def test_serving_equals_training_in_each_scale() -> None:
         weights = heads.horizon_weights(horizon)[0].flatten(2)
         heads.serve(
             encoded, inputs, weights, scales, served,
-            anchors=anchors, work=Workspace(), levels=PublishedLevels.of(DECILES, DECILES),
+            mean_BH=torch.empty(7, 5), anchors=anchors, work=Workspace(),
+            levels=PublishedLevels.of(DECILES, DECILES),
         )  # fmt: skip
 
     expected = [
