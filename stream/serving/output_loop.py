@@ -20,8 +20,8 @@ from model.contract import QuantileForecast
 from stream.errors import ServiceUnavailable
 from stream.kafka.record_sink import RecordSink
 from stream.partition.closed import ClosedBuckets
-from stream.reconciliation.rollup_means import RollupMeans
 from stream.scoring.live_scoring import BucketScore, LiveScoring, ScoredForecast
+from stream.scoring.rollup_means import RollupMeans
 from stream.serving.close_queue import CloseQueue
 from stream.serving.ports import BucketServer, ForecastStore
 from stream.sinks.topic_records import FeatureRecords, forecast_records

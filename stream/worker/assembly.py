@@ -24,10 +24,10 @@ from stream.kafka.broker_view import BrokerView
 from stream.kafka.clients import aiokafka_config
 from stream.kafka.faust_app import SurgecastApp
 from stream.kafka.producer import BatchProducer
-from stream.reconciliation.rollup_means import RollupMeans
 from stream.registry.model_registry import Registry
 from stream.registry.served_models import ServedModels
 from stream.scoring.live_scoring import LiveScoring
+from stream.scoring.rollup_means import RollupMeans
 from stream.scoring.score_files import ScoreFiles, ScoreReporter
 from stream.scoring.store_reads import StoreReads
 from stream.serving.champion_watch import ChampionWatch

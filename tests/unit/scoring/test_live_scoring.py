@@ -78,14 +78,16 @@ def test_what_was_published_is_what_was_scored() -> None:
     assert (done[-1].forecast.units_SHQ != forecasts(values(), 59, 60)[0].units_SHQ).any()
 
 
-def test_calibration_off_leaves_forecasts_unchanged_and_scores_them() -> None:
+def test_calibration_off_only_rounds_forecasts_and_scores_them() -> None:
     reads = array_reads()
     given = forecasts(values(), 30, 50)
 
     done = run(LiveScoring(SETTINGS.model_copy(update={"enabled": False}), reads), reads, given)
 
     for scored, forecast in zip(done, given, strict=True):
-        assert scored.forecast is forecast
+        whole_SHQ = np.floor(forecast.units_SHQ + np.float32(0.5))
+        np.testing.assert_array_equal(scored.forecast.units_SHQ, whole_SHQ)
+        np.testing.assert_array_equal(scored.forecast.mean_SH, forecast.mean_SH)
         assert not scored.calibrated
     assert done[-1].scores
 
@@ -165,7 +167,8 @@ def test_each_model_family_has_its_own_levels() -> None:
     other = scoring.score_and_correct(0, replace(given[-1], model_id="lstm-1"))
     again = scoring.score_and_correct(0, given[-1])
 
-    np.testing.assert_allclose(other.forecast.units_SHQ, given[-1].units_SHQ)
+    whole_SHQ = np.floor(given[-1].units_SHQ + np.float32(0.5))
+    np.testing.assert_array_equal(other.forecast.units_SHQ, whole_SHQ)
     assert (again.forecast.units_SHQ != given[-1].units_SHQ).any()
 
 

@@ -54,8 +54,9 @@ def test_against_a_fallback_much_less_passes_and_much_more_does_not() -> None:
 def test_many_implausible_series_are_a_fault_even_if_the_total_is_plausible() -> None:
     served, made = forecast(), forecast()
     served.cumulative_SHQ[0] *= 2_000
-    served.units_SHQ[0] *= 2_000
+    served.mean_SH[0] *= 2_000
     made.cumulative_SHQ[1:9] *= 1_000
+    made.mean_SH[1:9] *= 1_000
 
     assert "for 8 series" in str(find_fault(made, served))
 

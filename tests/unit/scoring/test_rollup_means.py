@@ -11,8 +11,8 @@ import pytest
 from model.contract import FEATURE_NAMES, QuantileForecast
 from model.durations import HOUR_MS
 from stream.partition.closed import Closed, ClosedBuckets
-from stream.reconciliation.rollup_means import KEPT, RollupMeans
-from stream.reconciliation.rollup_sums import RollupMembers
+from stream.scoring.rollup_means import KEPT, RollupMeans
+from stream.scoring.rollup_sums import RollupMembers
 from stream.serving import output_loop
 from stream.serving.output_loop import OutputLoop
 from stream.state.keys import ROLLUPS, Tag

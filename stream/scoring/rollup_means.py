@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.contract import QuantileForecast
-from stream.reconciliation.rollup_sums import RollupMembers
+from stream.scoring.rollup_sums import RollupMembers
 from stream.state.keys import Tag
 from stream.state.port import Path
 

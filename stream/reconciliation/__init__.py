@@ -1,1 +1,0 @@
-"""Expected values of roll-ups as the sums of those of their series."""
