@@ -1,11 +1,12 @@
-"""Types of the settings: sections, and durations such as ``250ms``, ``15m``, ``28d``."""
+"""Types of the settings: sections, time zones, durations such as ``250ms``, ``15m``, ``28d``."""
 
 import re
 from typing import Annotated, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
 from model.durations import DAY_MS, HOUR_MS, MINUTE_MS
+from model.time_zones import require_zone
 
 _UNIT_MS: Final = {"ms": 1, "s": 1_000, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS}
 
@@ -49,6 +50,7 @@ def _bucket_ms(text: str | int) -> int:
 
 
 BucketMs = Annotated[int, BeforeValidator(_bucket_ms)]
+TimeZone = Annotated[str, AfterValidator(require_zone)]
 
 
 class Section(BaseModel):
