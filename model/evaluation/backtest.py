@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.baselines.seasonal import season_of
 from model.config import Target
-from model.durations import DAY_MS
 from model.errors import HistoryTooShort
 from model.evaluation.metrics import (
     UndefinedMetric,
@@ -103,7 +103,7 @@ def backtest(
             f"the history has {history.buckets}"
         )
     units_TS = history.values_TSF[:, :, UNITS]
-    season = 7 * max(1, DAY_MS // history.bucket_ms)
+    season = season_of(history.bucket_ms)
     forecast, extras = {}, {}
     begin = 0 if warm_up is None else max(0, places[0] - warm_up)
     statistics = _statistics(history, forecasters.values(), begin) if begin else {}
