@@ -3,7 +3,7 @@
 Hour and weekday are one-hot, so closed hours and Saturdays can be learned exactly; the day of the
 year is given by harmonics; holidays and the days between Christmas and New Year have their own
 columns. Then the width of the bucket. Buckets below a day are read by the shop's wall clock
-(`model/time_zones.py`).
+(`model/wall_clock.py`).
 
 Axes: N = buckets, C = calendar features.
 """
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from model.durations import DAY_MS, HOUR_MS, WEEK_MS
 from model.inputs.seasons.special_days import days_off
-from model.time_zones import UTC_ZONE, calendar_ms
+from model.time_zones import UTC_ZONE
+from model.wall_clock import calendar_ms
 
 _YEAR_DAYS: Final = 365.2425
 _HOURS, _WEEKDAYS, _YEAR_HARMONICS, _REST, _WIDTH = 24, 7, 3, 9, 3

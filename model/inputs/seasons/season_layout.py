@@ -4,7 +4,7 @@ Four profiles follow the named statistics of a series: demand by time of day (bu
 by time of week (buckets below a week), by season of the year, and on special days (buckets below a
 week). A phase of the first two is an hour, or one bucket if that is longer; a phase of the year is
 seven days, or one bucket if that is longer. Phases of buckets below a day are those of the shop's
-wall clock (`model/time_zones.py`).
+wall clock (`model/wall_clock.py`).
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,8 @@ from model.durations import DAY_MS, HOUR_MS, WEEK_MS
 from model.inputs.carried_statistics import N_STATISTICS
 from model.inputs.seasons.calendar import is_holiday
 from model.inputs.seasons.special_days import N_SLOTS, slots
-from model.time_zones import UTC_ZONE, calendar_ms
+from model.time_zones import UTC_ZONE
+from model.wall_clock import calendar_ms
 
 #: 1970-01-01 was a Thursday; weeks start on Monday.
 _MONDAY_MS: Final = 4 * DAY_MS

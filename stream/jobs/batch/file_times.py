@@ -12,7 +12,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from model.durations import DAY_MS
-from model.time_zones import UTC_ZONE, wall_clock_ms
+from model.time_zones import UTC_ZONE
+from model.wall_clock import wall_clock_ms
 from stream.errors import UsageError
 
 Ints = NDArray[np.int64]

@@ -7,7 +7,8 @@ from model.durations import DAY_MS, WEEK_MS
 from model.history import History
 from model.inputs.carried_statistics import UNITS
 from model.inputs.seasons.holiday_country import LEAST_DAYS, likely_country
-from model.time_zones import UTC_ZONE, calendar_ms
+from model.time_zones import UTC_ZONE
+from model.wall_clock import calendar_ms
 from stream.settings import ModelSettings
 
 

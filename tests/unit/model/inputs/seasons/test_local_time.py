@@ -12,7 +12,7 @@ from model.durations import DAY_MS, HOUR_MS, WEEK_MS
 from model.inputs.seasons.calendar import calendar_features, horizon_calendar
 from model.inputs.seasons.season_layout import layout_of
 from model.inputs.seasons.week_profile import log_factors
-from model.time_zones import wall_clock_ms
+from model.wall_clock import wall_clock_ms
 from tests.support.model_cases import carried_through
 
 NEW_YORK, TOKYO = "America/New_York", "Asia/Tokyo"
