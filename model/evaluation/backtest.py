@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.bands import main_levels
+from model.baselines.seasonal import season_of
 from model.config import Target
-from model.durations import DAY_MS
 from model.errors import HistoryTooShort
 from model.evaluation.metrics import (
     UndefinedMetric,
@@ -107,7 +107,7 @@ def backtest(
             f"the history has {history.buckets}"
         )
     units_TS = history.values_TSF[:, :, UNITS]
-    season = 7 * max(1, DAY_MS // history.bucket_ms)
+    season = season_of(history.bucket_ms)
     forecast, extras, mean = {}, {}, {}
     whole_S = history.whole_units_S
     begin = 0 if warm_up is None else max(0, places[0] - warm_up)

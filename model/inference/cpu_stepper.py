@@ -90,7 +90,8 @@ class BlockStepper:
         """Carry over T buckets without forecasting."""
         config = self._network.config
         layout = layout_of(config.bucket_ms)
-        phases = layout.buckets(torch.tensor(start_ms_T), config.holidays_country)
+        starts_T = torch.tensor(start_ms_T)
+        phases = layout.buckets(starts_T, config.holidays_country, timezone=config.timezone)
 
         def carry(chunk: slice) -> None:
             for t, (values_SF, calendar_C) in enumerate(
@@ -117,8 +118,10 @@ class BlockStepper:
         weights = self._pool.submit(head_weights, self._network, horizon_HC).result()
         out = tuple(torch.from_numpy(block_SHQ) for block_SHQ in blocks)
         layout = layout_of(config.bucket_ms)
-        phases = layout.buckets(torch.tensor([start_ms]), config.holidays_country).at(0)
-        ahead = layout.horizon(start_ms + config.bucket_ms, config.horizon, config.holidays_country)
+        country, zone = config.holidays_country, config.timezone
+        phases = layout.buckets(torch.tensor([start_ms]), country, timezone=zone).at(0)
+        origin_ms = start_ms + config.bucket_ms
+        ahead = layout.horizon(origin_ms, config.horizon, country, timezone=zone)
         job = _ForecastJob(weights, out, torch.from_numpy(mean_SH), plans_ahead(plans), ahead)
 
         def forecast(chunk: slice) -> None:

@@ -164,9 +164,8 @@ class FixedShapeStepper:
         """One step, never synchronising the device; `start_ms` only matters with the year ring."""
         network, config = self._network, self._network.config
         layout = layout_of(config.bucket_ms)
-        phases = layout.buckets(torch.tensor([start_ms]), config.holidays_country, self._device).at(
-            0
-        )
+        starts, country, zone = torch.tensor([start_ms]), config.holidays_country, config.timezone
+        phases = layout.buckets(starts, country, self._device, timezone=zone).at(0)
         inputs_SI = observe(
             states.stats_SK, program.values_SF, phases, config,
             prior=network.prior, plans_SP=program.plans_SP,
@@ -179,7 +178,7 @@ class FixedShapeStepper:
         if forecasting:
             scales = scales_of(states.stats_SK, config)
             origin_ms = start_ms + config.bucket_ms
-            ahead = layout.horizon(origin_ms, config.horizon, config.holidays_country, self._device)
+            ahead = layout.horizon(origin_ms, config.horizon, country, self._device, timezone=zone)
             anchors = anchors_of(states.stats_SK, ahead, config)
             program.encoded = encoded_SD, inputs_SI, scales, anchors
             network.heads.serve(

@@ -229,6 +229,7 @@ class NetworkForecaster:
             bucket_ms=self.bucket_ms,
             country=self.config.holidays_country,
             year_terms=self.config.year_terms,
+            timezone=self.config.timezone,
         )
         return torch.from_numpy(made_1HC[0])
 
@@ -240,6 +241,7 @@ class NetworkForecaster:
                 bucket_ms=self.bucket_ms,
                 country=self.config.holidays_country,
                 year_terms=self.config.year_terms,
+                timezone=self.config.timezone,
             )
         )
 

@@ -112,7 +112,10 @@ def build_worker(app: SurgecastApp, settings: Settings, *, adopt: bool = False) 
     )
     champion = ChampionWatch(
         ServedModels(
-            Registry(settings.registry_path), settings.model, bucket_ms=settings.window.bucket
+            Registry(settings.registry_path),
+            settings.model,
+            bucket_ms=settings.window.bucket,
+            timezone=settings.window.timezone,
         ),
         server,
         settings.model,

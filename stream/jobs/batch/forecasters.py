@@ -19,7 +19,7 @@ from model.whole_units import in_units
 from stream.errors import UsageError
 from stream.jobs.training.foundation import foundation_forecaster
 from stream.registry.model_registry import Registry
-from stream.settings import ModelSettings
+from stream.settings import ModelSettings, duration_text
 
 
 def importance_of(
@@ -48,12 +48,17 @@ def champion_of(
     horizon: int,
     settings: ModelSettings,
     console: Console,
+    *,
+    timezone: str,
 ) -> Forecaster | None:
-    """Load the champion if its bucket width fits and its horizon is long enough; else None."""
+    """Load the champion if its bucket width fits and its horizon is long enough; else None.
+
+    It reads the buckets by `timezone`, whatever it was trained with.
+    """
     champion = registry.champion() if registry is not None else None
     if registry is None or champion is None:
         return None
-    forecaster = registry.load(champion, quantiles=settings.quantiles)
+    forecaster = registry.load(champion, quantiles=settings.quantiles, timezone=timezone)
     if forecaster.bucket_ms != history.bucket_ms or forecaster.horizon < horizon:
         console.print(
             f"the champion {champion} has another bucket width or a shorter horizon; "
@@ -64,7 +69,13 @@ def champion_of(
 
 
 def untrained_for(
-    history: History, horizon: int, settings: ModelSettings, console: Console, *, reason: str
+    history: History,
+    horizon: int,
+    settings: ModelSettings,
+    console: Console,
+    *,
+    timezone: str,
+    reason: str,
 ) -> Forecaster:
     """The forecaster of a history too short to train on: the pretrained network, if it is on."""
     if not settings.pretrained:
@@ -72,7 +83,10 @@ def untrained_for(
         return naive_for(history, horizon, settings)
     console.print(f"{reason}; the pretrained network forecasts instead")
     network = pretrained(
-        bucket_ms=history.bucket_ms, horizon=horizon, country=settings.country or None
+        bucket_ms=history.bucket_ms,
+        horizon=horizon,
+        country=settings.country or None,
+        timezone=timezone,
     )
     return NetworkForecaster(network, shipped()[1].model_id, quantiles=settings.quantiles)
 
@@ -94,6 +108,14 @@ def naive_for(history: History, horizon: int, settings: ModelSettings) -> Season
     return SeasonalNaiveForecaster(
         horizon=horizon, bucket_ms=history.bucket_ms, quantiles=settings.quantiles
     )
+
+
+def naive_season(naive: SeasonalNaiveForecaster, history: History) -> str:
+    """Which demand the seasonal naive repeats after a history, for people."""
+    season, width = naive.season, duration_text(naive.bucket_ms)
+    if history.buckets >= season:
+        return f"seasonal-naive: the demand {season} buckets of {width} before"
+    return f"seasonal-naive: the last demand, as there are fewer than {season} buckets of {width}"
 
 
 def carry_over(forecaster: Forecaster, history: History) -> QuantileForecast:

@@ -18,16 +18,22 @@ from model.evaluation.backtest import Backtest, score, volume_classes
 from model.evaluation.importance import Importances
 from model.training.dataset import History
 from stream.errors import UsageError
+from stream.jobs.batch.file_grid import FileGrid
 from stream.jobs.batch.plots import plot_forecasts
 
 SURGECAST: Final = "surgecast"
 _PLOTTED: Final = 6
 
 
-def forecast_table(series: list[str], forecast: QuantileForecast, horizon: int) -> pl.DataFrame:
-    """Long table of a forecast: a row per series and step; further targets as `revenue_q…`."""
+def forecast_table(
+    series: list[str], forecast: QuantileForecast, horizon: int, grid: FileGrid
+) -> pl.DataFrame:
+    """Long table of a forecast: a row per series and step; further targets as `revenue_q…`.
+
+    Buckets have the dates of the file.
+    """
     n_series = len(series)
-    starts_H = forecast.origin_ms + forecast.bucket_ms * np.arange(horizon)
+    starts_H = grid.dates_ms(forecast.origin_ms + forecast.bucket_ms * np.arange(horizon))
     columns: dict[str, Any] = {
         "series_id": np.repeat(np.array(series, object), horizon).tolist(),
         "step": np.tile(np.arange(1, horizon + 1), n_series),
@@ -45,17 +51,21 @@ def forecast_table(series: list[str], forecast: QuantileForecast, horizon: int) 
     return table.insert_column(3, table.select(when).to_series())
 
 
-def backtest_table(result: Backtest) -> pl.DataFrame:
-    """Long table of a backtest: a row per series, origin, step and model."""
+def backtest_table(result: Backtest, grid: FileGrid | None = None) -> pl.DataFrame:
+    """Long table of a backtest: a row per series, origin, step and model.
+
+    With a grid, buckets have the dates of its file.
+    """
+    grid = grid or FileGrid(result.bucket_ms)
     n_series, horizon = len(result.series), result.horizon
     names = np.repeat(np.array(result.series, object), horizon).tolist()
     parts = []
     for number, origin_ms in enumerate(result.origins_ms):
-        starts_H = origin_ms + result.bucket_ms * np.arange(horizon)
+        starts_H = grid.dates_ms(origin_ms + result.bucket_ms * np.arange(horizon))
         for model, block in result.forecast.items():
             columns: dict[str, Any] = {
                 "series_id": names,
-                "origin_ms": [origin_ms] * (n_series * horizon),
+                "origin_ms": [int(starts_H[0])] * (n_series * horizon),
                 "step": np.tile(np.arange(1, horizon + 1), n_series),
                 "target_start_ms": np.tile(starts_H, n_series),
                 "actual": result.actual_OSH[number].reshape(-1),
