@@ -23,9 +23,9 @@ from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from model.contributions import CONTRIBUTIONS, FACTOR_NAMES, Explanations
 from model.inference.shapley import coalitions, shapley_values
 from model.inputs.anchors import FACTORS, anchors_of
 from model.inputs.carried_statistics import PRICE
@@ -41,23 +41,11 @@ from model.networks.quantile_heads import ZERO_SHIFT
 from model.networks.quantile_network import QuantileNetwork
 from model.workspace import Workspace
 
-Reals = NDArray[np.float64]
-
 #: Contribution of each log factor; the two parts of the year are one.
 _OF_FACTOR: Final = {
     "week": "week", "year": "year", "year_rest": "year", "special": "special_day",
     "recent": "recent",
 }  # fmt: skip
-#: Contributions that are factors of the level as well.
-FACTOR_NAMES: Final = tuple(dict.fromkeys(_OF_FACTOR[name] for name in FACTORS))
-#: Contributions, in the order in which they are read.
-CONTRIBUTIONS: Final = (
-    "level",
-    *dict.fromkeys((*FACTOR_NAMES, *GROUPS)),
-    "category",
-    "history",
-    "network",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,73 +66,78 @@ class NewestStep:
     plans_STP: Tensor | None
 
 
-@dataclass(frozen=True, slots=True)
-class Explanations:
-    """Contributions to the medians of S series, in units sold.
-
-    `units_SCH[s, c, h]` is what `CONTRIBUTIONS[c]` adds to the median of bucket h,
-    `cumulative_SCH` to that of the sum over buckets 0…h. `factors_SGH[s, g, h]` is the factor
-    `FACTOR_NAMES[g]` of the level. `special_days` names the special day of each bucket, "" for
-    none.
-    """
-
-    units_SCH: Reals
-    cumulative_SCH: Reals
-    factors_SGH: Reals
-    special_days: tuple[str, ...]
-
-
 def explain(network: QuantileNetwork, newest: NewestStep) -> Explanations:
     """Explain the medians of the series of a step. Reads the network alone, changes nothing."""
     config, stats_SK = network.config, newest.stats_SK
-    layout, origin_ms = layout_of(config.bucket_ms), newest.start_ms + config.bucket_ms
-    ahead = layout.horizon(origin_ms, config.horizon, config.holidays_country, stats_SK.device)
-    plans_SP = plans_SHE = None
-    if newest.plans_STP is not None:
-        plans_SP = newest.plans_STP[:, 0]
-        plans_SHE = plan_features(newest.plans_STP[:, 1:], stats_SK[:, PRICE, None])
-    inputs_SI = series_inputs(stats_SK, newest.values_SF, config, plans_SP)
-    neutral_SI = neutral_inputs(inputs_SI, stats_SK, newest.values_SF, config)
-    ids_S3 = ids_of(stats_SK, config)
-    whole_SI = network.with_embedding(inputs_SI, ids_S3)
-    unknown_S3 = None if ids_S3 is None else torch.zeros_like(ids_S3)
-    neutral_SI = network.with_embedding(neutral_SI, unknown_S3)
-    encoded_SD = network.encoder.newest(
-        whole_SI, newest.calendar_C, newest.state, Workspace(stats_SK.device)
-    )
+    origin_ms = newest.start_ms + config.bucket_ms
+    encoded_SD, inputs_SI, neutral_SI = _inputs(network, newest)
+    logs, unit_SH = _season(network, stats_SK, network.heads.code(encoded_SD, inputs_SI), origin_ms)
     scale_S1 = scale_of(stats_SK, config)[:, None].double()
-    anchors = anchors_of(stats_SK, ahead, config)
-    gated, power_S1 = network.heads.gated(network.heads.code(encoded_SD, whole_SI), anchors)
-    shape = (len(stats_SK), len(CONTRIBUTIONS), config.horizon)
-    units_SCH = torch.zeros(shape, dtype=torch.float64, device=stats_SK.device)
-    factor_logs: dict[str, Tensor] = {}
-    for name, log_SH in zip(FACTORS, gated, strict=True):
-        log = log_SH.double().expand(shape[0], shape[2])
-        factor_logs[_OF_FACTOR[name]] = factor_logs.get(_OF_FACTOR[name], 0.0) + log
-    total_SH = torch.stack(list(factor_logs.values())).sum(dim=0)
+    units_SCH = unit_SH.new_zeros(len(stats_SK), len(CONTRIBUTIONS), config.horizon)
     units_SCH[:, _place("level")] = scale_S1
-    for name, log_SH in factor_logs.items():
-        units_SCH[:, _place(name)] += scale_S1 * _mean_factor(total_SH) * log_SH
+    mean_SH = scale_S1 * _mean_factor(sum(logs.values(), start=torch.zeros_like(unit_SH)))
+    for name, log_SH in logs.items():
+        units_SCH[:, _place(name)] = mean_SH * log_SH
     sums_SCH = units_SCH.cumsum(dim=2)
-    unit_SH = scale_S1 * (0.5 * (1.0 + power_S1) * total_SH).exp() * anchors.error[:, None]
+    plans_SHE = _plans_ahead(newest)
     game = _Game(network, newest.horizon_HC)
-    for row in range(shape[0]):
+    for row, unit_H in enumerate(scale_S1 * unit_SH):
         plans_HE = None if plans_SHE is None else plans_SHE[row]
-        added = game.contributions(
-            encoded_SD[row], whole_SI[row], neutral_SI[row], plans_HE=plans_HE
-        )
+        added = game.contributions(encoded_SD[row], inputs_SI[row], neutral_SI[row], plans_HE)
         for name, logit_YH in added.items():
-            units_SCH[row, _place(name)] += unit_SH[row] * logit_YH[0]
-            sums_SCH[row, _place(name)] += (unit_SH[row] * logit_YH[1]).cumsum(dim=0)
+            units_SCH[row, _place(name)] += unit_H * logit_YH[0]
+            sums_SCH[row, _place(name)] += (unit_H * logit_YH[1]).cumsum(dim=0)
     for block_SCH in (units_SCH, sums_SCH):
         block_SCH[:, _place("network")] -= ZERO_SHIFT * scale_S1
     starts = origin_ms + config.bucket_ms * np.arange(config.horizon)
     return Explanations(
         units_SCH=units_SCH.cpu().numpy(),
         cumulative_SCH=sums_SCH.cpu().numpy(),
-        factors_SGH=torch.stack(list(factor_logs.values()), dim=1).exp().cpu().numpy(),
+        factors_SGH=torch.stack([logs[name] for name in FACTOR_NAMES], dim=1).exp().cpu().numpy(),
         special_days=day_names(starts, bucket_ms=config.bucket_ms, country=config.holidays_country),
     )
+
+
+def _inputs(network: QuantileNetwork, newest: NewestStep) -> tuple[Tensor, Tensor, Tensor]:
+    """Encoding [S, D], inputs of the heads [S, I], and these with all groups neutral."""
+    config, stats_SK = network.config, newest.stats_SK
+    plans_SP = None if newest.plans_STP is None else newest.plans_STP[:, 0]
+    inputs_SI = series_inputs(stats_SK, newest.values_SF, config, plans_SP)
+    neutral_SI = neutral_inputs(inputs_SI, stats_SK, newest.values_SF, config)
+    ids_S3 = ids_of(stats_SK, config)
+    unknown_S3 = None if ids_S3 is None else torch.zeros_like(ids_S3)
+    inputs_SI = network.with_embedding(inputs_SI, ids_S3)
+    encoded_SD = network.encoder.newest(
+        inputs_SI, newest.calendar_C, newest.state, Workspace(stats_SK.device)
+    )
+    return encoded_SD, inputs_SI, network.with_embedding(neutral_SI, unknown_S3)
+
+
+def _season(
+    network: QuantileNetwork, stats_SK: Tensor, code_SR: Tensor, origin_ms: int
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Weighted log factors [S, H] by contribution, and the unit [S, H] in multiples of the scale.
+
+    Like `QuantileHeads.expected`.
+    """
+    config, device = network.config, stats_SK.device
+    layout = layout_of(config.bucket_ms)
+    ahead = layout.horizon(origin_ms, config.horizon, config.holidays_country, device)
+    anchors = anchors_of(stats_SK, ahead, config)
+    gated, power_S1 = network.heads.gated(code_SR, anchors)
+    shape = (len(stats_SK), config.horizon)
+    logs = {name: torch.zeros(shape, dtype=torch.float64, device=device) for name in FACTOR_NAMES}
+    for name, log_SH in zip(FACTORS, gated, strict=True):
+        logs[_OF_FACTOR[name]] += log_SH
+    total_SH = torch.stack(list(logs.values())).sum(dim=0)
+    return logs, (0.5 * (1.0 + power_S1) * total_SH).exp() * anchors.error[:, None]
+
+
+def _plans_ahead(newest: NewestStep) -> Tensor | None:
+    """Plan inputs [S, H, E] of the buckets ahead; None without plans."""
+    if newest.plans_STP is None:
+        return None
+    return plan_features(newest.plans_STP[:, 1:], newest.stats_SK[:, PRICE, None])
 
 
 def _place(name: str) -> int:
@@ -177,7 +170,7 @@ class _Game:
             self._columns["category"] = list(range(named, named + config.static))
 
     def contributions(
-        self, encoded_D: Tensor, inputs_I: Tensor, neutral_I: Tensor, *, plans_HE: Tensor | None
+        self, encoded_D: Tensor, inputs_I: Tensor, neutral_I: Tensor, plans_HE: Tensor | None
     ) -> dict[str, Tensor]:
         """Logits [Y, H] that each group adds, and those of `network`, with all of them neutral."""
         split = len(encoded_D)

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.contract import FEATURE_NAMES, QuantileForecast
+from model.contributions import Explanations
 from model.errors import InvalidValues
 from model.inference.cpu_stepper import BlockStepper, Stepper
 from model.inference.cuda_graph_stepper import FixedShapeStepper
-from model.inference.explanation import Explanations, NewestStep, explain
+from model.inference.explanation import NewestStep, explain
 from model.inference.network_states import NetworkStates, restore_states
 from model.inputs.carried_statistics import started
 from model.inputs.plans import Plans

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from model.contract import QuantileForecast
+from model.contributions import CONTRIBUTIONS, FACTOR_NAMES, Explanations
 from model.durations import DAY_MS, HOUR_MS
-from model.inference.explanation import CONTRIBUTIONS, FACTOR_NAMES, Explanations
 from model.inference.forecaster import NetworkForecaster
 from model.inputs.carried_statistics import STOCK, STOCKOUT_SHARE
 from model.inputs.input_groups import GROUPS
