@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from redis.exceptions import RedisError
 
-from model.contributions import CONTRIBUTIONS
+from model.contributions import CONTRIBUTIONS, Reals
 from stream.errors import ServiceUnavailable
 from stream.readside.series_answers import Floats, SeriesForecast
 from stream.state import keys
@@ -26,13 +25,14 @@ ADJUSTMENT: Final = "adjustment"
 class Contribution:
     """What one contribution adds to the median of each bucket [H], and to that of the sums [H].
 
-    `factors` [H] are given for those that multiply the level.
+    `factors_H` are given for those that multiply the level; `recent` also contains what the network
+    adds for the newest sales.
     """
 
     name: str
-    units_H: Floats
-    cumulative_H: Floats
-    factors_H: Floats | None = None
+    units_H: Reals
+    cumulative_H: Reals
+    factors_H: Reals | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +75,9 @@ def matched(stored: StoredExplanation | None, forecast: SeriesForecast) -> Serie
         parts = [
             Contribution(
                 name,
-                np.asarray(stored.units[name], np.float32),
-                np.asarray(stored.cumulative[name], np.float32),
-                np.asarray(stored.factors[name], np.float32) if name in stored.factors else None,
+                np.asarray(stored.units[name]),
+                np.asarray(stored.cumulative[name]),
+                np.asarray(stored.factors[name]) if name in stored.factors else None,
             )
             for name in CONTRIBUTIONS
             if name in stored.units
@@ -96,8 +96,9 @@ def matched(stored: StoredExplanation | None, forecast: SeriesForecast) -> Serie
     )
 
 
-def _rest(total_H: Floats, parts: Sequence[NDArray[np.floating[Any]]]) -> Floats:
-    rest_H: Floats = (total_H - np.sum(parts, axis=0, dtype=np.float64)).astype(np.float32)
+def _rest(total_H: Floats, parts: Sequence[Reals]) -> Reals:
+    """What the parts leave of the total, to a thousandth of a unit."""
+    rest_H: Reals = np.round(total_H - np.sum(parts, axis=0), 3)
     return rest_H
 
 
@@ -122,10 +123,10 @@ class ExplanationReads:
         """The newest answers for these slots, None where there is none."""
         pipe = self._redis.pipeline(transaction=False)
         for tag, slot in found:
-            pipe.get(keys.of(tag, "explained", slot))
+            pipe.mget([keys.of(tag, "explained", slot)])
         return [
             None if payload is None else StoredExplanation.decode(payload)
-            for payload in self._execute(pipe)
+            for (payload,) in self._execute(pipe)
         ]
 
     def _execute(self, pipe: Any) -> list[Any]:

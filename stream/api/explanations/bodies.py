@@ -15,7 +15,9 @@ class Part(BaseModel):
     units: list[float]
     cumulative_units: list[float]
     factors: list[float] | None = Field(
-        default=None, description="the same as factors of the level; week, year, special_day, …"
+        default=None,
+        description="of the level: of week, year and special_day alone; of recent, whose units "
+        "also contain what the network adds for the newest sales",
     )
 
 
