@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from dashboards.snapshot import SeriesView
+from stream.errors import ServiceUnavailable
 from stream.readside.explanations import ExplanationReads, SeriesExplanation, matched
 from stream.readside.reader import Reader
 
@@ -45,7 +47,8 @@ class WatchedExplanations:
                 and now_s - self._asked_s.get(name, -_ASK_EVERY_S) >= _ASK_EVERY_S
             ]
             if unanswered:
-                self._reads.ask([slots[name] for name in unanswered])
+                with suppress(ServiceUnavailable):  # a store that only lets read serves the rest
+                    self._reads.ask([slots[name] for name in unanswered])
                 self._asked_s |= dict.fromkeys(unanswered, now_s)
         return {
             name: view._replace(explanation=self._kept.get(name)) for name, view in views.items()

@@ -32,7 +32,7 @@ def create_app(redis: Any, settings: ApiSettings) -> FastAPI:
     app = FastAPI(
         title="Surgecast",
         version=version("surgecast"),
-        description="Demand forecasts of every series, with its history and features.",
+        description="Demand forecasts of every series, explained, with its history and features.",
         docs_url=None,
         redoc_url=None,
         responses={
