@@ -36,13 +36,16 @@ async def get_explanation(
     The worker computes it on request. 503 with `Retry-After` if it does not answer within two
     seconds; 404 for a forecast that was not made by a network.
     """
-    app = request.app.state
-    shared: SharedReader = app.reader
-    reads: ExplanationReads = app.explanations
-    until_s, asked = time.monotonic() + WAIT_S, False
+    shared: SharedReader = request.app.state.reader
+    reads: ExplanationReads = request.app.state.explanations
+    until_s = time.monotonic() + WAIT_S
+    found, forecast = await run_in_threadpool(_newest, shared, series_id)
+    asked = False
     while True:
-        found, forecast = await run_in_threadpool(_newest, shared, series_id)
-        explanation = await run_in_threadpool(_read, reads, found, forecast)
+        [stored] = await run_in_threadpool(reads.read, [found])
+        if stored is not None and matched(stored, forecast) is None:  # of a newer forecast, or old
+            found, forecast = await run_in_threadpool(_newest, shared, series_id)
+        explanation = matched(stored, forecast)
         if explanation is not None:
             return _body(explanation, horizon)
         if not asked:
@@ -67,12 +70,6 @@ def _newest(shared: SharedReader, series_id: str) -> tuple[tuple[Tag, int], Seri
     if forecast is None:
         raise no_forecast(series_id)
     return found, forecast
-
-
-def _read(
-    reads: ExplanationReads, found: tuple[Tag, int], forecast: SeriesForecast
-) -> SeriesExplanation | None:
-    return matched(reads.read([found])[0], forecast)
 
 
 def _body(explanation: SeriesExplanation, horizon: int | None) -> Explanation:
