@@ -122,13 +122,14 @@ def _horizon(found: SeriesExplanation) -> list[Row]:
 
 
 def _factor(part: Contribution, steps: int) -> str:
-    """The mean factor of the first `steps` buckets as a change in per cent.
+    """The mean factor of the first `steps` buckets as a change in per cent, if there is one.
 
     Empty for recent sales, of which the factor is a part only.
     """
     if part.factors_H is None or part.name == "recent":
         return ""
-    return text.change(float(part.factors_H[:steps].mean()), 1.0)
+    change = text.change(float(part.factors_H[:steps].mean()), 1.0)
+    return "" if change in {"+0 %", "−0 %"} else change
 
 
 def _special_days(found: SeriesExplanation, steps: int) -> str:

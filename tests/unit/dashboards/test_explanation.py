@@ -95,7 +95,7 @@ def test_a_special_day_is_named_and_factors_are_changes() -> None:
     view = view_of(
         {"level": [10.0, 10.0], "special_day": [-6.0, 1.0]},
         bucket_ms=DAY_MS,
-        factors={"special_day": [0.4, 1.1], "week": [1.0, 1.0]},
+        factors={"special_day": [0.4, 1.602], "week": [1.0, 1.0]},
         special_days=["Christmas Day", "Boxing Day"],
     )
 
@@ -104,6 +104,7 @@ def test_a_special_day_is_named_and_factors_are_changes() -> None:
     assert list(spans) == ["Next day", "Next 2 d"]
     assert spans["Next day"][2][1:5:2] == ("Christmas Day", "−60 %")
     assert spans["Next 2 d"][2].label == "Christmas Day, Boxing Day"
+    assert spans["Next 2 d"][2].note == ""
     assert spans["Next day"][0].label == "Wed 25 Dec"
 
 
