@@ -18,10 +18,13 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.contract import FEATURE_NAMES, QuantileForecast
+from model.contributions import Explanations
 from model.errors import InvalidValues
 from model.inference.cpu_stepper import BlockStepper, Stepper
 from model.inference.cuda_graph_stepper import FixedShapeStepper
+from model.inference.explanation import NewestStep, explain
 from model.inference.network_states import NetworkStates, restore_states
+from model.inputs.carried_statistics import started
 from model.inputs.plans import Plans
 from model.inputs.seasons.calendar import calendar_features, horizon_calendar
 from model.networks.quantile_levels import PublishedLevels
@@ -201,6 +204,38 @@ class NetworkForecaster:
             known = self._known_plans(plans, buckets, own.size)
             self._stepper.carry(own, values_TSF, starts, calendar_TC, plans=known)
             own.last_ms = starts[-1]
+
+    def explain(
+        self, states: States, values_SF: Floats, rows_N: NDArray[np.int64], plans: Plans | None
+    ) -> tuple[NDArray[np.int64], Explanations]:
+        """Explain the newest forecasts of some rows of the states; returns the rows explained.
+
+        `values_SF` and `plans` are those of the step. A row that has not begun is left out: the
+        forecast of an unseen product is not the network's.
+        """
+        if not isinstance(states, NetworkStates) or states.last_ms is None:
+            raise TypeError("only states after a step of this forecaster can be explained")
+        with torch.inference_mode():
+            rows_N = np.unique(rows_N[rows_N < states.size])
+            begun_N = started(states.stats_SK[torch.from_numpy(rows_N).to(self.device)])
+            rows_N = rows_N[begun_N.cpu().numpy()]
+            at_N = torch.from_numpy(rows_N).to(self.device)
+            known = self._known_plans(plans, 1 + self.horizon, states.size)
+            plans_TNP = None if known is None else known.chosen(rows_N).dense(len(rows_N))
+            newest = NewestStep(
+                stats_SK=states.stats_SK[at_N],
+                state=tuple(part[at_N] for part in states.state),
+                values_SF=torch.from_numpy(_all_rows(values_SF, states.size)[rows_N]).to(
+                    self.device
+                ),
+                start_ms=states.last_ms,
+                calendar_C=self._calendar(states.last_ms, 1)[0].to(self.device),
+                horizon_HC=self._horizon_calendar(states.last_ms + self.bucket_ms).to(self.device),
+                plans_STP=None
+                if plans_TNP is None
+                else torch.from_numpy(plans_TNP.swapaxes(0, 1).copy()).to(self.device),
+            )
+            return rows_N, explain(self.network, newest)
 
     def _advance(self, states: States, values: Floats, start_ms: int) -> NetworkStates:
         """Check the input, step over silent buckets, make room for new series."""

@@ -152,11 +152,16 @@ class QuantileHeads(nn.Module):
 
     def expected(self, code_XR: Tensor, anchors: Anchors) -> tuple[Tensor, Tensor]:
         """Factor and unit [..., H] of the horizon buckets, in multiples of the scale."""
-        *weights, power = torch.sigmoid(self.gates(code_XR)).unsqueeze(-2).unbind(-1)
-        parts = (weight * log for weight, log in zip(weights, anchors.logs, strict=True))
+        parts, power = self.gated(code_XR, anchors)
         log_XH = sum(parts, start=torch.zeros((), device=code_XR.device))
         unit_XH = (0.5 * (1.0 + power) * log_XH).exp() * anchors.error.unsqueeze(-1)
         return log_XH.exp(), unit_XH
+
+    def gated(self, code_XR: Tensor, anchors: Anchors) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Log factors [..., H] as weighted by the gates, like `anchors.logs`; power [..., 1]."""
+        *weights, power = torch.sigmoid(self.gates(code_XR)).unsqueeze(-2).unbind(-1)
+        logs = (weight * log for weight, log in zip(weights, anchors.logs, strict=True))
+        return tuple(logs), power
 
     def plan_effects(self, code_XR: Tensor, plans_XHE: Tensor) -> Tensor:
         """Effects of plans on the logits, [..., Y, H, Q]. Raises ValueError if plans are off."""

@@ -106,6 +106,11 @@ class OutputLoop:
         """Wait while too many closed buckets are queued."""
         await self._queue.wait_for_room()
 
+    async def between_steps(self, call: Callable[..., R], *arguments: Any) -> R:
+        """Run a call in the serving thread, where no step runs meanwhile; returns its result."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, call, *arguments)
+
     @property
     def idle(self) -> bool:
         """True if everything that has closed is forecast and published."""

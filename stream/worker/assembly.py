@@ -37,10 +37,12 @@ from stream.serving.state_snapshots import Snapshots
 from stream.serving.static_features import read_categories, static_reader
 from stream.serving.store_reads import ServingReads, count_series
 from stream.settings import Settings
+from stream.sinks.explanations import RedisExplanations
 from stream.sinks.readside_writer import AHEAD_RETENTION_MS, ReadSideWriter
 from stream.state.connect import load_pseudonyms, redis_options
 from stream.state.keys import ROLLUPS, Tag
 from stream.state.redis import RedisStore
+from stream.worker.explanation_desk import ExplanationDesk
 from stream.worker.statistics import WorkerStatistics
 
 
@@ -61,6 +63,7 @@ class WorkerParts:
     snapshots: Snapshots
     scores: ScoreReporter
     statistics: WorkerStatistics
+    explanations: ExplanationDesk
 
 
 def build_worker(app: SurgecastApp, settings: Settings, *, adopt: bool = False) -> WorkerParts:
@@ -138,6 +141,12 @@ def build_worker(app: SurgecastApp, settings: Settings, *, adopt: bool = False) 
         snapshots=snapshots,
         scores=scores,
         statistics=WorkerStatistics(worker_id, pipeline, output, champion, broker.lag),
+        explanations=ExplanationDesk(
+            server,
+            RedisExplanations(client),
+            tags=_tags(owner),
+            between_steps=output.between_steps,
+        ),
     )
 
 

@@ -39,6 +39,7 @@ from stream.features.definitions import (
 )
 from stream.state import keys
 from stream.state.closed_buckets import closed_pages
+from stream.state.explanations import StoredExplanation
 from stream.state.forecasts import BAND_BYTES, pack_bands, pack_forecast, row_bytes
 from stream.state.keys import ROLLUPS
 from stream.state.pages import cut
@@ -180,6 +181,28 @@ class Shop:
             pages = cut(("forecast", "rows"), pack_forecast(forecast), row)
             pages |= cut(("ahead", origin), pack_bands(forecast), BAND_BYTES)
             pipe.mset({keys.of(tag, *path): page for path, page in pages.items()})
+
+    def explain(self, name: str) -> dict[str, NDArray[np.float64]]:
+        """Answer a request for an explanation, as a worker would; returns its contributions [H].
+
+        The level is the mean over the horizon, the week the rest, less what the network adds.
+        """
+        slot, tag = divmod(self.names.index(name), self.partitions)
+        origin = self.closed_through_ms
+        steps = [self.rate(origin + h * self.bucket_ms) for h in range(self.horizon)]
+        rate_H = np.array(steps)[:, self.names.index(name)]
+        level_H = np.full(self.horizon, rate_H.mean())
+        parts = {"level": level_H, "week": rate_H - level_H + 0.5, "network": level_H * 0.0 - 0.5}
+        stored = StoredExplanation(
+            origin,
+            self.model_id,
+            units={part: units_H.tolist() for part, units_H in parts.items()},
+            cumulative={part: units_H.cumsum().tolist() for part, units_H in parts.items()},
+            factors={"week": (rate_H / level_H).tolist()},
+            special_days=[""] * self.horizon,
+        )
+        self.redis.set(keys.of(tag, "explained", slot), stored.encode(), ex=60)
+        return parts
 
     def write_scores(
         self, *, loss: float = 0.25, naive: float = 0.4, covered: float = 0.79
