@@ -111,6 +111,17 @@ def test_contributions_sum_to_the_median(variant: str) -> None:
     assert (made.median(made.forecast.units_SHQ) > 0).any()
 
 
+def test_they_do_on_the_clock_of_the_shop() -> None:
+    """A day that is busy in the evening of Tokyo: another hour would have another factor."""
+    values_TSF = real_hours(days=9, series=6)
+    hours = np.arange(len(values_TSF))
+    values_TSF[hours % 24 == 11, :, 0] += 40  # 20:00 in Tokyo
+
+    made = explained(untrained(timezone="Asia/Tokyo", holidays_country="JP"), values_TSF)
+
+    require_sums(made)
+
+
 def test_with_plans_static_features_and_all_else_they_still_do() -> None:
     """And every kind of input has an effect somewhere."""
     values_TSF = with_clicks(real_hours(days=9, series=12))
