@@ -3,10 +3,13 @@
 import ssl
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from stream.errors import UsageError
 from stream.settings import KafkaSettings, Settings
+
+#: After so long a consumer finds a topic that was created, or has more partitions.
+METADATA_MS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)

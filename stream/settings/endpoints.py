@@ -1,11 +1,12 @@
 """Settings of network addresses: broker, store, and the product's own servers."""
 
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
-from stream.settings.durations import DurationMs, Section
+from stream.settings.addresses import Listed, PageHost, Servers, StoreUrl
+from stream.settings.durations import PositiveMs, Section
 
 #: Error text of every role that needs a store and has no URL for one.
 NO_STORE: Final = (
@@ -14,11 +15,15 @@ NO_STORE: Final = (
 )
 
 
+#: Empty keys are refused: every request without a key would have one of them.
+ApiKey = Annotated[SecretStr, Field(min_length=1)]
+
+
 class KafkaSettings(Section):
     """Address and security of the broker; partitions and replication of the topics."""
 
-    bootstrap_servers: str | None = None
-    group: str = "surgecast"
+    bootstrap_servers: Servers = None
+    group: str = Field("surgecast", min_length=1)
     partitions: int = Field(4, ge=1, le=1024)
     replication: int = Field(1, ge=1)
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
@@ -26,13 +31,22 @@ class KafkaSettings(Section):
     username: str | None = None
     password: SecretStr | None = None
     ssl_cafile: Path | None = None
-    session_timeout: DurationMs = 10_000
+    session_timeout: PositiveMs = 10_000
+
+    @model_validator(mode="after")
+    def _name_the_user(self) -> Self:
+        if self.security_protocol.startswith("SASL") and not self.username:
+            raise ValueError(
+                f"kafka.security_protocol is {self.security_protocol}, which needs a user: set "
+                "SURGECAST_KAFKA__USERNAME and SURGECAST_KAFKA__PASSWORD"
+            )
+        return self
 
 
 class RedisSettings(Section):
     """Address of the store. The password may be part of the URL or set on its own."""
 
-    url: str | None = None
+    url: StoreUrl = None
     password: SecretStr | None = None
 
 
@@ -54,11 +68,11 @@ class DashboardSettings(ServerSettings):
     """Address of the live page. `origins`: more hosts, such as a proxy, whose pages may connect."""
 
     port: int = Field(5006, ge=0, le=65_535)
-    origins: tuple[str, ...] = ()
+    origins: Listed[PageHost] = ()
 
 
 class ApiSettings(ServerSettings):
     """Address of the HTTP API, and its keys."""
 
     port: int = Field(8000, ge=0, le=65_535)
-    keys: tuple[SecretStr, ...] = ()
+    keys: Listed[ApiKey] = ()
