@@ -141,7 +141,8 @@ class Pipeline:
             try:
                 heartbeat = decode_heartbeat(value or b"")
                 if heartbeat.event_time_ms > self._latest_ms() + self._settings.window.bucket:
-                    raise UnreadableEvent("future_timestamp", f"a heartbeat of {heartbeat}")
+                    detail = f"event_time_ms {heartbeat.event_time_ms} is ahead of the clock"
+                    raise UnreadableEvent("future_timestamp", detail)
             except UNREADABLE as error:
                 self._refuse(owned, fresh, [refusal(position, error)])
             else:

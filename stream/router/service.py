@@ -70,7 +70,7 @@ class Router:
         self._source = source
         self._pseudonyms = pseudonyms
         self._clock_ms = clock_ms
-        self._reader = DocumentReader(source)
+        self._reader = DocumentReader(source, people=pseudonyms)
         self._merge: EventTimeMerge[TopicPartition, Item] = EventTimeMerge()
         self._progress_s = time.monotonic()
 
