@@ -136,6 +136,17 @@ class BatchConsumer(Consumer):
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Do nothing: the stored offset is already past the gap."""
 
+    async def wait_empty(self) -> None:
+        """Wait for the batches under way before a rebalance; when stopping, flush and commit only.
+
+        During a catch-up they wait for room in the output; a stop would wait with them. What is not
+        counted is read again.
+        """
+        if self.app.should_stop:
+            await self.commit_and_end_transactions()
+        else:
+            await super().wait_empty()
+
     async def commit_and_end_transactions(self) -> None:
         """Flush, then commit, before a rebalance or a stop.
 

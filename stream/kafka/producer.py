@@ -9,6 +9,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from functools import partial
+from itertools import islice
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
@@ -19,6 +20,8 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from stream.errors import ServiceUnavailable
 from stream.kafka.partitioner import partition_of
 
+#: Records that are built before other tasks get their turn.
+PORTION: Final = 20_000
 MAX_BATCH_BYTES = 900_000
 
 #: aiokafka compresses at level 9 and has no setting for it: 82–91 ns per byte of forecasts on the
@@ -76,26 +79,30 @@ class BatchProducer:
         if producer is None:
             raise ServiceUnavailable("the producer is not connected")
         n_partitions = await self._partition_count(producer, topic)
+        unsent, pending, n = iter(records), [], 0
+        try:
+            while portion := list(islice(unsent, PORTION)):
+                for partition, items in self._by_partition(portion, n_partitions).items():
+                    pending += await self._batches(producer, topic, partition, items)
+                n += len(portion)
+                await asyncio.sleep(0)  # millions of records must not hold up a stop
+            await asyncio.gather(*pending)
+        except KafkaError as error:
+            raise ServiceUnavailable(f"topic {topic}: the broker refused: {error!r}") from error
+        return n
+
+    def _by_partition(
+        self, records: list[tuple[str, bytes]], n_partitions: int
+    ) -> dict[int, list[tuple[bytes, bytes]]]:
         by_partition: dict[int, list[tuple[bytes, bytes]]] = defaultdict(list)
         targets = self._targets.setdefault(n_partitions, {})
-        n = 0
         for name, value in records:
             target = targets.get(name)
             if target is None:
                 key = name.encode()
                 target = targets[name] = (partition_of(key, n_partitions), key)
             by_partition[target[0]].append((target[1], value))
-            n += 1
-        try:
-            pending = [
-                future
-                for partition, items in by_partition.items()
-                for future in await self._batches(producer, topic, partition, items)
-            ]
-            await asyncio.gather(*pending)
-        except KafkaError as error:
-            raise ServiceUnavailable(f"topic {topic}: the broker refused: {error!r}") from error
-        return n
+        return by_partition
 
     async def _batches(
         self,

@@ -52,6 +52,7 @@ class ModelServer:
         self._clock_s = clock_s
         self._state = ServingState(fallback)
         self._newest_ms = 0
+        self._leaving = False
 
     @property
     def model_id(self) -> str:
@@ -112,6 +113,10 @@ class ModelServer:
         """Drop the states of a partition that moved away or was restored again."""
         self._state.forget(tag)
 
+    def leave(self) -> None:
+        """Let a step break off between two portions of history: the worker stops."""
+        self._leaving = True
+
     # -- steps -------------------------------------------------------------------------------------
 
     def advance(self, tag: Tag, through_ms: int) -> QuantileForecast | None:
@@ -126,6 +131,8 @@ class ModelServer:
             return first
         try:
             return self._step(tag, through_ms)
+        except _LeavingError:
+            return None
         except (RuntimeError, MemoryError) as error:  # of the device, or of the kernels
             if self.on_fallback:
                 raise
@@ -158,6 +165,7 @@ class ModelServer:
             static=self.static,
             snapshots=self.snapshots,
             plans=self.plans,
+            between=self._require_staying,
         )
         if ready is None:
             return None
@@ -168,6 +176,10 @@ class ModelServer:
         self._state.step_completed()
         self._check_duration(1000 * (self._clock_s() - began_s))
         return forecast
+
+    def _require_staying(self) -> None:
+        if self._leaving:
+            raise _LeavingError
 
     def _check_duration(self, took_ms: float) -> None:
         """Fall back at the next close after too many slow steps in a row."""
@@ -180,6 +192,10 @@ class ModelServer:
                 f"{self.model_id} is too slow: {_SLOW_STEPS} steps in a row took more than "
                 f"{self._max_step_ms} ms, the last one {took_ms:.0f} ms"
             )
+
+
+class _LeavingError(Exception):
+    """The worker stops: its successor takes this step."""
 
 
 def _first_line(error: Any) -> str:

@@ -30,6 +30,10 @@ class BucketServer(Protocol):
         """Drop the states of a partition."""
         ...
 
+    def leave(self) -> None:
+        """Let a long step break off: the worker stops."""
+        ...
+
 
 class ForecastStore(Protocol):
     """Stores the newest forecast of a partition; `ReadSideWriter` implements it on Redis."""

@@ -163,9 +163,9 @@ class Snapshots:
         self._thread.submit(self._write_statistics, tag, payload, kept).result()
 
     def close(self) -> None:
-        """Wait for the writes under way; no further one begins."""
+        """Wait for the write under way; no further one begins, not even a queued one."""
         self._closed = True
-        self._thread.shutdown()
+        self._thread.shutdown(cancel_futures=True)
 
     def _write(
         self, tag: Tag, model_id: str, payload: bytes, through_ms: int, since_ms: int

@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import os
+import threading
 from typing import Any
 
 import structlog
@@ -17,6 +19,7 @@ from stream.kafka.faust_app import SurgecastApp, create_app
 from stream.kafka.joining import wait_for_topics
 from stream.processes.persistent_stop import PersistentStopService
 from stream.processes.signals import stop_signals
+from stream.processes.stack_report import thread_stacks
 from stream.registry.announcements import ModelRecord, listen
 from stream.scoring.drift_task import DriftTask
 from stream.settings import Settings
@@ -36,6 +39,8 @@ DRIFT_EVERY_S = 5.0
 LEAVE_S = 10.0
 #: The longest wait for the store after that.
 STORE_S = 5.0
+#: The longest wait for files and connections at the end, and then for threads at work.
+CLOSE_S = 3.0
 
 
 class WorkerService(PersistentStopService):
@@ -170,10 +175,15 @@ class WorkerService(PersistentStopService):
                 log.warning("left_unstored", reason=f"no write was stored within {STORE_S:.0f} s")
         else:
             log.warning("output_left", reason=f"not all was published within {LEAVE_S:.0f} s")
-        await parts.scores.flush()
-        await parts.sink.stop()
-        await parts.client.aclose()
-        await asyncio.get_running_loop().run_in_executor(None, parts.snapshots.close)
+        parts.output.server.leave()
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await parts.scores.flush()
+                await parts.sink.stop()
+                await parts.client.aclose()
+                await asyncio.get_running_loop().run_in_executor(None, parts.snapshots.close)
+        except TimeoutError:
+            log.warning("left_open", reason=f"not all was closed within {CLOSE_S:.0f} s")
 
 
 def run(settings: Settings, *, adopt: bool = False) -> None:
@@ -208,6 +218,23 @@ def run(settings: Settings, *, adopt: bool = False) -> None:
         if app.fatal is not None:
             raise app.fatal from None
         raise
+    finally:
+        _end_within(CLOSE_S, status=1 if app.fatal is not None else 0)
+
+
+def _end_within(seconds: float, *, status: int) -> None:
+    """End the process by then, even if a thread still steps a model or reads history.
+
+    All that must be stored is: what such a thread computes, the next owner computes again.
+    """
+
+    def end() -> None:
+        log.info("threads_left", threads=thread_stacks())
+        os._exit(status)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 def _collect_seldom() -> None:

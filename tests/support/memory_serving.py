@@ -21,6 +21,9 @@ class ScriptedServer:
     def swap_in(self) -> bool:
         return False
 
+    def leave(self) -> None:
+        """Nothing it does takes long."""
+
     def advance(self, tag: Tag, through_ms: int) -> QuantileForecast | None:
         if through_ms <= self._through_ms.get(tag, 0):
             return None

@@ -25,6 +25,19 @@ def test_without_a_champion_the_fallback_serves(worker: ServedShop) -> None:
     assert worker.watch.problem == ""
 
 
+def test_a_step_breaks_off_while_the_worker_stops(worker: ServedShop) -> None:
+    """Its successor takes it; the model is not at fault."""
+    model_id = worker.publish(1, promote=True)
+    worker.watch.look()
+    worker.turn()
+    worker.serving.leave()
+    worker.close()
+
+    assert worker.serving.model_id == model_id
+    assert worker.serving.problem == ""
+    assert worker.serving.advance(TAGS[0], 10**15) is None
+
+
 def test_each_series_changes_its_model_once_and_between_two_closes(worker: ServedShop) -> None:
     """A warm-up changes nothing; the swap changes all partitions at once."""
     model_id = worker.publish(1, promote=True)

@@ -5,11 +5,15 @@ import importlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from faust.transport.drivers.aiokafka import Consumer
 
 from stream.errors import ServiceUnavailable
 from stream.kafka.faust_app import SERVICE_LOGS, _force_exit, create_app
+from stream.kafka.faust_transport import BatchConsumer
 from stream.settings import Settings
 from stream.worker import service
 
@@ -56,3 +60,22 @@ async def test_a_forced_stop_does_not_depend_on_its_report(
     with pytest.raises(RuntimeError):
         _force_exit(asyncio.get_running_loop())
     assert ended == [1]
+
+
+@pytest.mark.parametrize("stopping", [True, False])
+async def test_a_stop_does_not_wait_for_the_batches_under_way(
+    stopping: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may wait for room in the output, for as long as a catch-up takes; a rebalance waits."""
+    done: list[str] = []
+
+    async def noted(name: str) -> None:
+        done.append(name)
+
+    monkeypatch.setattr(Consumer, "wait_empty", lambda _: noted("waited"))
+    monkeypatch.setattr(BatchConsumer, "commit_and_end_transactions", lambda _: noted("committed"))
+    consumer = object.__new__(BatchConsumer)
+    consumer.app = cast(Any, SimpleNamespace(should_stop=stopping))
+    await consumer.wait_empty()
+
+    assert done == (["committed"] if stopping else ["waited"])

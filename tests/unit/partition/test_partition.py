@@ -72,6 +72,21 @@ def test_a_closed_bucket_holds_what_the_contract_defines() -> None:
     assert closed.values_SF.tolist() == [[5.0, 1.0, 5.0, 3.0, 2.0, 1.0, 1.0, 1.0, 2.0, 0.0, 0.0]]
 
 
+@pytest.mark.parametrize("lateness_m", [1, 59, 600])
+def test_an_event_repeated_at_the_limit_of_lateness_counts_once(lateness_m: int) -> None:
+    """Whatever the lateness: an id is known for as long as its event would still count."""
+    window = WindowSettings(allowed_lateness=lateness_m * MINUTE_MS)
+    state = Partition(0, window, retention_ms=48 * HOUR_MS)
+    start_ms = 48 * HOUR_MS
+    sell(state, order("1", start_ms))
+    for minute in range(1, lateness_m + 1):
+        sell(state, order(f"n{minute}", start_ms + minute * MINUTE_MS))
+        state.state.dedup["orders"].forget_before(start_ms + minute * MINUTE_MS)
+    again = sell(state, order("1", start_ms))
+
+    assert (again.counted, again.duplicates) == (0, 1)
+
+
 def test_an_event_within_the_allowed_lateness_counts_and_a_later_one_does_not() -> None:
     """The boundary itself is on time; one ms more is late, and the detail names the distance."""
     state = partition()
