@@ -11,7 +11,7 @@ from dashboards.chart_columns import band_name, band_pairs, main_band_name, medi
 from dashboards.panels.kpis import Row, as_columns
 from dashboards.snapshot import SeriesView, Snapshot
 from dashboards.source_sync import empty, sync
-from model.bands import main_band
+from model.quantiles.bands import main_band
 from stream.readside.series_answers import STALE_AFTER_MS
 from stream.series_ids import TOTAL
 

@@ -22,9 +22,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from model.bands import main_band
 from model.contract import QuantileForecast
 from model.evaluation.pit import MIN_LEVEL, covered, reading_weights
+from model.quantiles.bands import main_band
 
 Floats = NDArray[np.floating]
 Float32s = NDArray[np.float32]

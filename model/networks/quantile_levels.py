@@ -13,7 +13,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from model.quantile_mean import mean_weights
+from model.quantiles.mean import mean_weights
 
 
 @dataclass(frozen=True, slots=True)

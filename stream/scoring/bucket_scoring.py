@@ -15,7 +15,7 @@ from model.config import CENSORED_SHARE
 from model.evaluation.calibration import Calibrator
 from model.evaluation.pit import pit_bounds, reading_weights
 from model.evaluation.score_sums import VOLUMES, Sums, add_sums, score_labels
-from model.whole_units import round_to_units
+from model.quantiles.whole_units import round_to_units
 from stream.features.definitions import STOCK, STOCKOUT_SHARE, UNITS
 from stream.scoring.pending_forecasts import ForecastSample
 

@@ -14,8 +14,8 @@ from model.evaluation.importance import Importances, permutation_importance
 from model.inference.forecaster import Forecaster, NetworkForecaster
 from model.inference.network_states import NetworkStates
 from model.pretraining.shipped import pretrained, shipped
+from model.quantiles.whole_units import in_units
 from model.training.dataset import History, plans_between
-from model.whole_units import in_units
 from stream.errors import UsageError
 from stream.jobs.training.foundation import foundation_forecaster
 from stream.registry.model_registry import Registry

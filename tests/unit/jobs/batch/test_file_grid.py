@@ -143,7 +143,7 @@ def test_the_seasonal_naive_repeats_the_year_before(tmp_path: Path) -> None:
         horizon=4, origins=2, max_seconds=1, out=out, console=Console(file=said, width=120),
     )  # fmt: skip
 
-    median = outcome.result.forecast["seasonal-naive"][..., 4]
+    median = outcome.result.forecast["seasonal-naive"][..., 5]
     np.testing.assert_array_equal(median, outcome.result.actual_OSH)
     assert "the demand 12 buckets of 1 month before" in said.getvalue()
     table = pl.read_parquet(out)

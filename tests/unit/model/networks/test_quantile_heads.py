@@ -12,7 +12,7 @@ from model.inputs.anchors import FACTORS, Anchors
 from model.inputs.seasons.calendar import N_HORIZON
 from model.networks.quantile_heads import ZERO_SHIFT, QuantileHeads, make_coherent
 from model.networks.quantile_levels import PublishedLevels
-from model.quantile_mean import mean_weights
+from model.quantiles.mean import mean_weights
 from model.workspace import Workspace
 
 SERIES, STEPS, WIDTH, INPUTS = 7, 5, 16, 3
