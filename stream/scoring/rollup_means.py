@@ -75,13 +75,17 @@ class RollupMeans:
     def sums_of(
         self, tag: Tag, series: Sequence[str], forecast: QuantileForecast
     ) -> tuple[Path, bytes]:
-        """Where the sums of a partition's forecast are stored, and their bytes."""
+        """Where the sums of a partition's forecast are stored, and their bytes.
+
+        `series` may have more series than the forecast: those that have come since.
+        """
         version, read = self._categories(tag)
+        size = min(len(series), len(forecast.mean_SH))
         known = self._known.get(tag)
-        if known is None or (known.version, known.series) != (version, len(series)):
-            known = _Known(version, len(series), RollupMembers(series, read()))
+        if known is None or (known.version, known.series) != (version, size):
+            known = _Known(version, size, RollupMembers(series[:size], read()))
             self._known[tag] = known
-        sums_GH = known.members.sums(forecast.mean_SH[: len(series)]).astype("<f4")
+        sums_GH = known.members.sums(forecast.mean_SH[:size]).astype("<f4")
         stored = _Stored(forecast.origin_ms, known.members.names, sums_GH.tobytes())
         return _path(forecast.origin_ms, forecast.bucket_ms), msgspec.msgpack.encode(stored)
 

@@ -133,6 +133,19 @@ def test_a_new_series_and_a_new_category_count_from_their_first_forecast(
     assert made.mean_SH[[0, 2], 0].tolist() == [12, 1 + 2 + 1]
 
 
+def test_series_that_came_after_the_forecast_are_not_in_its_sums() -> None:
+    stored = MemoryMeans()
+    made = forecast_of(0)
+    shorter = replace(made, mean_SH=made.mean_SH[:2])
+    path, payload = stored.reader().sums_of(0, SERIES[0], shorter)
+    stored.blobs[0, path] = payload
+    store_sums(stored, 1)
+
+    summed = stored.reader().reconciled(SERIES[ROLLUPS], forecast_of(ROLLUPS))
+    assert summed is not None
+    assert summed.mean_SH[0, 0] == (1 + 2) + (1 + 2 + 3)
+
+
 def test_sums_are_those_of_a_plain_loop() -> None:
     rng = np.random.default_rng(3)
     series = [f"S{n}@L{n % 7}" if n % 3 else f"S{n}" for n in rng.permutation(500)]
