@@ -74,6 +74,24 @@ class ForecastBatch(BaseModel):
     missing: list[str]
 
 
+class SetForecast(Aged):
+    """Forecast of the demand of a set of series together; fields as those of `Forecast`.
+
+    Errors of series are partly their own and partly those of the whole shop, as the forecast of
+    `total` shows; `joint` is false while that is unknown, and the band then too narrow.
+    """
+
+    series: int = Field(description="series in the set")
+    origin_ms: int
+    bucket_ms: int
+    quantiles: list[float]
+    units: list[list[float]]
+    cumulative_units: list[list[float]]
+    mean_units: list[float]
+    mean_cumulative: list[float]
+    joint: bool
+
+
 class Bucket(BaseModel):
     """A bucket's features by name."""
 

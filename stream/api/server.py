@@ -20,6 +20,7 @@ from stream.api.shared_reader import SharedReader
 from stream.processes.ports import free_port, require_free_port
 from stream.readside.explanations import ExplanationReads
 from stream.readside.reader import connect
+from stream.readside.set_forecasts import ForecastSumReads
 from stream.settings import ApiSettings, Settings
 
 _STOP_TIMEOUT_S = 3
@@ -42,6 +43,7 @@ def create_app(redis: Any, settings: ApiSettings) -> FastAPI:
     )
     app.state.reader = SharedReader(redis)
     app.state.explanations = ExplanationReads(redis)
+    app.state.forecast_sums = ForecastSumReads(redis)
     app.state.listeners = set()
     install(app)
     with_key = [Depends(key_check(settings))]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.config import CENSORED_SHARE
-from model.evaluation.calibration import Calibrator
+from model.evaluation.calibration import SUMS_PACE, Calibrator
 from model.evaluation.pit import pit_bounds, reading_weights
 from model.evaluation.score_sums import VOLUMES, Sums, add_sums, score_labels
 from model.quantiles.whole_units import round_to_units
@@ -106,7 +106,9 @@ class CalibrationLevels:
         volumes = len(VOLUMES)
         return cls(
             Calibrator(groups=2 * volumes, horizon=horizon, quantiles=quantiles, rate=rate),
-            Calibrator(groups=volumes, horizon=horizon, quantiles=quantiles, rate=rate),
+            Calibrator(
+                groups=volumes, horizon=horizon, quantiles=quantiles, rate=rate, pace=SUMS_PACE
+            ),
         )
 
 

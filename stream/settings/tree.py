@@ -155,7 +155,7 @@ class CalibrationSettings(Section):
     """
 
     enabled: bool = True
-    rate: float = Field(0.01, gt=0, le=0.5)
+    rate: float = Field(0.004, gt=0, le=0.5)
     min_closes: int = Field(48, ge=1)
     sample: int = Field(256, ge=1, le=10_000)
 

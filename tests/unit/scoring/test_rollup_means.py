@@ -11,10 +11,11 @@ import pytest
 from model.contract import FEATURE_NAMES, QuantileForecast
 from model.durations import HOUR_MS
 from stream.partition.closed import Closed, ClosedBuckets
-from stream.scoring.rollup_means import KEPT, RollupMeans
+from stream.scoring.rollup_means import RollupMeans
 from stream.scoring.rollup_sums import RollupMembers
 from stream.serving import output_loop
 from stream.serving.output_loop import OutputLoop
+from stream.state.forecast_sums import KEPT
 from stream.state.keys import ROLLUPS, Tag
 from stream.state.port import Path, ReadSideWrite
 from tests.support.memory_serving import ScriptedServer
