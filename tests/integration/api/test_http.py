@@ -80,6 +80,33 @@ def test_a_batch_returns_each_series_or_lists_it_as_missing(api: Api, shop: Shop
     assert api.problem("/v1/forecasts:batch", too_many)["status"] == 422
 
 
+def test_a_set_is_forecast_as_one(api: Api, shop: Shop) -> None:
+    """Its mean is the sum of means; its band is wider than if errors were independent."""
+    names = shop.names[:6]
+    parts = [api.get(f"/v1/forecasts/{name}") for name in names]
+    answer = api.get("/v1/forecasts:sum", {"series_ids": [*names, names[0]], "horizon": 3})
+
+    assert (answer["series"], answer["joint"], answer["stale"]) == (6, True, False)
+    assert len(answer["units"]) == len(answer["mean_cumulative"]) == 3
+    means = np.sum([part["mean_units"][:3] for part in parts], axis=0)
+    np.testing.assert_allclose(answer["mean_units"], means, rtol=1e-6)
+    np.testing.assert_allclose(answer["mean_cumulative"], means.cumsum(), rtol=1e-6)
+    one = api.get("/v1/forecasts:sum", {"series_ids": names[:1], "quantiles": [0.9, 0.1]})
+    assert one["quantiles"] == [0.1, 0.9]
+    assert one["units"] == [[row[0], row[8]] for row in parts[0]["units"]]
+
+
+def test_a_set_names_what_cannot_be_summed(api: Api, shop: Shop) -> None:
+    for ids, status, kind in (
+        (["total", shop.names[0]], 422, "roll-up-in-set"),
+        ([shop.names[0], "nobody"], 404, "unknown-series"),
+        ([], 422, "invalid-request"),
+    ):
+        problem = api.problem("/v1/forecasts:sum", {"series_ids": ids})
+        assert problem["status"] == status
+        assert problem["type"].endswith(f":{kind}")
+
+
 def test_pages_of_the_list_cover_every_series_once(api: Api, shop: Shop) -> None:
     """Following the cursor returns each series once, in either sort order."""
     for sort in ("id", "-units"):
