@@ -5,7 +5,8 @@ r"""Expected values of the pretrained network on whole panels, and the total as 
 Every series of a panel is forecast at its tuning origins, without training. Prints, by volume
 class, the mean's bias and absolute error; and for panels with a `total`: the error of its own mean
 and of the sum over products, and the WQL of its quantiles moved towards that sum by a power of
-their ratio.
+their ratio; WQL and coverage of sets of products drawn at random, by
+`model.quantiles.sums_of_series` and by adding quantiles.
 
 Axes: O = origins, S = series, H = horizon, Q = quantiles.
 """
@@ -26,6 +27,7 @@ from model.inference.forecaster import NetworkForecaster
 from model.inputs.carried_statistics import UNITS
 from model.pretraining.shipped import pretrained
 from model.quantiles.bands import main_levels
+from model.quantiles.sums_of_series import common_variance, quantiles_of_sum, variance_of
 from stream.series_ids import TOTAL, is_rollup
 
 Floats = NDArray[np.float64]
@@ -33,6 +35,9 @@ Floats = NDArray[np.float64]
 #: Lower bounds of the volume classes, in units a bucket.
 CLASSES: Final = {"below 0.1": 0.0, "0.1–1": 0.1, "1–10": 1.0, "10 and more": 10.0}
 POWERS: Final = (0.0, 0.5, 1.0)
+#: Products of a set, and sets of each size.
+SIZES: Final = (3, 10, 50)
+SETS: Final = 30
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,44 @@ def show(name: str, made: Forecasts) -> None:
         loss = wql(actual.ravel(), moved.reshape(-1, len(made.quantiles)), made.quantiles)
         print(f", WQL at power {power:g}: {loss:.4f}", end="")
     print()
+    _show_sets(made, product_S, slot)
+
+
+def _show_sets(made: Forecasts, product_S: NDArray[np.bool_], total: int) -> None:
+    """WQL and coverage of the 80 % band of sets of products, and of all."""
+    rng, products = np.random.default_rng(7), np.flatnonzero(product_S)
+    levels = made.quantiles
+    variance_OSH = variance_of(made.units_OSHQ, made.mean_OSH, levels)
+    common_OH = np.stack(
+        [
+            common_variance(total_HQ, mean_H, variance_H, levels)
+            for total_HQ, mean_H, variance_H in zip(
+                made.units_OSHQ[:, total], made.mean_OSH[:, products].sum(axis=1),
+                variance_OSH[:, products].sum(axis=1), strict=True,
+            )
+        ]
+    )  # fmt: skip
+    for size in (*SIZES, products.size):
+        if size > products.size:
+            continue
+        actual, joint, added = [], [], []
+        for _ in range(SETS if size < products.size else 1):
+            chosen = rng.choice(products, size, replace=False)
+            actual.append(made.actual_OSH[:, chosen].sum(axis=1))
+            added.append(made.units_OSHQ[:, chosen].sum(axis=1))
+            sums = made.mean_OSH[:, chosen].sum(axis=1), variance_OSH[:, chosen].sum(axis=1)
+            joint.append(
+                np.stack(
+                    [quantiles_of_sum(*one, levels) for one in zip(*sums, common_OH, strict=True)]
+                )
+            )
+        truth_N = np.stack(actual).ravel()
+        figures = []
+        for blocks in (joint, added):
+            rows_NQ = np.stack(blocks).reshape(-1, len(levels))
+            inside = (truth_N >= rows_NQ[:, 0]) & (truth_N <= rows_NQ[:, -1])
+            figures.append(f"{wql(truth_N, rows_NQ, levels):.4f} ({inside.mean():.2f})")
+        print(f"  sets of {size:5,}: together {figures[0]}, quantiles added {figures[1]}")
 
 
 def _line(label: str, made: Forecasts, chosen_S: NDArray[np.bool_]) -> None:
