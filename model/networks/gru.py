@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from model.networks.base import State
+from model.networks.bfloat16 import autocast_is_float16, encode_in_bfloat16
 from model.workspace import Workspace
 
 _Packed = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -39,7 +40,11 @@ class GruNetwork(nn.Module):
         """Encode a sequence."""
         self._packed = None
         both_BTX = torch.cat((inputs_BTI, calendar_BTC), dim=2)
-        encoded_BTD, hidden_LBD = self.gru(both_BTX, torch.stack(state))
+        hidden_LBD = torch.stack(state)
+        if autocast_is_float16(both_BTX.device):
+            encoded_BTD, (hidden_LBD,) = encode_in_bfloat16(self.gru, both_BTX, (hidden_LBD,))
+        else:
+            encoded_BTD, hidden_LBD = self.gru(both_BTX, hidden_LBD)
         return encoded_BTD, tuple(hidden_LBD)
 
     def prepare(self) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from model.networks.base import State
+from model.networks.bfloat16 import autocast_is_float16, encode_in_bfloat16
 from model.workspace import Workspace
 
 
@@ -50,7 +51,11 @@ class LstmNetwork(nn.Module):
         on_cpu = both_BTX.device.type == "cpu"
         if on_cpu and torch.is_autocast_enabled("cpu") and not fused_bfloat16():
             return self._forward_by_cells(both_BTX, state)
-        encoded_BTD, (hidden_LBD, cell_LBD) = self.lstm(both_BTX, (hidden_LBD, cell_LBD))
+        before = hidden_LBD, cell_LBD
+        if autocast_is_float16(both_BTX.device):
+            encoded_BTD, (hidden_LBD, cell_LBD) = encode_in_bfloat16(self.lstm, both_BTX, before)
+        else:
+            encoded_BTD, (hidden_LBD, cell_LBD) = self.lstm(both_BTX, before)
         after = tuple(
             part[layer] for layer in range(self.layers) for part in (hidden_LBD, cell_LBD)
         )

@@ -94,7 +94,7 @@ class TransformerNetwork(nn.Module):
             for fresh, ring in ((key, state[1 + 2 * layer]), (value, state[2 + 2 * layer])):
                 cached = ring.gather(1, oldest_first_BW[:, :, None].expand_as(ring))
                 both.append(torch.cat((cached, fresh), dim=1))
-                newest = fresh[:, length - kept :]
+                newest = fresh[:, length - kept :].to(ring.dtype)  # the state stays float32
                 place = written_BX[:, :, None].expand_as(newest)
                 after.append(ring.scatter(1, place, newest))
             hidden_BTD = _attend(block, hidden_BTD, query, (both[0], both[1]), bias)
