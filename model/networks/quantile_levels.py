@@ -24,12 +24,14 @@ class PublishedLevels:
 
     quantiles: tuple[float, ...]
     weights: Tensor
+    #: True if they are the network's own levels.
+    are_own: bool
 
     @classmethod
     def of(cls, levels: Sequence[float], published: Sequence[float]) -> "PublishedLevels":
         """Derive `published` from `levels`; both rise."""
         levels, published = tuple(levels), tuple(published)
-        return cls(published, _weights(levels, published))
+        return cls(published, _weights(levels, published), levels == published)
 
 
 def _weights(levels: tuple[float, ...], published: tuple[float, ...]) -> Tensor:
