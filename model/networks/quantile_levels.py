@@ -7,7 +7,7 @@ Axes: Q = levels of the network, P = published levels.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import torch
@@ -26,6 +26,10 @@ class PublishedLevels:
     weights: Tensor
     #: True if they are the network's own levels.
     are_own: bool
+
+    def to(self, device: torch.device) -> "PublishedLevels":
+        """The same with the weights on another device."""
+        return replace(self, weights=self.weights.to(device))
 
     @classmethod
     def of(cls, levels: Sequence[float], published: Sequence[float]) -> "PublishedLevels":

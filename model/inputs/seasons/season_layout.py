@@ -186,14 +186,21 @@ class SeasonLayout:
         horizon: int,
         country: str | None,
         device: torch.device | str = "cpu",
+        *,
+        distinct: bool = True,
     ) -> "HorizonPhases":
-        """The columns of the phases of `horizon` buckets from an origin, or one per row [S], on."""
+        """The columns of the phases of `horizon` buckets from an origin, or one per row [S], on.
+
+        With `distinct` the phases of the year ahead of one origin are listed once each, so their
+        number differs from origin to origin.
+        """
         steps_H = torch.arange(horizon)
         ahead = self.bucket_ms * steps_H
         start = ahead + (origin_ms if isinstance(origin_ms, int) else origin_ms[:, None])
         special, holiday = self._special(start, country), self._holiday(start, country)
         year, year_of_H = self.year_phase(start), None
-        if year.dim() == 1:  # in order, not sorted: the horizon may pass the end of the year
+        if distinct and year.dim() == 1:
+            # in order, not sorted: the horizon may pass the end of the year
             year, year_of_H = torch.unique_consecutive(year, return_inverse=True)
             year_of_H = year_of_H.to(device)
         return HorizonPhases(
