@@ -211,4 +211,5 @@ def even_chunks(size: int, *, largest: int, threads: int) -> list[slice]:
 def head_weights(network: QuantileNetwork, horizon_HC: Tensor) -> Tensor:
     """Weights of the heads for one origin's calendar, in the layout of `heads.serve`."""
     with torch.inference_mode():
-        return network.heads.horizon_weights(horizon_HC[None])[0].flatten(2).contiguous()
+        weights = network.heads.horizon_weights(horizon_HC[None])[0].flatten(2).contiguous()
+        return weights.to(network.encoder.products)

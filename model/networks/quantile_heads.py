@@ -46,6 +46,7 @@ from model.networks.head_serving import (
     sum_up,
     write_block,
 )
+from model.networks.products import products_into
 from model.networks.quantile_levels import PublishedLevels
 from model.workspace import Workspace
 
@@ -215,7 +216,8 @@ class QuantileHeads(nn.Module):
     ) -> None:
         """Write each block into `out` (each [B, H, P], contiguous), multiplied by its scale [B].
 
-        `weights` are `horizon_weights` of this one origin, [R + 1, Y, H * Q]; `levels` are the
+        `weights` are `horizon_weights` of this one origin, [R + 1, Y, H * Q], in the precision of
+        the product; `levels` are the
         published quantiles; `planned` are the rows [M] of series with a plan and their plan inputs,
         [M, H, E]. Sums are coherent: never below those of fewer buckets or of any bucket.
         """
@@ -229,9 +231,9 @@ class QuantileHeads(nn.Module):
         for part, (out_BHP, scale_B) in enumerate(zip(out, scales, strict=True)):
             sums = part == 1
             values_HQB = work.take("sums" if sums else "units", horizon, self.n_quantiles, size)
-            torch.addmm(
-                weights[-1, part][:, None], weights[:-1, part].t(), code_BR.t(),
-                out=values_HQB.view(-1, size),
+            products_into(
+                values_HQB.view(-1, size), weights[-1, part][:, None],
+                (weights[:-1, part].t(), code_BR.t()), work=work, dtype=weights.dtype,
             )  # fmt: skip
             if planned is not None and added_MYHQ is not None:
                 values_HQB.index_add_(2, planned[0], added_MYHQ[:, part].permute(1, 2, 0))

@@ -93,16 +93,24 @@ class Registry:
         return restore(self._read(model_id, _WEIGHTS), self.manifest(model_id))
 
     def load(
-        self, model_id: str, device: str = "cpu", *, quantiles: tuple[float, ...] | None = None
+        self,
+        model_id: str,
+        device: str = "cpu",
+        *,
+        quantiles: tuple[float, ...] | None = None,
+        rounded: bool = False,
     ) -> NetworkForecaster:
         """A model ready to serve on `device`; `auto` selects the GPU if there is one.
 
-        `quantiles` are the levels to publish (default: the network's own).
+        `quantiles` are the levels to publish (default: the network's own); with `rounded` matrix
+        products are in bfloat16.
         Raises UnknownModel, CorruptCheckpoint or IncompatibleCheckpoint; a worker then keeps the
         model it serves.
         """
         network = self.network(model_id)
-        return NetworkForecaster(network, model_id, device_of(device), quantiles=quantiles)
+        return NetworkForecaster(
+            network, model_id, device_of(device), quantiles=quantiles, rounded=rounded
+        )
 
     def promote(self, model_id: str, *, note: str = "", look: Look | None = None) -> None:
         """Make a model the champion. Raises UnknownModel, CorruptCheckpoint if it is damaged.

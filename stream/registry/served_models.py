@@ -50,14 +50,18 @@ class ServedModels:
         return self._registry.manifest(model_id).span_ms[1]
 
     def load(self, model_id: str, device: str = "cpu") -> NetworkForecaster:
-        """A model that publishes the deployment's quantiles, on `device`."""
+        """A model that publishes the deployment's quantiles in its precision, on `device`."""
         model = self._settings
         if model_id != self._pretrained_id:
-            return self._registry.load(model_id, device, quantiles=model.quantiles)
+            return self._registry.load(
+                model_id, device, quantiles=model.quantiles, rounded=model.rounded
+            )
         network = pretrained(
             bucket_ms=self._bucket_ms, horizon=model.horizon, country=model.country or None
         )
-        return NetworkForecaster(network, model_id, device_of(device), quantiles=model.quantiles)
+        return NetworkForecaster(
+            network, model_id, device_of(device), quantiles=model.quantiles, rounded=model.rounded
+        )
 
     def refuse(self, model_id: str, *, note: str) -> None:
         """Log why a model is not served."""

@@ -50,7 +50,7 @@ def champion_of(
     champion = registry.champion() if registry is not None else None
     if registry is None or champion is None:
         return None
-    forecaster = registry.load(champion, quantiles=settings.quantiles)
+    forecaster = registry.load(champion, quantiles=settings.quantiles, rounded=settings.rounded)
     if forecaster.bucket_ms != history.bucket_ms or forecaster.horizon < horizon:
         console.print(
             f"the champion {champion} has another bucket width or a shorter horizon; "
@@ -71,7 +71,9 @@ def untrained_for(
     network = pretrained(
         bucket_ms=history.bucket_ms, horizon=horizon, country=settings.country or None
     )
-    return NetworkForecaster(network, shipped()[1].model_id, quantiles=settings.quantiles)
+    return NetworkForecaster(
+        network, shipped()[1].model_id, quantiles=settings.quantiles, rounded=settings.rounded
+    )
 
 
 def challenger_for(

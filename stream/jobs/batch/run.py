@@ -234,7 +234,9 @@ def _train_forecaster(
         if not isinstance(error.__cause__, HistoryTooShort):
             raise
         return untrained_for(history, horizon, settings, console, reason=str(error))
-    return NetworkForecaster(trained.network, SURGECAST, quantiles=settings.quantiles)
+    return NetworkForecaster(
+        trained.network, SURGECAST, quantiles=settings.quantiles, rounded=settings.rounded
+    )
 
 
 def _before(history: History, end_ms: int) -> History:

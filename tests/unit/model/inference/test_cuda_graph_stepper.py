@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from model.contract import FEATURE_NAMES
 from model.durations import DAY_MS, HOUR_MS
-from model.inference import cuda_capture
+from model.inference import cuda_capture, cuda_graph_stepper
 from model.inference.cuda_capture import CaptureFailed, to_device
 from model.inference.cuda_graph_stepper import FixedShapeStepper, _kind_of
 from model.inference.forecaster import NetworkForecaster
@@ -152,9 +152,11 @@ def _assert_capturable(network: NetworkForecaster, *, day: int, forecasting: boo
 
 
 def test_a_network_that_cannot_be_captured_still_serves(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without graphs; it says so once."""
+    # import-linter, which a test of the architecture runs, disables all loggers
+    monkeypatch.setattr(cuda_graph_stepper.log, "disabled", False)
 
     def capture(step: Callable[[], None], carried: Sequence[Tensor]) -> Callable[[], None]:
         raise CaptureFailed("operation not permitted when stream is capturing\nmore")

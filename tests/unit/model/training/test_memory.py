@@ -12,6 +12,7 @@ import torch
 
 from model.errors import OutOfMemory
 from model.networks.base import State
+from model.training import memory
 from model.training import run as training_run
 from model.training.chunk import Chunk
 from model.training.memory import with_fewer_lanes
@@ -49,6 +50,8 @@ def test_a_training_out_of_memory_is_repeated_with_half_the_lanes(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: BaseException
 ) -> None:
     seen = _room_for(4, error, monkeypatch)
+    # import-linter, which a test of the architecture runs, disables all loggers
+    monkeypatch.setattr(memory.log, "disabled", False)
     with caplog.at_level(logging.WARNING):
         trained = train(
             history_of(real_hours(days=5, series=6)), small_training(updates=2, lanes=16)
