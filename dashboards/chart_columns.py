@@ -13,6 +13,7 @@ from dashboards import text
 from dashboards.snapshot import SeriesView
 from dashboards.summary import trailing_conversion
 from model.durations import DAY_MS
+from model.quantiles.bands import main_band
 from stream.features.definitions import ORDERS, REVENUE, UNITS, VIEWS
 from stream.readside.series_answers import SeriesForecast
 
@@ -28,28 +29,36 @@ FAN: Final = (
 )  # fmt: skip
 
 
-def band_pairs(n_quantiles: int) -> list[tuple[int, int]]:
-    """Quantile columns of the nested bands, outermost first; repeated if there are few quantiles.
+def band_pairs(quantiles: Sequence[float]) -> list[tuple[int, int]]:
+    """Quantile columns of the nested bands, the main one first; repeated if there are few.
 
-    >>> band_pairs(9)
-    [(0, 8), (1, 7), (2, 6), (3, 5)]
-    >>> band_pairs(3)
-    [(0, 2), (0, 2), (0, 2), (0, 2)]
-    >>> band_pairs(19)[0], band_pairs(19)[-1], band_pairs(1)[0]
-    ((0, 18), (8, 10), (0, 0))
+    >>> band_pairs((0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99))
+    [(1, 9), (2, 8), (3, 7), (4, 6)]
+    >>> band_pairs((0.1, 0.5, 0.9)), band_pairs((0.5,))[0]
+    ([(0, 2), (0, 2), (0, 2), (0, 2)], (0, 0))
     """
-    n_pairs = max(1, n_quantiles // 2)
-    columns = np.linspace(0, n_pairs - 1, N_BANDS).round().astype(int).tolist()
-    return [(at, n_quantiles - 1 - at) for at in columns]
+    low, high = main_band(quantiles)
+    n_pairs = max(1, (high - low + 1) // 2)
+    inward = np.linspace(0, n_pairs - 1, N_BANDS).round().astype(int).tolist()
+    return [(low + at, high - at) for at in inward]
 
 
-def band_name(quantiles: Sequence[float]) -> str:
-    """Name of the band between the first and the last quantile.
+def band_name(low: float, high: float) -> str:
+    """Name of the band between two quantiles.
 
-    >>> band_name((0.1, 0.5, 0.9)), band_name((0.025, 0.975))
+    >>> band_name(0.1, 0.9), band_name(0.025, 0.975)
     ('10–90 %', '2.5–97.5 %')
     """
-    return f"{100 * quantiles[0]:g}–{100 * quantiles[-1]:g} %"
+    return f"{100 * low:g}–{100 * high:g} %"
+
+
+def main_band_name(quantiles: Sequence[float]) -> str:
+    """Name of the main band.
+
+    >>> main_band_name((0.01, 0.1, 0.5, 0.9, 0.99))
+    '10–90 %'
+    """
+    return band_name(*(quantiles[column] for column in main_band(quantiles)))
 
 
 def median_column(quantiles: Sequence[float]) -> int:
@@ -121,7 +130,8 @@ def _label_at(forecast: SeriesForecast | None, start_ms: int) -> str:
     if not 0 <= step < len(forecast.units_HQ):
         return text.MISSING
     row = forecast.units_HQ[step]
-    return forecast_label(row[0], row[median_column(forecast.quantiles)], row[-1])
+    low, high = main_band(forecast.quantiles)
+    return forecast_label(row[low], row[median_column(forecast.quantiles)], row[high])
 
 
 def fan_columns(view: SeriesView) -> Columns:
@@ -136,16 +146,17 @@ def fan_columns(view: SeriesView) -> Columns:
     start_H = forecast.origin_ms + np.arange(len(units_HQ)) * forecast.bucket_ms
     middle = median_column(forecast.quantiles)
     open_starts = [bucket.start_ms for bucket in view.open_buckets]
-    hit_H = np.where(np.isin(start_H, open_starts), np.nan, units_HQ[:, -1])
+    high = main_band(forecast.quantiles)[1]
+    hit_H = np.where(np.isin(start_H, open_starts), np.nan, units_HQ[:, high])
     columns: Columns = {
         "start": start_H.astype(float).tolist(),
         "x": (start_H + forecast.bucket_ms / 2).tolist(),
         "median": units_HQ[:, middle].tolist(),
-        "band": [band_name(forecast.quantiles)] * len(units_HQ),
+        "band": [main_band_name(forecast.quantiles)] * len(units_HQ),
         "sum": np.round(forecast.cumulative_HQ[:, middle].astype(float), 2).tolist(),
         "hit": hit_H.tolist(),
     }
-    for n, (low, high) in enumerate(band_pairs(len(forecast.quantiles)), start=1):
+    for n, (low, high) in enumerate(band_pairs(forecast.quantiles), start=1):
         columns[f"lo{n}"] = units_HQ[:, low].tolist()
         columns[f"hi{n}"] = units_HQ[:, high].tolist()
     return columns

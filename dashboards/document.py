@@ -8,6 +8,7 @@ Tests read the sources in the browser:
     Bokeh.documents[0].get_model_by_name("ahead").data        start, x, lo, median, hi
     Bokeh.documents[0].get_model_by_name("kpis").data         key, value, note, tone
     Bokeh.documents[0].get_model_by_name("status").data       key, value, note, tone
+    Bokeh.documents[0].get_model_by_name("explanation").data  span, label, note, value, …
 
 They select a series by `get_model_by_name("series_search").value = "category:Garden"`, or with
 `?series=…` in the address.
@@ -21,6 +22,7 @@ from bokeh.models import InlineStyleSheet
 from bokeh.models.widgets import AutocompleteInput, RadioButtonGroup
 
 from dashboards.feed import REFRESH_S, Feed
+from dashboards.panels.explanation import ExplanationPanel
 from dashboards.panels.forecast import ForecastChart
 from dashboards.panels.kpis import Kpis
 from dashboards.panels.movers import MoversList
@@ -65,10 +67,12 @@ class Page:
         self.chart = ForecastChart()
         self.traffic = TrafficChart(self.chart.actuals, self.chart.x_range)
         self.movers = MoversList()
+        self.explanation = ExplanationPanel()
         self.status = Status()
         # attaches the sources without a glyph to the document, through the chart
         self.chart.figure.tags = [
-            self.kpis.source, self.movers.source, self.movers.picks, self.status.source,
+            self.kpis.source, self.movers.source, self.movers.picks, self.explanation.source,
+            self.status.source,
         ]  # fmt: skip
         self.search.on_change("value", lambda _attr, _old, new: self.select(new))
         self.spans.on_change("active", lambda _attr, _old, new: self.zoom(new))
@@ -109,6 +113,7 @@ class Page:
             self.traffic.update(snapshot)
             self.kpis.update(snapshot, view)
             self.movers.update(snapshot)
+            self.explanation.update(view)
             if snapshot.names is not self._names:
                 self._names = snapshot.names
                 self.search.completions = list(snapshot.names)

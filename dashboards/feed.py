@@ -13,6 +13,7 @@ from typing import Any, Final
 import structlog
 
 from dashboards.snapshot import SeriesView, Snapshot
+from dashboards.watched_explanations import WatchedExplanations
 from dashboards.watched_series import WatchedSeries
 from stream.clock import wall_clock_ms
 from stream.errors import SurgecastError
@@ -63,6 +64,7 @@ class Feed:
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._watched_series = WatchedSeries()
+        self._explanations = WatchedExplanations(redis)
         self._views: dict[str, SeriesView] = {}
         self._n_named = 0
         self._named_s = -_NAMES_REFRESH_S
@@ -152,7 +154,8 @@ class Feed:
     def refresh(self) -> None:
         """Read the watched series and publish a snapshot. Raises ServiceUnavailable."""
         self._reader.refresh()
-        self._views = self._watched_series.read(self._reader, self.watched)
+        views = self._watched_series.read(self._reader, self.watched)
+        self._views = self._explanations.read(self._reader, views)
         self._publish(problem=None)
 
     def refresh_movers(self) -> None:

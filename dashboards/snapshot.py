@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from model.durations import DAY_MS
 from stream.readside.deployment import Deployment
+from stream.readside.explanations import SeriesExplanation
 from stream.readside.live_accuracy import LiveAccuracy
 from stream.readside.movers import Mover
 from stream.readside.series_answers import Age, Floats, OpenSums, SeriesForecast
@@ -22,7 +23,10 @@ _MAX_DRAWN: Final = 2_016
 
 
 class SeriesView(NamedTuple):
-    """A series: closed buckets, their one-step-ahead forecasts, open buckets and forecast."""
+    """A series: closed buckets, their one-step-ahead forecasts, open buckets and forecast.
+
+    `explanation` is the newest one, which may be of the forecast before.
+    """
 
     series_id: str
     category: str | None
@@ -33,6 +37,7 @@ class SeriesView(NamedTuple):
     open_buckets: tuple[OpenSums, ...]
     forecast: SeriesForecast | None
     age: Age
+    explanation: SeriesExplanation | None = None
 
 
 @dataclass(frozen=True, slots=True)

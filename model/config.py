@@ -1,9 +1,10 @@
 """Configuration of networks and training: frozen, typed, stored whole in every checkpoint."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from model.durations import DAY_MS
+from model.time_zones import UTC_ZONE, require_zone
 
 Architecture = Literal["lstm", "gru", "transformer"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -15,6 +16,8 @@ CENSORED_SHARE = 0.5
 TARGETS: tuple[Target, ...] = get_args(Target)
 #: Levels a network forecasts; any others are derived (`model.networks.quantile_levels`).
 NETWORK_QUANTILES = (0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)
+#: Fields that older builds do not know, with the values that mean what those builds do.
+_NEWER: Final[dict[str, Any]] = {"targets": (), "timezone": UTC_ZONE}
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
@@ -24,16 +27,17 @@ class ModelConfig:
 
     `memory_days` is the span of the slow carried mean (the output scale), `scale_floor` its minimum
     in units per bucket; `holidays_country` is a code of the `holidays` package, or None for a
-    calendar without holidays. `context` is the length of the transformer's rolling cache; `plans`
-    adds the plans of each series as inputs; with `year_terms` the calendar has the season of the
-    year, which needs a year and a half of history to learn; `inputs_off` names inputs
+    calendar without holidays. `timezone` is the IANA name of the zone whose wall clock the calendar
+    of buckets below a day reads. `context` is the length of the transformer's rolling cache;
+    `plans` adds the plans of each series as inputs; with `year_terms` the calendar has the season
+    of the year, which needs a year and a half of history to learn; `inputs_off` names inputs
     (`model.inputs.series_inputs.input_names`) that are set to zero. A bucket whose share without
     stock reaches `censored_share` counts as censored. `static` is the width of the embedding of
     category, location and brand (0 = none); `prior` starts a newcomer with a level from category,
     price and first clicks. `targets` are forecast in addition to units (see
     `model.inputs.targets`).
 
-    Raises ValueError for an invalid horizon, quantile or size.
+    Raises ValueError for an invalid horizon, quantile, size or time zone.
 
     >>> ModelConfig(horizon=24, bucket_ms=3_600_000).buckets_per_day
     24
@@ -58,9 +62,10 @@ class ModelConfig:
     prior: bool = False
     holidays_country: str | None = "GB"
     targets: tuple[Target, ...] = ()
+    timezone: str = UTC_ZONE
 
     def __post_init__(self) -> None:
-        """Check horizon, quantiles, sizes and targets."""
+        """Check horizon, quantiles, sizes, targets and time zone."""
         if self.horizon < 1:
             raise ValueError(f"horizon {self.horizon} must be at least 1")
         if self.bucket_ms < 1:
@@ -76,6 +81,7 @@ class ModelConfig:
             raise ValueError(f"static {self.static} must not be negative")
         if not set(self.targets) <= set(TARGETS) or len(set(self.targets)) < len(self.targets):
             raise ValueError(f"targets {self.targets} must be among {TARGETS}, each once")
+        require_zone(self.timezone)
 
     @property
     def buckets_per_day(self) -> int:
@@ -88,12 +94,16 @@ class ModelConfig:
         return self.static > 0 or self.prior
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; `targets` only if there are any, since older builds reject it."""
-        values = {
+        """Plain values for JSON; newer fields only if they are set, since older builds reject them.
+
+        These are `targets` and `timezone`.
+        """
+        unset = {name for name, value in _NEWER.items() if getattr(self, name) == value}
+        return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
+            if name not in unset
         }
-        return values if self.targets else {k: v for k, v in values.items() if k != "targets"}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":

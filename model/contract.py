@@ -65,8 +65,9 @@ class QuantileForecast:
 
     `units_SHQ[s, h, q]` is quantile q of the demand in bucket `origin_ms + h * bucket_ms`;
     `cumulative_SHQ[s, h, q]` that of the sum over buckets 0…h. Float32, never negative, rising with
-    q; `cumulative_SHQ` also rises with h. `extras` are blocks like `units_SHQ`, by name, for the
-    further targets of the model (`model.inputs.targets`), if any.
+    q; `cumulative_SHQ` also rises with h. `mean_SH[s, h]` is the expected demand of the bucket.
+    `extras` are blocks like `units_SHQ`, by name, for the further targets of the model
+    (`model.inputs.targets`), if any.
     """
 
     origin_ms: int
@@ -74,5 +75,6 @@ class QuantileForecast:
     quantiles: tuple[float, ...]
     units_SHQ: NDArray[np.float32]
     cumulative_SHQ: NDArray[np.float32]
+    mean_SH: NDArray[np.float32]
     model_id: str
     extras: dict[str, NDArray[np.float32]] = field(default_factory=dict)

@@ -62,6 +62,15 @@ class History:
         """End of the last bucket."""
         return self.start_ms + self.buckets * self.bucket_ms
 
+    @property
+    def whole_units_S(self) -> NDArray[np.bool_]:
+        """True [S] for series whose units are whole numbers in every bucket."""
+        whole_S = np.ones(len(self.series), np.bool_)
+        for first in range(0, self.buckets, 512):
+            units_TS = self.values_TSF[first : first + 512, :, 0]
+            whole_S &= (units_TS == np.rint(units_TS)).all(axis=0)
+        return whole_S
+
     def volume(self, end: int | None = None) -> NDArray[np.float64]:
         """Units [S] of each series before bucket `end`."""
         total_S = np.zeros(len(self.series))

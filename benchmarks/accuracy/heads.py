@@ -132,6 +132,7 @@ class CountHeads(QuantileHeads):
         scales: tuple[Tensor, ...],
         out: tuple[Tensor, ...],
         *,
+        mean_BH: Tensor,
         anchors: Anchors,
         work: Workspace,
         levels: PublishedLevels,
@@ -145,9 +146,9 @@ class CountHeads(QuantileHeads):
         log_mean_BH, log_shape_BH = self._split(
             torch.addmm(weights[-1, 0], code_BR, weights[:-1, 0])
         )
-        mean_BH = (log_mean_BH.exp() * scales[0][:, None]).numpy()
+        torch.mul(log_mean_BH.exp(), scales[0][:, None], out=mean_BH)
         shape_BH = log_shape_BH.exp().numpy()
-        block = count_quantiles(mean_BH, shape_BH, levels.quantiles, whole=self.whole)
+        block = count_quantiles(mean_BH.numpy(), shape_BH, levels.quantiles, whole=self.whole)
         out[0].copy_(torch.from_numpy(block))
         out[1].zero_()
 

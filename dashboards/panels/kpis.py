@@ -11,6 +11,7 @@ from bokeh.models import ColumnDataSource
 from dashboards import summary, text
 from dashboards.snapshot import SeriesView, Snapshot
 from dashboards.source_sync import empty, sync
+from model.quantiles.bands import main_band
 from stream.features.definitions import REVENUE, UNITS, VIEWS
 from stream.readside.worker_stats import DeploymentStats
 
@@ -136,12 +137,13 @@ def _pipeline_rows(snapshot: Snapshot, view: SeriesView | None) -> list[Row]:
 
 
 def _coverage(snapshot: Snapshot, view: SeriesView | None) -> Row:
-    """Share of demand inside the outermost band over the last days."""
+    """Share of demand inside the main band over the last days."""
     score = None if snapshot.accuracy is None else snapshot.accuracy.overall()
     if snapshot.info is None or score is None or score.coverage is None:
         return ("coverage", text.MISSING, "no scores yet", "")
     quantiles = snapshot.info.quantiles
-    nominal = text.percent(quantiles[-1] - quantiles[0], digits=0)
+    low, high = main_band(quantiles)
+    nominal = text.percent(quantiles[high] - quantiles[low], digits=0)
     calibrated = view is not None and view.forecast is not None and view.forecast.calibrated
     state = "calibrated" if calibrated else "not calibrated"
     return ("coverage", text.percent(score.coverage), f"nominal {nominal} · {state}", "")

@@ -7,10 +7,11 @@ an empty chart), `counts`, `clicks` (label of synthetic clicks), `search` (the s
 """
 
 from dashboards import text
-from dashboards.chart_columns import band_name, band_pairs, median_column
+from dashboards.chart_columns import band_name, band_pairs, main_band_name, median_column
 from dashboards.panels.kpis import Row, as_columns
 from dashboards.snapshot import SeriesView, Snapshot
 from dashboards.source_sync import empty, sync
+from model.quantiles.bands import main_band
 from stream.readside.series_answers import STALE_AFTER_MS
 from stream.series_ids import TOTAL
 
@@ -61,7 +62,8 @@ def _ahead(view: SeriesView | None) -> Row:
         return ("ahead", "", "", "")
     last_Q = forecast.cumulative_HQ[-1]
     horizon = text.duration(len(forecast.units_HQ) * forecast.bucket_ms).replace(".0", "")
-    band = f"{band_name(forecast.quantiles)}: {text.number(last_Q[0])} – {text.number(last_Q[-1])}"
+    low, high = (text.number(last_Q[column]) for column in main_band(forecast.quantiles))
+    band = f"{main_band_name(forecast.quantiles)}: {low} – {high}"
     return (
         "ahead",
         f"{text.number(last_Q[median_column(forecast.quantiles)])} units",
@@ -74,8 +76,8 @@ def _bands(snapshot: Snapshot) -> Row:
     if snapshot.info is None:
         return ("bands", "Forecast bands", "", "")
     quantiles = snapshot.info.quantiles
-    pairs = dict.fromkeys(band_pairs(len(quantiles)))
-    names = ", ".join(band_name((quantiles[low], quantiles[high])) for low, high in pairs)
+    pairs = dict.fromkeys(band_pairs(quantiles))
+    names = ", ".join(band_name(quantiles[low], quantiles[high]) for low, high in pairs)
     return ("bands", f"Forecast bands {names.replace(' %,', ',')}", "", "")
 
 

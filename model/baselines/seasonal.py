@@ -14,18 +14,30 @@ from typing import Final, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from model.coherence import make_coherent
 from model.config import DECILES
 from model.contract import FEATURE_NAMES, QuantileForecast
-from model.durations import DAY_MS
+from model.durations import DAY_MS, WEEK_MS
 from model.errors import InvalidValues
 from model.inference.forecaster import States, missing_buckets, require_demand
 from model.inputs.plans import Plans
+from model.quantiles.coherence import make_coherent
 
 Floats = NDArray[np.float32]
 Quantiles = NDArray[np.floating]
 
 _WEEK_DAYS: Final = 7
+_YEAR_MS: Final = 365.2425 * DAY_MS
+
+
+def season_of(bucket_ms: int) -> int:
+    """Buckets of a season: those of a week, or of a year from weeks on.
+
+    >>> season_of(3_600_000), season_of(DAY_MS), season_of(WEEK_MS), season_of(52 * WEEK_MS // 12)
+    (168, 7, 52, 12)
+    """
+    if bucket_ms < WEEK_MS:
+        return _WEEK_DAYS * max(1, DAY_MS // bucket_ms)
+    return max(1, round(_YEAR_MS / bucket_ms))
 
 
 class SeasonalStates(States, Protocol):
@@ -45,7 +57,7 @@ C = TypeVar("C", bound=SeasonalStates)
 
 
 class SeasonalForecaster(ABC, Generic[C]):
-    """A forecaster with a weekly season, carried bucket by bucket; it ignores plans.
+    """A forecaster with the season of `season_of`, carried bucket by bucket; it ignores plans.
 
     `quantiles` default to the deciles. Raises ValueError for a horizon or bucket width below 1.
     """
@@ -63,7 +75,7 @@ class SeasonalForecaster(ABC, Generic[C]):
         self.bucket_ms = bucket_ms
         self.quantiles = quantiles
         self.day = max(1, DAY_MS // bucket_ms)
-        self.season = _WEEK_DAYS * self.day
+        self.season = season_of(bucket_ms)
         normal = NormalDist()
         self._z_Q = np.array([normal.inv_cdf(q) for q in quantiles], np.float32)
 
@@ -90,6 +102,7 @@ class SeasonalForecaster(ABC, Generic[C]):
             quantiles=self.quantiles,
             units_SHQ=units_SHQ.astype(np.float32),
             cumulative_SHQ=sums_SHQ.astype(np.float32),
+            mean_SH=np.maximum(mean_SH, 0).astype(np.float32),
             model_id=self.model_id,
         )
 

@@ -1,7 +1,8 @@
 """Seasonal naive: the baseline every other forecaster is measured against.
 
-The median forecast of a bucket is the demand of the same bucket in the last season (one week); with
-less than a week of history, the same time yesterday; with less than a day, the mean so far. The
+The median forecast of a bucket is the demand of the same bucket in the last season (one week; for
+weeks and longer buckets one year); with less history, the same time yesterday or the last of such
+long buckets; with less than a day, the mean so far. The
 spread comes from the carried errors, so it is usable from the first error on and never NaN.
 
 Axes: S = series, P = phase within the season, F = stored features, H = horizon, Q = quantiles.
@@ -50,7 +51,7 @@ class NaiveStates:
 
 
 class SeasonalNaiveForecaster(SeasonalForecaster[NaiveStates]):
-    """Last week's demand at the same time, with the spread of its own past errors.
+    """The last season's demand at the same time, with the spread of its own past errors.
 
     >>> naive = SeasonalNaiveForecaster(horizon=2, bucket_ms=86_400_000)
     >>> states = naive.new_states(1)

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.baselines.seasonal import season_of
 from model.config import Target
-from model.durations import DAY_MS
 from model.errors import HistoryTooShort
 from model.evaluation.metrics import (
     UndefinedMetric,
@@ -33,6 +33,8 @@ from model.inference.statistics_carrier import StatisticsCarrier
 from model.inputs.carried_statistics import UNITS
 from model.inputs.statistics_identity import statistics_identity
 from model.inputs.targets import target_of
+from model.quantiles.bands import main_levels
+from model.quantiles.whole_units import in_units
 from model.training.dataset import History, plans_between
 
 Floats = NDArray[np.float32]
@@ -43,8 +45,9 @@ class Backtest:
     """Forecasts of several models with the actuals.
 
     `forecast[name]` is [O, S, H, Q], `actual_OSH` in units, `naive_error_OS` the in-sample error of
-    the seasonal naive before each origin (0 if unknown), for the scaled metrics. `extras[name]` are
-    forecasts of further targets, for models that have any.
+    the seasonal naive before each origin (0 if unknown), for the scaled metrics. `mean[name]` are
+    expected values [O, S, H]; `extras[name]` are forecasts of further targets, for models that have
+    any. Quantiles of series whose demand is whole are whole, as they are published.
     """
 
     series: list[str]
@@ -55,6 +58,7 @@ class Backtest:
     forecast: dict[str, Floats]
     naive_error_OS: NDArray[np.float64]
     extras: dict[str, dict[str, Floats]] = field(default_factory=dict)
+    mean: dict[str, Floats] = field(default_factory=dict)
 
     @property
     def horizon(self) -> int:
@@ -103,12 +107,13 @@ def backtest(
             f"the history has {history.buckets}"
         )
     units_TS = history.values_TSF[:, :, UNITS]
-    season = 7 * max(1, DAY_MS // history.bucket_ms)
-    forecast, extras = {}, {}
+    season = season_of(history.bucket_ms)
+    forecast, extras, mean = {}, {}, {}
+    whole_S = history.whole_units_S
     begin = 0 if warm_up is None else max(0, places[0] - warm_up)
     statistics = _statistics(history, forecasters.values(), begin) if begin else {}
     for number, (name, forecaster) in enumerate(forecasters.items()):
-        blocks = []
+        blocks, means = [], []
         further: list[dict[str, Floats]] = []
         states = forecaster.new_states(len(history.series))
         if isinstance(states, NetworkStates):
@@ -124,12 +129,13 @@ def backtest(
             last_ms = history.start_ms + (place - 1) * history.bucket_ms
             known = plans_between(history, place - 1, place + horizon)
             made = forecaster.step(states, history.values_TSF[place - 1], last_ms, known)
-            blocks.append(made.units_SHQ)
+            blocks.append(in_units(made.units_SHQ, whole_S))
+            means.append(made.mean_SH)
             further.append(made.extras)
             read = place
             if progress is not None:
                 progress((number + (done + 1) / len(places)) / len(forecasters))
-        forecast[name] = np.stack(blocks)
+        forecast[name], mean[name] = np.stack(blocks), np.stack(means)
         if further[0]:
             extras[name] = {
                 target: np.stack([made[target] for made in further]) for target in further[0]
@@ -143,6 +149,7 @@ def backtest(
         forecast=forecast,
         naive_error_OS=np.stack([_naive_error(units_TS[:place], season) for place in places]),
         extras=extras,
+        mean=mean,
     )
 
 
@@ -209,24 +216,26 @@ def score(
 ) -> Scores:
     """Metrics of model `name`, pooled over all origins, some series and some steps.
 
-    Coverage is that of the band between the outermost quantiles; the median is the quantile closest
-    to 0.5.
+    Of the levels of the main band (`model.quantiles.bands`); coverage is that of this band, the
+    median is the quantile closest to 0.5.
     """
+    columns = main_levels(result.quantiles)
+    quantiles = result.quantiles[columns]
     chosen_S = np.arange(len(result.series)) if series is None else series
     part = steps or slice(None)
     actual = result.actual_OSH[:, chosen_S, part]
-    block = result.forecast[name][:, chosen_S, part]
+    block = result.forecast[name][:, chosen_S, part, columns]
     actual_N = actual.reshape(-1).astype(np.float64)
     forecast_NQ = block.reshape(-1, block.shape[-1])
     error_OSH = np.broadcast_to(result.naive_error_OS[:, chosen_S, None], actual.shape)
     error_N = error_OSH.reshape(-1)
-    median_N = forecast_NQ[:, int(np.argmin(np.abs(np.array(result.quantiles) - 0.5)))]
+    median_N = forecast_NQ[:, int(np.argmin(np.abs(np.array(quantiles) - 0.5)))]
     return Scores(
-        wql=_defined(lambda: wql(actual_N, forecast_NQ, result.quantiles)),
-        sql=_defined(lambda: sql(actual_N, forecast_NQ, result.quantiles, error_N)),
+        wql=_defined(lambda: wql(actual_N, forecast_NQ, quantiles)),
+        sql=_defined(lambda: sql(actual_N, forecast_NQ, quantiles, error_N)),
         mase=_defined(lambda: mase(actual_N, median_N, error_N)),
         coverage=interval_coverage(actual_N, forecast_NQ[:, 0], forecast_NQ[:, -1]),
-        pit_coverage=pit_coverage(actual_N, forecast_NQ, result.quantiles),
+        pit_coverage=pit_coverage(actual_N, forecast_NQ, quantiles),
         bias=_defined(lambda: bias(actual_N, median_N)),
         buckets=int(actual_N.size),
     )

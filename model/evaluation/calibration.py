@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from model.contract import QuantileForecast
 from model.evaluation.pit import MIN_LEVEL, covered, reading_weights
+from model.quantiles.bands import main_band
 
 Floats = NDArray[np.floating]
 Float32s = NDArray[np.float32]
@@ -51,25 +52,26 @@ _BLOCK = 4_096
 def volume_class(forecast: QuantileForecast) -> NDArray[np.uint8]:
     """Volume class [S] of each series by the forecast mean units per bucket: 0 = low … 2 = high.
 
-    >>> sums = np.array([[[1.0]], [[0.5]], [[0.01]]], np.float32)
-    >>> volume_class(QuantileForecast(0, 60_000, (0.5,), sums, sums, "m")).tolist()
+    >>> mean_SH = np.array([[1.0], [0.5], [0.01]], np.float32)
+    >>> units_SHQ = mean_SH[..., None]
+    >>> made = QuantileForecast(0, 60_000, (0.5,), units_SHQ, units_SHQ, mean_SH, "m")
+    >>> volume_class(made).tolist()
     [2, 1, 0]
     """
-    horizon = forecast.units_SHQ.shape[1]
-    mean_S = forecast.cumulative_SHQ[:, -1].mean(axis=1) / horizon
+    mean_S = forecast.mean_SH.mean(axis=1)
     volume_S: NDArray[np.uint8] = np.digitize(mean_S, VOLUME_BOUNDS).astype(np.uint8)
     return volume_S
 
 
-def busy(units_SHQ: Float32s) -> Mask:
-    """True for busy buckets [S, H] of a forecast, by their highest quantile.
+def busy(units_SHQ: Float32s, quantiles: Sequence[float]) -> Mask:
+    """True for busy buckets [S, H] of a forecast, by the upper end of the main band.
 
-    Not busy: a highest quantile that rounds to zero, or below half of the series' mean.
+    Not busy: an upper end that rounds to zero, or below half of the series' mean.
 
-    >>> busy(np.array([[[0.3], [8.0], [1.0]], [[0.1], [0.0], [0.0]]])).tolist()
+    >>> busy(np.array([[[0.3], [8.0], [1.0]], [[0.1], [0.0], [0.0]]]), (0.9,)).tolist()
     [[False, True, False], [False, False, False]]
     """
-    high_SH = units_SHQ[:, :, -1]
+    high_SH = units_SHQ[:, :, main_band(quantiles)[1]]
     least_S1 = np.maximum(0.5, BUSY_SHARE * high_SH.mean(axis=1, keepdims=True))
     mask: Mask = high_SH >= least_S1
     return mask

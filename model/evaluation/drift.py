@@ -1,12 +1,17 @@
 """Drift detection: a daily test of the live scores of a model.
 
-Two signals of each volume class: the pinball loss of a day relative to the class's usual demand,
-and the mean of the probability integral transform under the model's own quantiles, which reacts to
-a rise or fall of demand earlier than the loss. Page and Hinkley's test (Page 1954; Hinkley 1971)
-watches each in standard deviations of its own past: it sums the deviation of a signal above its
-mean, less half a deviation per day, and raises an alarm when the sum exceeds the threshold. At a
-threshold of 8 a signal of independent, normally distributed days raises one false alarm in about
-20,000 days.
+Two signals of each volume class: the WQL of a day, and the mean of the probability integral
+transform under the model's own quantiles, which reacts to a rise or fall of demand earlier than the
+loss. Page and Hinkley's test (Page 1954; Hinkley 1971) watches each in standard deviations of its
+own past: it sums the deviation of a signal above its mean, less half a deviation per day, and
+raises an alarm when the sum exceeds the threshold. At a threshold of 8 a signal of independent,
+normally distributed days raises one false alarm in about 20,000 days.
+
+A busy season is no drift. The loss is divided by the demand of the same day, so that more demand
+alone changes nothing; and a second test must find it excessive as well, divided by how hard demand
+is to forecast. That difficulty follows the seasonal naive's WQL, but by at most `_STEP` a day: a
+season makes all forecasts worse bit by bit, a drift from one day to the next, and the naive has
+forgotten it a week later (docs/experiments/drift.md).
 
 The unit is a day, because the hours of a day differ from each other by more than any drift.
 """
@@ -29,6 +34,11 @@ MEMORY_DAYS: Final = 56
 _MAX_DEVIATION: Final = 4.0
 #: Deviations beyond this, up or down, are clipped before they update the mean.
 _MAX_LEARNED: Final = 3.0
+#: Least demand that the loss of a day is divided by, as a share of the usual demand.
+_LEAST_DEMAND: Final = 0.25
+#: The difficulty makes up for this share of a day's difference, and changes by this much at most.
+_RATE: Final = 0.25
+_STEP: Final = 0.05
 #: A signal has recovered when its last days are, on average, this close to its old mean.
 _RECOVERED_WITHIN: Final = 1.0
 _RECOVERED_DAYS: Final = 3
@@ -44,7 +54,8 @@ class PageHinkley:
 
     `update` returns True while the signal is in alarm. An alarm starts when a sum exceeds
     `threshold`, and ends when the signal has been close to its old mean for three days, or after
-    four weeks, which then are the new normal. The test learns nothing during an alarm.
+    four weeks, which then are the new normal. The test learns nothing during an alarm. `least` is
+    the least standard deviation, as a share of the mean.
 
     >>> test = PageHinkley(threshold=6, warm_up=4, side="up")
     >>> [test.update(value) for value in (1.0, 1.2, 0.9, 1.1, 1.0, 1.1, 2.0, 2.1, 2.0)][-3:]
@@ -54,6 +65,7 @@ class PageHinkley:
     threshold: float
     warm_up: int
     side: Side = "up"
+    least: float = 0.01
     days: int = 0
     mean: float = 0.0
     variance: float = 0.0
@@ -82,7 +94,7 @@ class PageHinkley:
         return (value - self.mean) / self._spread() if self.days > 1 else 0.0
 
     def _spread(self) -> float:
-        return math.sqrt(max(self.variance, (0.01 * self.mean) ** 2, 1e-12))
+        return math.sqrt(max(self.variance, (self.least * self.mean) ** 2, 1e-12))
 
     def _in_alarm(self, z: float) -> None:
         self.alarm_days += 1
@@ -115,8 +127,10 @@ class PageHinkley:
         self.variance = (1 - share) * (self.variance + share * gap * gap)
 
 
-#: The signals of a class, and the side of each that counts.
-SIGNALS: Final[dict[str, Side]] = {"loss": "up", "pit": "both"}
+#: The tests of a class, and the side of each that counts; `excess` is a second test of the loss.
+TESTS: Final[dict[str, Side]] = {"loss": "up", "excess": "up", "pit": "both"}
+#: Least deviation of a test, as a share of its mean.
+_LEAST: Final = {"loss": 0.01, "excess": 0.15, "pit": 0.01}
 
 
 class Reading(NamedTuple):
@@ -129,17 +143,22 @@ class Reading(NamedTuple):
 
 @dataclass(slots=True)
 class ClassDrift:
-    """The signals of one volume class, and its usual demand per day."""
+    """The signals of one volume class, its usual demand per day, and how hard it is to forecast.
+
+    `difficulty` is about the naive's WQL of the last weeks; 0 until the naive has made a forecast.
+    """
 
     threshold: float
     warm_up: int
     usual: float = 0.0
     days: int = 0
+    difficulty: float = 0.0
     tests: dict[str, PageHinkley] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, side in SIGNALS.items():
-            self.tests.setdefault(name, PageHinkley(self.threshold, self.warm_up, side))
+        for name, side in TESTS.items():
+            test = PageHinkley(self.threshold, self.warm_up, side, _LEAST[name])
+            self.tests.setdefault(name, test)
 
     def update(self, sums_K: NDArray[np.float64]) -> dict[str, Reading]:
         """Add a day's sums [..., K] (`score_sums.SUMS`); return a reading of each signal.
@@ -152,11 +171,27 @@ class ClassDrift:
             return {}
         self.days += 1
         self.usual += (named["actual"] - self.usual) / min(self.days, MEMORY_DAYS)
-        values = {"loss": 2 * named["loss"] / self.usual, "pit": named["pit"] / named["weight"]}
+        self._follow(named)
+        demand = max(named["actual"], _LEAST_DEMAND * self.usual)
+        loss, pit = 2 * named["loss"] / demand, named["pit"] / named["weight"]
+        usual = {name: test.mean for name, test in self.tests.items()}
+        worse = self.tests["loss"].update(loss)
+        excessive = self.tests["excess"].update(loss / (self.difficulty or 1.0))
+        moved = self.tests["pit"].update(pit)
         return {
-            name: Reading(usual=test.mean, alarm=test.update(values[name]), value=values[name])
-            for name, test in self.tests.items()
+            "loss": Reading(worse and excessive, loss, usual["loss"]),
+            "pit": Reading(moved, pit, usual["pit"]),
         }
+
+    def _follow(self, named: Mapping[str, float]) -> None:
+        """Let the difficulty follow the seasonal naive's WQL of a day."""
+        if named["naive_actual"] <= 0 or named["naive_loss"] <= 0:
+            return
+        naive = 2 * named["naive_loss"] / named["naive_actual"]
+        if not self.difficulty:
+            self.difficulty = naive
+        gap = _RATE * math.log(naive / self.difficulty)
+        self.difficulty *= math.exp(max(-_STEP, min(_STEP, gap)))
 
     def state(self) -> dict[str, Any]:
         """Plain JSON, the argument of `from_state`."""

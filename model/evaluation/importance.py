@@ -14,7 +14,7 @@ Axes: T = buckets, S = series, I = inputs, C = calendar, O = origins, H = horizo
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -33,6 +33,8 @@ from model.inputs.seasons.season_layout import layout_of
 from model.inputs.series_inputs import input_names, new_carried, observe
 from model.inputs.static_features import ids_of, set_static
 from model.networks.quantile_network import QuantileNetwork
+from model.quantiles.bands import main_levels
+from model.quantiles.whole_units import round_to_units
 from model.training.dataset import History, plans_of
 
 #: Name of the row for the calendar as a whole, past and future.
@@ -112,6 +114,7 @@ class _PreparedInputs:
         self.first = max(0, places[0] - _WARM_DAYS * self.config.buckets_per_day)
         self.places_O = np.array(places)
         chosen = np.sort(np.argsort(-history.volume(places[0]), kind="stable")[:_MAX_SERIES])
+        self.whole_S = history.whole_units_S[chosen]
         values_TSF = torch.from_numpy(np.ascontiguousarray(history.values_TSF[:, chosen]))
         self.actual_OSH = torch.stack(
             [values_TSF[place : place + horizon, :, UNITS].T for place in places]
@@ -121,8 +124,9 @@ class _PreparedInputs:
         self.ids_S3 = ids_of(stats_SK, self.config)
         plans_TSP = plans_of(history, self.config, chosen) if self.config.plans else None
         layout, country = layout_of(bucket_ms), self.config.holidays_country
+        zone = self.config.timezone
         starts = history.start_ms + bucket_ms * torch.arange(places[-1])
-        phases = layout.buckets(starts, country)
+        phases = layout.buckets(starts, country, timezone=zone)
         inputs, begun, ahead, anchors = [], [], [], []
         self.scale_OS = torch.ones(len(places), len(chosen))
         for t in range(places[-1]):
@@ -137,9 +141,8 @@ class _PreparedInputs:
             if t + 1 in places:
                 self.scale_OS[places.index(t + 1)] = scale_of(stats_SK, self.config)
                 origin_ms = history.start_ms + (t + 1) * bucket_ms
-                anchors.append(
-                    anchors_of(stats_SK, layout.horizon(origin_ms, horizon, country), self.config)
-                )
+                coming = layout.horizon(origin_ms, horizon, country, timezone=zone)
+                anchors.append(anchors_of(stats_SK, coming, self.config))
                 if plans_TSP is not None:
                     horizon_SHP = plans_TSP[t + 1 : t + 1 + horizon].transpose(0, 1)
                     ahead.append(plan_features(horizon_SHP, stats_SK[:, PRICE, None]))
@@ -198,18 +201,14 @@ class _PreparedInputs:
         config, ahead_ms = self.config, calendar_days * DAY_MS
         bucket_ms, begin_ms = config.bucket_ms, self.history.start_ms + ahead_ms
         starts = begin_ms + bucket_ms * (self.first + np.arange(len(inputs_TSI), dtype=np.int64))
-        country, terms = config.holidays_country, config.year_terms
-        calendar_TC = torch.from_numpy(
-            calendar_features(starts, bucket_ms=bucket_ms, country=country, year_terms=terms)
-        )
+        shared: dict[str, Any] = {
+            "bucket_ms": bucket_ms, "country": config.holidays_country,
+            "year_terms": config.year_terms, "timezone": config.timezone,
+        }  # fmt: skip
+        calendar_TC = torch.from_numpy(calendar_features(starts, **shared))
+        origins_O = begin_ms + bucket_ms * self.places_O
         horizon_OHC = torch.from_numpy(
-            horizon_calendar(
-                begin_ms + bucket_ms * self.places_O,
-                horizon=config.horizon,
-                bucket_ms=bucket_ms,
-                country=country,
-                year_terms=terms,
-            )
+            horizon_calendar(origins_O, horizon=config.horizon, **shared)
         )
         with torch.no_grad():
             forecast = self._forecast(
@@ -219,8 +218,11 @@ class _PreparedInputs:
                 self.anchors if anchors is None else anchors,
                 self.plans_OSHE if plans_OSHE is None else plans_OSHE,
             )
-        quantiles = config.quantiles
-        flat_NQ: NDArray[np.float32] = forecast.reshape(-1, len(quantiles)).numpy()
+        columns = main_levels(config.quantiles)
+        units_OSHQ: NDArray[np.float32] = forecast[..., columns].numpy()
+        units_OSHQ[:, self.whole_S] = round_to_units(units_OSHQ[:, self.whole_S])
+        quantiles = config.quantiles[columns]
+        flat_NQ = units_OSHQ.reshape(-1, len(quantiles))
         return wql(self.actual_OSH.reshape(-1).numpy(), flat_NQ, quantiles)
 
     def _forecast(

@@ -33,15 +33,17 @@ def find_fault(
     the end does not matter); None if nothing serves yet. With `may_be_less` any smaller total
     passes: a fallback does not read plans, so it forecasts sales on a day of closure.
 
+    >>> from dataclasses import replace
     >>> units = np.ones((2, 3, 1), np.float32)
-    >>> made = QuantileForecast(0, 60_000, (0.5,), units, units.cumsum(1), "new")
+    >>> made = QuantileForecast(0, 60_000, (0.5,), units, units.cumsum(1), units[..., 0], "new")
     >>> find_fault(made, made) is None
     True
-    >>> broken = QuantileForecast(0, 60_000, (0.5,), units * np.nan, units.cumsum(1), "new")
-    >>> find_fault(broken, made)
+    >>> find_fault(replace(made, mean_SH=made.mean_SH * np.nan), made)
     'its forecasts are not finite'
     """
-    for block_SHQ in (forecast.units_SHQ, forecast.cumulative_SHQ, *forecast.extras.values()):
+    mean_SHQ = forecast.mean_SH[..., None]
+    blocks = (forecast.units_SHQ, forecast.cumulative_SHQ, mean_SHQ, *forecast.extras.values())
+    for block_SHQ in blocks:
         if not np.isfinite(block_SHQ).all():
             return "its forecasts are not finite"
         if block_SHQ.size and float(block_SHQ.min()) < 0:
@@ -60,17 +62,17 @@ def _absurdity(
     steps = min(forecast.cumulative_SHQ.shape[1], served.cumulative_SHQ.shape[1])
     if not size or forecast.quantiles != served.quantiles:
         return None
-    new_SQ = forecast.cumulative_SHQ[:size, steps - 1].astype(np.float64)
-    served_SQ = served.cumulative_SHQ[:size, steps - 1].astype(np.float64)
-    # totals by the mean over quantiles: medians of sparse demand are all zero
-    total, served_total = float(new_SQ.mean(axis=1).sum()), float(served_SQ.mean(axis=1).sum())
+    total, served_total = (
+        float(made.mean_SH[:size, :steps].sum(dtype=np.float64)) for made in (forecast, served)
+    )
     allowed = may_be_less and total < served_total
     if not (allowed or _close(total, served_total, floor=_TOTAL_UNITS, factor=TOTAL_FACTOR)):
         return (
             f"it forecasts {total:,.0f} units in all, "
             f"{served.model_id} forecasts {served_total:,.0f}"
         )
-    top_S, served_S = new_SQ[:, -1], served_SQ[:, -1]
+    top_S = forecast.cumulative_SHQ[:size, steps - 1, -1]
+    served_S = served.cumulative_SHQ[:size, steps - 1, -1]
     limit_S = SERIES_FACTOR * np.maximum(served_S, _SERIES_UNITS)
     wild = int((top_S > limit_S).sum())
     if wild > SERIES_SHARE * size:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from model.evaluation.metrics import pinball_loss
 from model.evaluation.pit import covered
+from model.quantiles.bands import main_band, main_levels
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
@@ -34,12 +35,15 @@ SUMS: Final = (
     "loss",  # pinball loss, mean over q, no factor 2
     "over",  # units by which the median was too high
     "under",  # units by which the median was too low
-    "covered",  # share of the demand within the outermost band, by the PIT of counts
-    "inside",  # demand within the outermost band, both ends included
+    "covered",  # share of the demand within the main band, by the PIT of counts
+    "inside",  # demand within the main band, both ends included
+    "outer",  # share of the demand within the outermost band, by the PIT of counts
     "pit",  # middle of the PIT under the model's own quantiles
     "naive_actual",  # units sold in buckets with a seasonal naive forecast
     "naive_loss",  # pinball loss of the seasonal naive there
     "beside_loss",  # loss of the model there
+    "sum_weight",  # series whose sum up to this bucket is known
+    "sum_covered",  # share of those sums within the main band, by the PIT of counts
 )
 N_SUMS: Final = len(SUMS)
 
@@ -62,7 +66,8 @@ def score_labels(
 
     `low_N` and `high_N` are `pit.pit_bounds` under the model's quantiles, `levels_NQ` the published
     levels. `naive_N` is the seasonal naive's point forecast, NaN if it had none. The pinball loss
-    of a point is that of the point as every quantile.
+    of a point is that of the point as every quantile. Losses are those of the levels of the main
+    band (`model.quantiles.bands`). The sums of cumulative demand stay 0, see `add_sums`.
 
     >>> one = np.ones(1)
     >>> sums = score_labels(
@@ -73,11 +78,13 @@ def score_labels(
     >>> dict(zip(SUMS, sums[0, 0].round(3).tolist(), strict=True))["loss"]
     0.6
     """
-    quantiles = tuple(quantiles)
+    columns = main_levels(quantiles)
+    low, high = main_band(quantiles)
+    share_N4 = covered(low_N, high_N, levels_NQ[:, [0, low, high, -1]])
+    published_NQ, quantiles = published_NQ[:, columns], tuple(quantiles)[columns]
     middle = int(np.argmin(np.abs(np.asarray(quantiles) - 0.5)))
     loss_N = pinball_loss(actual_N, published_NQ, quantiles).mean(axis=1)
     error_N = published_NQ[:, middle] - actual_N
-    share_N2 = covered(low_N, high_N, levels_NQ[:, [0, -1]])
     inside_N = (actual_N >= published_NQ[:, 0]) & (actual_N <= published_NQ[:, -1])
     known_N = np.isfinite(naive_N)
     naive_N1 = np.where(known_N, naive_N, 0.0)[:, None]
@@ -89,18 +96,44 @@ def score_labels(
         loss_N,
         np.maximum(error_N, 0),
         np.maximum(-error_N, 0),
-        share_N2[:, 1] - share_N2[:, 0],
+        share_N4[:, 2] - share_N4[:, 1],
         inside_N,
+        share_N4[:, 3] - share_N4[:, 0],
         (low_N + high_N) / 2,
         np.abs(actual_N) * known_N,
         naive_loss_N * known_N,
         loss_N * known_N,
     )
-    size = len(VOLUMES) * horizon
+    sums_VHK = np.zeros((len(VOLUMES), horizon, N_SUMS))
+    for column, term in enumerate(terms):
+        sums_VHK[..., column] = _placed(term * weight_N, volume_N, step_N, horizon)
+    return sums_VHK
+
+
+def add_sums(
+    sums_VHK: Sums,
+    *,
+    low_N: Floats,
+    high_N: Floats,
+    levels_NQ: Floats,
+    quantiles: Sequence[float],
+    volume_N: Ints,
+    step_N: Ints,
+    weight_N: Floats,
+) -> None:
+    """Add the scores of cumulative demand to those of a bucket, in place; as in `score_labels`."""
+    share_N2 = covered(low_N, high_N, levels_NQ[:, main_band(quantiles)])
+    horizon = sums_VHK.shape[1]
+    inside_N = (share_N2[:, 1] - share_N2[:, 0]) * weight_N
+    sums_VHK[..., SUMS.index("sum_weight")] += _placed(weight_N, volume_N, step_N, horizon)
+    sums_VHK[..., SUMS.index("sum_covered")] += _placed(inside_N, volume_N, step_N, horizon)
+
+
+def _placed(value_N: Floats, volume_N: Ints, step_N: Ints, horizon: int) -> Sums:
+    """Values [V, H] summed by volume class and step."""
     place_N = np.asarray(volume_N, np.int64) * horizon + step_N
-    columns = [np.bincount(place_N, term * weight_N, minlength=size) for term in terms]
-    sums_XK = np.stack(columns, axis=1).astype(np.float64)
-    return sums_XK.reshape(len(VOLUMES), horizon, N_SUMS)
+    placed_X = np.bincount(place_N, value_N, minlength=len(VOLUMES) * horizon)
+    return placed_X.reshape(len(VOLUMES), horizon).astype(np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +141,10 @@ class Score:
     """Metrics of pooled sums; None if the denominator is zero.
 
     `wql` and `naive_wql` have the factor 2 (`metrics.wql`); `wql_beside_naive` covers the same
-    buckets as `naive_wql`. `coverage` is that of the outermost band by the PIT of counts: a perfect
-    forecast of any demand has the nominal one. `interval_coverage` includes the ends, and with rare
-    demand is near 1 for a perfect forecast.
+    buckets as `naive_wql`. `coverage` is that of the main band by the PIT of counts: a perfect
+    forecast of any demand has the nominal one; `outer_coverage` is that of the outermost band,
+    `cumulative_coverage` that of the main band of cumulative demand. `interval_coverage` includes
+    the ends, and with rare demand is near 1 for a perfect forecast.
     """
 
     labels: int
@@ -120,13 +154,15 @@ class Score:
     bias: float | None
     coverage: float | None
     interval_coverage: float | None
+    outer_coverage: float | None
+    cumulative_coverage: float | None
 
 
 def score_of(sums_K: Sums) -> Score:
     """Metrics of sums [K], or of any array of them [..., K], pooled.
 
-    >>> score_of(np.array([4, 4, 10, 1, 2, 1, 3.2, 4, 2, 0, 0, 0]))
-    Score(labels=4, wql=0.2, naive_wql=None, ..., bias=0.1, coverage=0.8, interval_coverage=1.0)
+    >>> score_of(np.array([4, 4, 10, 1, 2, 1, 3.2, 4, 3.9, 2, 0, 0, 0, 4, 3]))
+    Score(labels=4, wql=0.2, ..., interval_coverage=1.0, outer_coverage=0.975, ...=0.75)
     """
     pooled_K = np.asarray(sums_K).reshape(-1, N_SUMS).sum(axis=0)
     named = dict(zip(SUMS, pooled_K.tolist(), strict=True))
@@ -142,4 +178,6 @@ def score_of(sums_K: Sums) -> Score:
         bias=share(named["over"] - named["under"], named["actual"]),
         coverage=share(named["covered"], named["weight"]),
         interval_coverage=share(named["inside"], named["weight"]),
+        outer_coverage=share(named["outer"], named["weight"]),
+        cumulative_coverage=share(named["sum_covered"], named["sum_weight"]),
     )

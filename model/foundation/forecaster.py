@@ -20,6 +20,7 @@ from model.foundation.sums import at_scores, normal_scores, persistence, sum_qua
 from model.foundation.weights import Pretrained
 from model.inference.forecaster import States, missing_buckets, require_demand
 from model.inputs.plans import Plans
+from model.quantiles.mean import mean_of_quantiles
 
 Floats = NDArray[np.float32]
 
@@ -105,6 +106,7 @@ class FoundationForecaster:
             quantiles=self.quantiles,
             units_SHQ=units_SHQ,
             cumulative_SHQ=sums_SHQ,
+            mean_SH=mean_of_quantiles(units_SHQ, self.quantiles),
             model_id=self.model_id,
         )
 

@@ -59,7 +59,7 @@ class Stepper(Protocol):
         self, states: NetworkStates, values_SF: Floats, start_ms: int, calendar_C: Tensor,
         horizon_HC: Tensor, *, plans: Plans | None = None,
     ) -> tuple[Floats, ...]:  # fmt: skip
-        """Carry over one bucket; return each block of the heads [S, H, Q] from its end on."""
+        """Carry over one bucket; forecast from its end on: blocks [S, H, Q], mean [S, H]."""
         ...
 
 
@@ -90,7 +90,8 @@ class BlockStepper:
         """Carry over T buckets without forecasting."""
         config = self._network.config
         layout = layout_of(config.bucket_ms)
-        phases = layout.buckets(torch.tensor(start_ms_T), config.holidays_country)
+        starts_T = torch.tensor(start_ms_T)
+        phases = layout.buckets(starts_T, config.holidays_country, timezone=config.timezone)
 
         def carry(chunk: slice) -> None:
             for t, (values_SF, calendar_C) in enumerate(
@@ -107,18 +108,21 @@ class BlockStepper:
         self, states: NetworkStates, values_SF: Floats, start_ms: int, calendar_C: Tensor,
         horizon_HC: Tensor, *, plans: Plans | None = None,
     ) -> tuple[Floats, ...]:  # fmt: skip
-        """Carry over one bucket; return each block of the heads [S, H, Q] from its end on."""
+        """Carry over one bucket; forecast from its end on: blocks [S, H, Q], mean [S, H]."""
         config = self._network.config
         shape = (states.size, config.horizon, len(self._levels.quantiles))
         # numpy uses huge pages, torch does not: a quarter of the time in page faults
         blocks = tuple(np.empty(shape, np.float32) for _ in range(self._network.heads.blocks))
+        mean_SH = np.empty(shape[:2], np.float32)
         # in the pool as well: a multi-threaded kernel here would compete with the chunks
         weights = self._pool.submit(head_weights, self._network, horizon_HC).result()
         out = tuple(torch.from_numpy(block_SHQ) for block_SHQ in blocks)
         layout = layout_of(config.bucket_ms)
-        phases = layout.buckets(torch.tensor([start_ms]), config.holidays_country).at(0)
-        ahead = layout.horizon(start_ms + config.bucket_ms, config.horizon, config.holidays_country)
-        job = _ForecastJob(weights, out, plans_ahead(plans), ahead)
+        country, zone = config.holidays_country, config.timezone
+        phases = layout.buckets(torch.tensor([start_ms]), country, timezone=zone).at(0)
+        origin_ms = start_ms + config.bucket_ms
+        ahead = layout.horizon(origin_ms, config.horizon, country, timezone=zone)
+        job = _ForecastJob(weights, out, torch.from_numpy(mean_SH), plans_ahead(plans), ahead)
 
         def forecast(chunk: slice) -> None:
             self._step(
@@ -127,7 +131,7 @@ class BlockStepper:
             )  # fmt: skip
 
         self._run_chunks(states.size, forecast)
-        return blocks
+        return (*blocks, mean_SH)
 
     def _run_chunks(self, size: int, work: Callable[[slice], None]) -> None:
         chunks = even_chunks(size, largest=CHUNK, threads=self._threads)
@@ -180,6 +184,7 @@ class BlockStepper:
                     encoded_BD, inputs_BI, job.weights,
                     tuple(scale_S[rows] for scale_S in scales),
                     out,
+                    mean_BH=job.mean_SH[at],
                     anchors=anchors.map(itemgetter(rows)),
                     work=work, levels=self._levels, planned=planned,
                 )  # fmt: skip
@@ -187,10 +192,11 @@ class BlockStepper:
 
 @dataclass(frozen=True, slots=True)
 class _ForecastJob:
-    """Weights, plans and phases of a forecasting step, and its output blocks [S, H, Q]."""
+    """Weights, plans and phases of a forecasting step, and its outputs [S, H, Q] and [S, H]."""
 
     weights: Tensor
     out: tuple[Tensor, ...]
+    mean_SH: Tensor
     plans: Plans | None
     ahead: HorizonPhases
 

@@ -70,7 +70,7 @@ class _Program:
     """One step on fixed buffers; `run[kind]` reads the inputs and writes the outputs.
 
     `plans_SP` are those of the closed bucket, None for a network without plans; `encoded[kind]` are
-    the latest arguments of the heads; `out` are their blocks [S, H, Q].
+    the latest arguments of the heads; `out` are their blocks [S, H, Q], `mean_SH` is the mean.
     """
 
     values_SF: Tensor
@@ -80,6 +80,7 @@ class _Program:
     ahead: HorizonPhases
     weights: Tensor
     out: tuple[Tensor, ...]
+    mean_SH: Tensor
     work: Workspace
     run: dict[_Kind, Callable[[], None]] = field(default_factory=dict)
     encoded: dict[_Kind, _HeadInputs] = field(default_factory=dict)
@@ -113,8 +114,8 @@ class FixedShapeStepper:
         """Carry over T buckets without forecasting."""
         program = self._program(states, values_TSF.shape[2], calendar_TC.shape[1])
         config = self._network.config
-        starts = torch.tensor(start_ms_T)
-        phases = layout_of(config.bucket_ms).buckets(starts, config.holidays_country)
+        starts, country, zone = torch.tensor(start_ms_T), config.holidays_country, config.timezone
+        phases = layout_of(config.bucket_ms).buckets(starts, country, timezone=zone)
         for t, (values_SF, calendar_C) in enumerate(zip(values_TSF, calendar_TC, strict=True)):
             self._fill(states, program, values_SF, phases.at(t), calendar_C)
             _copy_plans(program, plans_at(plans, t, slice(0, states.size)))
@@ -124,14 +125,14 @@ class FixedShapeStepper:
         self, states: NetworkStates, values_SF: Floats, start_ms: int, calendar_C: Tensor,
         horizon_HC: Tensor, *, plans: Plans | None = None,
     ) -> tuple[Floats, ...]:  # fmt: skip
-        """Carry over one bucket; return each block of the heads [S, H, Q] from its end on."""
+        """Carry over one bucket; forecast from its end on: blocks [S, H, Q], mean [S, H]."""
         program = self._program(states, values_SF.shape[1], calendar_C.shape[0])
         config = self._network.config
         layout = layout_of(config.bucket_ms)
-        phases = layout.buckets(torch.tensor([start_ms]), config.holidays_country).at(0)
-        ahead = layout.horizon(
-            start_ms + config.bucket_ms, config.horizon, config.holidays_country, distinct=False
-        )
+        country, zone = config.holidays_country, config.timezone
+        phases = layout.buckets(torch.tensor([start_ms]), country, timezone=zone).at(0)
+        origin_ms = start_ms + config.bucket_ms
+        ahead = layout.horizon(origin_ms, config.horizon, country, timezone=zone, distinct=False)
         self._fill(states, program, values_SF, phases, calendar_C)
         _copy_parts(ahead, program.ahead)
         program.weights.copy_(head_weights(self._network, horizon_HC.to(self._device)))
@@ -139,7 +140,7 @@ class FixedShapeStepper:
         kind = _kind_of(phases, ahead)
         self._run(states, program, kind)
         self._plan(states, program, kind, plans_ahead(plans))
-        return to_host([block_SHQ[: states.size] for block_SHQ in program.out])
+        return to_host([block[: states.size] for block in (*program.out, program.mean_SH)])
 
     def _plan(
         self, states: NetworkStates, program: _Program, kind: _Kind, plans: Plans | None
@@ -152,14 +153,16 @@ class FixedShapeStepper:
         encoded_SD, inputs_SI, scales, anchors = program.encoded[kind]
         everyone = torch.arange(rows_M.numel(), device=self._device)
         out = tuple(block_SHQ[rows_M] for block_SHQ in program.out)
+        mean_MH = program.mean_SH[rows_M]
         self._network.heads.serve(
             encoded_SD[rows_M], inputs_SI[rows_M], program.weights,
             tuple(scale_S[rows_M] for scale_S in scales),
-            out, anchors=anchors.map(lambda part: part[rows_M]),
+            out, mean_BH=mean_MH, anchors=anchors.map(lambda part: part[rows_M]),
             work=program.work, levels=self._levels, planned=(everyone, plans_MHE),
         )  # fmt: skip
         for block_SHQ, again_MHQ in zip(program.out, out, strict=True):
             block_SHQ[rows_M] = again_MHQ
+        program.mean_SH[rows_M] = mean_MH
 
     def _program(self, states: NetworkStates, features: int, calendar: int) -> _Program:
         """The program of these states, built when they are new or have grown."""
@@ -181,6 +184,7 @@ class FixedShapeStepper:
                     head_weights(network, torch.zeros(config.horizon, N_HORIZON, device=device))
                 ),
                 out=tuple(torch.empty(shape, device=device) for _ in range(network.heads.blocks)),
+                mean_SH=torch.empty(shape[:2], device=device),
                 work=Workspace(device),
             )
         return states.program
@@ -229,7 +233,7 @@ class FixedShapeStepper:
             program.encoded[kind] = encoded_SD, inputs_SI, scales, anchors
             network.heads.serve(
                 encoded_SD, inputs_SI, program.weights, scales, program.out,
-                anchors=anchors, work=program.work, levels=self._levels,
+                mean_BH=program.mean_SH, anchors=anchors, work=program.work, levels=self._levels,
             )  # fmt: skip
 
 

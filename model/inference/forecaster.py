@@ -18,10 +18,13 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.contract import FEATURE_NAMES, QuantileForecast
+from model.contributions import Explanations
 from model.errors import InvalidValues
 from model.inference.cpu_stepper import BlockStepper, Stepper
 from model.inference.cuda_graph_stepper import FixedShapeStepper
+from model.inference.explanation import NewestStep, explain
 from model.inference.network_states import NetworkStates, restore_states
+from model.inputs.carried_statistics import started
 from model.inputs.plans import Plans
 from model.inputs.seasons.calendar import calendar_features, horizon_calendar
 from model.networks.quantile_levels import PublishedLevels
@@ -163,7 +166,7 @@ class NetworkForecaster:
         with torch.inference_mode():
             own = self._advance(states, values_SF, bucket_start_ms)
             origin_ms = bucket_start_ms + self.bucket_ms
-            units_SHQ, sums_SHQ, *targets = self._stepper.forecast(
+            units_SHQ, sums_SHQ, *targets, mean_SH = self._stepper.forecast(
                 own,
                 _all_rows(values_SF, own.size),
                 bucket_start_ms,
@@ -174,7 +177,7 @@ class NetworkForecaster:
             if self.network.unseen is not None:
                 self.network.unseen.write(
                     own.stats_SK, own.launch_day_S,
-                    origin_ms=origin_ms, units_SHQ=units_SHQ, sums_SHQ=sums_SHQ,
+                    origin_ms=origin_ms, units_SHQ=units_SHQ, sums_SHQ=sums_SHQ, mean_SH=mean_SH,
                     weights_LQ=self._levels.weights.numpy(),
                 )  # fmt: skip
             own.last_ms = bucket_start_ms
@@ -184,6 +187,7 @@ class NetworkForecaster:
                 quantiles=self.quantiles,
                 units_SHQ=units_SHQ,
                 cumulative_SHQ=sums_SHQ,
+                mean_SH=mean_SH,
                 model_id=self.model_id,
                 extras=dict(zip(self.config.targets, targets, strict=True)),
             )
@@ -203,6 +207,38 @@ class NetworkForecaster:
             known = self._known_plans(plans, buckets, own.size)
             self._stepper.carry(own, values_TSF, starts, calendar_TC, plans=known)
             own.last_ms = starts[-1]
+
+    def explain(
+        self, states: States, values_SF: Floats, rows_N: NDArray[np.int64], plans: Plans | None
+    ) -> tuple[NDArray[np.int64], Explanations]:
+        """Explain the newest forecasts of some rows of the states; returns the rows explained.
+
+        `values_SF` and `plans` are those of the step. A row that has not begun is left out: the
+        forecast of an unseen product is not the network's.
+        """
+        if not isinstance(states, NetworkStates) or states.last_ms is None:
+            raise TypeError("only states after a step of this forecaster can be explained")
+        with torch.inference_mode():
+            rows_N = np.unique(rows_N[rows_N < states.size])
+            begun_N = started(states.stats_SK[torch.from_numpy(rows_N).to(self.device)])
+            rows_N = rows_N[begun_N.cpu().numpy()]
+            at_N = torch.from_numpy(rows_N).to(self.device)
+            known = self._known_plans(plans, 1 + self.horizon, states.size)
+            plans_TNP = None if known is None else known.chosen(rows_N).dense(len(rows_N))
+            newest = NewestStep(
+                stats_SK=states.stats_SK[at_N],
+                state=tuple(part[at_N] for part in states.state),
+                values_SF=torch.from_numpy(_all_rows(values_SF, states.size)[rows_N]).to(
+                    self.device
+                ),
+                start_ms=states.last_ms,
+                calendar_C=self._calendar(states.last_ms, 1)[0].to(self.device),
+                horizon_HC=self._horizon_calendar(states.last_ms + self.bucket_ms).to(self.device),
+                plans_STP=None
+                if plans_TNP is None
+                else torch.from_numpy(plans_TNP.swapaxes(0, 1).copy()).to(self.device),
+            )
+            return rows_N, explain(self.network, newest)
 
     def _advance(self, states: States, values: Floats, start_ms: int) -> NetworkStates:
         """Check the input, step over silent buckets, make room for new series."""
@@ -231,6 +267,7 @@ class NetworkForecaster:
             bucket_ms=self.bucket_ms,
             country=self.config.holidays_country,
             year_terms=self.config.year_terms,
+            timezone=self.config.timezone,
         )
         return torch.from_numpy(made_1HC[0])
 
@@ -242,6 +279,7 @@ class NetworkForecaster:
                 bucket_ms=self.bucket_ms,
                 country=self.config.holidays_country,
                 year_terms=self.config.year_terms,
+                timezone=self.config.timezone,
             )
         )
 

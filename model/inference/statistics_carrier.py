@@ -29,7 +29,8 @@ class StatisticsCarrier:
         """Carry them over the next closed buckets, the first of which starts at `start_ms`."""
         config = self._config
         starts = start_ms + config.bucket_ms * torch.arange(len(values_TSF))
-        phases = layout_of(config.bucket_ms).buckets(starts, config.holidays_country)
+        layout, country = layout_of(config.bucket_ms), config.holidays_country
+        phases = layout.buckets(starts, country, timezone=config.timezone)
         with torch.inference_mode():
             for t, values in enumerate(torch.from_numpy(values_TSF)):
                 carry_statistics(self._stats_SI, values, phases.at(t), config)

@@ -9,9 +9,11 @@ from hashlib import sha256
 from typing import Final
 
 from model.config import ModelConfig
+from model.durations import DAY_MS
 from model.inputs.carried_statistics import STATISTICS
 from model.inputs.series_inputs import carried_width
 from model.inputs.static_features import N_CARRIED
+from model.time_zones import UTC_ZONE
 
 #: To be raised with any change of the numbers that the same names, widths and spans stand for.
 _FORMULAS: Final = 2
@@ -33,6 +35,8 @@ def inherited_width(config: ModelConfig) -> int:
 def statistics_identity(config: ModelConfig) -> str:
     """Sixteen hex digits that change with the names, number, spans or formulas of the statistics.
 
+    The time zone is part of it if it shifts the calendar: below a day, other than UTC.
+
     >>> hourly = ModelConfig(horizon=24, bucket_ms=3_600_000)
     >>> wide = ModelConfig(horizon=48, bucket_ms=3_600_000, hidden=128, prior=True)
     >>> statistics_identity(hourly) == statistics_identity(wide)
@@ -41,6 +45,8 @@ def statistics_identity(config: ModelConfig) -> str:
     >>> statistics_identity(hourly) == statistics_identity(daily)
     False
     """
-    settings = (f"{name}={getattr(config, name)}" for name in _SETTINGS)
+    settings = [f"{name}={getattr(config, name)}" for name in _SETTINGS]
+    if config.timezone != UTC_ZONE and config.bucket_ms < DAY_MS:
+        settings.append(f"timezone={config.timezone}")
     parts = [str(_FORMULAS), str(inherited_width(config)), *STATISTICS, *settings]
     return sha256("\0".join(parts).encode()).hexdigest()[:16]

@@ -20,12 +20,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from model.coherence import make_coherent
 from model.config import ModelConfig
 from model.durations import DAY_MS
 from model.inputs import carried_statistics as at
 from model.inputs.newcomer_prior import TRUNCATED_DAYS, YOUNG_DAYS, poisson
 from model.inputs.static_features import CATEGORY, LAUNCH, LIST_PRICE, ROWS
+from model.quantiles.coherence import make_coherent
 
 Floats = NDArray[np.float32]
 Reals = NDArray[np.float64]
@@ -75,6 +75,7 @@ class UnseenProductDemand(nn.Module):
         origin_ms: int,
         units_SHQ: Floats,
         sums_SHQ: Floats,
+        mean_SH: Floats,
         weights_LQ: Floats,
     ) -> None:
         """Replace the network's forecasts of unseen products, in place; sums are coherent.
@@ -97,7 +98,8 @@ class UnseenProductDemand(nn.Module):
         ends_H = (1 + np.arange(self.config.horizon)) / self.config.buckets_per_day
         on_sale_NH = ends_H > -age_N[:, None] + 1e-3  # the day of a launch is a float32
         late_N = age_N > _EARLY_DAYS
-        units_NHQ = self._quantiles(late_N, 0, level_N[:, None] * on_sale_NH)
+        mean_SH[rows] = mean_NH = level_N[:, None] * on_sale_NH
+        units_NHQ = self._quantiles(late_N, 0, mean_NH)
         passed_NH = on_sale_NH.cumsum(axis=1)
         sums_NHQ = self._quantiles(late_N, 1, level_N[:, None] * passed_NH)
         sums_NHQ = np.where(passed_NH[..., None] <= 1, units_NHQ, sums_NHQ)

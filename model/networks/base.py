@@ -48,3 +48,12 @@ class Network(Protocol):
         The encoding may be part of the state or of `work`, so it is valid until the next step.
         """
         ...
+
+    def newest(
+        self, inputs_BI: Tensor, calendar_C: Tensor, state: State, work: Workspace
+    ) -> Tensor:
+        """Return again what `step` returned with these inputs; `state` is that after the step.
+
+        Does not change `state`. Each series must have begun.
+        """
+        ...

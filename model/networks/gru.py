@@ -79,6 +79,12 @@ class GruNetwork(nn.Module):
             below_BI = hidden_BD
         return below_BI
 
+    def newest(
+        self, inputs_BI: Tensor, calendar_C: Tensor, state: State, work: Workspace
+    ) -> Tensor:
+        """Return the encoding of the newest bucket, which is the state of the last layer."""
+        return state[-1]
+
     def _pack(self) -> list[_Packed]:
         """Weights and biases of each layer, for the input and for the carried state."""
         parameters = {name: part.detach() for name, part in self.gru.named_parameters()}

@@ -7,11 +7,16 @@ is transposed. `model/networks/quantile_heads.py` has the formulas.
 Axes: H = horizon, Q = quantiles, P = published quantiles, B = series.
 """
 
+from typing import Final
+
 import torch
 from torch import Tensor
 
 from model.networks.quantile_levels import PublishedLevels
 from model.workspace import Workspace
+
+#: Published levels from which the mean of the quantiles says something.
+_LEAST_LEVELS: Final = 3
 
 
 def deviations_of_logits(logits_HQB: Tensor, median: int, spread_H: Tensor | None) -> None:
@@ -61,7 +66,7 @@ def sum_up(values_HPB: Tensor) -> None:
 def make_coherent(units_HPB: Tensor, sums_HPB: Tensor) -> None:
     """Raise sums, in place, to those of fewer buckets and to every bucket they contain.
 
-    `model.coherence.make_coherent` has the reason.
+    `model.quantiles.coherence.make_coherent` has the reason.
 
     >>> units, sums = torch.tensor([[[2.0]], [[5.0]]]), torch.tensor([[[3.0]], [[4.0]]])
     >>> make_coherent(units, sums)
@@ -72,6 +77,13 @@ def make_coherent(units_HPB: Tensor, sums_HPB: Tensor) -> None:
     torch.maximum(sums_HPB, units_HPB, out=sums_HPB)
     for step in range(1, sums_HPB.shape[0]):
         torch.maximum(sums_HPB[step], sums_HPB[step - 1], out=sums_HPB[step])
+
+
+def blend_mean(mean_HB: Tensor, values_HPB: Tensor, levels: PublishedLevels) -> None:
+    """Move what is expected towards the mean of the quantiles, in place, the more units it is."""
+    if len(levels.quantiles) >= _LEAST_LEVELS:
+        of_quantiles_HB = torch.matmul(levels.mean_P, values_HPB)
+        mean_HB.lerp_(of_quantiles_HB, 0.5 * mean_HB / (1.0 + mean_HB))
 
 
 def write_block(values_HPB: Tensor, out_BHP: Tensor) -> None:

@@ -109,6 +109,12 @@ class LstmNetwork(nn.Module):
             below_BI = hidden_BD
         return below_BI
 
+    def newest(
+        self, inputs_BI: Tensor, calendar_C: Tensor, state: State, work: Workspace
+    ) -> Tensor:
+        """Return the encoding of the newest bucket, which the state contains."""
+        return state[-2]
+
     def _pack(self) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Weights [I, 4D], recurrent weights [D, 4D] and bias [4D] of each layer."""
         parameters = dict(self.lstm.named_parameters())

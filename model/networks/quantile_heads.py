@@ -22,6 +22,14 @@ exactly zero.
 Further targets (`model/inputs/targets.py`) are blocks like units after these two, each in its own
 scale.
 
+The expected value is not among what is learned. Of rare demand it is what the statistics expect,
+the factor, a mean by construction, where quantiles are all zero; of much demand the mean of that
+and of the mean of the quantiles, which knows what the network has learned:
+
+    mean = e + w · (q − e),     w = ½ · e / (1 + e)
+
+with e in units sold. Plans move e as they move the median.
+
 Direct forecasts of every horizon from every bucket: MQ-RNN, arXiv:1711.11053 ("forking sequences").
 
 Axes: B = series, O = origins, R = rank (+1 for the bias), C = calendar, H = horizon, Q = quantiles,
@@ -40,6 +48,7 @@ from torch.nn import functional
 
 from model.inputs.anchors import FACTORS, Anchors
 from model.networks.head_serving import (
+    blend_mean,
     deviations_of_logits,
     make_coherent,
     publish,
@@ -150,11 +159,16 @@ class QuantileHeads(nn.Module):
 
     def expected(self, code_XR: Tensor, anchors: Anchors) -> tuple[Tensor, Tensor]:
         """Factor and unit [..., H] of the horizon buckets, in multiples of the scale."""
-        *weights, power = torch.sigmoid(self.gates(code_XR)).unsqueeze(-2).unbind(-1)
-        parts = (weight * log for weight, log in zip(weights, anchors.logs, strict=True))
+        parts, power = self.gated(code_XR, anchors)
         log_XH = sum(parts, start=torch.zeros((), device=code_XR.device))
         unit_XH = (0.5 * (1.0 + power) * log_XH).exp() * anchors.error.unsqueeze(-1)
         return log_XH.exp(), unit_XH
+
+    def gated(self, code_XR: Tensor, anchors: Anchors) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Log factors [..., H] as weighted by the gates, like `anchors.logs`; power [..., 1]."""
+        *weights, power = torch.sigmoid(self.gates(code_XR)).unsqueeze(-2).unbind(-1)
+        logs = (weight * log for weight, log in zip(weights, anchors.logs, strict=True))
+        return tuple(logs), power
 
     def plan_effects(self, code_XR: Tensor, plans_XHE: Tensor) -> Tensor:
         """Effects of plans on the logits, [..., Y, H, Q]. Raises ValueError if plans are off."""
@@ -209,6 +223,7 @@ class QuantileHeads(nn.Module):
         scales: tuple[Tensor, ...],
         out: tuple[Tensor, ...],
         *,
+        mean_BH: Tensor,
         anchors: Anchors,
         work: Workspace,
         levels: PublishedLevels,
@@ -216,10 +231,10 @@ class QuantileHeads(nn.Module):
     ) -> None:
         """Write each block into `out` (each [B, H, P], contiguous), multiplied by its scale [B].
 
-        `weights` are `horizon_weights` of this one origin, [R + 1, Y, H * Q], in the precision of
-        the product; `levels` are the
-        published quantiles; `planned` are the rows [M] of series with a plan and their plan inputs,
-        [M, H, E]. Sums are coherent: never below those of fewer buckets or of any bucket.
+        And the mean of units into `mean_BH`. `weights` are `horizon_weights` of this one origin,
+        [R + 1, Y, H * Q], in the precision of the product; `levels` are the published quantiles;
+        `planned` are the rows [M] of series with a plan and their plan inputs, [M, H, E]. Sums are
+        coherent: never below those of fewer buckets or of any bucket.
         """
         code_BR = self._served_code(encoded_BD, inputs_BI)
         added_MYHQ = None
@@ -240,6 +255,12 @@ class QuantileHeads(nn.Module):
             spread_H = sum_spread(horizon, code_BR.device) if sums else None
             deviations_of_logits(values_HQB, self.median, spread_H)
             middle_HB = factor_HB * scale_B
+            if part == 0:
+                mean_HB = middle_HB.clone()
+                if planned is not None and added_MYHQ is not None:
+                    moved_HM = unit_HB[:, planned[0]] * added_MYHQ[:, 0, :, self.median].t()
+                    mean_HB.index_add_(1, planned[0], moved_HM * scale_B[planned[0]])
+                    mean_HB.clamp_(min=0.0)
             lowered_HB = middle_HB[:1] if sums else middle_HB  # a sum is lowered once
             lowered_HB.sub_(ZERO_SHIFT * scale_B)
             unit_H1B = (unit_HB * scale_B)[:, None]
@@ -250,6 +271,8 @@ class QuantileHeads(nn.Module):
             values_HPB.clamp_(min=0.0)
             if part == 0:
                 units_HPB = values_HPB
+                blend_mean(mean_HB, values_HPB, levels)
+                mean_BH.copy_(mean_HB.t())
             elif sums and units_HPB is not None:
                 make_coherent(units_HPB, values_HPB)
             write_block(values_HPB, out_BHP)

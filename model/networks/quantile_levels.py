@@ -13,10 +13,12 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
+from model.quantiles.mean import mean_weights
+
 
 @dataclass(frozen=True, slots=True)
 class PublishedLevels:
-    """Published levels, and their weights [Q, P] of the network's levels.
+    """Published levels, their weights [Q, P] of the network's levels, and the mean's [P] of them.
 
     >>> PublishedLevels.of((0.1, 0.5, 0.9), (0.3,)).weights.round(decimals=2).flatten().tolist()
     [0.41..., 0.59..., 0.0]
@@ -24,18 +26,21 @@ class PublishedLevels:
 
     quantiles: tuple[float, ...]
     weights: Tensor
+    mean_P: Tensor
     #: True if they are the network's own levels.
     are_own: bool
 
     def to(self, device: torch.device) -> "PublishedLevels":
         """The same with the weights on another device."""
-        return replace(self, weights=self.weights.to(device))
+        weights, mean_P = self.weights.to(device), self.mean_P.to(device)
+        return replace(self, weights=weights, mean_P=mean_P)
 
     @classmethod
     def of(cls, levels: Sequence[float], published: Sequence[float]) -> "PublishedLevels":
         """Derive `published` from `levels`; both rise."""
         levels, published = tuple(levels), tuple(published)
-        return cls(published, _weights(levels, published), levels == published)
+        mean_P = torch.from_numpy(mean_weights(published))
+        return cls(published, _weights(levels, published), mean_P, levels == published)
 
 
 def _weights(levels: tuple[float, ...], published: tuple[float, ...]) -> Tensor:

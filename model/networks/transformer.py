@@ -134,6 +134,14 @@ class TransformerNetwork(nn.Module):
         encoded: Tensor = self.last(hidden_B1D)[:, 0]
         return encoded
 
+    def newest(
+        self, inputs_BI: Tensor, calendar_C: Tensor, state: State, work: Workspace
+    ) -> Tensor:
+        """Encode the newest bucket again: it writes the same keys and values to the same place."""
+        count_B1, *rings = state
+        before = (count_B1 - 1, *(ring.clone() for ring in rings))
+        return self.step(inputs_BI, calendar_C, before, work)
+
     def _window_bias(self, length: int, known_BW: Tensor) -> Tensor:
         """Penalty [B, A, T, W + T] on distance; minus infinity outside the window."""
         window = self.context

@@ -12,6 +12,7 @@ from model.config import ModelConfig
 from model.errors import IncompatibleCheckpoint
 from model.networks.quantile_network import QuantileNetwork
 from model.pretraining.walks import at_width
+from model.time_zones import UTC_ZONE
 from model.training.adapt import adapted
 from model.training.checkpoint import Manifest, restore
 
@@ -32,10 +33,12 @@ def shipped() -> tuple[QuantileNetwork, Manifest]:
     return restore(WEIGHTS.read_bytes(), manifest), manifest
 
 
-def pretrained(*, bucket_ms: int, horizon: int, country: str | None) -> QuantileNetwork:
-    """The pretrained network for a bucket width, horizon and country of the holidays."""
+def pretrained(
+    *, bucket_ms: int, horizon: int, country: str | None, timezone: str = UTC_ZONE
+) -> QuantileNetwork:
+    """The pretrained network for a bucket width, horizon, country of the holidays and time zone."""
     network, _ = shipped()
-    return adapted(network, at_width(network.config, bucket_ms, horizon, country))
+    return adapted(network, at_width(network.config, bucket_ms, horizon, country, timezone))
 
 
 def start_for(config: ModelConfig) -> QuantileNetwork | None:

@@ -16,15 +16,15 @@ import torch
 from torch import Tensor
 
 from model.config import ModelConfig
-from model.durations import DAY_MS, HOUR_MS, MINUTE_MS, WEEK_MS
+from model.durations import DAY_MS, HOUR_MS, MINUTE_MS, MONTH_MS, WEEK_MS
 from model.inputs.carried_statistics import UNITS
 from model.inputs.seasons.calendar import calendar_features
 from model.inputs.seasons.season_layout import layout_of
 from model.inputs.series_inputs import new_carried
 from model.networks.base import State
 from model.pretraining.disturbances import disturbed
-from model.pretraining.synthetic.clock import MONTH_MS
 from model.pretraining.synthetic.shop import synthetic_shop
+from model.time_zones import UTC_ZONE
 from model.training.dataset import Chunk, TrainingSeries, carry_over, levels, plans_of
 
 _CHUNK: Final = 64
@@ -170,8 +170,11 @@ class Fleet:
         }
 
 
-def at_width(base: ModelConfig, bucket_ms: int, horizon: int, country: str | None) -> ModelConfig:
+def at_width(
+    base: ModelConfig, bucket_ms: int, horizon: int, country: str | None, timezone: str = UTC_ZONE
+) -> ModelConfig:
     """The configuration of the same network at another bucket width and horizon."""
     values = base.as_dict()
-    values |= {"bucket_ms": bucket_ms, "horizon": horizon, "holidays_country": country}
+    values |= {"bucket_ms": bucket_ms, "horizon": horizon}
+    values |= {"holidays_country": country, "timezone": timezone}
     return ModelConfig.from_dict(values)

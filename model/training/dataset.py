@@ -89,7 +89,9 @@ class TrainingSeries:
         size = lanes_GB.shape[1]
         starts_LN = torch.from_numpy(starts_LG.repeat(size, axis=1))
         if carried_LNK is None:
-            phases = layout_of(config.bucket_ms).buckets(starts_LN, config.holidays_country)
+            phases = layout_of(config.bucket_ms).buckets(
+                starts_LN, config.holidays_country, timezone=config.timezone
+            )
             carried_LNK = carry_over(stats_NK, values_LNF, phases, config)
         flat_XK = carried_LNK.flatten(0, 1)
         if self.prior is not None:
@@ -174,6 +176,7 @@ class TrainingSeries:
                 bucket_ms=config.bucket_ms,
                 country=config.holidays_country,
                 year_terms=config.year_terms,
+                timezone=config.timezone,
             )
         )
 
@@ -235,11 +238,14 @@ def pick_series(
             bucket_ms=config.bucket_ms,
             country=config.holidays_country,
             year_terms=config.year_terms,
+            timezone=config.timezone,
         )
     )
     stats_SK = new_carried(index_S.size, config)
     set_static(stats_SK, torch.from_numpy(history.static_features_SX[index_S]), config)
-    phases = layout_of(config.bucket_ms).buckets(torch.from_numpy(starts), config.holidays_country)
+    phases = layout_of(config.bucket_ms).buckets(
+        torch.from_numpy(starts), config.holidays_country, timezone=config.timezone
+    )
     grid = []
     for t in range(history.buckets):
         if t % every == 0:

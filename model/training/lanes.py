@@ -226,7 +226,9 @@ def loss_at(
     ends = by_origin(chunk.ends_NL[:, positions])
     config = network.config
     layout = layout_of(config.bucket_ms)
-    coming = layout.horizon(ends.flatten(), horizon, config.holidays_country)
+    coming = layout.horizon(
+        ends.flatten(), horizon, config.holidays_country, timezone=config.timezone
+    )
     flat = anchors_of(carried.flatten(0, 1), coming, config)
     anchors = flat.map(lambda part: part.view(*carried.shape[:2], *part.shape[1:]).to(device))
     units, sums, *extras = network.heads(encoded_OBD, inputs_OBI, horizon_OHC, anchors, plans)

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 
 from model.evaluation.score_sums import score_of
+from model.quantiles.bands import main_band
 from stream.api.problems import Problem
 from stream.api.schemas import Accuracy, AccuracyRow
 from stream.api.shared_reader import SharedReader
@@ -30,6 +31,7 @@ def get_accuracy(
             raise Problem(404, "no-accuracy", "no worker has started yet")
         accuracy = reader.accuracy(days)
         calibrated = reader.calibrated()
+    low, high = (info.quantiles[column] for column in main_band(info.quantiles))
     rows = []
     for model_id, volume, sums_HK in accuracy.models():
         for step in (None, *(range(len(sums_HK)) if steps else ())):
@@ -47,14 +49,18 @@ def get_accuracy(
                         bias=score.bias,
                         coverage=score.coverage,
                         interval_coverage=score.interval_coverage,
+                        outer_coverage=score.outer_coverage,
+                        cumulative_coverage=score.cumulative_coverage,
                     )
                 )
     return Accuracy(
         from_ms=accuracy.from_ms,
         to_ms=accuracy.to_ms,
         bucket_ms=info.bucket_ms,
-        band=(info.quantiles[0], info.quantiles[-1]),
-        nominal_coverage=round(info.quantiles[-1] - info.quantiles[0], 6),
+        band=(low, high),
+        nominal_coverage=round(high - low, 6),
+        outer_band=(info.quantiles[0], info.quantiles[-1]),
+        nominal_outer_coverage=round(info.quantiles[-1] - info.quantiles[0], 6),
         calibrated=calibrated,
         rows=rows,
     )

@@ -45,6 +45,8 @@ def forecast_body(
         quantiles=sorted(chosen),
         units=forecast.units_HQ[:horizon, columns].tolist(),
         cumulative_units=forecast.cumulative_HQ[:horizon, columns].tolist(),
+        mean_units=forecast.mean_H[:horizon].tolist(),
+        mean_cumulative=forecast.mean_H[:horizon].astype(float).cumsum().tolist(),
         **{name: block[:horizon, columns].tolist() for name, block in forecast.targets.items()},
         nowcast=None,
         model_id=forecast.model_id,

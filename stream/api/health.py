@@ -78,7 +78,7 @@ class _AccuracyMetrics:
                 labels=labels,
             ),
             "coverage": GaugeMetricFamily(
-                "surgecast_coverage", "Share of demand inside the outermost band.", labels=labels
+                "surgecast_coverage", "Share of demand inside the main band.", labels=labels
             ),
         }
         for model_id, volume, sums_HK in self._accuracy.models():

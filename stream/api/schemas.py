@@ -34,8 +34,10 @@ class SeriesPage(BaseModel):
 class Forecast(Aged):
     """`units[h][q]`: quantile q of the demand in bucket `[origin_ms + h·bucket_ms, …)`, h from 0.
 
-    `cumulative_units[h][q]`: quantile q of the sum of buckets 0…h, forecast directly. `revenue` and
-    `visitors` are like `units`, and absent if the model does not forecast them.
+    `cumulative_units[h][q]`: quantile q of the sum of buckets 0…h, forecast directly.
+    `mean_units[h]` and `mean_cumulative[h]` are the expected values of both; those of products,
+    categories and `total` add up. `revenue` and `visitors` are like `units`, and absent if the
+    model does not forecast them.
     """
 
     series_id: str
@@ -46,6 +48,8 @@ class Forecast(Aged):
     quantiles: list[float]
     units: list[list[float]]
     cumulative_units: list[list[float]]
+    mean_units: list[float]
+    mean_cumulative: list[float]
     revenue: list[list[float]] | None = None
     visitors: list[list[float]] | None = None
     nowcast: None = None
@@ -148,16 +152,18 @@ class AccuracyRow(BaseModel):
     volume: Literal["all", "low", "medium", "high", "rollup"]
     step: int | None = Field(description="1 is the first bucket after the origin")
     labels: int = Field(description="scored forecasts; a sample represents its class")
-    wql: float | None = Field(description="2 · Σ pinball / Σ units, mean over quantiles")
+    wql: float | None = Field(description="2 · Σ pinball / Σ units, mean over the band's quantiles")
     naive_wql: float | None = Field(description="WQL of the seasonal naive, last week's units")
     wql_beside_naive: float | None = Field(description="WQL over the buckets of naive_wql")
     bias: float | None = Field(description="Σ (median − units) / Σ units")
     coverage: float | None = Field(
-        description="share of demand inside the outermost band, by the PIT of counts"
+        description="share of demand inside the band, by the PIT of counts"
     )
     interval_coverage: float | None = Field(
-        description="share of demand inside the outermost band, ends included"
+        description="share of demand inside the band, ends included"
     )
+    outer_coverage: float | None = Field(description="as `coverage`, inside the outer band")
+    cumulative_coverage: float | None = Field(description="as `coverage`, of cumulative demand")
 
 
 class Accuracy(BaseModel):
@@ -166,7 +172,9 @@ class Accuracy(BaseModel):
     from_ms: int
     to_ms: int
     bucket_ms: int
-    band: tuple[float, float] = Field(description="quantiles of the outermost band")
+    band: tuple[float, float] = Field(description="quantiles of the band")
     nominal_coverage: float
+    outer_band: tuple[float, float] = Field(description="the outermost quantiles")
+    nominal_outer_coverage: float
     calibrated: bool = Field(description="true if the newest forecasts are calibrated")
     rows: list[AccuracyRow]

@@ -14,9 +14,11 @@ from fastapi.responses import HTMLResponse
 from stream.api import accuracy, forecasts, health, history, live, series
 from stream.api.auth import key_check, require_keys_beyond_localhost
 from stream.api.docs_page import reference_page
+from stream.api.explanations import route as explanations
 from stream.api.problems import MEDIA_TYPE, ProblemDetails, install
 from stream.api.shared_reader import SharedReader
 from stream.processes.ports import free_port, require_free_port
+from stream.readside.explanations import ExplanationReads
 from stream.readside.reader import connect
 from stream.settings import ApiSettings, Settings
 
@@ -30,7 +32,7 @@ def create_app(redis: Any, settings: ApiSettings) -> FastAPI:
     app = FastAPI(
         title="Surgecast",
         version=version("surgecast"),
-        description="Demand forecasts of every series, with its history and features.",
+        description="Demand forecasts of every series, explained, with its history and features.",
         docs_url=None,
         redoc_url=None,
         responses={
@@ -39,11 +41,12 @@ def create_app(redis: Any, settings: ApiSettings) -> FastAPI:
         },
     )
     app.state.reader = SharedReader(redis)
+    app.state.explanations = ExplanationReads(redis)
     app.state.listeners = set()
     install(app)
     with_key = [Depends(key_check(settings))]
     app.include_router(health.open_router)
-    for part in (health, series, forecasts, history, accuracy, live):
+    for part in (health, series, forecasts, explanations, history, accuracy, live):
         app.include_router(part.router, dependencies=with_key)
 
     @app.get("/docs", include_in_schema=False)

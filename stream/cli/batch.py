@@ -20,7 +20,9 @@ History = Annotated[
 ]
 Bucket = Annotated[
     str | None,
-    typer.Option(help="Bucket width, such as 1h or 1d. [the step between the dates of the file]"),
+    typer.Option(
+        help="Bucket width: 1h, 1d or such, week or month. [the step between the dates of the file]"
+    ),
 ]
 Horizon = Annotated[int, typer.Option(min=1, max=366, help="Number of buckets to forecast.")]
 Seconds = Annotated[
@@ -92,8 +94,9 @@ def train(
     from stream.jobs.training.train import RunFolder
     from stream.registry.model_registry import Registry, device_of
 
+    for_workers = bool(clicks or catalog or until) or is_archive(history)
     flags = {
-        "window": {"bucket": bucket} if bucket is not None else {},
+        "window": {"bucket": bucket} if bucket is not None and for_workers else {},
         "model": {"horizon": horizon} if horizon is not None else {},
     }
     settings = settings_of(context, **{name: part for name, part in flags.items() if part})
@@ -110,7 +113,7 @@ def train(
                 until=until, promote=promote, max_seconds=max_seconds, seed=seed,
                 run_folder=run_folder,
             )  # fmt: skip
-        elif clicks or catalog or until:
+        elif for_workers:
             outcome = train_on_events(
                 settings, history, clicks, catalog,
                 until=until, promote=promote, max_seconds=max_seconds, seed=seed,
@@ -122,6 +125,7 @@ def train(
                 settings.model,
                 Registry(settings.registry_path),
                 bucket_ms=_bucket_ms(bucket),
+                timezone=settings.window.timezone,
                 promote=promote,
                 plans=plans,
                 max_seconds=max_seconds,
@@ -182,12 +186,14 @@ def backtest(
     from stream.jobs.files.job_source import orders_path, time_ms
 
     count = int(origins) if origins.isdigit() and len(origins) < 5 else None
+    settings = settings_of(context)
     run_backtest(
         orders_path(history),
-        settings_of(context).model,
+        settings.model,
         horizon=horizon,
         origins=count if count is not None else [time_ms(part) for part in origins.split(",")],
         bucket_ms=_bucket_ms(bucket),
+        timezone=settings.window.timezone,
         out=out,
         plot=plot,
         importance=_next_to(out, "importance.csv") if importance else None,
@@ -232,6 +238,7 @@ def forecast(
         settings.model,
         horizon=horizon,
         bucket_ms=_bucket_ms(bucket),
+        timezone=settings.window.timezone,
         out=out,
         plot=plot,
         registry=Registry(settings.registry_path),
@@ -249,11 +256,13 @@ def _next_to(out: Path | None, name: str) -> Path:
 
 
 def _bucket_ms(text: str | None) -> int | None:
-    """Bucket width in ms. Raises UsageError if the text is not a duration."""
+    """Bucket width in ms. Raises UsageError for neither a duration nor `week` or `month`."""
+    from model.durations import MONTH_MS, WEEK_MS
     from stream.errors import UsageError
     from stream.settings import duration_ms
 
     try:
-        return None if text is None else duration_ms(text)
+        named = {"week": WEEK_MS, "month": MONTH_MS}
+        return None if text is None else named.get(text) or duration_ms(text)
     except ValueError as error:
         raise UsageError(f"--bucket {error}") from None

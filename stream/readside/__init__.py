@@ -1,1 +1,4 @@
-"""Read-only queries on the store for the dashboard, the HTTP API and the doctor."""
+"""Queries on the store for the dashboard, the HTTP API and the doctor.
+
+They write nothing but requests for explanations.
+"""

@@ -69,6 +69,7 @@ class OpenSums:
 class SeriesForecast:
     """The newest forecast of a series: quantiles of each bucket and of the cumulative sum.
 
+    `mean_H` is the expected demand of each bucket.
     `targets` has the quantiles [H, Q] of revenue and visitors by name, if the model forecasts them.
     """
 
@@ -78,6 +79,7 @@ class SeriesForecast:
     quantiles: tuple[float, ...]
     units_HQ: Floats
     cumulative_HQ: Floats
+    mean_H: Floats
     model_id: str
     calibrated: bool
     watermark_ms: int
@@ -116,11 +118,12 @@ def parse_forecast(
 ) -> SeriesForecast | None:
     """Decode a series' forecast; None if the partition has none for it yet.
 
+    A forecast that a build or settings with another layout have written counts as none.
     `targets` has the rows of further targets; those missing from the header are skipped.
     """
     size = {"horizon": shape.horizon, "n_quantiles": len(shape.quantiles)}
     values = unpack_forecast(row, **size)
-    if not header or values is None:
+    if not header or values is None or int(header.get(b"row", b"0")) != len(row):
         return None
     named = set(named_targets(header))
     further = {
@@ -133,6 +136,7 @@ def parse_forecast(
         quantiles=shape.quantiles,
         units_HQ=values[0],
         cumulative_HQ=values[1],
+        mean_H=values[2],
         model_id=header[b"model_id"].decode(),
         calibrated=header.get(b"calibrated", b"0").lower() in {b"1", b"true"},
         watermark_ms=int(header.get(b"watermark_ms", header[b"origin_ms"])),

@@ -8,7 +8,7 @@ are atomic (`stream/registry/files.py`); a model without a manifest does not exi
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, Literal
 
@@ -98,16 +98,20 @@ class Registry:
         device: str = "cpu",
         *,
         quantiles: tuple[float, ...] | None = None,
+        timezone: str | None = None,
         rounded: bool = False,
     ) -> NetworkForecaster:
         """A model ready to serve on `device`; `auto` selects the GPU if there is one.
 
-        `quantiles` are the levels to publish (default: the network's own); with `rounded` matrix
-        products are in bfloat16.
+        `quantiles` are the levels to publish (default: the network's own), `timezone` is the zone
+        whose wall clock it reads (default: that of its training); with `rounded` matrix products
+        are in bfloat16.
         Raises UnknownModel, CorruptCheckpoint or IncompatibleCheckpoint; a worker then keeps the
         model it serves.
         """
         network = self.network(model_id)
+        if timezone is not None:
+            network.config = replace(network.config, timezone=timezone)
         return NetworkForecaster(
             network, model_id, device_of(device), quantiles=quantiles, rounded=rounded
         )

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from model.inference.forecaster import NetworkForecaster
 from model.pretraining.shipped import pretrained, shipped
+from model.time_zones import UTC_ZONE
 from stream.registry.model_registry import Registry, device_of
 from stream.settings import ModelSettings
 
@@ -34,10 +35,18 @@ class ChampionSource(Protocol):
 class ServedModels:
     """The registry's champion; before the first one the pretrained network, if that is on."""
 
-    def __init__(self, registry: Registry, settings: ModelSettings, *, bucket_ms: int) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        settings: ModelSettings,
+        *,
+        bucket_ms: int,
+        timezone: str = UTC_ZONE,
+    ) -> None:
         self._registry = registry
         self._settings = settings
         self._bucket_ms = bucket_ms
+        self._timezone = timezone
 
     def champion(self) -> str | None:
         """Id of the champion; None if there is none and the pretrained network is off."""
@@ -50,15 +59,17 @@ class ServedModels:
         return self._registry.manifest(model_id).span_ms[1]
 
     def load(self, model_id: str, device: str = "cpu") -> NetworkForecaster:
-        """A model that publishes the deployment's quantiles in its precision, on `device`."""
+        """A model with the deployment's quantiles, precision and wall clock, on `device`."""
         model = self._settings
         if model_id != self._pretrained_id:
             return self._registry.load(
-                model_id, device, quantiles=model.quantiles, rounded=model.rounded
-            )
+                model_id, device, quantiles=model.quantiles, timezone=self._timezone,
+                rounded=model.rounded,
+            )  # fmt: skip
         network = pretrained(
-            bucket_ms=self._bucket_ms, horizon=model.horizon, country=model.country or None
-        )
+            bucket_ms=self._bucket_ms, horizon=model.horizon,
+            country=model.country or None, timezone=self._timezone,
+        )  # fmt: skip
         return NetworkForecaster(
             network, model_id, device_of(device), quantiles=model.quantiles, rounded=model.rounded
         )

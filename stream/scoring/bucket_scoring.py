@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from model.config import CENSORED_SHARE
 from model.evaluation.calibration import Calibrator
 from model.evaluation.pit import pit_bounds, reading_weights
-from model.evaluation.score_sums import VOLUMES, Sums, score_labels
+from model.evaluation.score_sums import VOLUMES, Sums, add_sums, score_labels
+from model.quantiles.whole_units import round_to_units
 from stream.features.definitions import STOCK, STOCKOUT_SHARE, UNITS
 from stream.scoring.pending_forecasts import ForecastSample
 
@@ -137,20 +138,24 @@ def score_bucket(
     total_N = np.concatenate([forecast.total_N for forecast in pending])
     model_NQ = joined(lambda sample, step: sample.cumulative.at(step))
     levels_NQ = joined(lambda sample, step: sample.levels[1][sample.volume_N, step])
+    weight_N = joined(lambda sample, _: sample.weight_N)
     known_N = np.isfinite(total_N)
     serves = samples[0].model_id == levels.model_id
+    low_N, high_N = pit_bounds(total_N[known_N], model_NQ[known_N], quantiles)
+    of_sums = {
+        "low_N": low_N,
+        "high_N": high_N,
+        "levels_NQ": levels_NQ[known_N],
+        "step_N": step_N[known_N],
+    }
     if serves:
-        low_N, high_N = pit_bounds(total_N[known_N], model_NQ[known_N], quantiles)
-        levels.cumulative.learn(
-            low_N, high_N,
-            group_N=volume_N[known_N], step_N=step_N[known_N], levels_NQ=levels_NQ[known_N],
-        )  # fmt: skip
+        levels.cumulative.learn(group_N=volume_N[known_N], **of_sums)
+    of_sums |= {"volume_N": volume_N[known_N], "weight_N": weight_N[known_N]}
 
     actual_N = joined(lambda sample, _: outcome.units(sample.slot_N))
     model_NQ = joined(lambda sample, step: sample.units.at(step))
     levels_NQ = joined(lambda sample, step: sample.levels[0][_groups(sample, step), step])
     published_NQ = joined(lambda sample, step: _published(sample, step, quantiles))
-    weight_N = joined(lambda sample, _: sample.weight_N)
     naive_N = joined(lambda sample, step: outcome.naive_units(sample.slot_N, step))
     known_N = np.isfinite(actual_N)
     low_N, high_N = pit_bounds(actual_N[known_N], model_NQ[known_N], quantiles)
@@ -159,7 +164,7 @@ def score_bucket(
             low_N, high_N,
             group_N=group_N[known_N], step_N=step_N[known_N], levels_NQ=levels_NQ[known_N],
         )  # fmt: skip
-    return score_labels(
+    sums_VHK = score_labels(
         actual_N=actual_N[known_N],
         published_NQ=published_NQ[known_N],
         low_N=low_N,
@@ -172,6 +177,8 @@ def score_bucket(
         naive_N=naive_N[known_N],
         horizon=levels.units.levels_GHQ.shape[1],
     )
+    add_sums(sums_VHK, quantiles=quantiles, **of_sums)
+    return sums_VHK
 
 
 def _groups(sample: ForecastSample, step: int) -> Ints:
@@ -182,5 +189,5 @@ def _published(sample: ForecastSample, step: int, quantiles: Sequence[float]) ->
     """Published quantiles [N, Q] of a step."""
     weights_GQK = reading_weights(sample.levels[0][:, step], quantiles)
     read_NQ = np.einsum("nqk,nk->nq", weights_GQK[_groups(sample, step)], sample.units.at(step))
-    published_NQ: Floats = np.maximum(read_NQ, np.float32(0))
+    published_NQ: Floats = round_to_units(np.maximum(read_NQ, np.float32(0)))
     return published_NQ

@@ -25,7 +25,7 @@ from stream.scoring.model_family import family_of
 from stream.series_ids import TOTAL
 from stream.settings import DriftSettings
 
-VERSION: Final = 2
+VERSION: Final = 3
 _WEIGHT: Final = SUMS.index("weight")
 #: Meaning of each signal, for people.
 _MEANING: Final = {

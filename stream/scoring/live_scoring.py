@@ -19,11 +19,12 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from model.coherence import make_coherent
 from model.contract import QuantileForecast
 from model.durations import DAY_MS
 from model.evaluation.calibration import busy, quantiles_at, volume_class
 from model.evaluation.score_sums import ROLLUP, Sums
+from model.quantiles.coherence import make_coherent
+from model.quantiles.whole_units import round_to_units
 from stream.features.definitions import UNITS
 from stream.scoring.bucket_scoring import CalibrationLevels, Outcome, PendingForecast, score_bucket
 from stream.scoring.calibration_state import CalibrationState, decode, encode
@@ -158,7 +159,7 @@ class LiveScoring:
     def _correct(
         self, tag: Tag, state: CalibrationState, forecast: QuantileForecast
     ) -> tuple[QuantileForecast, Levels, bool]:
-        """The forecast to publish, its levels, and True if they are warmed up."""
+        """The forecast to publish, in whole units; its levels, and True if they are warmed up."""
         horizon, quantiles = forecast.units_SHQ.shape[1], forecast.quantiles
         levels = state.levels.setdefault(
             family_of(forecast.model_id),
@@ -169,15 +170,21 @@ class LiveScoring:
         if not self._settings.enabled:
             nominal_Q = np.asarray(quantiles, np.float32)
             nominal_GHQ = np.tile(nominal_Q, (*units_GHQ.shape[:2], 1))
-            return forecast, (nominal_GHQ, nominal_GHQ[: len(sums_GHQ)]), False
+            units_SHQ = round_to_units(forecast.units_SHQ.copy())
+            sums_SHQ = round_to_units(forecast.cumulative_SHQ.copy())
+            rounded = replace(forecast, units_SHQ=units_SHQ, cumulative_SHQ=sums_SHQ)
+            return rounded, (nominal_GHQ, nominal_GHQ[: len(sums_GHQ)]), False
         volume_S1 = _volumes(tag, forecast)[:, None].astype(np.int64)
-        group_SH = 2 * volume_S1 + busy(forecast.units_SHQ)
+        group_SH = 2 * volume_S1 + busy(forecast.units_SHQ, quantiles)
         units_SHQ = quantiles_at(forecast.units_SHQ, group_SH, units_GHQ, quantiles)
         group_SH = np.broadcast_to(volume_S1, group_SH.shape)
         sums_SHQ = quantiles_at(forecast.cumulative_SHQ, group_SH, sums_GHQ, quantiles)
-        make_coherent(units_SHQ, sums_SHQ)
+        make_coherent(round_to_units(units_SHQ), round_to_units(sums_SHQ))
         corrected = replace(forecast, units_SHQ=units_SHQ, cumulative_SHQ=sums_SHQ)
-        return corrected, (units_GHQ, sums_GHQ), levels.units.warmed_up(self._settings.min_closes)
+        warmed_up = all(
+            each.warmed_up(self._settings.min_closes) for each in (levels.units, levels.cumulative)
+        )
+        return corrected, (units_GHQ, sums_GHQ), warmed_up
 
 
 def _volumes(tag: Tag, forecast: QuantileForecast) -> NDArray[np.uint8]:

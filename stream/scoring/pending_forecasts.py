@@ -93,7 +93,7 @@ def sample_forecast(
         slot_N=slot_N.astype(np.int32),
         volume_N=volume_S[slot_N],
         weight_N=np.concatenate(weights) if weights else np.zeros(0, np.float32),
-        busy_NH=busy(units_NHQ),
+        busy_NH=busy(units_NHQ, forecast.quantiles),
         units=PackedQuantiles.of(units_NHQ),
         cumulative=PackedQuantiles.of(forecast.cumulative_SHQ[slot_N]),
         levels=levels,

@@ -9,7 +9,7 @@ carried them all along; only the network's state is rebuilt.
 Axes: T = buckets, S = series, F = features.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from model.inputs.plans import Plans
 from stream.serving.plan_blocks import PlanReader, no_plans
 from stream.serving.state_snapshots import Snapshots, Statistics
 from stream.serving.static_features import StaticReader
+from stream.state.explanations import StoredExplanation
 from stream.state.history import StoredHistory
 from stream.state.keys import Tag
 
@@ -54,6 +55,8 @@ class CarriedStates:
     plans: Plans | None = None
     #: Statistics that replace the carried ones at their time, which is still to come.
     inherited: Statistics | None = None
+    #: The bucket of the last forecasting step; None unless the states are those of a forecast.
+    last_SF: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,7 @@ class StatefulModel:
             if self.reads_plans:
                 buckets = len(portion.values_TSF) + self.forecaster.horizon
                 known = plans(tag, portion.series, portion.start_ms, buckets)
+            carried.last_SF = None
             self._carry(carried, known_TSF, known)
             if portion.is_last:
                 last = len(known_TSF)
@@ -143,7 +147,27 @@ class StatefulModel:
         carried, last_SF = ready.carried, ready.last_SF
         forecast = self.forecaster.step(carried.states, last_SF, carried.through_ms, carried.plans)
         carried.through_ms = forecast.origin_ms
+        carried.last_SF = last_SF.copy()  # not the whole portion that it is part of
         return forecast
+
+    def explain(self, tag: Tag, slots: Sequence[int]) -> dict[int, StoredExplanation]:
+        """Explain the newest forecasts of some slots of a partition; none before its first step."""
+        carried = self.carried.get(tag)
+        if carried is None or carried.last_SF is None:
+            return {}
+        origin_ms, model_id = carried.through_ms, self.model_id
+        if not isinstance(self.forecaster, NetworkForecaster):
+            none = StoredExplanation(origin_ms, model_id, missing="fallback")
+            return dict.fromkeys(slots, none)
+        wanted = [slot for slot in slots if slot < carried.states.size]
+        rows_N, parts = self.forecaster.explain(
+            carried.states, carried.last_SF, np.array(wanted, np.int64), carried.plans
+        )
+        none = StoredExplanation(origin_ms, model_id, missing="unseen-product")
+        return dict.fromkeys(wanted, none) | {
+            row: StoredExplanation.of(parts, place, origin_ms=origin_ms, model_id=model_id)
+            for place, row in enumerate(rows_N.tolist())
+        }
 
     def save(self, tag: Tag, carried: CarriedStates, snapshots: Snapshots) -> None:
         """Save a snapshot every `SNAPSHOT_EVERY` buckets; a restart steps over later buckets."""

@@ -7,7 +7,7 @@ slow or too old.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from model.contract import QuantileForecast
@@ -17,6 +17,7 @@ from stream.serving.plan_blocks import PlanReader, no_plans
 from stream.serving.serving_state import Candidate, Phase, ServingState
 from stream.serving.state_snapshots import Snapshots
 from stream.serving.static_features import StaticReader
+from stream.state.explanations import StoredExplanation
 from stream.state.keys import Tag
 
 #: Slow steps in a row after which the fallback serves: one may be the machine's hiccup.
@@ -24,7 +25,7 @@ _SLOW_STEPS: Final = 3
 
 
 class ModelServer:
-    """The serving model and its states; `advance` and `swap_in` belong to one thread.
+    """The serving model and its states; its steps and explanations belong to one thread.
 
     `max_step_ms` is how long a step of a partition may take, `max_age_ms` how far event time may be
     ahead of the end of a model's training data; `clock_s` is any monotonic clock.
@@ -132,6 +133,21 @@ class ModelServer:
             if not self._state.revert(reason):
                 self._state.fall_back(reason)
             return self._step(tag, through_ms)
+
+    def explain(self, tag: Tag, slots: Sequence[int]) -> dict[int, StoredExplanation]:
+        """Explain the newest forecasts of some slots of a partition, of the serving model.
+
+        Empty before its first step in this worker.
+        """
+        return self._state.active.explain(tag, slots)
+
+    def newest(self, tag: Tag) -> tuple[str, int] | None:
+        """Model and origin of a partition's newest forecast, None before its first step."""
+        active = self._state.active
+        carried = active.carried.get(tag)
+        if carried is None or carried.last_SF is None:
+            return None
+        return active.model_id, carried.through_ms
 
     def _step(self, tag: Tag, through_ms: int) -> QuantileForecast | None:
         model = self._state.active

@@ -21,10 +21,11 @@ from stream.errors import ServiceUnavailable
 from stream.kafka.record_sink import RecordSink
 from stream.partition.closed import ClosedBuckets
 from stream.scoring.live_scoring import BucketScore, LiveScoring, ScoredForecast
+from stream.scoring.rollup_means import RollupMeans
 from stream.serving.close_queue import CloseQueue
 from stream.serving.ports import BucketServer, ForecastStore
 from stream.sinks.topic_records import FeatureRecords, forecast_records
-from stream.state.keys import Tag
+from stream.state.keys import ROLLUPS, Tag
 from stream.telemetry import LATENCY
 from stream.topics import FEATURES, FORECASTS
 
@@ -33,6 +34,9 @@ R = TypeVar("R")
 log = structlog.get_logger(__name__)
 
 RETRY_S = 1.0
+#: How long the roll-ups wait for the forecasts of other workers' partitions, and between two looks.
+MEANS_WITHIN_S = 2.0
+_LOOK_EVERY_S = 0.05
 
 
 @dataclass(slots=True)
@@ -46,7 +50,8 @@ class _Unpublished:
 class OutputLoop:
     """Forecasts, stores and publishes what has closed; `clock_ms` is the wall clock.
 
-    `scored` is called with the scores of the bucket just closed, once they are stored.
+    `scored` is called with the scores of the bucket just closed, once they are stored. With `means`
+    the expected values of roll-ups are the sums of those of their series.
     """
 
     def __init__(
@@ -59,10 +64,13 @@ class OutputLoop:
         publish_every_ms: int,
         clock_ms: Callable[[], int],
         scoring: LiveScoring | None = None,
+        means: RollupMeans | None = None,
         scored: Callable[[Sequence[BucketScore]], None] = lambda _: None,
     ) -> None:
         self.server = server
         self._scoring = scoring
+        self._means = means
+        self._adds_up = True
         self._report_scores = scored
         self._sink = sink
         self._read_side = read_side
@@ -97,6 +105,11 @@ class OutputLoop:
     async def wait_for_room(self) -> None:
         """Wait while too many closed buckets are queued."""
         await self._queue.wait_for_room()
+
+    async def between_steps(self, call: Callable[..., R], *arguments: Any) -> R:
+        """Run a call in the serving thread, where no step runs meanwhile; returns its result."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, call, *arguments)
 
     @property
     def idle(self) -> bool:
@@ -154,7 +167,7 @@ class OutputLoop:
         swapped = await loop.run_in_executor(self._thread, self.server.swap_in)
         if swapped:
             due |= dict.fromkeys(self._through)
-        for tag in due:
+        for tag in sorted(due, key=lambda tag: tag == ROLLUPS):  # they add up the others
             moves, through_ms = self._queue.moves(tag), self._through.get(tag)
             if through_ms is None:
                 continue  # it has moved away
@@ -166,6 +179,8 @@ class OutputLoop:
                 continue
             if forecast is None:
                 continue
+            if tag == ROLLUPS and self._means is not None:
+                forecast = await self._reconciled(self._means, forecast)
             scored = await self._retried(
                 loop.run_in_executor, self._thread, self._score, tag, forecast
             )
@@ -201,13 +216,35 @@ class OutputLoop:
             self.latencies_ms = [*self.latencies_ms[-999:], latency_ms]
             LATENCY.observe(latency_ms / 1000)
 
+    async def _reconciled(self, means: RollupMeans, forecast: QuantileForecast) -> QuantileForecast:
+        """The roll-ups' forecast with means that add up; as it is if others are late or ahead."""
+        loop = asyncio.get_running_loop()
+        series, deadline_s = self._series[ROLLUPS], loop.time() + MEANS_WITHIN_S
+        while True:
+            found = await self._retried(
+                loop.run_in_executor, self._thread, means.reconciled, series, forecast
+            )
+            if found is not None or self._queue.waiting or loop.time() > deadline_s:
+                break
+            await asyncio.sleep(_LOOK_EVERY_S)
+        if (found is not None) != self._adds_up and not self._queue.waiting:
+            self._adds_up = found is not None
+            log.info("rollup_means", add_up=self._adds_up, origin_ms=forecast.origin_ms)
+        return found or forecast
+
     def _score(self, tag: Tag, forecast: QuantileForecast) -> ScoredForecast:
-        if self._scoring is None:
-            return ScoredForecast(forecast)
-        return self._scoring.score_and_correct(tag, forecast)
+        scored = ScoredForecast(forecast)
+        if self._scoring is not None:
+            scored = self._scoring.score_and_correct(tag, forecast)
+        if self._means is not None and tag != ROLLUPS:
+            path, payload = self._means.sums_of(tag, self._series[tag], scored.forecast)
+            scored.write.puts[path] = payload
+        return scored
 
     def _forget_states(self, tag: Tag) -> None:
         self.server.forget(tag)
+        if self._means is not None:
+            self._means.forget(tag)
         if self._scoring is not None:
             self._scoring.forget(tag)
 

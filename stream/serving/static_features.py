@@ -25,6 +25,8 @@ Floats = NDArray[np.float32]
 
 #: Returns the static features [S, X] of some series of a partition.
 StaticReader = Callable[[Tag, Sequence[str]], Floats]
+#: Field of a partition's `meta` that changes with its part of the catalog.
+_OFFSET: Final = f"offset:{CATALOG.name}"
 _NO_LISTINGS: Final[Mapping[str, Listing]] = {}
 #: Static features of no series.
 NOTHING_S0 = np.zeros((0, N_STATIC), np.float32)
@@ -78,6 +80,18 @@ def stored_categories(client: redis.Redis, tag: Tag) -> dict[str, str]:
     return {sku.decode(): name.decode() for sku, name in found.items()}
 
 
+def read_categories(client: redis.Redis, tag: Tag) -> tuple[object, Callable[[], dict[str, str]]]:
+    """A version that changes with the catalog of a partition, and a reader of its categories."""
+    with translate_store_errors():
+        version: Any = client.hget(keys.of(tag, "meta"), _OFFSET)
+
+    def read() -> dict[str, str]:
+        with translate_store_errors():
+            return stored_categories(client, tag)
+
+    return version, read
+
+
 def stored_listings(client: redis.Redis, tag: Tag) -> dict[str, Listing]:
     """Brand, price and launch of each SKU of a partition that has a catalog entry."""
     found: Any = client.hgetall(keys.of(tag, "listings"))
@@ -94,7 +108,7 @@ def static_reader(client: redis.Redis) -> StaticReader:
 
     def read(tag: Tag, series: Sequence[str]) -> Floats:
         with translate_store_errors():
-            found: Any = client.hget(keys.of(tag, "meta"), f"offset:{CATALOG.name}")
+            found: Any = client.hget(keys.of(tag, "meta"), _OFFSET)
             offset, names, static_SX = known.get(tag, (None, [], NOTHING_S0))
             if offset != found or names != series[: len(names)]:
                 names, static_SX = [], NOTHING_S0

@@ -47,6 +47,13 @@ class ServingReads:
             return read_forecast(self._client, tag)
 
 
+def count_series(client: Redis, tag: Tag) -> int:
+    """Number of series of a partition."""
+    with translate_store_errors():
+        found: Any = client.llen(keys.of(tag, "series"))
+        return int(found)
+
+
 def read_forecast(client: Redis, tag: Tag) -> QuantileForecast | None:
     """The newest forecast of a partition, units only; None if there is none."""
     found: Any = client.get(keys.info())  # on a cluster in another slot
@@ -64,9 +71,9 @@ def read_forecast(client: Redis, tag: Tag) -> QuantileForecast | None:
         block.mget([keys.of(tag, *path) for path in row_paths])
         header, pages = block.execute()
     rows = join(pages, size)
-    if not header or not rows or len(rows) % size:
+    if not header or not rows or len(rows) % size or int(header.get(b"row", b"0")) != size:
         return None
-    units_SHQ, cumulative_SHQ = unpack_rows(
+    units_SHQ, cumulative_SHQ, mean_SH = unpack_rows(
         rows, horizon=info["horizon"], n_quantiles=len(quantiles)
     )
     return QuantileForecast(
@@ -75,5 +82,6 @@ def read_forecast(client: Redis, tag: Tag) -> QuantileForecast | None:
         quantiles=quantiles,
         units_SHQ=units_SHQ,
         cumulative_SHQ=cumulative_SHQ,
+        mean_SH=mean_SH,
         model_id=header[b"model_id"].decode(),
     )

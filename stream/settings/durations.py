@@ -1,11 +1,12 @@
-"""Types of the settings: sections, and durations such as ``250ms``, ``15m``, ``28d``."""
+"""Types of the settings: sections, time zones, durations such as ``250ms``, ``15m``, ``28d``."""
 
 import re
 from typing import Annotated, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
-from model.durations import DAY_MS, HOUR_MS, MINUTE_MS
+from model.durations import DAY_MS, HOUR_MS, MINUTE_MS, MONTH_MS
+from model.time_zones import require_zone
 
 _UNIT_MS: Final = {"ms": 1, "s": 1_000, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS}
 
@@ -27,11 +28,13 @@ def duration_ms(text: str | int) -> int:
 
 
 def duration_text(milliseconds: int) -> str:
-    """Return the shortest exact text of a duration.
+    """Return the shortest exact text of a duration; that of a nominal month is its name.
 
-    >>> duration_text(3_600_000), duration_text(90_000)
-    ('1h', '90s')
+    >>> duration_text(3_600_000), duration_text(90_000), duration_text(MONTH_MS)
+    ('1h', '90s', '1 month')
     """
+    if milliseconds == MONTH_MS:
+        return "1 month"
     for unit in ("d", "h", "m", "s"):
         if milliseconds and milliseconds % _UNIT_MS[unit] == 0:
             return f"{milliseconds // _UNIT_MS[unit]}{unit}"
@@ -49,6 +52,7 @@ def _bucket_ms(text: str | int) -> int:
 
 
 BucketMs = Annotated[int, BeforeValidator(_bucket_ms)]
+TimeZone = Annotated[str, AfterValidator(require_zone)]
 
 
 class Section(BaseModel):

@@ -15,11 +15,19 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from model.config import Precision, Target
+from model.config import NETWORK_QUANTILES, Precision, Target
 from model.durations import DAY_MS, HOUR_MS, MINUTE_MS
 from model.foundation.kinds import Kind
+from model.time_zones import UTC_ZONE
 from stream.errors import UsageError
-from stream.settings.durations import BucketMs, DurationMs, Section, duration_ms, duration_text
+from stream.settings.durations import (
+    BucketMs,
+    DurationMs,
+    Section,
+    TimeZone,
+    duration_ms,
+    duration_text,
+)
 from stream.settings.endpoints import (
     ApiSettings,
     DashboardSettings,
@@ -41,9 +49,15 @@ __all__ = [
 
 
 class WindowSettings(Section):
-    """Event time: bucket width, lateness, idle inputs, deduplication."""
+    """Event time: bucket width, time zone, lateness, idle inputs, deduplication.
+
+    `timezone` is the shop's, an IANA name like Europe/Berlin: hour, weekday, date and holidays that
+    models see are its wall clock's. Buckets begin on the UTC grid all the same, and days of
+    `bucket=1d` are UTC days. In files, times without an offset are the shop's own.
+    """
 
     bucket: BucketMs = HOUR_MS
+    timezone: TimeZone = UTC_ZONE
     allowed_lateness: DurationMs = 2 * MINUTE_MS
     idle_timeout: DurationMs = 30_000
     dedup: DurationMs = 15 * MINUTE_MS
@@ -105,7 +119,7 @@ class ModelSettings(Section):
     """
 
     horizon: int = Field(24, ge=1, le=366)
-    quantiles: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    quantiles: tuple[float, ...] = NETWORK_QUANTILES
     architecture: Literal["lstm", "gru", "transformer"] = "lstm"
     inputs_off: tuple[str, ...] = ()
     pretrained: bool = True

@@ -63,6 +63,7 @@ class ReadSideWriter:
         write: ReadSideWrite | None = None,
     ) -> None:
         """Replace the newest forecast of a partition, and apply `write` in the same transaction."""
+        horizon, n_quantiles = forecast.units_SHQ.shape[1:]
         header: dict[Any, Any] = {
             "origin_ms": forecast.origin_ms,
             "model_id": forecast.model_id,
@@ -70,7 +71,8 @@ class ReadSideWriter:
             "emitted_ms": emitted_ms,
             "calibrated": int(calibrated),
             "series": len(forecast.units_SHQ),
-            "horizon": forecast.units_SHQ.shape[1],
+            "horizon": horizon,
+            "row": row_bytes(horizon, n_quantiles),
         }
         if forecast.extras:
             header["targets"] = ",".join(forecast.extras)

@@ -30,9 +30,14 @@ layout change, so a build never reads bytes in a layout that it does not know.
     sc2:{p}:kept              hash model id → JSON: through_ms, since_ms, file of its states, see
                               stream/serving/state_snapshots.py
     sc2:{p}:statistics        hash file → JSON: identity, through_ms, since_ms of its statistics
-    sc2:{p}:forecast          hash: origin_ms, model_id, watermark_ms, emitted_ms, series …
+    sc2:{p}:forecast          hash: origin_ms, model_id, watermark_ms, emitted_ms, series, row
+                              (bytes of each of the rows) …
     sc2:{p}:forecast:rows     [slots × row] of the newest forecast, see forecasts.py (pages)
     sc2:{p}:forecast:<target> [slots × row] of each target listed in the hash's `targets`
+    sc2:{p}:means:<n>         msgpack: origin_ms, sums of the forecast means by roll-up; a ring of
+                              origins
+    sc2:{p}:asked             set of slots whose forecast is to be explained, expires
+    sc2:{p}:explained:<slot>  JSON, expires: explanation of a forecast, see explanations.py
     sc2:{p}:ahead:<start_ms>  [slots × 4 bytes], quantiles 0.1, 0.5, 0.9 of the one-step-ahead
                               forecast, see forecasts.py (pages)
     sc2:{p}:calibration       msgpack: levels of each model family, through_ms, pending origins

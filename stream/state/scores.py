@@ -20,7 +20,7 @@ def decode_scores(fields: Mapping[bytes, bytes], *, horizon: int) -> dict[str, S
 
     >>> fields = {b"lstm-1": encode_sums(np.ones((len(VOLUMES), 2, N_SUMS))), b"old": b"1234"}
     >>> [(name, sums.shape) for name, sums in decode_scores(fields, horizon=2).items()]
-    [('lstm-1', (4, 2, 12))]
+    [('lstm-1', (4, 2, 15))]
     """
     shape = (len(VOLUMES), horizon, N_SUMS)
     size = 8 * int(np.prod(shape))

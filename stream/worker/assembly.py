@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import redis
 import redis.asyncio as aioredis
@@ -26,19 +27,22 @@ from stream.kafka.producer import BatchProducer
 from stream.registry.model_registry import Registry
 from stream.registry.served_models import ServedModels
 from stream.scoring.live_scoring import LiveScoring
+from stream.scoring.rollup_means import RollupMeans
 from stream.scoring.score_files import ScoreFiles, ScoreReporter
 from stream.scoring.store_reads import StoreReads
 from stream.serving.champion_watch import ChampionWatch
 from stream.serving.model_server import ModelServer
 from stream.serving.output_loop import OutputLoop
 from stream.serving.state_snapshots import Snapshots
-from stream.serving.static_features import static_reader
-from stream.serving.store_reads import ServingReads
+from stream.serving.static_features import read_categories, static_reader
+from stream.serving.store_reads import ServingReads, count_series
 from stream.settings import Settings
+from stream.sinks.explanations import RedisExplanations
 from stream.sinks.readside_writer import AHEAD_RETENTION_MS, ReadSideWriter
 from stream.state.connect import load_pseudonyms, redis_options
 from stream.state.keys import ROLLUPS, Tag
 from stream.state.redis import RedisStore
+from stream.worker.explanation_desk import ExplanationDesk
 from stream.worker.statistics import WorkerStatistics
 
 
@@ -59,6 +63,7 @@ class WorkerParts:
     snapshots: Snapshots
     scores: ScoreReporter
     statistics: WorkerStatistics
+    explanations: ExplanationDesk
 
 
 def build_worker(app: SurgecastApp, settings: Settings, *, adopt: bool = False) -> WorkerParts:
@@ -86,6 +91,7 @@ def build_worker(app: SurgecastApp, settings: Settings, *, adopt: bool = False) 
         publish_every_ms=settings.forecasts.publish_every,
         clock_ms=wall_clock_ms,
         scoring=LiveScoring(settings.calibration, StoreReads(blocking)),
+        means=_rollup_means(settings, blocking),
         scored=scores.report,
     )
     owned_offset = _OwnedOffset()
@@ -109,7 +115,10 @@ def build_worker(app: SurgecastApp, settings: Settings, *, adopt: bool = False) 
     )
     champion = ChampionWatch(
         ServedModels(
-            Registry(settings.registry_path), settings.model, bucket_ms=settings.window.bucket
+            Registry(settings.registry_path),
+            settings.model,
+            bucket_ms=settings.window.bucket,
+            timezone=settings.window.timezone,
         ),
         server,
         settings.model,
@@ -132,6 +141,12 @@ def build_worker(app: SurgecastApp, settings: Settings, *, adopt: bool = False) 
         snapshots=snapshots,
         scores=scores,
         statistics=WorkerStatistics(worker_id, pipeline, output, champion, broker.lag),
+        explanations=ExplanationDesk(
+            server,
+            RedisExplanations(client),
+            tags=_tags(owner),
+            between_steps=output.between_steps,
+        ),
     )
 
 
@@ -151,6 +166,16 @@ def _server(
         plans=reads.plans,
         max_step_ms=settings.model.max_step,
         max_age_ms=settings.model.max_age,
+    )
+
+
+def _rollup_means(settings: Settings, blocking: redis.Redis) -> RollupMeans:
+    stored = StoreReads(blocking)
+    return RollupMeans(
+        stored.blobs,
+        partial(read_categories, blocking),
+        partial(count_series, blocking),
+        partitions=settings.kafka.partitions,
     )
 
 

@@ -24,6 +24,7 @@ from stream.worker.assembly import WorkerParts, build_worker
 log = structlog.get_logger(__name__)
 
 STATS_EVERY_S = 0.5
+EXPLANATIONS_EVERY_S = 0.25
 CHAMPION_EVERY_S = 2.0
 BROKER_EVERY_S = 10.0
 SCORES_EVERY_S = 60.0
@@ -104,6 +105,10 @@ class WorkerService(PersistentStopService):
             except ServiceUnavailable as error:
                 log.debug("statistics_wait", reason=str(error))
             await asyncio.sleep(STATS_EVERY_S)
+
+    @Service.task
+    async def _explain(self) -> None:
+        await self._parts.explanations.run(every_s=EXPLANATIONS_EVERY_S)
 
     @Service.task
     async def _watch_drift(self) -> None:

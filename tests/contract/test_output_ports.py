@@ -42,6 +42,7 @@ def forecast(origin_ms: int) -> QuantileForecast:
         quantiles=QUANTILES,
         units_SHQ=units,
         cumulative_SHQ=np.cumsum(units, axis=1),
+        mean_SH=units[:, :, 0],
         model_id="m",
     )
 

@@ -79,6 +79,46 @@ def test_the_page_follows_the_shop(
     assert errors == []
 
 
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (1280, 800), (1920, 1080)])
+def test_the_page_explains_the_forecast(
+    url: str, shop: Shop, browser: Any, width: int, height: int
+) -> None:
+    """A waterfall from the usual level to the median, for the horizon and the next bucket."""
+    name = shop.names[3]
+    shop.explain(name)
+    page: Page = browser.new_page(viewport={"width": width, "height": height})
+    page.goto(f"{url}?series={name}")
+    panel = page.locator(".why")
+    panel.locator("[data-tone=total]").wait_for(timeout=60_000)
+
+    assert panel.locator("th").all_inner_texts()[0] == "Usual level"
+    assert panel.locator("th").all_inner_texts()[-1] == "Forecast"
+    pressed = panel.locator("[aria-pressed=true]")
+    assert pressed.all_inner_texts() == ["Next 24 h"]
+    total = panel.locator("caption b").inner_text()
+    panel.get_by_text("Next hour").click()
+    assert pressed.all_inner_texts() == ["Next hour"]
+    assert panel.locator("caption b").inner_text() != total
+    level = panel.locator("[data-tone=level] i").bounding_box()
+    end = panel.bounding_box()
+    assert level is not None
+    assert end is not None
+    assert level["width"] > 5
+    assert level["x"] + level["width"] <= end["x"] + end["width"]
+    # nothing is cut off, and no panel covers another
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert panel.evaluate("(why) => why.scrollHeight <= why.clientHeight")
+    boxes = page.locator(".card").evaluate_all(
+        """(all) => all.map((card) => card.getBoundingClientRect())
+          .map((box) => [box.x, box.y, box.right, box.bottom])"""
+    )
+    assert not any(
+        a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+        for at, a in enumerate(boxes)
+        for b in boxes[at + 1 :]
+    )
+
+
 #: The longest notes of a deployment, by tile.
 LONGEST_NOTES = {
     "orders": ["last hour"],

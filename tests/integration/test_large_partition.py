@@ -31,6 +31,7 @@ SERIES = 2 * PAGE + 7
 #: Series join one after the other: the first bucket has fewer rows and pages.
 SIZES = (PAGE - 1, PAGE, SERIES, SERIES)
 SETTINGS = Settings(kafka={"partitions": 1})
+LEVELS = len(SETTINGS.model.quantiles)
 
 
 @pytest.fixture
@@ -119,10 +120,11 @@ async def test_a_forecast_is_read_from_its_page(
     redis_client: Redis, client: aioredis.Redis, values_TSF: np.ndarray
 ) -> None:
     """Newest forecast and past band of a series on a later page."""
-    units_SHQ = np.zeros((SERIES, 24, 9), np.float32) + np.arange(SERIES)[:, None, None]
+    units_SHQ = np.zeros((SERIES, 24, LEVELS), np.float32) + np.arange(SERIES)[:, None, None]
     forecast = QuantileForecast(
-        START_MS + 4 * HOUR_MS, HOUR_MS, SETTINGS.model.quantiles, units_SHQ, 2 * units_SHQ, "m"
-    )
+        START_MS + 4 * HOUR_MS, HOUR_MS, SETTINGS.model.quantiles, units_SHQ, 2 * units_SHQ,
+        3 * units_SHQ[..., 0], "m",
+    )  # fmt: skip
     read_side = ReadSideWriter(client, ahead_retention_ms=9 * HOUR_MS)
     await read_side.ahead(0, forecast, origin_ms=START_MS + 2 * HOUR_MS)
     await read_side.forecast(0, forecast, calibrated=False, watermark_ms=0, emitted_ms=0)
@@ -132,6 +134,7 @@ async def test_a_forecast_is_read_from_its_page(
     found = reader.forecast("S2048")
     assert found is not None
     assert (found.units_HQ[0, 0], found.cumulative_HQ[23, 8]) == (2_048, 4_096)
+    assert found.mean_H[0] == 3 * 2_048
     ahead_T3 = reader.ahead("S2048", START_MS + HOUR_MS, START_MS + 4 * HOUR_MS)
     assert np.isnan(ahead_T3[[0, 2]]).all()
     np.testing.assert_allclose(ahead_T3[1], 2_048, rtol=0.012)
@@ -150,7 +153,7 @@ async def test_the_store_does_not_grow_after_the_retention(
     rollups = Rollups(store, 1, bucket_ms=HOUR_MS, retention_ms=retention_ms)
     await rollups.acquire()
     read_side = ReadSideWriter(client, ahead_retention_ms=retention_ms)
-    units_SHQ = np.ones((20, 2, 9), np.float32)
+    units_SHQ = np.ones((20, 2, LEVELS), np.float32)
     keys: list[int] = []
     sizes: list[int] = []
     for t in [*range(200), *range(230, 330, 3), *range(600, 602)]:
@@ -158,8 +161,9 @@ async def test_the_store_does_not_grow_after_the_retention(
         await store.apply(0, token, partition.state.take_write()[0])
         for closed in await rollups.close():
             forecast = QuantileForecast(
-                closed.start_ms, HOUR_MS, SETTINGS.model.quantiles, units_SHQ, units_SHQ, "m"
-            )
+                closed.start_ms, HOUR_MS, SETTINGS.model.quantiles, units_SHQ, units_SHQ,
+                units_SHQ[..., 0], "m",
+            )  # fmt: skip
             await read_side.forecast(0, forecast, calibrated=False, watermark_ms=0, emitted_ms=0)
         keys.append(redis_client.dbsize())
         if t in {49, 199}:

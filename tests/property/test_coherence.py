@@ -39,7 +39,8 @@ def test_sums_are_never_below_their_parts(
         weights = heads.horizon_weights(torch.randn(1, horizon, N_HORIZON))[0].flatten(2)
         heads.serve(
             torch.randn(SERIES, WIDTH), torch.randn(SERIES, INPUTS), weights, (scale, scale),
-            out, anchors=anchors, work=Workspace(), levels=PublishedLevels.of(LEVELS, published),
+            out, mean_BH=torch.empty(SERIES, horizon), anchors=anchors, work=Workspace(),
+            levels=PublishedLevels.of(LEVELS, published),
         )  # fmt: skip
     units_SHQ, sums_SHQ = (block.numpy() for block in out)
 

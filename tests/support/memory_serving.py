@@ -32,6 +32,7 @@ class ScriptedServer:
             quantiles=(0.5,),
             units_SHQ=ones,
             cumulative_SHQ=np.cumsum(ones, axis=1),
+            mean_SH=ones[..., 0],
             model_id=self.model_id,
         )
 

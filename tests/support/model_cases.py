@@ -104,7 +104,9 @@ def carried_through(
     """Statistics [S, K] of series that sold `units_TS` in the buckets from `start_ms` on."""
     stats_SK = new_carried(units_TS.shape[1], config)
     starts = start_ms + config.bucket_ms * torch.arange(len(units_TS))
-    phases = layout_of(config.bucket_ms).buckets(starts, config.holidays_country)
+    phases = layout_of(config.bucket_ms).buckets(
+        starts, config.holidays_country, timezone=config.timezone
+    )
     for t, units_S in enumerate(units_TS):
         values_SF = torch.zeros(len(units_S), len(FEATURE_NAMES))
         values_SF[:, UNITS] = torch.from_numpy(units_S.astype(np.float32))

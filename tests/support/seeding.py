@@ -39,6 +39,7 @@ from stream.features.definitions import (
 )
 from stream.state import keys
 from stream.state.closed_buckets import closed_pages
+from stream.state.explanations import StoredExplanation
 from stream.state.forecasts import BAND_BYTES, pack_bands, pack_forecast, row_bytes
 from stream.state.keys import ROLLUPS
 from stream.state.pages import cut
@@ -158,6 +159,7 @@ class Shop:
         ]
         parts.append((ROLLUPS, self._rolled(mean_SH)))
         for tag, mean in parts:
+            row = row_bytes(self.horizon, len(QUANTILES))
             units = self._quantiles(mean)
             cumulative = self._quantiles(np.cumsum(mean, axis=1))
             pipe.hset(
@@ -169,15 +171,38 @@ class Shop:
                     "emitted_ms": time.time_ns() // 1_000_000,
                     "calibrated": 0,
                     "series": len(mean),
+                    "row": row,
                 },
             )
             forecast = QuantileForecast(
-                origin, self.bucket_ms, QUANTILES, units, cumulative, self.model_id
-            )
-            row = row_bytes(self.horizon, len(QUANTILES))
+                origin, self.bucket_ms, QUANTILES, units, cumulative,
+                mean.astype(np.float32), self.model_id,
+            )  # fmt: skip
             pages = cut(("forecast", "rows"), pack_forecast(forecast), row)
             pages |= cut(("ahead", origin), pack_bands(forecast), BAND_BYTES)
             pipe.mset({keys.of(tag, *path): page for path, page in pages.items()})
+
+    def explain(self, name: str) -> dict[str, NDArray[np.float64]]:
+        """Answer a request for an explanation, as a worker would; returns its contributions [H].
+
+        The level is the mean over the horizon, the week the rest, less what the network adds.
+        """
+        slot, tag = divmod(self.names.index(name), self.partitions)
+        origin = self.closed_through_ms
+        steps = [self.rate(origin + h * self.bucket_ms) for h in range(self.horizon)]
+        rate_H = np.array(steps)[:, self.names.index(name)]
+        level_H = np.full(self.horizon, rate_H.mean())
+        parts = {"level": level_H, "week": rate_H - level_H + 0.5, "network": level_H * 0.0 - 0.5}
+        stored = StoredExplanation(
+            origin,
+            self.model_id,
+            units={part: units_H.tolist() for part, units_H in parts.items()},
+            cumulative={part: units_H.cumsum().tolist() for part, units_H in parts.items()},
+            factors={"week": (rate_H / level_H).tolist()},
+            special_days=[""] * self.horizon,
+        )
+        self.redis.set(keys.of(tag, "explained", slot), stored.encode(), ex=60)
+        return parts
 
     def write_scores(
         self, *, loss: float = 0.25, naive: float = 0.4, covered: float = 0.79
@@ -187,6 +212,7 @@ class Shop:
             "labels": 10, "weight": 10, "actual": 100, "loss": 50 * loss, "over": 5, "under": 15,
             "covered": 10 * covered, "inside": 9, "pit": 5,
             "naive_actual": 100, "naive_loss": 50 * naive, "beside_loss": 50 * loss,
+            "outer": 9.8, "sum_weight": 10, "sum_covered": 8,
         }  # fmt: skip
         sums_VHK = np.zeros((len(VOLUMES), self.horizon, len(SUMS)))
         sums_VHK[VOLUMES.index("high")] = list(sums.values())

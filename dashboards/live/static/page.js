@@ -1,5 +1,5 @@
-// Renders the Bokeh sources `kpis`, `status`, `movers` and `picks` into the page, passes clicks back
-// as the value of `series_search`, and reloads the page after a lost connection.
+// Renders the Bokeh sources `kpis`, `status`, `movers`, `picks` and `explanation` into the page,
+// passes clicks back as the value of `series_search`, and reloads the page after a lost connection.
 // All content is written as text, never as markup: product ids are untrusted input.
 (() => {
   "use strict";
@@ -88,7 +88,7 @@
 
   const maxRows = () => {
     const height = document.getElementById("movers").parentElement.clientHeight - 46 - HEADINGS_PX;
-    return Math.max(4, Math.floor(height / ROW_PX / 2));
+    return Math.max(2, Math.floor(height / ROW_PX / 2));
   };
 
   const showMovers = (source) => {
@@ -118,6 +118,62 @@
     markSelected();
   };
 
+  let whySpan = "";  // chosen by a click; else the first
+
+  const whyRow = (row) => {
+    const line = element("tr");
+    line.dataset.tone = row.tone;
+    line.title = [row.label, row.note, row.hint].filter(Boolean).join(" · ");
+    const label = element("th", "", row.label);
+    label.scope = "row";
+    if (row.note) label.append(" ", element("span", "why-note", row.note));
+    const bar = element("i");
+    bar.style.left = `${100 * Math.min(row.start, row.end)}%`;
+    bar.style.width = `${100 * Math.abs(row.end - row.start)}%`;
+    const track = element("td", "why-track");
+    track.setAttribute("aria-hidden", "true");
+    track.append(bar);
+    line.append(label, track, element("td", "why-value", row.value));
+    return line;
+  };
+
+  const showExplanation = (source) => {
+    const data = source.data;
+    const all = Array.from(data.span, (_, at) =>
+      Object.fromEntries(Object.keys(data).map((name) => [name, data[name][at]])));
+    const spans = [...new Set(all.map((row) => row.span).filter(Boolean))];
+    const shown = spans.includes(whySpan) ? whySpan : spans[0];
+    const buttons = document.getElementById("why-spans");
+    // kept while they stay the same, so that a focused one keeps the focus
+    if (spans.join() !== Array.from(buttons.children, (button) => button.dataset.span).join())
+      buttons.replaceChildren(...spans.map((span) => {
+        const button = element("button", "pick", span);
+        button.type = "button";
+        button.dataset.span = span;
+        return button;
+      }));
+    for (const button of buttons.children)
+      button.setAttribute("aria-pressed", String(button.dataset.span === shown));
+    const panel = document.getElementById("why");
+    if (shown === undefined) {
+      panel.replaceChildren(element("p", "placeholder", all[0]?.label || "Needs a forecast."));
+      return;
+    }
+    const [head, ...steps] = all.filter((row) => row.span === shown);
+    const table = element("table");
+    const caption = element("caption", "tag", `${head.label} · `);
+    caption.append(element("b", "", head.value));
+    table.append(caption, ...steps.map(whyRow));
+    panel.replaceChildren(table);
+  };
+
+  const chooseSpan = (event) => {
+    const button = event.target.closest?.("[data-span]");
+    if (!button) return;
+    whySpan = button.dataset.span;
+    showExplanation(model("explanation"));
+  };
+
   const showPicks = (source) => {
     const { series_id, label } = source.data;
     const list = Array.from(series_id, (id, at) => {
@@ -138,9 +194,13 @@
     search.value = "";
     search.value = button.dataset.series;
   };
-  document.addEventListener("pointerdown", select);
+  const press = (event) => {
+    select(event);
+    chooseSpan(event);
+  };
+  document.addEventListener("pointerdown", press);
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" || event.key === " ") select(event);
+    if (event.key === "Enter" || event.key === " ") press(event);
   });
 
   const watch = (name, render) => {
@@ -169,7 +229,8 @@
     watch("status", showStatus);
     watch("movers", showMovers);
     watch("picks", showPicks);
-    window.addEventListener("resize", () => showMovers(model("movers")));
+    watch("explanation", showExplanation);
+    new ResizeObserver(() => showMovers(model("movers"))).observe(document.querySelector(".movers"));
     setInterval(() => {
       const lost = Date.now() - lastPulseMs > MAX_SILENCE_MS;
       document.getElementById("cut-off").hidden = !lost;

@@ -2,7 +2,8 @@
 
 Hour and weekday are one-hot, so closed hours and Saturdays can be learned exactly; the day of the
 year is given by harmonics; holidays and the days between Christmas and New Year have their own
-columns. Then the width of the bucket. Times are read as the shop's wall clock.
+columns. Then the width of the bucket. Buckets below a day are read by the shop's wall clock
+(`model/wall_clock.py`).
 
 Axes: N = buckets, C = calendar features.
 """
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 
 from model.durations import DAY_MS, HOUR_MS, WEEK_MS
 from model.inputs.seasons.special_days import days_off
+from model.time_zones import UTC_ZONE
+from model.wall_clock import calendar_ms
 
 _YEAR_DAYS: Final = 365.2425
 _HOURS, _WEEKDAYS, _YEAR_HARMONICS, _REST, _WIDTH = 24, 7, 3, 9, 3
@@ -46,8 +49,9 @@ def is_holiday(
 
 
 def calendar_features(
-    start_ms_N: NDArray[np.int64], *, bucket_ms: int, country: str | None, year_terms: bool = False
-) -> NDArray[np.float32]:
+    start_ms_N: NDArray[np.int64], *, bucket_ms: int, country: str | None,
+    year_terms: bool = False, timezone: str = UTC_ZONE,
+) -> NDArray[np.float32]:  # fmt: skip
     """Calendar features [N, C] of the buckets that start at `start_ms_N`.
 
     Without `year_terms` those of the season of the year are zero.
@@ -59,7 +63,7 @@ def calendar_features(
     >>> features[0, 13].item(), features[0, 26:33].tolist()
     (1.0, [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
     """
-    start_N = np.asarray(start_ms_N, np.int64)
+    start_N = calendar_ms(np.asarray(start_ms_N, np.int64), bucket_ms=bucket_ms, timezone=timezone)
     day_N = start_N // DAY_MS
     out_NC = np.zeros((start_N.size, N_CALENDAR), np.float32)
     rows = np.arange(start_N.size)
@@ -136,13 +140,14 @@ def _special_days(
 
 def horizon_calendar(
     origin_ms_N: NDArray[np.int64], *, horizon: int, bucket_ms: int, country: str | None,
-    year_terms: bool = False,
+    year_terms: bool = False, timezone: str = UTC_ZONE,
 ) -> NDArray[np.float32]:  # fmt: skip
     """Features [N, H, C] of the `horizon` buckets from each origin on: calendar, then distance."""
     starts_NH = np.asarray(origin_ms_N, np.int64)[:, None] + bucket_ms * np.arange(horizon)
     flat = calendar_features(
-        starts_NH.reshape(-1), bucket_ms=bucket_ms, country=country, year_terms=year_terms
-    )
+        starts_NH.reshape(-1), bucket_ms=bucket_ms, country=country,
+        year_terms=year_terms, timezone=timezone,
+    )  # fmt: skip
     out_NHC = np.empty((*starts_NH.shape, N_HORIZON), np.float32)
     out_NHC[:, :, :N_CALENDAR] = flat.reshape(*starts_NH.shape, N_CALENDAR)
     out_NHC[:, :, N_CALENDAR:] = distances(horizon, bucket_ms)

@@ -2,9 +2,9 @@
 
 Four profiles follow the named statistics of a series: demand by time of day (buckets below a day),
 by time of week (buckets below a week), by season of the year, and on special days (buckets below a
-week). A phase of the first two is an
-hour, or one bucket if that is longer; a phase of the year is seven days, or one bucket if that is
-longer.
+week). A phase of the first two is an hour, or one bucket if that is longer; a phase of the year is
+seven days, or one bucket if that is longer. Phases of buckets below a day are those of the shop's
+wall clock (`model/wall_clock.py`).
 """
 
 from dataclasses import dataclass
@@ -19,6 +19,8 @@ from model.durations import DAY_MS, HOUR_MS, WEEK_MS
 from model.inputs.carried_statistics import N_STATISTICS
 from model.inputs.seasons.calendar import is_holiday
 from model.inputs.seasons.special_days import N_SLOTS, slots
+from model.time_zones import UTC_ZONE
+from model.wall_clock import calendar_ms
 
 #: 1970-01-01 was a Thursday; weeks start on Monday.
 _MONDAY_MS: Final = 4 * DAY_MS
@@ -157,14 +159,20 @@ class SeasonLayout:
         return _YEAR_DAYS * DAY_MS / self.bucket_ms
 
     def buckets(
-        self, start_ms: Tensor, country: str | None, device: torch.device | str = "cpu"
+        self,
+        start_ms: Tensor,
+        country: str | None,
+        device: torch.device | str = "cpu",
+        *,
+        timezone: str = UTC_ZONE,
     ) -> "BucketPhases":
         """The columns of the phases of buckets that start at `start_ms`, [T] or [T, S]."""
-        start = start_ms
+        start = self._local(start_ms, timezone)
+        following = self._local(start_ms + self.bucket_ms, timezone)
         year = self.year_phase(start)
-        ends = year != self.year_phase(start + self.bucket_ms)
+        ends = year != self.year_phase(following)
         holiday, special = self._holiday(start, country), self._special(start, country)
-        day_ends = (start + self.bucket_ms) % DAY_MS < self.bucket_ms
+        day_ends = start // DAY_MS != following // DAY_MS
         return BucketPhases(
             day=(self.first_day + self.day_phase(start)).to(device),
             week=(self.first_week + self.week_phase(start)).to(device),
@@ -187,6 +195,7 @@ class SeasonLayout:
         country: str | None,
         device: torch.device | str = "cpu",
         *,
+        timezone: str = UTC_ZONE,
         distinct: bool = True,
     ) -> "HorizonPhases":
         """The columns of the phases of `horizon` buckets from an origin, or one per row [S], on.
@@ -197,6 +206,7 @@ class SeasonLayout:
         steps_H = torch.arange(horizon)
         ahead = self.bucket_ms * steps_H
         start = ahead + (origin_ms if isinstance(origin_ms, int) else origin_ms[:, None])
+        start = self._local(start, timezone)
         special, holiday = self._special(start, country), self._holiday(start, country)
         year, year_of_H = self.year_phase(start), None
         if distinct and year.dim() == 1:
@@ -214,6 +224,10 @@ class SeasonLayout:
             any_special=bool((special >= 0).any()),
             any_holiday=bool(holiday.any()),
         )
+
+    def _local(self, start_ms: Tensor, timezone: str) -> Tensor:
+        local = calendar_ms(start_ms.numpy(), bucket_ms=self.bucket_ms, timezone=timezone)
+        return torch.from_numpy(local)
 
     def _holiday(self, start_ms: Tensor, country: str | None) -> Tensor:
         flags = is_holiday(start_ms.numpy(), bucket_ms=self.bucket_ms, country=country)

@@ -19,6 +19,7 @@ from model.durations import DAY_MS, WEEK_MS
 
 #: Days from the holiday of the slots of one name, the strongest claim first.
 OFFSETS: Final = (0, -1, 1, -2)
+_TEXTS: Final = {0: "", -1: "day before ", 1: "day after ", -2: "two days before "}
 #: Names with slots; a country's rarer ones have none.
 NAMES: Final = 16
 N_SLOTS: Final = NAMES * len(OFFSETS)
@@ -76,6 +77,34 @@ def slots(
     day_X = start_ms_X // DAY_MS
     first, last = int(day_X.min()), int(day_X.max())
     return _table(country, first // 512, last // 512 + 1)[day_X - first // 512 * 512]
+
+
+def day_names(
+    start_ms_X: NDArray[np.int64], *, bucket_ms: int, country: str | None
+) -> tuple[str, ...]:
+    """Name of the special day on which each bucket starts, "" for usual days.
+
+    Public holidays too rare for a slot are named as well.
+
+    >>> days = np.array(["2024-12-24", "2024-12-25", "2024-12-28"], "datetime64[ms]")
+    >>> day_names(days.astype(np.int64), bucket_ms=DAY_MS, country="GB")
+    ('day before Christmas Day', 'Christmas Day', '')
+    """
+    if country is None or bucket_ms >= WEEK_MS:
+        return ("",) * len(start_ms_X)
+    names = list(named(country))
+    found = []
+    for day, slot in zip(
+        (start_ms_X // DAY_MS).tolist(),
+        slots(start_ms_X, bucket_ms=bucket_ms, country=country).tolist(),
+        strict=True,
+    ):
+        year = 1970 + int(np.datetime64(day, "D").astype("datetime64[Y]").astype(np.int64))
+        name = days_off(country, year).get(day, "")
+        if not name and slot != NO_SLOT:
+            name = _TEXTS[OFFSETS[slot % len(OFFSETS)]] + names[slot // len(OFFSETS)]
+        found.append(name)
+    return tuple(found)
 
 
 @lru_cache(maxsize=64)

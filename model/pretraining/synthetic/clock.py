@@ -12,12 +12,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from model.durations import DAY_MS, MINUTE_MS
+from model.durations import DAY_MS, MINUTE_MS, MONTH_MS
 from model.errors import InvalidValues
 from model.pretraining.synthetic.draws import Floats, Ints
 
-#: Width of a nominal month, 1/12 of a mean Gregorian year; month k since 1970 begins at k of these.
-MONTH_MS: Final = 2_629_746_000
 _MINUTES: Final = DAY_MS // MINUTE_MS
 _FIRST, _LAST, _END = (np.datetime64(day, "D").astype(np.int64) for day in (
     "1995-01-01", "2024-12-31", "2040-01-01",

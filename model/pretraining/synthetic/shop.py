@@ -47,7 +47,7 @@ def synthetic_shop(*, bucket_ms: int, buckets: int, series: int, seed: int) -> S
     """Draw the shop of a seed, with `series` series (roll-ups included) in `buckets` buckets.
 
     Buckets are whole minutes that divide a day, whole days, or nominal months
-    (`model.pretraining.synthetic.clock.MONTH_MS`). Raises InvalidValues for other widths, or fewer
+    (`model.durations.MONTH_MS`). Raises InvalidValues for other widths, or fewer
     than 2 buckets or 1 series.
 
     >>> shop = synthetic_shop(bucket_ms=3_600_000, buckets=336, series=5, seed=1)

@@ -6,6 +6,7 @@ from typing import Final
 from model.config import NETWORK_QUANTILES, ModelConfig, TrainConfig
 from model.durations import DAY_MS
 from model.history import History
+from model.time_zones import UTC_ZONE
 from stream.registry.model_registry import device_of
 from stream.settings import ModelSettings
 
@@ -18,10 +19,13 @@ def batch_config(
     settings: ModelSettings,
     *,
     horizon: int,
+    timezone: str = UTC_ZONE,
     seed: int = 7,
     max_seconds: float | None = None,
 ) -> TrainConfig:
     """Training configuration for a file: by bucket width and number of series.
+
+    `timezone` is the zone by which the buckets are read.
 
     Days and longer buckets are few, so they get fewer updates and more dropout, and series are
     drawn more evenly; few series get fewer lanes and updates still. Without the pretrained network
@@ -40,6 +44,7 @@ def batch_config(
         plans=history.plans is not None,
         targets=settings.targets,
         holidays_country=settings.country or None,
+        timezone=timezone,
         hidden=32 if small else 64,
         layers=1 if small else 2,
         rank=16 if small else 48,

@@ -15,18 +15,25 @@ from rich.table import Table
 from model.contract import QuantileForecast
 from model.evaluation.backtest import Backtest, score, volume_classes
 from model.evaluation.importance import Importances
+from model.quantiles.bands import main_band
 from model.training.dataset import History
 from stream.errors import UsageError
+from stream.jobs.batch.file_grid import FileGrid
 from stream.jobs.batch.plots import plot_forecasts
 
 SURGECAST: Final = "surgecast"
 _PLOTTED: Final = 6
 
 
-def forecast_table(series: list[str], forecast: QuantileForecast, horizon: int) -> pl.DataFrame:
-    """Long table of a forecast: a row per series and step; further targets as `revenue_q…`."""
+def forecast_table(
+    series: list[str], forecast: QuantileForecast, horizon: int, grid: FileGrid
+) -> pl.DataFrame:
+    """Long table of a forecast: a row per series and step; further targets as `revenue_q…`.
+
+    Buckets have the dates of the file.
+    """
     n_series = len(series)
-    starts_H = forecast.origin_ms + forecast.bucket_ms * np.arange(horizon)
+    starts_H = grid.dates_ms(forecast.origin_ms + forecast.bucket_ms * np.arange(horizon))
     columns: dict[str, Any] = {
         "series_id": np.repeat(np.array(series, object), horizon).tolist(),
         "step": np.tile(np.arange(1, horizon + 1), n_series),
@@ -37,22 +44,28 @@ def forecast_table(series: list[str], forecast: QuantileForecast, horizon: int) 
     for prefix, block in blocks.items():
         for place, q in enumerate(forecast.quantiles):
             columns[f"{prefix}{q:g}"] = block[:, :horizon, place].reshape(-1)
+    mean_SH = forecast.mean_SH[:, :horizon].astype(np.float64)
+    columns |= {"mean": mean_SH.reshape(-1), "cumulative_mean": mean_SH.cumsum(1).reshape(-1)}
     table = pl.DataFrame(columns)
     when = pl.from_epoch("target_start_ms", time_unit="ms").alias("target_start")
     return table.insert_column(3, table.select(when).to_series())
 
 
-def backtest_table(result: Backtest) -> pl.DataFrame:
-    """Long table of a backtest: a row per series, origin, step and model."""
+def backtest_table(result: Backtest, grid: FileGrid | None = None) -> pl.DataFrame:
+    """Long table of a backtest: a row per series, origin, step and model.
+
+    With a grid, buckets have the dates of its file.
+    """
+    grid = grid or FileGrid(result.bucket_ms)
     n_series, horizon = len(result.series), result.horizon
     names = np.repeat(np.array(result.series, object), horizon).tolist()
     parts = []
     for number, origin_ms in enumerate(result.origins_ms):
-        starts_H = origin_ms + result.bucket_ms * np.arange(horizon)
+        starts_H = grid.dates_ms(origin_ms + result.bucket_ms * np.arange(horizon))
         for model, block in result.forecast.items():
             columns: dict[str, Any] = {
                 "series_id": names,
-                "origin_ms": [origin_ms] * (n_series * horizon),
+                "origin_ms": [int(starts_H[0])] * (n_series * horizon),
                 "step": np.tile(np.arange(1, horizon + 1), n_series),
                 "target_start_ms": np.tile(starts_H, n_series),
                 "actual": result.actual_OSH[number].reshape(-1),
@@ -60,8 +73,10 @@ def backtest_table(result: Backtest) -> pl.DataFrame:
             }
             for place, q in enumerate(result.quantiles):
                 columns[f"q{q:g}"] = block[number, :, :, place].reshape(-1)
+            if model in result.mean:
+                columns["mean"] = result.mean[model][number].reshape(-1)
             parts.append(pl.DataFrame(columns))
-    return pl.concat(parts)
+    return pl.concat(parts, how="diagonal")
 
 
 def print_scores(console: Console, result: Backtest) -> None:
@@ -69,7 +84,8 @@ def print_scores(console: Console, result: Backtest) -> None:
     table = Table(title=f"{len(result.origins_ms)} origins × {len(result.series):,} series")
     for column in ("model", "WQL", "SQL", "MASE", "coverage", "PIT", "bias"):
         table.add_column(column, justify="left" if column == "model" else "right")
-    band = f"{result.quantiles[-1] - result.quantiles[0]:.0%} band"
+    low, high = main_band(result.quantiles)
+    band = f"{result.quantiles[high] - result.quantiles[low]:.0%} band"
     rows: list[tuple[str, str, NDArray[np.int64] | None, slice | None]] = [
         (name, name, None, None) for name in result.forecast
     ]

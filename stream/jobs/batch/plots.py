@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.evaluation.importance import Importances
+from model.quantiles.bands import main_band
 from stream.errors import UsageError
 
 Floats = NDArray[np.floating]
@@ -93,10 +94,11 @@ def _panel(
     middle = int(np.argmin(np.abs(np.array(quantiles) - 0.5)))
     for number, (origin_ms, block_HQ) in enumerate(forecasts):
         steps = (origin_ms + bucket_ms * np.arange(len(block_HQ))).astype("datetime64[ms]")
-        for low in range(middle):
-            high = len(quantiles) - 1 - low
+        first, last = main_band(quantiles)
+        for inward in range(middle - first):
+            low, high = first + inward, last - inward
             label = (
-                f"{quantiles[high] - quantiles[low]:.0%} band" if not number and not low else None
+                f"{quantiles[high] - quantiles[low]:.0%} band" if not (number or inward) else None
             )
             axis.fill_between(
                 steps,

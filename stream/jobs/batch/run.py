@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 from rich.console import Console
 
 from model.errors import HistoryTooShort, ModelError
 from model.evaluation.backtest import Backtest, backtest, backtest_target, last_origins
 from model.inference.forecaster import Forecaster, NetworkForecaster
+from model.time_zones import UTC_ZONE
 from model.training.dataset import History
 from model.training.ranks import Ranks
 from stream.errors import UsageError
@@ -27,6 +29,7 @@ from stream.jobs.batch.forecasters import (
     champion_of,
     importance_of,
     naive_for,
+    naive_season,
     untrained_for,
 )
 from stream.jobs.batch.output import (
@@ -66,6 +69,7 @@ def run_train(
     *,
     horizon: int | None = None,
     bucket_ms: int | None = None,
+    timezone: str = UTC_ZONE,
     max_seconds: float | None = None,
     seed: int = 7,
     promote: bool = False,
@@ -79,16 +83,18 @@ def run_train(
     training can be resumed. Raises UsageError for a file that cannot be used or is too short.
     """
     console = console or Console(stderr=True, quiet=not Ranks.current().first)
-    history, report = load_sales(history_file, bucket_ms=bucket_ms)
+    history, report = load_sales(history_file, bucket_ms=bucket_ms, timezone=timezone)
     horizon = horizon or settings.horizon
     history = with_plans(history, plans, horizon=horizon)
     capped, report = cap_outliers(history, report)
     _print_report(console, report)
-    settings = with_country(capped, settings, console)
+    zone = report.grid.timezone
+    settings = with_country(capped, settings, console, timezone=zone)
     config = batch_config(
         history,
         settings,
         horizon=horizon,
+        timezone=zone,
         seed=seed,
         max_seconds=max_seconds,
     )
@@ -103,6 +109,7 @@ def run_forecast(
     *,
     horizon: int,
     bucket_ms: int | None = None,
+    timezone: str = UTC_ZONE,
     out: Path | None = None,
     plot: Path | None = None,
     registry: Registry | None = None,
@@ -120,20 +127,22 @@ def run_forecast(
     one column per quantile of units, and `cumulative_q…` of their running sum. Raises UsageError.
     """
     console = console or Console(stderr=True)
-    history, report = load_sales(history_file, bucket_ms=bucket_ms)
+    history, report = load_sales(history_file, bucket_ms=bucket_ms, timezone=timezone)
     history = with_plans(history, plans, horizon=horizon)
     capped, report = cap_outliers(history, report)
     _print_report(console, report)
     if challenger:
         forecaster = challenger_for(history, horizon, settings, seed)
     else:
+        zone = report.grid.timezone
         forecaster = champion_of(
-            registry, history, horizon, settings, console
+            registry, history, horizon, settings, console, timezone=zone
         ) or _train_forecaster(
-            capped, history, settings, horizon, max_seconds=max_seconds, seed=seed, console=console
-        )
+            capped, history, settings, horizon,
+            timezone=zone, max_seconds=max_seconds, seed=seed, console=console,
+        )  # fmt: skip
     forecast = carry_over(forecaster, history)
-    table = forecast_table(history.series, forecast, horizon)
+    table = forecast_table(history.series, forecast, horizon, report.grid)
     if out is not None:
         write_table(table, out)
     if plot is not None:
@@ -152,6 +161,7 @@ def run_backtest(
     horizon: int,
     origins: int | Sequence[int] = 4,
     bucket_ms: int | None = None,
+    timezone: str = UTC_ZONE,
     out: Path | None = None,
     plot: Path | None = None,
     importance: Path | None = None,
@@ -168,24 +178,26 @@ def run_backtest(
     `importance` (CSV or Parquet) and a PNG of the same name. Raises UsageError.
     """
     console = console or Console(stderr=True)
-    history, report = load_sales(history_file, bucket_ms=bucket_ms)
+    history, report = load_sales(history_file, bucket_ms=bucket_ms, timezone=timezone)
     history = with_plans(history, plans, horizon=horizon)
     try:
         if isinstance(origins, int):
             starts = last_origins(history, horizon=horizon, count=origins)
         else:
-            starts = sorted(origins)
+            numbers = report.grid.numbers(np.array(sorted(origins), np.int64))
+            starts = [report.grid.start_ms(number) for number in numbers.tolist()]
         before = _before(history, starts[0])
         capped, report = cap_outliers(before, report)
         _print_report(console, report)
         naive = naive_for(history, horizon, settings)
+        console.print(naive_season(naive, before))
         others: list[Forecaster] = [naive]
         if settings.challenger is not None:
             others.append(challenger_for(history, horizon, settings, seed))
         forecasters: dict[str, Forecaster] = {
             SURGECAST: _train_forecaster(
                 capped, before, settings, horizon,
-                max_seconds=max_seconds, seed=seed, console=console,
+                timezone=report.grid.timezone, max_seconds=max_seconds, seed=seed, console=console,
             ),
             **{other.model_id: other for other in others},
         }  # fmt: skip
@@ -204,7 +216,7 @@ def run_backtest(
     for target, scored in further.items():
         print_target(console, target, scored)
     if out is not None:
-        write_table(backtest_table(result), out)
+        write_table(backtest_table(result, report.grid), out)
     if plot is not None:
         plot_backtest(plot, history, result, title=f"{history_file.name}: rolling origins")
     if importance is not None and importances is not None:
@@ -221,19 +233,25 @@ def _train_forecaster(
     settings: ModelSettings,
     horizon: int,
     *,
+    timezone: str,
     max_seconds: float | None,
     seed: int,
     console: Console,
 ) -> Forecaster:
     """Train a network on `capped`; if that is too short, take the pretrained one as it is."""
-    settings = with_country(capped, settings, console)
-    config = batch_config(history, settings, horizon=horizon, seed=seed, max_seconds=max_seconds)
+    settings = with_country(capped, settings, console, timezone=timezone)
+    config = batch_config(
+        history, settings,
+        horizon=horizon, timezone=timezone, seed=seed, max_seconds=max_seconds,
+    )  # fmt: skip
     try:
         trained = train_with_bar(capped, config, console=console)
     except UsageError as error:
         if not isinstance(error.__cause__, HistoryTooShort):
             raise
-        return untrained_for(history, horizon, settings, console, reason=str(error))
+        return untrained_for(
+            history, horizon, settings, console, timezone=timezone, reason=str(error)
+        )
     return NetworkForecaster(
         trained.network, SURGECAST, quantiles=settings.quantiles, rounded=settings.rounded
     )

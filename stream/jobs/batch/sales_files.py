@@ -4,6 +4,7 @@ Columns: `date` (or `ds`, `timestamp`) and `sales` (or `units`, `quantity`, `y`)
 also `sku` (or `series_id`, `item`). Cleaning is reported: rows of the same bucket are summed, gaps
 filled with zeros, rows without a date or number dropped, negative sales counted as returns, and
 outliers capped in the training data. Order files (`ts, sku, quantity, unit_price`) are read too.
+Days, weeks and months are the shop's: dates count as written, instants by its time zone.
 
 Axes: T = buckets, S = series, F = features.
 """
@@ -17,14 +18,16 @@ import polars as pl
 from numpy.typing import NDArray
 
 from model.contract import FEATURE_NAMES
-from model.durations import DAY_MS, HOUR_MS
+from model.durations import DAY_MS
 from model.inputs.carried_statistics import RETURNS, UNITS
+from model.time_zones import UTC_ZONE
 from model.training.dataset import History
 from model.training.outliers import winsorise
 from stream.errors import UsageError
+from stream.jobs.batch.file_grid import FileGrid, grid_of
+from stream.jobs.batch.file_times import local_days, read_times
 from stream.jobs.files.event_files import read_orders
 from stream.jobs.history.from_files import build_history
-from stream.settings import duration_text
 
 _DATE: Final = ("date", "ds", "timestamp", "ts", "time", "datetime")
 _SALES: Final = ("sales", "units", "quantity", "y", "demand")
@@ -34,28 +37,30 @@ _MAX_CELLS: Final = 60_000_000
 
 @dataclass(frozen=True, slots=True)
 class CleaningReport:
-    """Counts of what was repaired in a sales file."""
+    """How a sales file was read, and counts of what was repaired."""
 
     rows: int
     series: int
     buckets: int
-    bucket_ms: int
+    grid: FileGrid
     unreadable_rows: int
     summed_rows: int
     filled_buckets: int
     negative_rows: int
+    partial_rows: int = 0
     outliers_capped: int = 0
 
     def lines(self) -> list[str]:
         """The report as text: one line per finding with a count above 0."""
         findings = [
             f"{self.rows:,} rows → {self.series:,} series × {self.buckets:,} buckets "
-            f"of {duration_text(self.bucket_ms)}"
+            f"of {self.grid.text}"
         ]
         for count, text in (
             (self.unreadable_rows, "rows without a date or a number were dropped"),
             (self.summed_rows, "rows were added to another row of the same bucket"),
             (self.filled_buckets, "buckets without a row count as zero sales"),
+            (self.partial_rows, "rows of the last month, which is not over, were left out"),
             (self.negative_rows, "negative rows count as returns, not as demand"),
             (self.outliers_capped, "outliers are capped in the training data"),
         ):
@@ -65,24 +70,36 @@ class CleaningReport:
 
 
 def load_sales(
-    path: Path, *, bucket_ms: int | None = None, max_series: int = 4_000
+    path: Path,
+    *,
+    bucket_ms: int | None = None,
+    timezone: str = UTC_ZONE,
+    max_series: int = 4_000,
 ) -> tuple[History, CleaningReport]:
     """Read the history of a sales or order file, and report what was repaired.
 
-    `bucket_ms` defaults to the step between the dates (at least an hour), for orders to a day.
-    Raises UsageError that names file and column.
+    `bucket_ms` defaults to the step between the dates (at least an hour), for orders to a day;
+    `timezone` is the shop's. Raises UsageError that names file and column.
     """
     frame = _read(path)
     if {"ts", "sku", "quantity", "unit_price"} <= set(frame.columns):
-        return _from_orders(path, bucket_ms or DAY_MS, max_series)
-    table = _three_columns(path, frame)
+        return _from_orders(path, bucket_ms or DAY_MS, timezone, max_series)
+    table, instants = _three_columns(path, frame, timezone)
     readable = table.drop_nulls().filter(pl.col("sales").is_finite())
     if not readable.height:
         raise UsageError(f"{path}: no row has both a date and a number of sales")
-    width = bucket_ms or _natural_width(readable)
-    history, report = _dense(path, readable, width, max_series)
+    grid = grid_of(readable["local_ms"].to_numpy(), bucket_ms)
+    times = "local_ms" if grid.bucket_ms >= DAY_MS else "at_ms"
+    if instants and times == "at_ms":
+        grid = replace(grid, timezone=timezone)
+    timed = readable.with_columns(at_ms=times)
+    whole = timed.filter(pl.Series(grid.whole(timed["at_ms"].to_numpy())))
+    history, report = _dense(path, whole, grid, max_series)
     return history, replace(
-        report, rows=frame.height, unreadable_rows=frame.height - readable.height
+        report,
+        rows=frame.height,
+        unreadable_rows=frame.height - readable.height,
+        partial_rows=timed.height - whole.height,
     )
 
 
@@ -111,8 +128,8 @@ def _read(path: Path) -> pl.DataFrame:
         raise UsageError(f"{path}: not a readable table ({reason})") from None
 
 
-def _three_columns(path: Path, frame: pl.DataFrame) -> pl.DataFrame:
-    """Columns at_ms, sales, series of a sales file."""
+def _three_columns(path: Path, frame: pl.DataFrame, timezone: str) -> tuple[pl.DataFrame, bool]:
+    """Columns at_ms, local_ms, sales, series of a sales file; true if its times are instants."""
     named = {name.strip().lower(): name for name in frame.columns}
 
     def column(names: tuple[str, ...]) -> str | None:
@@ -124,49 +141,26 @@ def _three_columns(path: Path, frame: pl.DataFrame) -> pl.DataFrame:
             f"{path}: needs the columns date and sales, and sku for several series "
             f"(found {', '.join(frame.columns)})"
         )
-    return pl.DataFrame(
+    times = read_times(path, frame[date])
+    table = pl.DataFrame(
         {
-            "at_ms": _times(path, frame[date]),
+            "at_ms": times.at_ms,
+            "local_ms": times.days_ms(timezone),
             "sales": frame[sales].cast(pl.Float64, strict=False),
             "series": frame[series].cast(pl.String) if series else ["sales"] * frame.height,
         },
-        schema={"at_ms": pl.Int64, "sales": pl.Float64, "series": pl.String},
-    )
-
-
-def _times(path: Path, column: pl.Series) -> pl.Series:
-    """Milliseconds since 1970; text is an ISO 8601 date with or without a time, in UTC."""
-    if column.dtype == pl.Date or isinstance(column.dtype, pl.Datetime):
-        return column.cast(pl.Datetime("ms")).dt.epoch("ms")
-    if column.dtype.is_integer():
-        return column.cast(pl.Int64)
-    text = column.cast(pl.String).str.strip_chars()
-    for pattern in ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M"):
-        times = text.str.to_datetime(pattern, time_unit="ms", strict=False)
-        if times.null_count() <= column.null_count() + 0.05 * column.len():
-            return times.dt.epoch("ms")
-    sample = next((value for value in text.to_list() if value), "")
-    raise UsageError(
-        f"{path}: cannot read dates like {sample!r}; write 2024-05-31 or 2024-05-31 08:00"
-    )
-
-
-def _natural_width(table: pl.DataFrame) -> int:
-    """The most common step between dates, rounded down to a divisor of a day, at least an hour."""
-    times = np.unique(table["at_ms"].to_numpy())
-    if times.size < 2:
-        return DAY_MS
-    steps, counts = np.unique(np.diff(times), return_counts=True)
-    step = int(steps[counts.argmax()])
-    hours = [hour * HOUR_MS for hour in (24, 12, 8, 6, 4, 3, 2, 1)]
-    return next((width for width in hours if width <= step), hours[-1])
+        schema={
+            "at_ms": pl.Int64, "local_ms": pl.Int64, "sales": pl.Float64, "series": pl.String,
+        },
+    )  # fmt: skip
+    return table, times.instants
 
 
 def _dense(
-    path: Path, table: pl.DataFrame, bucket_ms: int, max_series: int
+    path: Path, table: pl.DataFrame, grid: FileGrid, max_series: int
 ) -> tuple[History, CleaningReport]:
     summed = (
-        table.with_columns(bucket=pl.col("at_ms") // bucket_ms)
+        table.with_columns(bucket=pl.Series(grid.numbers(table["at_ms"].to_numpy())))
         .group_by("series", "bucket")
         .agg(
             units=pl.col("sales").clip(lower_bound=0).sum(),
@@ -180,7 +174,7 @@ def _dense(
     buckets = int(summed["bucket"].to_numpy().max()) - first + 1
     if buckets * len(names) > _MAX_CELLS:
         raise UsageError(
-            f"{path}: {len(names):,} series × {buckets:,} buckets of {duration_text(bucket_ms)} "
+            f"{path}: {len(names):,} series × {buckets:,} buckets of {grid.text} "
             f"exceed the limit of {_MAX_CELLS:,}; choose a wider --bucket"
         )
     place = {name: slot for slot, name in enumerate(names)}
@@ -194,24 +188,36 @@ def _dense(
         rows=table.height,
         series=len(names),
         buckets=buckets,
-        bucket_ms=bucket_ms,
+        grid=grid,
         unreadable_rows=0,
         summed_rows=table.height - summed.height,
         filled_buckets=buckets * len(names) - kept.height,
         negative_rows=int((table["sales"] < 0).sum()),
     )
-    return History(values_TSF, first * bucket_ms, bucket_ms, names), report
+    return History(values_TSF, grid.start_ms(first), grid.bucket_ms, names), report
 
 
-def _from_orders(path: Path, bucket_ms: int, max_series: int) -> tuple[History, CleaningReport]:
+def _from_orders(
+    path: Path, bucket_ms: int, timezone: str, max_series: int
+) -> tuple[History, CleaningReport]:
     orders = read_orders(path)
-    sparse = build_history(orders, bucket_ms=bucket_ms)
+    times = local_days(orders["ts"], timezone, bucket_ms=bucket_ms)
+    grid = grid_of(times.to_numpy(), bucket_ms)
+    if bucket_ms < DAY_MS:
+        grid = replace(grid, timezone=timezone)
+    if grid.regular:
+        timed = orders.with_columns(ts=times)
+    else:
+        timed = orders.with_columns(ts=pl.Series(grid.numbers(times.to_numpy()) * bucket_ms))
+        timed = timed.filter(pl.Series(grid.whole(times.to_numpy())))
+    sparse = build_history(timed, bucket_ms=bucket_ms)
     history = sparse.for_training(max_series)
+    history = replace(history, start_ms=history.start_ms + grid.anchor_ms)
     report = CleaningReport(
         rows=orders.height,
         series=len(history.series),
         buckets=history.buckets,
-        bucket_ms=bucket_ms,
+        grid=grid,
         unreadable_rows=0,
         summed_rows=0,
         filled_buckets=0,

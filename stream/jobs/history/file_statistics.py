@@ -35,6 +35,7 @@ def keep_statistics(settings: Settings, client: Redis, history: SparseHistory) -
         horizon=settings.model.horizon,
         bucket_ms=history.bucket_ms,
         holidays_country=settings.model.country or None,
+        timezone=settings.window.timezone,
     )
     with translate_store_errors():
         tags: list[Tag] = [*range(settings.kafka.partitions), ROLLUPS]

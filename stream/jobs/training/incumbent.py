@@ -7,6 +7,7 @@ import structlog
 from model.baselines.fallback import fallback_forecaster
 from model.errors import ModelError
 from model.inference.forecaster import Forecaster, NetworkForecaster
+from model.time_zones import UTC_ZONE
 from stream.registry.model_registry import Registry
 from stream.registry.served_models import ServedModels
 from stream.settings import ModelSettings
@@ -27,14 +28,16 @@ class Incumbent:
         return self.forecaster if isinstance(self.forecaster, NetworkForecaster) else None
 
 
-def incumbent(registry: Registry, settings: ModelSettings, *, bucket_ms: int) -> Incumbent:
+def incumbent(
+    registry: Registry, settings: ModelSettings, *, bucket_ms: int, timezone: str = UTC_ZONE
+) -> Incumbent:
     """The champion, or before the first one the pretrained network.
 
     The fallback, with a warning, if these cannot be loaded or forecast other buckets.
     """
     horizon, quantiles = settings.horizon, settings.quantiles
     fallback = fallback_forecaster(horizon=horizon, bucket_ms=bucket_ms, quantiles=quantiles)
-    served = ServedModels(registry, settings, bucket_ms=bucket_ms)
+    served = ServedModels(registry, settings, bucket_ms=bucket_ms, timezone=timezone)
     try:
         model_id = registry.last_champion() or served.champion()
         if model_id is None:

@@ -18,6 +18,7 @@ from model.evaluation.looks import Look
 from model.evaluation.promotion import Verdict
 from model.inference.forecaster import Forecaster, NetworkForecaster
 from model.networks.quantile_network import QuantileNetwork
+from model.time_zones import UTC_ZONE
 from model.training.checkpoint import dump
 from model.training.dataset import History
 from model.training.ranks import Ranks
@@ -80,6 +81,7 @@ def train_and_publish(
     settings: ModelSettings,
     registry: Registry,
     *,
+    timezone: str = UTC_ZONE,
     max_seconds: float | None = DEMO_SECONDS,
     updates: int | None = None,
     seed: int = 7,
@@ -97,6 +99,7 @@ def train_and_publish(
     config = train_config(
         settings,
         bucket_ms=history.bucket_ms,
+        timezone=timezone,
         seed=seed,
         max_seconds=max_seconds,
         updates=updates,
@@ -109,7 +112,7 @@ def train_and_publish(
         folder = run_folder if start is None else None
         return train_with_bar(part, config, console=console, run_folder=folder, start=start)
 
-    opponent = incumbent(registry, settings, bucket_ms=history.bucket_ms)
+    opponent = incumbent(registry, settings, bucket_ms=history.bucket_ms, timezone=timezone)
     trained, verdict = _train_and_judge(
         history, config, run, settings, opponent=opponent.forecaster, looks=registry.looks()
     )

@@ -14,6 +14,7 @@ from model.config import NETWORK_QUANTILES, ModelConfig, TrainConfig
 from model.errors import ModelError
 from model.networks.quantile_network import QuantileNetwork
 from model.pretraining.finetune import finetune, for_history
+from model.time_zones import UTC_ZONE
 from model.training.dataset import History
 from model.training.ranks import Ranks
 from model.training.run_file import RunFile
@@ -54,6 +55,7 @@ def train_config(
     settings: ModelSettings,
     *,
     bucket_ms: int,
+    timezone: str = UTC_ZONE,
     seed: int = 7,
     max_seconds: float | None = DEMO_SECONDS,
     updates: int | None = None,
@@ -70,6 +72,7 @@ def train_config(
         plans=settings.plans,
         targets=settings.targets,
         holidays_country=settings.country or None,
+        timezone=timezone,
     )
     config = TrainConfig(
         model=model,

@@ -144,7 +144,10 @@ class Trainer:
         history = self._history()
         model = self._settings.model
         config = self._config(history)
-        opponent = incumbent(self._registry, model, bucket_ms=history.bucket_ms)
+        opponent = incumbent(
+            self._registry, model,
+            bucket_ms=history.bucket_ms, timezone=self._settings.window.timezone,
+        )  # fmt: skip
         origins = self._origins(history, config, opponent, drifted=drifted)
         log.info(
             "training_history",
@@ -227,6 +230,7 @@ class Trainer:
         config = train_config(
             settings.model,
             bucket_ms=history.bucket_ms,
+            timezone=settings.window.timezone,
             max_seconds=settings.trainer.max_time / 1000,
             updates=settings.trainer.updates,
         )

@@ -13,6 +13,7 @@ from redis import Redis
 from dashboards.document import Page
 from dashboards.feed import Feed
 from stream.features.definitions import UNITS
+from stream.state import keys
 from tests.support.seeding import Shop, stocked
 
 
@@ -187,6 +188,37 @@ def test_live_accuracy_is_shown_with_the_naive_score(session: Session, shop: Sho
     )
     assert tiles["coverage"] == ("79.0 %", "nominal 80 % · not calibrated", "")
     assert tiles["wql"] == ("0.250", "naive 0.400", "up")
+
+
+def test_a_watched_series_is_explained_when_its_forecast_changes(
+    feed: Feed, shop: Shop, redis_client: Redis
+) -> None:
+    """The page asks the worker, shows the answer, and asks again after the next close."""
+    name = shop.names[3]
+    asked = keys.of(1, "asked")
+    session = Session(feed, name)
+    session.update()
+    assert "Waiting" in session.column("explanation", "label")[0]
+    assert redis_client.smembers(asked) == {b"1"}
+    redis_client.delete(asked)
+
+    parts = shop.explain(name)
+    session.update()
+    labels = session.column("explanation", "label")
+    assert {"Usual level", "Time of week", "Model baseline", "Forecast"} <= set(labels)
+    level = session.column("explanation", "value")[labels.index("Usual level")]
+    assert float(level.replace(",", "")) == pytest.approx(parts["level"].sum(), abs=0.1)
+    assert "explanation" not in {event.model.name for event in session.update()}
+    assert not redis_client.exists(asked)
+
+    before = session.column("explanation", "label")[0]
+    shop.close()
+    session.update()
+    assert session.column("explanation", "label")[0] == before
+    shop.explain(name)
+    session.update()
+    assert session.column("explanation", "label")[0] != before
+    session.page.close()
 
 
 def test_an_empty_chart_has_a_notice(redis_client: Redis) -> None:

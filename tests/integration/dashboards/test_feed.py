@@ -10,6 +10,8 @@ from redis import Redis
 
 from dashboards.feed import REFRESH_S, Feed
 from dashboards.snapshot import Snapshot
+from stream.errors import ServiceUnavailable
+from stream.readside.explanations import ExplanationReads
 from tests.support.seeding import Shop, stocked
 
 
@@ -143,3 +145,27 @@ def test_search_lists_roll_ups_then_best_sellers(feed: Feed, shop: Shop) -> None
 
     assert names[: len(shop.rollups)] == tuple(sorted(shop.rollups))
     assert set(names) == {*shop.rollups, *shop.names}
+
+
+def test_a_store_that_only_lets_read_shows_all_but_explanations(
+    shop: Shop, redis_client: Redis, valkey_url: str
+) -> None:
+    """The refused request is no reason to show nothing."""
+    redis_client.acl_setuser(
+        "reader", enabled=True, nopass=True, keys=["*"],
+        categories=["+@read", "+@connection", "+@transaction"], commands=["+evalsha", "+script"],
+    )  # fmt: skip
+    try:
+        with Redis.from_url(valkey_url.replace("redis://", "redis://reader:x@")) as reading:
+            feed = Feed(reading)
+            with pytest.raises(ServiceUnavailable):
+                ExplanationReads(reading).ask([(0, 0)])
+            feed.subscribe(shop.names[3])
+            feed.refresh()
+
+            view = feed.latest.views[shop.names[3]]
+            assert feed.latest.problem is None
+            assert view.forecast is not None
+            assert view.explanation is None
+    finally:
+        redis_client.acl_deluser("reader")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.calibration import ArrayReads
+from model.config import DECILES
 from model.contract import QuantileForecast
 from model.durations import DAY_MS, HOUR_MS
 from model.evaluation.score_sums import ROLLUP, score_of
@@ -77,14 +78,16 @@ def test_what_was_published_is_what_was_scored() -> None:
     assert (done[-1].forecast.units_SHQ != forecasts(values(), 59, 60)[0].units_SHQ).any()
 
 
-def test_calibration_off_leaves_forecasts_unchanged_and_scores_them() -> None:
+def test_calibration_off_only_rounds_forecasts_and_scores_them() -> None:
     reads = array_reads()
     given = forecasts(values(), 30, 50)
 
     done = run(LiveScoring(SETTINGS.model_copy(update={"enabled": False}), reads), reads, given)
 
     for scored, forecast in zip(done, given, strict=True):
-        assert scored.forecast is forecast
+        whole_SHQ = np.floor(forecast.units_SHQ + np.float32(0.5))
+        np.testing.assert_array_equal(scored.forecast.units_SHQ, whole_SHQ)
+        np.testing.assert_array_equal(scored.forecast.mean_SH, forecast.mean_SH)
         assert not scored.calibrated
     assert done[-1].scores
 
@@ -164,7 +167,8 @@ def test_each_model_family_has_its_own_levels() -> None:
     other = scoring.score_and_correct(0, replace(given[-1], model_id="lstm-1"))
     again = scoring.score_and_correct(0, given[-1])
 
-    np.testing.assert_allclose(other.forecast.units_SHQ, given[-1].units_SHQ)
+    whole_SHQ = np.floor(given[-1].units_SHQ + np.float32(0.5))
+    np.testing.assert_array_equal(other.forecast.units_SHQ, whole_SHQ)
     assert (again.forecast.units_SHQ != given[-1].units_SHQ).any()
 
 
@@ -204,7 +208,7 @@ def test_a_sample_represents_its_volume_class() -> None:
     """Each class has as many series as the setting allows; their weights add up to the class."""
     rng = np.random.default_rng(0)
     block = np.sort(rng.gamma(1, 2, (5_000, HORIZON, 9)).astype(np.float32), axis=2)
-    forecast = QuantileForecast(0, HOUR_MS, tuple(np.arange(1, 10) / 10), block, block, "m")
+    forecast = QuantileForecast(0, HOUR_MS, DECILES, block, block, block[..., 4], "m")
     volume_S = np.repeat(np.array([0, 1, 2], np.uint8), (4_900, 90, 10))
     levels = (np.zeros((8, HORIZON, 9), np.float32), np.zeros((4, HORIZON, 9), np.float32))
 

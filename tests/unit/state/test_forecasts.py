@@ -24,25 +24,25 @@ def forecast() -> QuantileForecast:
     units_SHQ = np.cumsum(steps_SHQ, axis=2)
     sums_SHQ = np.cumsum(units_SHQ, axis=1)
     return QuantileForecast(
-        0, 1, QUANTILES, units_SHQ.astype(np.float32), sums_SHQ.astype(np.float32), "m"
-    )
+        0, 1, QUANTILES, units_SHQ.astype(np.float32), sums_SHQ.astype(np.float32),
+        units_SHQ.mean(axis=2).astype(np.float32), "m",
+    )  # fmt: skip
 
 
-def packed_and_unpacked(
-    forecast: QuantileForecast,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def packed_and_unpacked(forecast: QuantileForecast) -> tuple[NDArray[np.float32], ...]:
+    """Units, sums and means as read from the stored rows."""
     packed, width = pack_forecast(forecast), row_bytes(24, 9)
     rows = [packed[at : at + width] for at in range(0, len(packed), width)]
     read = [unpack_forecast(row, horizon=24, n_quantiles=9) for row in rows]
-    pairs = [pair for pair in read if pair is not None]
-    assert len(pairs) == len(forecast.units_SHQ)
-    return np.stack([units for units, _ in pairs]), np.stack([sums for _, sums in pairs])
+    found = [blocks for blocks in read if blocks is not None]
+    assert len(found) == len(forecast.units_SHQ)
+    return tuple(np.stack(block) for block in zip(*found, strict=True))
 
 
 def test_a_stored_forecast_is_within_a_twentieth_of_a_percent() -> None:
     """Of its value, or within a millionth of a unit near zero; zeros stay zeros."""
     given = forecast()
-    blocks = given.units_SHQ, given.cumulative_SHQ
+    blocks = given.units_SHQ, given.cumulative_SHQ, given.mean_SH
     for values, before in zip(packed_and_unpacked(given), blocks, strict=True):
         np.testing.assert_allclose(values, before, rtol=5e-4, atol=1e-6)
         assert not values[0].any()
@@ -50,7 +50,7 @@ def test_a_stored_forecast_is_within_a_twentieth_of_a_percent() -> None:
 
 def test_a_stored_forecast_stays_monotone() -> None:
     """In the quantile, and the running sums in the step: rounding swaps no two numbers."""
-    units_SHQ, sums_SHQ = packed_and_unpacked(forecast())
+    units_SHQ, sums_SHQ, _ = packed_and_unpacked(forecast())
 
     assert (np.diff(units_SHQ, axis=2) >= 0).all()
     assert (np.diff(sums_SHQ, axis=2) >= 0).all()

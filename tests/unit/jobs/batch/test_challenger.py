@@ -50,7 +50,7 @@ def test_a_backtest_has_a_row_of_the_challenger(sales: Path, settings: ModelSett
     rows = [line.split() for line in console.file.getvalue().splitlines()]
 
     assert list(outcome.result.forecast) == ["surgecast", "seasonal-naive", "chronos-bolt"]
-    assert outcome.result.forecast["chronos-bolt"].shape == (3, 2, 7, 9)
+    assert outcome.result.forecast["chronos-bolt"].shape == (3, 2, 7, 11)
     assert any("chronos-bolt" in row for row in rows)
     written = pl.read_csv(sales.with_name("out.csv"))
     assert set(written["model"]) == set(outcome.result.forecast)

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
+from model.config import NETWORK_QUANTILES
 from model.durations import DAY_MS, HOUR_MS
 from stream.errors import UsageError
 from stream.jobs.batch.run import run_backtest, run_forecast, run_train
@@ -191,7 +192,10 @@ def test_a_backtest_writes_the_table_of_the_contract(tmp_path: Path) -> None:
         "actual",
         "model",
     ]
-    assert [f"q0.{k}" for k in range(1, 10)] == table.columns[6:]
+    assert table.columns[6:] == [f"q{q:g}" for q in NETWORK_QUANTILES] + ["mean"]
+    levels = table.select(f"q{q:g}" for q in NETWORK_QUANTILES)
+    assert (levels.to_numpy() % 1 == 0).all()  # sales are whole, and so are their quantiles
+    assert (table["mean"] > 0).all()
     assert set(table["model"]) == {"surgecast", "seasonal-naive"}
     assert table.height == 3 * 7 * 2
     assert (table["target_start_ms"] - table["origin_ms"] == (table["step"] - 1) * DAY_MS).all()
@@ -220,7 +224,8 @@ def test_backtest_and_forecast_report_further_targets(tmp_path: Path) -> None:
 
     output = " ".join(_output(console).split())
     assert re.search(r"WQL of revenue: surgecast \d.\d{3}, seasonal-naive \d.\d{3}", output)
-    assert [c for c in table.columns if "revenue" in c] == [f"revenue_q0.{k}" for k in range(1, 10)]
+    names = [name for name in table.columns if "revenue" in name]
+    assert names == [f"revenue_q{q:g}" for q in NETWORK_QUANTILES]
     assert (table["revenue_q0.9"] > 1.5 * table["q0.9"]).all()
 
 

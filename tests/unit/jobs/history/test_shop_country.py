@@ -57,3 +57,12 @@ def test_days_are_whole_ones() -> None:
 
     assert first_day == FIRST + 1
     assert units_D.size == 3
+
+
+def test_days_are_those_of_the_shops_clock() -> None:
+    """UTC midnight is nine in the morning in Tokyo; open hours of a local day stay together."""
+    history = _history(days=4, bucket_ms=HOUR_MS, shift_ms=-9 * HOUR_MS)
+    units_D, first_day = daily_totals(history, timezone="Asia/Tokyo")
+
+    assert first_day == FIRST
+    assert units_D.tolist() == [480.0] * 4

@@ -110,3 +110,67 @@ def test_no_alarm_during_the_warm_up() -> None:
     test = PageHinkley(threshold=1.0, warm_up=14)
 
     assert not any(test.update(value) for value in np.linspace(1, 50, 14))
+
+
+def season(
+    *,
+    demand: float = 1.0,
+    loss: float = 1.0,
+    naive: list[float] | None = None,
+    seed: int = 0,
+    n: int = 35,
+) -> list[NDArray[np.float64]]:
+    """Days in which demand and loss grow to multiples of what `days` has, and the naive's WQL.
+
+    `naive` are multiples of 0.45 by day, by default those of the loss.
+    """  # fmt: skip
+    rng = np.random.default_rng(seed)
+    grown_T = np.arange(1, n + 1) / n
+    listed = []
+    for t, sums_K in enumerate(days(n, seed=seed)):
+        actual = sums_K[SUMS.index("actual")] * demand ** grown_T[t]
+        sums_K[SUMS.index("loss")] *= (demand * loss) ** grown_T[t]
+        harder = loss ** grown_T[t] if naive is None else naive[t]
+        sums_K[SUMS.index("actual")] = sums_K[SUMS.index("naive_actual")] = actual
+        naive_loss = 0.45 / 2 * harder * actual * rng.uniform(0.8, 1.2)
+        sums_K[SUMS.index("naive_loss")] = naive_loss
+        listed.append(sums_K)
+    return listed
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_demand_that_doubles_in_five_weeks_is_no_drift(seed: int) -> None:
+    """The WQL stays the same, the loss doubles."""
+    drift = ClassDrift(8.0, 14)
+    alarms(drift, season(n=60, seed=seed), "loss")
+
+    assert not any(alarms(drift, season(demand=2.0, seed=10 + seed), "loss"))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_season_that_is_harder_for_the_naive_as_well_is_no_drift(seed: int) -> None:
+    drift = ClassDrift(8.0, 14)
+    alarms(drift, season(n=60, seed=seed), "loss")
+
+    assert not any(alarms(drift, season(demand=1.5, loss=1.5, seed=10 + seed), "loss"))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_season_that_is_harder_for_the_model_alone_is_a_drift(seed: int) -> None:
+    drift = ClassDrift(8.0, 14)
+    alarms(drift, season(n=60, seed=seed), "loss")
+
+    given = season(demand=1.5, loss=1.8, naive=[1.0] * 35, seed=10 + seed)
+    assert any(alarms(drift, given, "loss"))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_change_that_the_naive_has_not_seen_either_is_a_drift(seed: int) -> None:
+    """Its WQL is as much worse for a week, until it repeats the change."""
+    drift = ClassDrift(8.0, 14)
+    alarms(drift, season(n=60, seed=seed), "loss")
+
+    given = season(naive=[1.8] * 7 + [1.0] * 7, n=14, seed=10 + seed)
+    for sums_K in given:
+        sums_K[SUMS.index("loss")] *= 1.8
+    assert any(alarms(drift, given, "loss")[:4])

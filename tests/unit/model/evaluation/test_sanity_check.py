@@ -13,8 +13,9 @@ def forecast(mean: float = 5.0, *, series: int = 40, model_id: str = "served") -
     """A sane forecast of three buckets and three quantiles."""
     units_SHQ = np.broadcast_to(mean * np.array([0.5, 1.0, 1.5], np.float32), (series, 3, 3)).copy()
     return QuantileForecast(
-        0, 60_000, (0.1, 0.5, 0.9), units_SHQ, units_SHQ.cumsum(axis=1), model_id
-    )
+        0, 60_000, (0.1, 0.5, 0.9), units_SHQ, units_SHQ.cumsum(axis=1),
+        units_SHQ[..., 1].copy(), model_id,
+    )  # fmt: skip
 
 
 def test_a_sane_forecast_passes_against_any_sane_one_or_none() -> None:
@@ -54,8 +55,9 @@ def test_against_a_fallback_much_less_passes_and_much_more_does_not() -> None:
 def test_many_implausible_series_are_a_fault_even_if_the_total_is_plausible() -> None:
     served, made = forecast(), forecast()
     served.cumulative_SHQ[0] *= 2_000
-    served.units_SHQ[0] *= 2_000
+    served.mean_SH[0] *= 2_000
     made.cumulative_SHQ[1:9] *= 1_000
+    made.mean_SH[1:9] *= 1_000
 
     assert "for 8 series" in str(find_fault(made, served))
 

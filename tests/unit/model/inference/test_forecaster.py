@@ -162,6 +162,7 @@ def test_blocks_of_series_are_independent(network: NetworkForecaster) -> None:
             few.quantiles,
             many.units_SHQ[-5:],
             many.cumulative_SHQ[-5:],
+            many.mean_SH[-5:],
             few.model_id,
         ),
     )

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from model.coherence import make_coherent
 from model.config import DECILES, ModelConfig
 from model.contract import QuantileForecast
 from model.durations import DAY_MS, HOUR_MS
@@ -19,6 +18,7 @@ from model.inputs.plans import CLOSURE, N_PLANS, PLAN_INPUT_NAMES, PRICE, PROMOT
 from model.inputs.seasons.calendar import N_HORIZON
 from model.inputs.series_inputs import places_of
 from model.networks.quantile_levels import PublishedLevels
+from model.quantiles.coherence import make_coherent
 from model.training.checkpoint import input_hash
 from model.training.dataset import History, last_buckets
 from model.training.train import train
@@ -145,7 +145,8 @@ def test_heads_serve_plans_as_in_training(seed: int) -> None:
         weights = heads.horizon_weights(calendar_HC[None])[0].flatten(2)
         heads.serve(
             encoded_BD, inputs_BI, weights, (torch.ones(SERIES),) * 2, out,
-            anchors=anchors, work=Workspace(), levels=PublishedLevels.of(DECILES, DECILES),
+            mean_BH=torch.empty(SERIES, HORIZON), anchors=anchors, work=Workspace(),
+            levels=PublishedLevels.of(DECILES, DECILES),
             planned=(rows_M, plans_MHE),
         )  # fmt: skip
 

@@ -23,7 +23,7 @@ _OTHER: dict[str, Any] = {
     "horizon": 5, "bucket_ms": DAY_MS, "quantiles": (0.5,), "architecture": "gru", "hidden": 8,
     "layers": 2, "rank": 4, "dropout": 0.3, "context": 8, "memory_days": 2.0, "scale_floor": 0.5,
     "censored_share": 0.1, "inputs_off": ("demand",), "static": 2, "holidays_country": None,
-    "targets": ("revenue",),
+    "targets": ("revenue",), "timezone": "America/New_York",
 }  # fmt: skip
 
 

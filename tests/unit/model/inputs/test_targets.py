@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from model.coherence import make_coherent
 from model.config import DECILES, TARGETS, ModelConfig
 from model.contract import QuantileForecast
 from model.durations import HOUR_MS
@@ -22,6 +21,7 @@ from model.inputs.static_features import LIST_PRICE
 from model.inputs.targets import scales_of
 from model.networks.quantile_heads import QuantileHeads
 from model.networks.quantile_levels import PublishedLevels
+from model.quantiles.coherence import make_coherent
 from model.training.checkpoint import Manifest, dump, input_hash, restore
 from model.training.dataset import pick_series
 from model.training.train import Trained, train
@@ -152,7 +152,8 @@ def test_serving_equals_training_in_each_scale() -> None:
         weights = heads.horizon_weights(horizon)[0].flatten(2)
         heads.serve(
             encoded, inputs, weights, scales, served,
-            anchors=anchors, work=Workspace(), levels=PublishedLevels.of(DECILES, DECILES),
+            mean_BH=torch.empty(7, 5), anchors=anchors, work=Workspace(),
+            levels=PublishedLevels.of(DECILES, DECILES),
         )  # fmt: skip
 
     expected = [

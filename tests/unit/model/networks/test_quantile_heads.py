@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.coherence import make_coherent
 from model.config import DECILES
 from model.inputs.anchors import FACTORS, Anchors
 from model.inputs.seasons.calendar import N_HORIZON
 from model.networks.quantile_heads import ZERO_SHIFT, QuantileHeads
 from model.networks.quantile_levels import PublishedLevels
+from model.quantiles.coherence import make_coherent
+from model.quantiles.mean import mean_weights
 from model.workspace import Workspace
 
 SERIES, STEPS, WIDTH, INPUTS = 7, 5, 16, 3
@@ -66,13 +67,15 @@ def _served(
 ) -> tuple[Tensor, ...]:
     encoded, inputs, horizon = _inputs()
     out = tuple(torch.empty(SERIES, STEPS, len(published)) for _ in scales)
+    mean = torch.empty(SERIES, STEPS)
     with torch.no_grad():
         weights = heads.horizon_weights(horizon)[0].flatten(2)
         heads.serve(
             encoded, inputs, weights, scales, out,
-            anchors=anchors, work=Workspace(), levels=PublishedLevels.of(DECILES, published),
+            mean_BH=mean, anchors=anchors, work=Workspace(),
+            levels=PublishedLevels.of(DECILES, published),
         )  # fmt: skip
-    return out
+    return (*out, mean)
 
 
 @pytest.mark.parametrize("quantiles", [DECILES, TAILS, (0.5,), (0.1, 0.9)], ids=len)
@@ -158,7 +161,7 @@ def test_a_forecast_close_to_zero_is_served_as_zero() -> None:
     closed = _anchors(torch.full((SERIES, STEPS), -7.0), torch.ones(SERIES))
     served = _served(heads, closed, (torch.ones(SERIES) * 1e6,) * 2)
 
-    assert max(block.abs().max() for block in served) == 0
+    assert max(block.abs().max() for block in served[:2]) == 0
 
 
 @pytest.mark.parametrize("targets", [0, 2])
@@ -170,7 +173,7 @@ def test_own_levels_among_the_published_are_those_of_the_network(targets: int) -
     published = _served(heads, anchors, scales, more)
 
     places = [more.index(level) for level in DECILES]
-    for one, other in zip(own, published, strict=True):
+    for one, other in zip(own[:-1], published[:-1], strict=True):
         torch.testing.assert_close(other[..., places], one, rtol=1e-5, atol=1e-5)
         assert (other.diff(dim=-1) >= -1e-5).all()
         assert other.min() >= 0
@@ -180,3 +183,47 @@ def test_own_levels_among_the_published_are_those_of_the_network(targets: int) -
 def test_a_plan_of_heads_without_plans_is_refused() -> None:
     with pytest.raises(ValueError, match="plans"):
         _heads().plan_effects(torch.zeros(1, 4), torch.zeros(1, STEPS, 2))
+
+
+def test_the_mean_of_rare_demand_is_what_is_expected() -> None:
+    """Also where every quantile is zero; the mean of frequent demand learns from its quantiles."""
+    heads, anchors = _heads(), _anchors()
+    encoded, inputs, _ = _inputs()
+    with torch.no_grad():
+        factor, _ = heads.expected(heads.code(encoded, inputs), anchors)
+    rare, often = (torch.full((SERIES,), scale) for scale in (1e-3, 1e3))
+
+    units, _, mean = _served(heads, anchors, (rare, rare))
+    torch.testing.assert_close(mean, 1e-3 * factor, rtol=0.02, atol=0)
+    units, _, mean = _served(heads, anchors, (often, often))
+    of_quantiles = units @ torch.from_numpy(mean_weights(DECILES))
+    torch.testing.assert_close(mean, (1e3 * factor + of_quantiles) / 2, rtol=0.5, atol=1.0)
+    assert (mean - 1e3 * factor).abs().max() > 10
+
+
+def test_a_plan_moves_the_mean_of_its_bucket_with_the_median() -> None:
+    torch.manual_seed(2)
+    heads = QuantileHeads(WIDTH, INPUTS, N_HORIZON, quantiles=DECILES, rank=4, n_plans=1).eval()
+    with torch.no_grad():
+        answer = heads.answer
+        assert answer is not None
+        answer.bias.view(2, 9)[0, 4] = 2.0
+    encoded, inputs, horizon = _inputs()
+    scale, out = torch.full((SERIES,), 0.01), torch.empty(2, SERIES, STEPS, 9)
+    anchors, rows = _anchors(torch.zeros(SERIES, STEPS), torch.ones(SERIES)), torch.tensor([3])
+    plans = torch.zeros(1, STEPS, 1)
+    plans[0, 1] = 1.0
+    means = []
+    for planned in (None, (rows, plans)):
+        means.append(torch.empty(SERIES, STEPS))
+        with torch.no_grad():
+            weights = heads.horizon_weights(horizon)[0].flatten(2)
+            heads.serve(
+                encoded, inputs, weights, (scale, scale), tuple(out.unbind(0)), planned=planned,
+                mean_BH=means[-1], anchors=anchors, work=Workspace(),
+                levels=PublishedLevels.of(DECILES, DECILES),
+            )  # fmt: skip
+
+    expected = torch.zeros(SERIES, STEPS)
+    expected[3, 1] = 2.0 * 0.01
+    torch.testing.assert_close(means[1] - means[0], expected, rtol=0.05, atol=1e-6)

@@ -8,7 +8,7 @@ import torch
 
 from model.baselines.exponential_smoothing import SmoothingForecaster
 from model.config import DECILES, NETWORK_QUANTILES, ModelConfig, TrainConfig
-from model.durations import DAY_MS, HOUR_MS, WEEK_MS
+from model.durations import DAY_MS, HOUR_MS, MONTH_MS, WEEK_MS
 from model.evaluation.backtest import backtest, score
 from model.history import History
 from model.inference.forecaster import Forecaster, NetworkForecaster
@@ -17,7 +17,6 @@ from model.pretraining.disturbances import disturbed
 from model.pretraining.finetune import finetune, for_history
 from model.pretraining.pretrain import pretrain
 from model.pretraining.shipped import WEIGHTS, pretrained, shipped, start_for
-from model.pretraining.synthetic.clock import MONTH_MS
 from model.pretraining.synthetic.shop import synthetic_shop
 from model.pretraining.walks import Kind
 from tests.support.model_cases import START_MS, Floats, awkward, real_hours

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from model.durations import DAY_MS, HOUR_MS, WEEK_MS
+from model.durations import DAY_MS, HOUR_MS, MONTH_MS, WEEK_MS
 from model.inputs.plans import EVENT, N_PLANS, PRICE, PROMOTION
 from model.pretraining.synthetic.campaigns import draw_campaigns, plans_by_bucket
-from model.pretraining.synthetic.clock import MONTH_MS, Clock, make_clock
+from model.pretraining.synthetic.clock import Clock, make_clock
 from model.pretraining.synthetic.demand import draw_demand
 from model.pretraining.synthetic.draws import Floats, spells
 from model.pretraining.synthetic.features import _sold

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from model.durations import DAY_MS, HOUR_MS, MINUTE_MS, WEEK_MS
+from model.durations import DAY_MS, HOUR_MS, MINUTE_MS, MONTH_MS, WEEK_MS
 from model.errors import InvalidValues
 from model.history import History
 from model.inputs.carried_statistics import (
@@ -20,7 +20,6 @@ from model.inputs.carried_statistics import (
     VISITORS,
 )
 from model.inputs.plans import CLOSURE, PRICE, PROMOTION
-from model.pretraining.synthetic.clock import MONTH_MS
 from model.pretraining.synthetic.shop import DENSITY, SyntheticShop, synthetic_shop
 
 WIDTHS_MS = (
