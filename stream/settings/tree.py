@@ -15,7 +15,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from model.config import NETWORK_QUANTILES, Target
+from model.config import NETWORK_QUANTILES, Precision, Target
 from model.durations import DAY_MS, HOUR_MS, MINUTE_MS
 from model.foundation.kinds import Kind
 from model.time_zones import UTC_ZONE
@@ -110,10 +110,12 @@ class ModelSettings(Section):
     takes more than `max_step` for a step of a partition. `inputs_off` sets inputs of the network
     to zero. With `prior` a series without history starts from its category, price and first
     clicks. `static` is the width of learned embeddings of category, brand and location (8 is
-    plenty, 0 = none). With `plans` new networks use the past and future plans of the topic
-    `plans`. `targets` are forecast in addition to units: `revenue`, `visitors`. `challenger` is a
-    foundation model (extra `foundation`) with weights in the folder `challenger_path`: compared in
-    `backtest` and by the trainer, it never serves live.
+    plenty, 0 = none). `precision` is that of the network's matrix products in serving and training:
+    `bfloat16` is faster where the device has it, `auto` takes it for trainings on a GPU alone. With
+    `plans` new networks use the past and future plans of the topic `plans`. `targets` are forecast
+    in addition to units: `revenue`, `visitors`. `challenger` is a foundation model (extra
+    `foundation`) with weights in the folder `challenger_path`: compared in `backtest` and by the
+    trainer, it never serves live.
     """
 
     horizon: int = Field(24, ge=1, le=366)
@@ -129,9 +131,15 @@ class ModelSettings(Section):
     challenger: Kind | None = None
     challenger_path: Path | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Precision = "auto"
     registry: str | None = None
     max_age: DurationMs = 365 * DAY_MS
     max_step: DurationMs = 30_000
+
+    @property
+    def rounded(self) -> bool:
+        """True if the matrix products of served networks are in bfloat16."""
+        return self.precision == "bfloat16"
 
 
 class RegistrySettings(Section):

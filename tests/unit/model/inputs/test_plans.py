@@ -17,8 +17,8 @@ from model.inputs.anchors import FACTORS, Anchors
 from model.inputs.plans import CLOSURE, N_PLANS, PLAN_INPUT_NAMES, PRICE, PROMOTION, Plans
 from model.inputs.seasons.calendar import N_HORIZON
 from model.inputs.series_inputs import places_of
-from model.networks.quantile_heads import make_coherent
 from model.networks.quantile_levels import PublishedLevels
+from model.quantiles.coherence import make_coherent
 from model.training.checkpoint import input_hash
 from model.training.dataset import History, last_buckets
 from model.training.train import train
@@ -151,7 +151,7 @@ def test_heads_serve_plans_as_in_training(seed: int) -> None:
         )  # fmt: skip
 
     expected = [block_OBHQ[0].clamp(min=0) for block_OBHQ in trained]
-    make_coherent(*expected)
+    make_coherent(*(block.numpy() for block in expected))
     for served_BHQ, expected_BHQ in zip(out, expected, strict=True):
         torch.testing.assert_close(served_BHQ, expected_BHQ, rtol=1e-4, atol=1e-4)
 

@@ -10,8 +10,9 @@ from torch import Tensor
 from model.config import DECILES
 from model.inputs.anchors import FACTORS, Anchors
 from model.inputs.seasons.calendar import N_HORIZON
-from model.networks.quantile_heads import ZERO_SHIFT, QuantileHeads, make_coherent
+from model.networks.quantile_heads import ZERO_SHIFT, QuantileHeads
 from model.networks.quantile_levels import PublishedLevels
+from model.quantiles.coherence import make_coherent
 from model.quantiles.mean import mean_weights
 from model.workspace import Workspace
 
@@ -90,7 +91,7 @@ def test_serving_equals_training_cut_at_zero_and_scaled() -> None:
     heads, anchors = _heads(), _anchors()
     scale = torch.rand(SERIES, generator=torch.Generator().manual_seed(4)) * 10
     units, sums = (block.clamp(min=0) * scale[:, None, None] for block in _trained(heads, anchors))
-    make_coherent(units, sums)
+    make_coherent(units.numpy(), sums.numpy())
     served = _served(heads, anchors, (scale, scale))
 
     assert units.max() > 1
