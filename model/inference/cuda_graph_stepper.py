@@ -18,6 +18,7 @@ from model.inference.cpu_stepper import Floats, head_weights
 from model.inference.network_states import NetworkStates
 from model.inputs.anchors import Anchors, anchors_of
 from model.inputs.carried_statistics import started
+from model.inputs.newcomer_prior import level_of
 from model.inputs.plans import N_PLANS, Plans, planned_rows, plans_ahead, plans_at
 from model.inputs.seasons.calendar import N_HORIZON
 from model.inputs.seasons.season_layout import layout_of
@@ -37,8 +38,8 @@ class _Program:
     """One step on fixed buffers; `run[forecasting]` reads the inputs and writes the outputs.
 
     `plans_SP` are those of the closed bucket, None for a network without plans; `encoded` are the
-    latest arguments of the heads: encodings, inputs and scales; `out` are their blocks [S, H, Q],
-    `mean_SH` is the mean.
+    latest arguments of the heads: encodings, inputs, scales and level; `out` are their blocks
+    [S, H, Q], `mean_SH` is the mean.
     """
 
     values_SF: Tensor
@@ -49,7 +50,7 @@ class _Program:
     mean_SH: Tensor
     work: Workspace
     run: dict[bool, Callable[[], None]] = field(default_factory=dict)
-    encoded: tuple[Tensor, Tensor, tuple[Tensor, ...], Anchors] | None = None
+    encoded: tuple[Tensor, Tensor, tuple[Tensor, ...], Tensor, Anchors] | None = None
 
 
 class FixedShapeStepper:
@@ -102,14 +103,15 @@ class FixedShapeStepper:
         if planned is None or program.encoded is None:
             return
         rows_M, plans_MHE = planned
-        encoded_SD, inputs_SI, scales, anchors = program.encoded
+        encoded_SD, inputs_SI, scales, level_S, anchors = program.encoded
         everyone = torch.arange(rows_M.numel(), device=self._device)
         out = tuple(block_SHQ[rows_M] for block_SHQ in program.out)
         mean_MH = program.mean_SH[rows_M]
         self._network.heads.serve(
             encoded_SD[rows_M], inputs_SI[rows_M], program.weights,
             tuple(scale_S[rows_M] for scale_S in scales),
-            out, mean_BH=mean_MH, anchors=anchors.map(lambda part: part[rows_M]),
+            out, mean_BH=mean_MH, level_B=level_S[rows_M],
+            anchors=anchors.map(lambda part: part[rows_M]),
             work=program.work, levels=self._levels, planned=(everyone, plans_MHE),
         )  # fmt: skip
         for block_SHQ, again_MHQ in zip(program.out, out, strict=True):
@@ -177,13 +179,15 @@ class FixedShapeStepper:
             part.masked_fill_(unstarted_S.view(-1, *[1] * (part.dim() - 1)), 0.0)
         if forecasting:
             scales = scales_of(states.stats_SK, config)
+            level_S = level_of(states.stats_SK, config)
             origin_ms = start_ms + config.bucket_ms
             ahead = layout.horizon(origin_ms, config.horizon, country, self._device, timezone=zone)
             anchors = anchors_of(states.stats_SK, ahead, config)
-            program.encoded = encoded_SD, inputs_SI, scales, anchors
+            program.encoded = encoded_SD, inputs_SI, scales, level_S, anchors
             network.heads.serve(
                 encoded_SD, inputs_SI, program.weights, scales, program.out,
-                mean_BH=program.mean_SH, anchors=anchors, work=program.work, levels=self._levels,
+                mean_BH=program.mean_SH, level_B=level_S, anchors=anchors,
+                work=program.work, levels=self._levels,
             )  # fmt: skip
 
     def _captured(

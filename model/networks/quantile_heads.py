@@ -217,6 +217,7 @@ class QuantileHeads(nn.Module):
         out: tuple[Tensor, ...],
         *,
         mean_BH: Tensor,
+        level_B: Tensor | None = None,
         anchors: Anchors,
         work: Workspace,
         levels: PublishedLevels,
@@ -224,7 +225,8 @@ class QuantileHeads(nn.Module):
     ) -> None:
         """Write each block into `out` (each [B, H, P], contiguous), multiplied by its scale [B].
 
-        And the mean of units into `mean_BH`. `weights` are `horizon_weights` of this one origin,
+        And the mean of units into `mean_BH`: a multiple of `level_B`, which has no floor (default:
+        the scale of units). `weights` are `horizon_weights` of this one origin,
         [R + 1, Y, H * Q]; `levels` are the published quantiles; `planned` are the rows [M] of
         series with a plan and their plan inputs, [M, H, E]. Sums are coherent: never below those of
         fewer buckets or of any bucket.
@@ -256,10 +258,11 @@ class QuantileHeads(nn.Module):
                 torch.cumsum(out_BHP, dim=1, out=out_BHP)
             out_BHP.sub_(ZERO_SHIFT * scale_B[:, None, None]).clamp_(min=0.0)
             if part == 0:
-                torch.mul(factor_BH, scale_B[:, None], out=mean_BH)
+                mean_scale_B = scale_B if level_B is None else level_B
+                torch.mul(factor_BH, mean_scale_B[:, None], out=mean_BH)
                 if planned is not None and added_MYHQ is not None:
                     moved_MH = unit_BH[planned[0]] * added_MYHQ[:, 0, :, self.median]
-                    mean_BH.index_add_(0, planned[0], moved_MH * scale_B[planned[0], None])
+                    mean_BH.index_add_(0, planned[0], moved_MH * mean_scale_B[planned[0], None])
                     mean_BH.clamp_(min=0.0)
                 _blend(mean_BH, torch.mv(flat_XP, levels.mean_P).view_as(mean_BH), levels)
         make_coherent(out[0], out[1])
