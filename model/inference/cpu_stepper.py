@@ -24,6 +24,7 @@ from torch import Tensor
 from model.inference.network_states import NetworkStates
 from model.inputs.anchors import anchors_of
 from model.inputs.carried_statistics import started
+from model.inputs.newcomer_prior import level_of
 from model.inputs.plans import Plans, planned_rows, plans_ahead, plans_at
 from model.inputs.seasons.season_layout import BucketPhases, HorizonPhases, layout_of
 from model.inputs.series_inputs import observe
@@ -164,7 +165,7 @@ class BlockStepper:
             stats_SK, values, phases, config, prior=network.prior, plans_SP=plans_SP
         )
         inputs_SI = network.with_embedding(inputs_SI, ids_of(stats_SK, config))
-        scales = scales_of(stats_SK, config)
+        scales, level_S = scales_of(stats_SK, config), level_of(stats_SK, config)
         unstarted_S = ~started(stats_SK)
         anchors = None if job is None else anchors_of(stats_SK, job.ahead, config)
         for first in range(0, stats_SK.shape[0], BLOCK):
@@ -185,6 +186,7 @@ class BlockStepper:
                     tuple(scale_S[rows] for scale_S in scales),
                     out,
                     mean_BH=job.mean_SH[at],
+                    level_B=level_S[rows],
                     anchors=anchors.map(itemgetter(rows)),
                     work=work, levels=self._levels, planned=planned,
                 )  # fmt: skip

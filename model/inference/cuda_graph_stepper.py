@@ -21,6 +21,7 @@ from model.inference.cuda_capture import Capture, CaptureFailed, capture_graph, 
 from model.inference.network_states import NetworkStates
 from model.inputs.anchors import Anchors, anchors_of
 from model.inputs.carried_statistics import started
+from model.inputs.newcomer_prior import level_of
 from model.inputs.plans import N_PLANS, Plans, planned_rows, plans_ahead, plans_at
 from model.inputs.seasons.calendar import N_HORIZON
 from model.inputs.seasons.season_layout import BucketPhases, HorizonPhases, layout_of
@@ -62,7 +63,7 @@ class _Kind:
 
 
 #: What the heads read: encodings, inputs, scales and anchors.
-_HeadInputs = tuple[Tensor, Tensor, tuple[Tensor, ...], Anchors]
+_HeadInputs = tuple[Tensor, Tensor, tuple[Tensor, ...], Tensor, Anchors]
 
 
 @dataclass(slots=True)
@@ -70,7 +71,8 @@ class _Program:
     """One step on fixed buffers; `run[kind]` reads the inputs and writes the outputs.
 
     `plans_SP` are those of the closed bucket, None for a network without plans; `encoded[kind]` are
-    the latest arguments of the heads; `out` are their blocks [S, H, Q], `mean_SH` is the mean.
+    the latest arguments of the heads: encodings, inputs, scales and level; `out` are their blocks
+    [S, H, Q], `mean_SH` is the mean.
     """
 
     values_SF: Tensor
@@ -150,14 +152,15 @@ class FixedShapeStepper:
         if planned is None:
             return
         rows_M, plans_MHE = planned
-        encoded_SD, inputs_SI, scales, anchors = program.encoded[kind]
+        encoded_SD, inputs_SI, scales, level_S, anchors = program.encoded[kind]
         everyone = torch.arange(rows_M.numel(), device=self._device)
         out = tuple(block_SHQ[rows_M] for block_SHQ in program.out)
         mean_MH = program.mean_SH[rows_M]
         self._network.heads.serve(
             encoded_SD[rows_M], inputs_SI[rows_M], program.weights,
             tuple(scale_S[rows_M] for scale_S in scales),
-            out, mean_BH=mean_MH, anchors=anchors.map(lambda part: part[rows_M]),
+            out, mean_BH=mean_MH, level_B=level_S[rows_M],
+            anchors=anchors.map(lambda part: part[rows_M]),
             work=program.work, levels=self._levels, planned=(everyone, plans_MHE),
         )  # fmt: skip
         for block_SHQ, again_MHQ in zip(program.out, out, strict=True):
@@ -229,11 +232,13 @@ class FixedShapeStepper:
             part.masked_fill_(unstarted_S.view(-1, *[1] * (part.dim() - 1)), 0.0)
         if kind.forecasting:
             scales = scales_of(states.stats_SK, config)
+            level_S = level_of(states.stats_SK, config)
             anchors = anchors_of(states.stats_SK, kind.horizon(program.ahead), config)
-            program.encoded[kind] = encoded_SD, inputs_SI, scales, anchors
+            program.encoded[kind] = encoded_SD, inputs_SI, scales, level_S, anchors
             network.heads.serve(
                 encoded_SD, inputs_SI, program.weights, scales, program.out,
-                mean_BH=program.mean_SH, anchors=anchors, work=program.work, levels=self._levels,
+                mean_BH=program.mean_SH, level_B=level_S, anchors=anchors,
+                work=program.work, levels=self._levels,
             )  # fmt: skip
 
 

@@ -4,7 +4,15 @@ The values of one level and bucket are then adjacent in memory: a running sum ov
 adds whole rows, which is several times faster than along short inner axes. Only the finished block
 is transposed. `model/networks/quantile_heads.py` has the formulas.
 
-Axes: H = horizon, Q = quantiles, P = published quantiles, B = series.
+The expected value is not among what is learned. Of rare demand it is what the statistics expect, a
+mean by construction, where quantiles are all zero; of much demand the mean of that and of the mean
+of the quantiles, which knows what the network has learned:
+
+    mean = e + w · (q − e),     w = ½ · e / (1 + e)
+
+with e in units sold. Plans move e as they move the median; of closed buckets nothing is left.
+
+Axes: H = horizon, Q = quantiles, P = published quantiles, B = series, M = series with a plan.
 """
 
 from typing import Final
@@ -90,3 +98,40 @@ def write_block(values_HPB: Tensor, out_BHP: Tensor) -> None:
     """Copy a block to its place, series first; `out_BHP` is contiguous."""
     size = out_BHP.shape[0]
     out_BHP.view(size, -1).copy_(values_HPB.view(-1, size).t())  # torch's fast transposition
+
+
+def plan_mean(mean_HB: Tensor, rows_M: Tensor, moved_HM: Tensor, closed_MH: Tensor) -> None:
+    """Move the mean of planned series, in place; of a closed share of a bucket nothing is left.
+
+    >>> mean = torch.tensor([[1.0, 4.0]])
+    >>> plan_mean(mean, torch.tensor([1]), torch.tensor([[2.0]]), torch.tensor([[0.5]]))
+    >>> mean.tolist()
+    [[1.0, 3.0]]
+    """
+    mean_HB[:, rows_M] = (mean_HB[:, rows_M] + moved_HM).clamp_(min=0.0) * (1.0 - closed_MH.t())
+
+
+def close_buckets(values_HPB: Tensor, rows_M: Tensor, closed_MH: Tensor) -> None:
+    """Set to zero, in place, what planned series sell in buckets that are closed throughout.
+
+    >>> values = torch.ones(2, 1, 1)
+    >>> close_buckets(values, torch.tensor([0]), torch.tensor([[1.0, 0.9]]))
+    >>> values.flatten().tolist()
+    [0.0, 1.0]
+    """
+    values_HPB[:, :, rows_M] *= (closed_MH < 1.0).t()[:, None]
+
+
+def sum_spread(horizon: int, device: torch.device) -> Tensor:
+    """Weights [H] of the steps of sums: √h − √(h−1).
+
+    >>> sum_spread(2, torch.device("cpu")).tolist()
+    [1.0, 0.41...]
+    """
+    root_H = torch.arange(horizon + 1, device=device, dtype=torch.float32).sqrt()
+    return root_H[1:] - root_H[:-1]
+
+
+def sum_weights(horizon: int, median_Q: Tensor, device: torch.device) -> Tensor:
+    """Weights [H, Q] of the steps of sums, and 1 for the median's."""
+    return torch.where(median_Q, 1.0, sum_spread(horizon, device)[:, None])

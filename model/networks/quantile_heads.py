@@ -22,13 +22,7 @@ exactly zero.
 Further targets (`model/inputs/targets.py`) are blocks like units after these two, each in its own
 scale.
 
-The expected value is not among what is learned. Of rare demand it is what the statistics expect,
-the factor, a mean by construction, where quantiles are all zero; of much demand the mean of that
-and of the mean of the quantiles, which knows what the network has learned:
-
-    mean = e + w · (q − e),     w = ½ · e / (1 + e)
-
-with e in units sold. Plans move e as they move the median.
+The expected value is made beside the quantiles (`model/networks/head_serving.py`), not learned.
 
 Direct forecasts of every horizon from every bucket: MQ-RNN, arXiv:1711.11053 ("forking sequences").
 
@@ -47,12 +41,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.inputs.anchors import FACTORS, Anchors
+from model.inputs.plans import CLOSURE_INPUT
 from model.networks.head_serving import (
     blend_mean,
+    close_buckets,
     deviations_of_logits,
     make_coherent,
+    plan_mean,
     publish,
+    sum_spread,
     sum_up,
+    sum_weights,
     write_block,
 )
 from model.networks.products import products_into
@@ -224,6 +223,7 @@ class QuantileHeads(nn.Module):
         out: tuple[Tensor, ...],
         *,
         mean_BH: Tensor,
+        level_B: Tensor | None = None,
         anchors: Anchors,
         work: Workspace,
         levels: PublishedLevels,
@@ -231,15 +231,18 @@ class QuantileHeads(nn.Module):
     ) -> None:
         """Write each block into `out` (each [B, H, P], contiguous), multiplied by its scale [B].
 
-        And the mean of units into `mean_BH`. `weights` are `horizon_weights` of this one origin,
+        And the mean of units into `mean_BH`: a multiple of `level_B`, which has no floor (default:
+        the scale of units). `weights` are `horizon_weights` of this one origin,
         [R + 1, Y, H * Q], in the precision of the product; `levels` are the published quantiles;
-        `planned` are the rows [M] of series with a plan and their plan inputs, [M, H, E]. Sums are
-        coherent: never below those of fewer buckets or of any bucket.
+        `planned` are the rows [M] of series with a plan and their plan inputs, [M, H, E]. In a
+        bucket that is closed throughout, units and their mean are zero. Sums are coherent: never
+        below those of fewer buckets or of any bucket.
         """
         code_BR = self._served_code(encoded_BD, inputs_BI)
         added_MYHQ = None
         if planned is not None:
             added_MYHQ = self.plan_effects(code_BR[planned[0]], planned[1])
+            closed_MH = planned[1][..., CLOSURE_INPUT]
         factor_HB, unit_HB = (part.t().contiguous() for part in self.expected(code_BR, anchors))
         size, horizon = out[0].shape[:2]
         units_HPB = None
@@ -256,16 +259,18 @@ class QuantileHeads(nn.Module):
             deviations_of_logits(values_HQB, self.median, spread_H)
             middle_HB = factor_HB * scale_B
             if part == 0:
-                mean_HB = middle_HB.clone()
-                if planned is not None and added_MYHQ is not None:
-                    moved_HM = unit_HB[:, planned[0]] * added_MYHQ[:, 0, :, self.median].t()
-                    mean_HB.index_add_(1, planned[0], moved_HM * scale_B[planned[0]])
-                    mean_HB.clamp_(min=0.0)
+                mean_HB = factor_HB * (scale_B if level_B is None else level_B)
+                if planned is not None:
+                    moved_MH = self._open_effects(code_BR, planned)
+                    moved_HM = unit_HB[:, planned[0]] * moved_MH.t() * scale_B[planned[0]]
+                    plan_mean(mean_HB, planned[0], moved_HM, closed_MH)
             lowered_HB = middle_HB[:1] if sums else middle_HB  # a sum is lowered once
             lowered_HB.sub_(ZERO_SHIFT * scale_B)
             unit_H1B = (unit_HB * scale_B)[:, None]
             torch.addcmul(middle_HB[:, None], unit_H1B, values_HQB, out=values_HQB)
             values_HPB = publish(values_HQB, levels, work, "all_sums" if sums else "all_units")
+            if planned is not None and part < 2:
+                close_buckets(values_HPB, planned[0], closed_MH)
             if sums:
                 sum_up(values_HPB)
             values_HPB.clamp_(min=0.0)
@@ -277,24 +282,17 @@ class QuantileHeads(nn.Module):
                 make_coherent(units_HPB, values_HPB)
             write_block(values_HPB, out_BHP)
 
+    def _open_effects(self, code_BR: Tensor, planned: tuple[Tensor, Tensor]) -> Tensor:
+        """Effects [M, H] of plans other than closures on the median's logit of units."""
+        rows_M, plans_MHE = planned
+        open_MHE = plans_MHE.clone()
+        open_MHE[..., CLOSURE_INPUT] = 0.0
+        effects: Tensor = self.plan_effects(code_BR[rows_M], open_MHE)[:, 0, :, self.median]
+        return effects
+
     def _served_code(self, encoded_BD: Tensor, inputs_BI: Tensor) -> Tensor:
         """The code [B, R] as `code` makes it, without joining its inputs, or a gradient."""
         weight_RX, width = self.project.weight, encoded_BD.shape[1]
         code_BR = torch.addmm(self.project.bias, encoded_BD, weight_RX[:, :width].t())
         code_BR.addmm_(inputs_BI, weight_RX[:, width:].t())
         return functional.silu(code_BR, inplace=True)
-
-
-def sum_spread(horizon: int, device: torch.device) -> Tensor:
-    """Weights [H] of the steps of sums: √h − √(h−1).
-
-    >>> sum_spread(2, torch.device("cpu")).tolist()
-    [1.0, 0.41...]
-    """
-    root_H = torch.arange(horizon + 1, device=device, dtype=torch.float32).sqrt()
-    return root_H[1:] - root_H[:-1]
-
-
-def sum_weights(horizon: int, median_Q: Tensor, device: torch.device) -> Tensor:
-    """Weights [H, Q] of the steps of sums, and 1 for the median's."""
-    return torch.where(median_Q, 1.0, sum_spread(horizon, device)[:, None])
