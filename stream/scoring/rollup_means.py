@@ -43,7 +43,8 @@ class RollupMeans:
     """Sums of means, written and read by the serving thread.
 
     `partitions` is the number of partitions of the deployment; `n_series` returns the number of
-    series of a partition in the store. Reads raise ServiceUnavailable if the store does not answer.
+    series of a partition in the store, `versions` something that changes with any forecast. Reads
+    raise ServiceUnavailable if the store does not answer.
     """
 
     def __init__(
@@ -51,14 +52,17 @@ class RollupMeans:
         blobs: BlobReader,
         categories: CategoryReader,
         n_series: Callable[[Tag], int],
+        versions: Callable[[], object],
         *,
         partitions: int,
     ) -> None:
         self._blobs = blobs
         self._categories = categories
         self._n_series = n_series
+        self._versions = versions
         self._partitions = partitions
         self._known: dict[Tag, _Known] = {}
+        self._seen: object = None
 
     def sums_of(
         self, tag: Tag, series: Sequence[str], forecast: QuantileForecast
@@ -105,6 +109,17 @@ class RollupMeans:
                 continue
             _add(mean_SH, place, stored)
         return replace(forecast, mean_SH=mean_SH.astype(np.float32))
+
+    def changed(self, series: Sequence[str], forecast: QuantileForecast) -> QuantileForecast | None:
+        """The forecast with other means, if its partitions have been forecast again; else None."""
+        seen = self._versions()
+        if seen == self._seen:
+            return None
+        found = self.reconciled(series, forecast)
+        self._seen = seen
+        if found is None or np.allclose(found.mean_SH, forecast.mean_SH, rtol=1e-5, atol=1e-9):
+            return None
+        return found
 
 
 def _add(mean_SH: NDArray[np.float64], place: dict[str, int], stored: ForecastSums) -> None:

@@ -35,7 +35,7 @@ from stream.serving.model_server import ModelServer
 from stream.serving.output_loop import OutputLoop
 from stream.serving.state_snapshots import Snapshots
 from stream.serving.static_features import read_categories, static_reader
-from stream.serving.store_reads import ServingReads, count_series
+from stream.serving.store_reads import ServingReads, count_series, forecast_versions
 from stream.settings import Settings
 from stream.sinks.explanations import RedisExplanations
 from stream.sinks.readside_writer import AHEAD_RETENTION_MS, ReadSideWriter
@@ -175,6 +175,7 @@ def _rollup_means(settings: Settings, blocking: redis.Redis) -> RollupMeans:
         stored.blobs,
         partial(read_categories, blocking),
         partial(count_series, blocking),
+        partial(forecast_versions, blocking, partitions=settings.kafka.partitions),
         partitions=settings.kafka.partitions,
     )
 
