@@ -218,22 +218,17 @@ class OutputLoop:
 
     async def _sum_again(self) -> None:
         """Store and publish the roll-ups once more if other workers have forecast again."""
-        series = self._series.get(ROLLUPS)
-        if self._summed is None or self._rollups is None or series is None:
+        series, scored = self._series.get(ROLLUPS), self._rollups
+        if self._summed is None or scored is None or series is None:
             return
         found = await self._summed.changed(series)
-        if found is None or self._rollups is None:
+        if found is None:
             return
-        self._rollups = replace(
-            self._rollups,
-            forecast=replace(self._rollups.forecast, mean_SH=found.mean_SH),
-            write=ReadSideWrite(),
-            scores=[],
-        )
-        await self._retried(self._write, ROLLUPS, self._rollups, found.origin_ms)
-        self._unpublished[ROLLUPS] = _Unpublished(
-            self._rollups.forecast, series, "swap", self._rollups.calibrated
-        )
+        forecast = replace(scored.forecast, mean_SH=found.mean_SH)
+        self._rollups = again = replace(scored, forecast=forecast, write=ReadSideWrite(), scores=[])
+        await self._retried(self._write, ROLLUPS, again, forecast.origin_ms)
+        due = _Unpublished(forecast, series, "swap", scored.calibrated)
+        self._unpublished[ROLLUPS] = due
 
     async def _in_thread(self, call: Callable[..., R], *arguments: Any) -> R:
         """Call in the serving thread until the store answers."""
