@@ -29,8 +29,8 @@ def forecast_body(
         raise Problem(
             422, "horizon-too-long", f"horizon {horizon} exceeds the forecast's {steps} buckets"
         )
-    chosen = tuple(quantiles) if quantiles else forecast.quantiles
-    missing = [q for q in chosen if q not in forecast.quantiles]
+    chosen = frozenset(quantiles or forecast.quantiles)
+    missing = sorted(chosen.difference(forecast.quantiles))
     if missing:
         known = ", ".join(f"{q:g}" for q in forecast.quantiles)
         raise Problem(422, "unknown-quantile", f"quantile {missing[0]:g} is not one of {known}")
@@ -69,7 +69,7 @@ def parse_quantiles(text: str | None) -> list[float] | None:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise Problem(
-            422, "invalid-request", f"quantiles {text!r} are not numbers such as 0.1,0.5,0.9"
+            422, "invalid-request", f"quantiles {text[:60]!r} are not numbers such as 0.1,0.5,0.9"
         ) from None
 
 
@@ -78,7 +78,13 @@ def get_forecast(
     request: Request,
     series_id: str,
     horizon: Annotated[int | None, Query(ge=1, description="number of buckets")] = None,
-    quantiles: Annotated[str | None, Query(description="subset, such as 0.1,0.5,0.9")] = None,
+    quantiles: Annotated[
+        str | None,
+        Query(
+            description="subset, such as 0.1,0.5,0.9",
+            json_schema_extra={"pattern": r"^0?\.[0-9]+(,0?\.[0-9]+)*$"},
+        ),
+    ] = None,
 ) -> Forecast:
     """Get the newest forecast of a series."""
     shared: SharedReader = request.app.state.reader
