@@ -56,11 +56,12 @@ def _columns(
         raise Problem(
             422, "horizon-too-long", f"horizon {horizon} exceeds the forecast's {steps} buckets"
         )
-    for q in chosen or ():
-        if q not in known:
-            names = ", ".join(f"{level:g}" for level in known)
-            raise Problem(422, "unknown-quantile", f"quantile {q:g} is not one of {names}")
-    return [known.index(q) for q in sorted(chosen or known)]
+    wanted = frozenset(chosen or known)
+    missing = sorted(wanted.difference(known))
+    if missing:
+        names = ", ".join(f"{level:g}" for level in known)
+        raise Problem(422, "unknown-quantile", f"quantile {missing[0]:g} is not one of {names}")
+    return [known.index(q) for q in sorted(wanted)]
 
 
 def parse_quantiles(text: str | None) -> list[float] | None:
@@ -75,7 +76,7 @@ def parse_quantiles(text: str | None) -> list[float] | None:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise Problem(
-            422, "invalid-request", f"quantiles {text!r} are not numbers such as 0.1,0.5,0.9"
+            422, "invalid-request", f"quantiles {text[:60]!r} are not numbers such as 0.1,0.5,0.9"
         ) from None
 
 
@@ -84,7 +85,13 @@ def get_forecast(
     request: Request,
     series_id: str,
     horizon: Annotated[int | None, Query(ge=1, description="number of buckets")] = None,
-    quantiles: Annotated[str | None, Query(description="subset, such as 0.1,0.5,0.9")] = None,
+    quantiles: Annotated[
+        str | None,
+        Query(
+            description="subset, such as 0.1,0.5,0.9",
+            json_schema_extra={"pattern": r"^0?\.[0-9]+(,0?\.[0-9]+)*$"},
+        ),
+    ] = None,
 ) -> Forecast:
     """Get the newest forecast of a series."""
     shared: SharedReader = request.app.state.reader

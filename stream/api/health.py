@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -42,7 +43,7 @@ def readyz(request: Request) -> dict[str, str | int]:
     return {"status": "ready", "workers": len(stats.workers)}
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse)
 def metrics(request: Request) -> Response:
     """Get counters and gauges of all workers in the Prometheus text format."""
     shared: SharedReader = request.app.state.reader

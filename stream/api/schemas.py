@@ -2,7 +2,8 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from stream.series_ids import Level
 
@@ -59,12 +60,28 @@ class Forecast(Aged):
     emitted_ms: int
 
 
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("a lone surrogate is no character") from None
+    return text
+
+
+def _number(value: object) -> object:
+    if isinstance(value, bool | str):
+        raise PydanticCustomError("number", "Input should be a number")
+    return value
+
+
 class BatchRequest(BaseModel):
     """A request for up to 1,000 series."""
 
-    series_ids: Annotated[list[str], Field(min_length=1, max_length=1_000)]
-    horizon: Annotated[int | None, Field(ge=1)] = None
-    quantiles: list[float] | None = None
+    series_ids: Annotated[
+        list[Annotated[str, AfterValidator(_encodable)]], Field(min_length=1, max_length=1_000)
+    ]
+    horizon: Annotated[int | None, Field(ge=1), BeforeValidator(_number)] = None
+    quantiles: list[Annotated[float, Field(gt=0, lt=1, strict=True)]] | None = None
 
 
 class ForecastBatch(BaseModel):

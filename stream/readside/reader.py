@@ -134,6 +134,11 @@ class Reader:
         """Series ids by units of the last eight days, largest first, as of the last `movers`."""
         return self._movers.by_volume()
 
+    def volumes(self) -> Mapping[str, float]:
+        """Units of the last eight days of every series with closed buckets, roll-ups included."""
+        self._movers.update(self._overview)
+        return self._movers.volumes()
+
     def history(self, series_id: str, from_ms: int, to_ms: int) -> SeriesHistory:
         """Closed buckets that start in `[from_ms, to_ms)`; one round trip."""
         start_T, found = self._closed_starts(series_id, from_ms, to_ms)
@@ -154,13 +159,8 @@ class Reader:
         through_ms = [progress.closed_through_ms for progress in self._overview.progress.values()]
         if info is None or not through_ms:
             return LiveAccuracy()
-        return read_accuracy(
-            self._redis,
-            self._overview.tags(),
-            horizon=info.horizon,
-            through_ms=max(through_ms),
-            days=days,
-        )
+        span = {"horizon": info.horizon, "through_ms": max(through_ms), "days": days}
+        return read_accuracy(self._redis, self._overview.tags(), **span)
 
     def calibrated(self) -> bool:
         """True if the newest forecasts of every partition that has any are calibrated."""
@@ -183,8 +183,7 @@ class Reader:
         answers: dict[str, Live] = {}
         by_tag: dict[Tag, list[tuple[str, int]]] = {}
         for series_id in series_ids:
-            found = self.find(series_id)
-            if found is None:
+            if (found := self.find(series_id)) is None:
                 answers[series_id] = ([], None)
             else:
                 by_tag.setdefault(found[0], []).append((series_id, found[1]))
@@ -193,8 +192,7 @@ class Reader:
         return answers
 
     def _live(self, tag: Tag, slots: Sequence[tuple[str, int]]) -> dict[str, Live]:
-        info = self._overview.info
-        if info is None:
+        if (info := self._overview.info) is None:
             return {series_id: ([], None) for series_id, _ in slots}
         for _ in range(_ATTEMPTS):  # a bucket may close between refresh and read
             starts, targets = self._open_starts(tag), self._targets.get(tag, ())
@@ -244,8 +242,7 @@ class Reader:
                 at = slot * ROW_BYTES
                 pipe.getrange(keys.of(tag, "open", start), at, at + ROW_BYTES - 1)
         meta, header, *rows = self._call(pipe.execute)
-        progress = Progress.parse(meta)
-        if progress is not None:
+        if (progress := Progress.parse(meta)) is not None:
             self._overview.progress[tag] = progress
         width = len(columns) + len(starts)
         return header, [rows[at : at + width] for at in range(0, len(rows), width)]
@@ -289,9 +286,9 @@ class Reader:
         tag, slot = found
         (_, _, *page), at = page_of((kind, 0), slot, width)
         step_ms = int(start_T[1] - start_T[0]) if len(start_T) > 1 else 1
-        prefix, suffix = keys.of(tag, kind, ""), "".join(f":{number}" for number in page)
+        suffix = "".join(f":{number}" for number in page)
         args = (suffix, int(start_T[0]), int(start_T[-1]), step_ms, at, width, absent)
-        return bytes(self._call(lambda: self._row_script(keys=[prefix], args=args)))
+        return bytes(self._call(lambda: self._row_script(keys=[keys.of(tag, kind, "")], args=args)))
 
     def _call(self, request: Callable[[], Any]) -> Any:
         try:

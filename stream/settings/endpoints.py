@@ -1,9 +1,9 @@
 """Settings of network addresses: broker, store, and the product's own servers."""
 
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 
 from stream.settings.durations import DurationMs, Section
 
@@ -12,6 +12,10 @@ NO_STORE: Final = (
     "no store named: set SURGECAST_REDIS__URL (for example redis://127.0.0.1:6379/0), "
     "or run everything with `surgecast up`"
 )
+
+
+#: Least length of a key of the API.
+MIN_KEY: Final = 12
 
 
 class KafkaSettings(Section):
@@ -57,8 +61,25 @@ class DashboardSettings(ServerSettings):
     origins: tuple[str, ...] = ()
 
 
+def _long_key(key: SecretStr) -> SecretStr:
+    """Return a key of the API. Raises ValueError, without the key, if it is easily guessed."""
+    text = key.get_secret_value()
+    if len(text) < MIN_KEY:
+        raise ValueError(
+            f"a key of {len(text)} characters is too short; give at least {MIN_KEY}, "
+            "for example those of: openssl rand -hex 24"
+        )
+    if not (text.isascii() and text.isprintable()) or " " in text:
+        raise ValueError("a key has printable ASCII characters only, and no spaces")
+    return key
+
+
 class ApiSettings(ServerSettings):
-    """Address of the HTTP API, and its keys."""
+    """Address of the HTTP API, and its keys, each of at least 12 characters.
+
+    `requests_per_second` limits each key, or each address where there are no keys.
+    """
 
     port: int = Field(8000, ge=0, le=65_535)
-    keys: tuple[SecretStr, ...] = ()
+    keys: tuple[Annotated[SecretStr, AfterValidator(_long_key)], ...] = ()
+    requests_per_second: int = Field(500, ge=1)

@@ -1,5 +1,6 @@
 """The environment: which variables set a setting, and what child processes inherit."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any, Final
@@ -55,7 +56,7 @@ def _as_text(leaf: Any) -> str | None:
         return leaf.get_secret_value()
     if isinstance(leaf, tuple):
         parts = (
-            f'"{_as_text(part)}"' if not isinstance(part, float) else str(part) for part in leaf
+            str(part) if isinstance(part, float) else json.dumps(_as_text(part)) for part in leaf
         )
         return "[" + ",".join(parts) + "]"
     return str(leaf)

@@ -280,6 +280,7 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"setting {name} ({variable(*first['loc'])}): {first['msg']}") from None
+        setting = variable(*(part for part in first["loc"] if not isinstance(part, int)))
+        raise UsageError(f"setting {name} ({setting}): {first['msg']}") from None
     except ValueError as error:
         raise UsageError(f"--config {config}: {error}") from None

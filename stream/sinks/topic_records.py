@@ -21,6 +21,7 @@ _encode = msgspec.json.Encoder().encode
 _SPEC_HASH = FeatureSpec().hash
 #: Longer raw values are cut in the dead letter; its detail states the full length.
 MAX_RAW_CHARS = 200_000
+MAX_DETAIL_CHARS = 1_000
 
 
 class FeatureRecord(msgspec.Struct):
@@ -146,6 +147,8 @@ def dead_letter(
     """Encode the dead letter of a refused record; ids of people become pseudonyms."""
     raw = None if value is None else value.decode("utf-8", "backslashreplace")
     detail = pseudonyms.scrub(refused.detail)
+    if len(detail) > MAX_DETAIL_CHARS:
+        detail = f"{detail[:MAX_DETAIL_CHARS]}…"
     if raw is not None:
         if len(raw) > MAX_RAW_CHARS:
             detail += f"; raw cut to {MAX_RAW_CHARS} of {len(raw)} characters"

@@ -10,6 +10,7 @@ from stream.privacy import Pseudonyms
 from stream.settings import NO_STORE, Settings
 from stream.state import keys
 from stream.state.redis import translate_store_errors
+from stream.topics import CLICKS, ORDERS
 
 
 def redis_options(settings: Settings) -> tuple[str, dict[str, Any]]:
@@ -35,3 +36,19 @@ def load_pseudonyms(settings: Settings, client: redis.Redis) -> Pseudonyms:
         client.set(keys.pseudonym_key(), secrets.token_bytes(32), nx=True)
         key: Any = client.get(keys.pseudonym_key())
     return Pseudonyms(key)
+
+
+def load_id_seed(settings: Settings, client: redis.Redis) -> int:
+    """Seed of the event ids' hashes: random, as old as the store.
+
+    A store that has hashes of an earlier version, without a seed, keeps 0: an event sent before and
+    after the upgrade is still counted once.
+    """
+    with translate_store_errors():
+        pipe = client.pipeline(transaction=False)
+        for number in range(settings.kafka.partitions):
+            pipe.hmget(keys.of(number, "meta"), [f"segments:{t.name}" for t in (ORDERS, CLICKS)])
+        hashed = any(one not in (None, b"[]") for found in pipe.execute() for one in found)
+        client.set(keys.id_seed(), b"" if hashed else secrets.token_bytes(8), nx=True)
+        stored: Any = client.get(keys.id_seed())
+    return int.from_bytes(stored, "little")

@@ -6,6 +6,7 @@ layout change, so a build never reads bytes in a layout that it does not know.
 
     sc2:info                  JSON: bucket_ms, partitions, feature_names, horizon, labels …
     sc2:pseudonym-key         random bytes, only if privacy.key is not set
+    sc2:id-seed               8 random bytes; empty: event ids are hashed without a seed
     sc2:archive               absolute path or URL of the archive of this store
     sc2:stats:{worker}        JSON, expires: counters and gauges of one worker
     sc2:{p}:meta              hash: fence, applied, cluster, topic_id:<topic>, offset:<topic>,
@@ -73,6 +74,11 @@ def info() -> str:
 def pseudonym_key() -> str:
     """Key of the random pseudonym key, used if the settings have none."""
     return f"{VERSION}:pseudonym-key"
+
+
+def id_seed() -> str:
+    """Key of the seed of the event ids' hashes."""
+    return f"{VERSION}:id-seed"
 
 
 def archive() -> str:

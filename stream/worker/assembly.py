@@ -39,7 +39,7 @@ from stream.serving.store_reads import ServingReads, count_series, forecast_vers
 from stream.settings import Settings
 from stream.sinks.explanations import RedisExplanations
 from stream.sinks.readside_writer import AHEAD_RETENTION_MS, ReadSideWriter
-from stream.state.connect import load_pseudonyms, redis_options
+from stream.state.connect import load_id_seed, load_pseudonyms, redis_options
 from stream.state.keys import ROLLUPS, Tag
 from stream.state.redis import RedisStore
 from stream.worker.explanation_desk import ExplanationDesk
@@ -112,6 +112,7 @@ def build_worker(app: SurgecastApp, settings: Settings, *, adopt: bool = False) 
         clock_ms=wall_clock_ms,
         lag=broker.lag,
         answered=broker.last_answer_ms,
+        id_seed=load_id_seed(settings, blocking),
     )
     champion = ChampionWatch(
         ServedModels(

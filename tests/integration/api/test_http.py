@@ -122,6 +122,44 @@ def test_pages_of_the_list_cover_every_series_once(api: Api, shop: Shop) -> None
         assert sorted(listed) == sorted([*shop.names, *shop.rollups])
 
 
+def test_roll_ups_are_sorted_by_their_units(api: Api) -> None:
+    """The total is first; a series with less than another, roll-up or not, comes after it."""
+    listed = api.get("/v1/series?limit=1000&sort=-units")["series"]
+    end = api.get("/v1/history/total")["to_ms"]
+    path = f"from={end - 8 * DAY_MS}&to={end}"
+    units = [
+        sum(
+            bucket["values"]["units"]
+            for bucket in api.get(f"/v1/history/{quoted(item['series_id'])}?{path}")["buckets"]
+        )
+        for item in listed
+    ]
+
+    assert listed[0]["series_id"] == "total"
+    assert units == sorted(units, reverse=True)
+
+
+def test_a_cursor_belongs_to_its_sort(api: Api) -> None:
+    cursor = api.get("/v1/series?limit=1&sort=-units")["next_cursor"]
+
+    assert api.get(f"/v1/series?limit=1&sort=-units&cursor={cursor}")["series"]
+    problem = api.problem(f"/v1/series?cursor={cursor}")
+    assert problem["type"] == "urn:surgecast:problem:invalid-cursor"
+
+
+def test_a_sku_with_a_comma_can_be_streamed(redis_client: Redis) -> None:
+    """A parameter that is a series id is one; others are split at their commas."""
+    shop = stocked(redis_client, days=2, n_series=12, partitions=2)
+    redis_client.lset(keys.of(0, "series"), 0, "x,y")
+    with (
+        Api(shop.redis, load_settings(api={"keys": [KEY]}).api) as api,
+        api.open(f"/v1/stream?series=x,y&series=total,{shop.names[1]}") as answer,
+    ):
+        found = {_event(answer)[1]["series_id"] for _ in range(6)}
+
+    assert found == {"x,y", "total", shop.names[1]}
+
+
 def test_the_list_is_filtered(api: Api, shop: Shop) -> None:
     """Filters: level, category and part of the id."""
     skus = api.get("/v1/series?level=sku&limit=1000")["series"]
