@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from stream.errors import UsageError
+from stream.processes.child import writable_folder
 from stream.settings import NO_STORE, Settings, load_settings
 from stream.telemetry import configure_logging
 
@@ -28,6 +29,12 @@ def settings_of(context: typer.Context, **flags: Any) -> Settings:
     given: Globals = context.obj
     settings = load_settings(given.config, **given.flags, **flags)
     configure_logging(settings.log_level)
+    return settings
+
+
+def require_folder(settings: Settings) -> Settings:
+    """Return the settings; creates their data folder. Raises UsageError if it is not writable."""
+    writable_folder(settings.data_dir)
     return settings
 
 

@@ -31,6 +31,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
+#: Faults of a path that the user named, or of a folder below it.
+_FILE_FAULTS = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
+    errno.ENAMETOOLONG,
+)  # fmt: skip
+
 
 def _print_version(given: bool) -> None:
     if given:
@@ -99,6 +105,8 @@ def _explanation(error: Exception) -> tuple[int, str] | None:
         return 1, f"surgecast: {error}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return 1, f"surgecast: no disk space left for {error.filename or 'a file'}; free some"
+    if isinstance(error, OSError) and error.errno in _FILE_FAULTS and error.filename:
+        return 1, f"surgecast: {error.filename}: {error.strerror}"
     message = getattr(error, "format_message", None)  # typer's errors for wrong usage have it
     if message is None:
         return None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stream.cli.archive import backfill
-from stream.cli.context import settings_of
+from stream.cli.context import require_folder, settings_of
 from stream.cli.options import Catalog, Clicks, Json, Lines, Orders, Speed, Start
 from stream.processes.output import print_json
 from stream.processes.progress_lines import Step, report
@@ -103,7 +103,7 @@ def replay(
     from stream.kafka.clients import require_broker
     from stream.processes.signals import stop_signals
 
-    settings = settings_of(context)
+    settings = require_folder(settings_of(context))
     require_broker(settings)
     rate = speed_of(speed)
     path = orders_path(orders)
@@ -180,7 +180,7 @@ def simulate(
     from stream.kafka.clients import require_broker
     from stream.processes.signals import stop_signals
 
-    settings = settings_of(context)
+    settings = require_folder(settings_of(context))
     require_broker(settings)
     publish_labels(settings, SIMULATED_LABELS)
     with stop_signals(), shown_progress() as show:

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from stream.cli.context import settings_of
+from stream.cli.context import require_folder, settings_of
 from stream.cli.options import Catalog, Clicks, Json, Lines, Until
 from stream.clock import wall_clock_ms
 from stream.errors import ServiceUnavailable, UsageError
@@ -65,7 +65,7 @@ def trainer(
     """
     from stream.registry.model_registry import Registry
 
-    settings = settings_of(context)
+    settings = require_folder(settings_of(context))
     if orders is None:
         if clicks or catalog or until:
             raise UsageError("--clicks, --catalog and --until need a file of order lines")

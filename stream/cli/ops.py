@@ -97,7 +97,7 @@ def describe(context: typer.Context, partitions: Partitions = None, as_json: Jso
 
 
 def doctor(context: typer.Context, as_json: Json = False) -> None:
-    """Check broker, topics, store, GPU, packages and clock.
+    """Check broker, topics, store, events, GPU, packages and clock.
 
     Exits with 1 if anything is wrong, and shows how to fix it.
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stream.cli.context import require_store, settings_of
+from stream.cli.context import require_folder, require_store, settings_of
 from stream.errors import UsageError
 from stream.settings import Settings
 
@@ -46,6 +46,7 @@ def worker(context: typer.Context, adopt: Adopt = False) -> None:
 
     settings = require_store(settings_of(context))
     require_broker(settings)
+    require_folder(settings)
     host, port = settings.worker.metrics_host, settings.worker.metrics_port
     if port is not None:
         setting = "SURGECAST_WORKER__METRICS_PORT"

@@ -57,7 +57,10 @@ class FileRegistry:
         try:
             document = json.loads(self._path.read_text())
         except OSError as error:
-            raise UsageError(f"ingest.schema_registry {self._path}: {error.strerror}") from None
+            raise UsageError(
+                f"ingest.schema_registry {self._path}: {error.strerror}; write a JSON file, or a "
+                "URL that begins with http:// or https://"
+            ) from None
         except ValueError as error:
             raise UsageError(f"ingest.schema_registry {self._path} is not JSON: {error}") from None
         if not isinstance(document, dict):

@@ -111,6 +111,17 @@ def describe_topics(settings: Settings, topics: Iterable[Topic] = TOPICS) -> lis
     ]
 
 
+def partition_counts(settings: Settings, topics: Iterable[str]) -> dict[str, int]:
+    """Return the number of partitions of each topic, 0 if it does not exist.
+
+    Needs no right to read configurations, unlike `describe_topics`. Raises ServiceUnavailable when
+    the broker does not answer.
+    """
+    with admin_client(settings) as client:
+        present = {topic["name"]: len(topic["partitions"]) for topic in client.describe_topics()}
+    return {name: present.get(name, 0) for name in topics}
+
+
 def earliest_offsets(settings: Settings, topics: Iterable[str]) -> dict[tuple[str, int], int]:
     """Return the earliest offset of each topic partition; missing topics are left out.
 

@@ -7,13 +7,17 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import cast
 
+import structlog
 from faust.types import TP
 
 from stream.clock import wall_clock_ms
 from stream.kafka.broker_identity import BrokerOffsets, Identity, read_identity
 from stream.kafka.faust_app import SurgecastApp
 from stream.kafka.faust_transport import BatchConsumer
+from stream.kafka.joining import group_refusal
 from stream.settings import Settings
+
+log = structlog.get_logger(__name__)
 
 
 class BrokerView:
@@ -46,6 +50,17 @@ class BrokerView:
         identity = await self.identity(sorted({tp.topic for tp in assigned}))
         earliest, end = await self._consumer.offset_range(assigned)
         return BrokerOffsets(identity, earliest, end)
+
+    async def require_member(self) -> None:
+        """Raise UsageError if the broker refuses this worker as a member of its group."""
+        error = await self._consumer.group_error()
+        if error is None:
+            return
+        kafka = self._settings.kafka
+        refusal = group_refusal(error, kafka, group=kafka.group)
+        if refusal is not None:
+            raise refusal
+        log.warning("group_left", reason=repr(error))
 
     def rejoin(self) -> None:
         """Make the consumer group assign its partitions again."""

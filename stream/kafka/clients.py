@@ -6,11 +6,14 @@ Whoever takes them gets a client whose compressed batches are bounded (`inflatio
 import ssl
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from stream.errors import UsageError
 from stream.kafka.inflation import bound_aiokafka, bound_kafka_python
 from stream.settings import KafkaSettings, Settings
+
+#: After so long a consumer finds a topic that was created, or has more partitions.
+METADATA_MS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)

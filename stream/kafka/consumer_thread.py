@@ -145,6 +145,24 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         state = assignment.state_value(tp)
         return None if state is None else BrokerAnswer(state.highwater, state.timestamp)
 
+    async def group_error(self) -> KafkaError | None:
+        """Return the error that put this consumer out of its group; None if there is none.
+
+        aiokafka joins again only after somebody has asked for the error, so ask regularly.
+        """
+        error: KafkaError | None = await self.call_thread(self._group_error)
+        return error
+
+    async def _group_error(self) -> KafkaError | None:
+        consumer = self._ensure_consumer()
+        if consumer._closed:
+            return None
+        try:
+            consumer._coordinator.check_errors()
+        except KafkaError as error:
+            return error
+        return None
+
     def rejoin(self) -> None:
         """Make the group assign its partitions again; safe from other threads."""
         coordinator = self._ensure_consumer()._coordinator

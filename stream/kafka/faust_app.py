@@ -17,7 +17,7 @@ from faust.types.transports import TransportT
 
 from stream.errors import SurgecastError
 from stream.kafka import consumer_thread, faust_transport
-from stream.kafka.clients import faust_config
+from stream.kafka.clients import METADATA_MS, faust_config
 from stream.kafka.consumer_thread import OffsetAuthority
 from stream.kafka.faust_transport import BatchTransport
 from stream.processes.stack_report import task_stacks, thread_stacks
@@ -101,6 +101,7 @@ def create_app(settings: Settings, *, data_dir: Path) -> SurgecastApp:
         broker_max_poll_records=None,
         consumer_auto_offset_reset="earliest",
         consumer_max_fetch_size=1_048_576,
+        consumer_metadata_max_age_ms=METADATA_MS,
         stream_buffer_maxsize=8,
         stream_wait_empty=True,
         stream_recovery_delay=0.0,

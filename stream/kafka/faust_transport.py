@@ -115,6 +115,10 @@ class BatchConsumer(Consumer):
         """Return the broker's last answer for a topic partition; None if it is not assigned."""
         return cast(BatchConsumerThread, self._thread).last_answer(tp)
 
+    async def group_error(self) -> KafkaError | None:
+        """Return the error that put this consumer out of its group; None if there is none."""
+        return await cast(BatchConsumerThread, self._thread).group_error()
+
     def rejoin(self) -> None:
         """Make the group assign its partitions again."""
         cast(BatchConsumerThread, self._thread).rejoin()

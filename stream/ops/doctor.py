@@ -1,7 +1,6 @@
 """`surgecast doctor`: checks everything the product depends on and advises how to fix it.
 
-A check never raises: an error becomes its finding. `note` is for information; only `wrong` makes
-the command fail.
+A check never raises: an error becomes its finding.
 """
 
 import os
@@ -9,20 +8,20 @@ import platform
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
-from typing import Any, Literal
+from typing import Any
 
 from packaging.requirements import Requirement
 
 from stream.clock import wall_clock_ms
-from stream.errors import SurgecastError
+from stream.errors import ServiceUnavailable, SurgecastError
 from stream.kafka.admin import admin_client, describe_topics
+from stream.ops.checks import Check
+from stream.ops.count_checks import count_checks, read_counts
 from stream.ops.embedded import embedded_advice
+from stream.ops.store_checks import store_checks
 from stream.processes.child import writable_folder
 from stream.settings import Settings
-
-Status = Literal["ok", "note", "wrong"]
 
 _TIMEOUT_MS = 4_000
 _MAX_SKEW_MS = 2_000
@@ -35,20 +34,6 @@ _PROBE_PACKAGES = (
     "bokeh",
     "polars",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """Result of one check. `advice` is empty if there is nothing to do."""
-
-    name: str
-    status: Status
-    found: str
-    advice: str = ""
-
-    def as_dict(self) -> dict[str, str]:
-        """Return the fields for JSON."""
-        return asdict(self)
 
 
 def examine(settings: Settings) -> list[Check]:
@@ -175,11 +160,13 @@ def _store(settings: Settings) -> list[Check]:
             seconds, micros = client.time()
             middle_ms = (before_ms + wall_clock_ms()) / 2
             facts: dict[str, Any] = client.info()
+            stored = read_counts(client)
     except (redis.RedisError, ValueError) as error:
         advice = "start it, or correct SURGECAST_REDIS__URL and SURGECAST_REDIS__PASSWORD"
         return [Check("store", "wrong", f"does not answer: {str(error)[:200]}", advice)]
     skew_ms = seconds * 1_000 + micros / 1_000 - middle_ms
-    return [_store_server(facts), _store_memory(facts), _store_disk(facts), _clock(skew_ms)]
+    counts = count_checks(settings, stored, now_ms=wall_clock_ms())
+    return [*store_checks(facts), _clock(skew_ms), *counts]
 
 
 def _champion(settings: Settings) -> Check:
@@ -230,37 +217,18 @@ def _workers(settings: Settings) -> list[Check]:
             reader = Reader(client)
             reader.refresh()
             stats = reader.stats()
-    except SurgecastError:
+    except ServiceUnavailable:
         return []  # the check of the store reports it
+    except SurgecastError as error:
+        return [
+            Check("models served", "wrong", "the store was written by another build", str(error))
+        ]
     if not stats.workers:
         return [Check("models served", "note", "no worker is running")]
     served = ", ".join(stats.model_ids)
     if stats.model_problems:
         return [Check("models served", "wrong", served, "; ".join(stats.model_problems))]
     return [Check("models served", "ok", served)]
-
-
-def _store_server(facts: dict[str, Any]) -> Check:
-    name = "Valkey" if facts.get("server_name") == "valkey" else "Redis"
-    number = str(facts.get("valkey_version") or facts["redis_version"])
-    if int(str(facts["redis_version"]).split(".")[0]) < 7:
-        return Check("store", "wrong", f"{name} {number}", "upgrade to Redis 7 or Valkey 8")
-    return Check("store", "ok", f"{name} {number}, {facts['used_memory_human']} used")
-
-
-def _store_memory(facts: dict[str, Any]) -> Check:
-    policy = str(facts.get("maxmemory_policy", "noeviction"))
-    if policy != "noeviction":
-        advice = "CONFIG SET maxmemory-policy noeviction; eviction deletes counts"
-        return Check("store memory", "wrong", policy, advice)
-    return Check("store memory", "ok", policy)
-
-
-def _store_disk(facts: dict[str, Any]) -> Check:
-    if facts.get("aof_enabled"):
-        return Check("store persistence", "ok", "append-only file")
-    advice = "set appendonly yes; otherwise a restart loses all counts older than Kafka's retention"
-    return Check("store persistence", "note", "no append-only file", advice)
 
 
 def _clock(skew_ms: float) -> Check:

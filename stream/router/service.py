@@ -22,12 +22,14 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from stream.clock import wall_clock_ms
 from stream.decoding.formats import Format, JsonFormat, open_format
 from stream.errors import ServiceUnavailable, UsageError
-from stream.kafka.clients import aiokafka_config
+from stream.kafka.clients import METADATA_MS, aiokafka_config
+from stream.kafka.joining import group_refusal, wait_for_source, wait_for_topics
 from stream.kafka.producer import BatchProducer
 from stream.privacy import Pseudonyms
+from stream.processes.signals import stop_signals
 from stream.router.documents import DocumentReader, Routed
 from stream.router.event_time_merge import EventTimeMerge
-from stream.settings import Settings
+from stream.settings import KafkaSettings, Settings
 from stream.sinks.topic_records import dead_letter
 from stream.state.connect import load_pseudonyms, redis_options
 from stream.telemetry import ROUTED
@@ -59,6 +61,7 @@ class Router:
         *,
         clock_ms: Callable[[], int],
     ) -> None:
+        self._kafka = settings.kafka
         self._topic = settings.router.source or ""
         self._idle_timeout_s = settings.window.idle_timeout / 1000
         self._tolerance_ms = settings.window.future_tolerance
@@ -80,6 +83,9 @@ class Router:
                     timeout_ms=POLL_MS, max_records=FETCH_RECORDS
                 )
             except KafkaError as error:
+                refusal = group_refusal(error, self._kafka, group=router_group(self._kafka))
+                if refusal is not None:
+                    raise refusal from error
                 log.warning("router_waits", reason=repr(error))
                 await asyncio.sleep(RETRY_S)
                 continue
@@ -188,6 +194,15 @@ class _ForgetRevoked(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokaf
         """Do nothing: they have no items yet."""
 
 
+def router_group(kafka: KafkaSettings) -> str:
+    """Return the consumer group of the routers, apart from the workers'.
+
+    >>> router_group(KafkaSettings())
+    'surgecast-router'
+    """
+    return f"{kafka.group}-router"
+
+
 def run(settings: Settings) -> None:
     """Run a router until SIGTERM or SIGINT. Blocks.
 
@@ -198,6 +213,12 @@ def run(settings: Settings) -> None:
             f"the router writes JSON to orders, but ingest.format is {settings.ingest.format}:"
             " set SURGECAST_INGEST__FORMAT=json"
         )
+    try:
+        with stop_signals():
+            wait_for_topics(settings, [ORDERS.name, DEAD_LETTER.name], needed=ORDERS.name)
+            wait_for_source(settings, settings.router.source or "")
+    except KeyboardInterrupt:
+        return
     asyncio.run(_run(settings))
 
 
@@ -208,11 +229,12 @@ async def _run(settings: Settings) -> None:
         source = open_format(settings.ingest.model_copy(update={"format": "avro"}))
     consumer = AIOKafkaConsumer(
         **aiokafka_config(settings),
-        group_id=f"{settings.kafka.group}-router",
+        group_id=router_group(settings.kafka),
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         session_timeout_ms=settings.kafka.session_timeout,
         heartbeat_interval_ms=settings.kafka.session_timeout // 4,
+        metadata_max_age_ms=METADATA_MS,
         fetch_max_wait_ms=100,
         isolation_level="read_committed",
     )

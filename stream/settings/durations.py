@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 from model.durations import DAY_MS, HOUR_MS, MINUTE_MS, MONTH_MS
 from model.time_zones import require_zone
 
+_LONGEST_MS: Final = 36_525 * DAY_MS
 _UNIT_MS: Final = {"ms": 1, "s": 1_000, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS}
 
 
@@ -19,12 +20,13 @@ def duration_ms(text: str | int) -> int:
     >>> duration_ms("1h"), duration_ms("250ms"), duration_ms(40)
     (3600000, 250, 40)
     """
-    if isinstance(text, int) or text.strip().isdecimal():
-        return int(text)
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*", str(text))
+    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d+(?=\s*[a-z]))?)\s*(ms|s|m|h|d|)\s*", str(text))
     if not match:
         raise ValueError(f"{text!r} is not a duration; write 250ms, 30s, 15m, 1h or 28d")
-    return round(float(match[1]) * _UNIT_MS[match[2]])
+    width = round(float(match[1]) * _UNIT_MS[match[2] or "ms"])
+    if width > _LONGEST_MS:
+        raise ValueError(f"{text!r} is more than 100 years")
+    return width
 
 
 def duration_text(milliseconds: int) -> str:
@@ -42,6 +44,29 @@ def duration_text(milliseconds: int) -> str:
 
 
 DurationMs = Annotated[int, BeforeValidator(duration_ms)]
+
+
+def at_least(least_ms: int) -> AfterValidator:
+    """Return a validator of durations that refuses shorter ones.
+
+    >>> at_least(1_000).func(500)
+    Traceback (most recent call last):
+        ...
+    ValueError: 500ms is too short; write 1s or more
+    """
+
+    def check(width_ms: int) -> int:
+        if width_ms < least_ms:
+            raise ValueError(
+                f"{duration_text(width_ms)} is too short; write {duration_text(least_ms)} or more"
+            )
+        return width_ms
+
+    return AfterValidator(check)
+
+
+#: A duration of 1 ms at least.
+PositiveMs = Annotated[DurationMs, at_least(1)]
 
 
 def _bucket_ms(text: str | int) -> int:

@@ -1,11 +1,12 @@
 """Settings of network addresses: broker, store, and the product's own servers."""
 
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from stream.settings.durations import DurationMs, Section
+from stream.settings.addresses import Listed, PageHost, Servers, StoreUrl
+from stream.settings.durations import PositiveMs, Section
 
 #: Error text of every role that needs a store and has no URL for one.
 NO_STORE: Final = (
@@ -21,8 +22,8 @@ MIN_KEY: Final = 12
 class KafkaSettings(Section):
     """Address and security of the broker; partitions and replication of the topics."""
 
-    bootstrap_servers: str | None = None
-    group: str = "surgecast"
+    bootstrap_servers: Servers = None
+    group: str = Field("surgecast", min_length=1)
     partitions: int = Field(4, ge=1, le=1024)
     replication: int = Field(1, ge=1)
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
@@ -30,13 +31,22 @@ class KafkaSettings(Section):
     username: str | None = None
     password: SecretStr | None = None
     ssl_cafile: Path | None = None
-    session_timeout: DurationMs = 10_000
+    session_timeout: PositiveMs = 10_000
+
+    @model_validator(mode="after")
+    def _name_the_user(self) -> Self:
+        if self.security_protocol.startswith("SASL") and not self.username:
+            raise ValueError(
+                f"kafka.security_protocol is {self.security_protocol}, which needs a user: set "
+                "SURGECAST_KAFKA__USERNAME and SURGECAST_KAFKA__PASSWORD"
+            )
+        return self
 
 
 class RedisSettings(Section):
     """Address of the store. The password may be part of the URL or set on its own."""
 
-    url: str | None = None
+    url: StoreUrl = None
     password: SecretStr | None = None
 
 
@@ -58,7 +68,7 @@ class DashboardSettings(ServerSettings):
     """Address of the live page. `origins`: more hosts, such as a proxy, whose pages may connect."""
 
     port: int = Field(5006, ge=0, le=65_535)
-    origins: tuple[str, ...] = ()
+    origins: Listed[PageHost] = ()
 
 
 def _long_key(key: SecretStr) -> SecretStr:
@@ -81,5 +91,5 @@ class ApiSettings(ServerSettings):
     """
 
     port: int = Field(8000, ge=0, le=65_535)
-    keys: tuple[Annotated[SecretStr, AfterValidator(_long_key)], ...] = ()
+    keys: Listed[Annotated[SecretStr, AfterValidator(_long_key)]] = ()
     requests_per_second: int = Field(500, ge=1)

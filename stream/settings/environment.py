@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +12,9 @@ from stream.errors import UsageError
 
 PREFIX: Final = "SURGECAST_"
 DELIMITER: Final = "__"
+_SERVICE_VARIABLE: Final = re.compile(
+    r"[A-Z0-9]_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)$"
+)
 
 
 def variable(*names: object) -> str:
@@ -20,6 +24,31 @@ def variable(*names: object) -> str:
     'SURGECAST_WINDOW__BUCKET'
     """
     return PREFIX + DELIMITER.join(str(name).upper() for name in names)
+
+
+def given_variables() -> list[str]:
+    """Return the environment variables that begin like a setting, in alphabetical order.
+
+    Without those that Kubernetes adds for a service whose name begins with `surgecast`.
+    """
+    return sorted(
+        name
+        for name, value in os.environ.items()
+        if name.upper().startswith(PREFIX) and not _of_a_service(name, value)
+    )
+
+
+def _of_a_service(name: str, value: str) -> bool:
+    """True for a variable that describes a service of the cluster.
+
+    >>> _of_a_service("SURGECAST_API_SERVICE_HOST", "10.0.0.1")
+    True
+    >>> _of_a_service("SURGECAST_API__PORT", "8000")
+    False
+    """
+    return bool(_SERVICE_VARIABLE.search(name)) or (
+        name.endswith("_PORT") and value.startswith(("tcp://", "udp://"))
+    )
 
 
 def kafka_home() -> Path | None:

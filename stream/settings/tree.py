@@ -4,10 +4,11 @@ Flags override the environment, which overrides the file. No other code reads th
 except for KAFKA_HOME. Durations are whole milliseconds.
 """
 
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -19,12 +20,14 @@ from model.config import NETWORK_QUANTILES, Precision, Target
 from model.durations import DAY_MS, HOUR_MS, MINUTE_MS
 from model.foundation.kinds import Kind
 from model.time_zones import UTC_ZONE
-from stream.errors import UsageError
+from stream.settings.addresses import Listed, Named
 from stream.settings.durations import (
     BucketMs,
     DurationMs,
+    PositiveMs,
     Section,
     TimeZone,
+    at_least,
     duration_ms,
     duration_text,
 )
@@ -33,19 +36,10 @@ from stream.settings.endpoints import (
     DashboardSettings,
     KafkaSettings,
     RedisSettings,
-    ServerSettings,
     WorkerSettings,
 )
-from stream.settings.environment import DELIMITER, PREFIX, child_environment, kafka_home, variable
-
-__all__ = [
-    "AccuracySettings", "ApiSettings", "CalibrationSettings", "DashboardSettings",
-    "DriftSettings", "DurationMs", "ForecastSettings", "IngestSettings", "KafkaSettings",
-    "ModelSettings", "PrivacySettings", "RedisSettings", "RegistrySettings", "RouterSettings",
-    "Section", "ServerSettings", "Settings", "StateSettings", "TrainerSettings",
-    "WindowSettings", "WorkerSettings", "child_environment", "duration_ms", "duration_text",
-    "kafka_home", "load_settings",
-]  # fmt: skip
+from stream.settings.environment import DELIMITER, PREFIX
+from stream.settings.forecasting import Country, Quantiles
 
 
 class WindowSettings(Section):
@@ -53,23 +47,45 @@ class WindowSettings(Section):
 
     `timezone` is the shop's, an IANA name like Europe/Berlin: hour, weekday, date and holidays that
     models see are its wall clock's. Buckets begin on the UTC grid all the same, and days of
-    `bucket=1d` are UTC days. In files, times without an offset are the shop's own.
+    `bucket=1d` are UTC days. In files, times without an offset are the shop's own. `dedup` is at
+    least `allowed_lateness`, since an event that may still be counted may also be repeated; unless
+    it is set, a longer lateness raises it.
     """
 
     bucket: BucketMs = HOUR_MS
     timezone: TimeZone = UTC_ZONE
     allowed_lateness: DurationMs = 2 * MINUTE_MS
     idle_timeout: DurationMs = 30_000
-    dedup: DurationMs = 15 * MINUTE_MS
+    dedup: PositiveMs = 15 * MINUTE_MS
     future_tolerance: DurationMs = HOUR_MS
-    max_gap: DurationMs = 366 * DAY_MS
+    max_gap: Annotated[DurationMs, at_least(DAY_MS)] = 366 * DAY_MS
+
+    @model_validator(mode="before")
+    @classmethod
+    def _raise_dedup(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "dedup" not in given and "allowed_lateness" in given:
+            with suppress(ValueError):  # the field's own check reports it
+                lateness_ms = duration_ms(given["allowed_lateness"])
+                return given | {"dedup": max(15 * MINUTE_MS, lateness_ms)}
+        return given
+
+    @model_validator(mode="after")
+    def _cover_lateness(self) -> Self:
+        if self.dedup < self.allowed_lateness:
+            lateness = duration_text(self.allowed_lateness)
+            raise ValueError(
+                f"window.dedup {duration_text(self.dedup)} is shorter than window.allowed_lateness "
+                f"{lateness}: an event sent twice could count twice; set SURGECAST_WINDOW__DEDUP "
+                f"to {lateness} or more"
+            )
+        return self
 
 
 class StateSettings(Section):
     """Interval of flushes, and retention of closed buckets in the store."""
 
-    flush_every: DurationMs = 100
-    retention: DurationMs = 28 * DAY_MS
+    flush_every: PositiveMs = 100
+    retention: Annotated[DurationMs, at_least(DAY_MS)] = 28 * DAY_MS
 
 
 class IngestSettings(Section):
@@ -79,11 +95,11 @@ class IngestSettings(Section):
     With `catalog_series` a new SKU of the catalog is a series before its first event.
     """
 
-    locations: tuple[str, ...] = ()
+    locations: Listed[str] = ()
     max_value_bytes: int = Field(262_144, ge=1_024)
     catalog_series: bool = False
     format: Literal["json", "avro"] = "json"
-    schema_registry: str | None = None
+    schema_registry: Named = None
     schema_registry_username: str | None = None
     schema_registry_password: SecretStr | None = None
     schema_registry_cafile: Path | None = None
@@ -95,7 +111,7 @@ class RouterSettings(Section):
     None by default.
     """
 
-    source: str | None = None
+    source: Named = None
     format: Literal["json", "avro"] = "json"
 
 
@@ -119,22 +135,22 @@ class ModelSettings(Section):
     """
 
     horizon: int = Field(24, ge=1, le=366)
-    quantiles: tuple[float, ...] = NETWORK_QUANTILES
+    quantiles: Quantiles = NETWORK_QUANTILES
     architecture: Literal["lstm", "gru", "transformer"] = "lstm"
-    inputs_off: tuple[str, ...] = ()
+    inputs_off: Listed[str] = ()
     pretrained: bool = True
-    country: str = "GB"
+    country: Country = "GB"
     prior: bool = True
     static: int = Field(0, ge=0, le=64)
     plans: bool = False
-    targets: tuple[Target, ...] = ()
+    targets: Listed[Target] = ()
     challenger: Kind | None = None
     challenger_path: Path | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Precision = "auto"
-    registry: str | None = None
-    max_age: DurationMs = 365 * DAY_MS
-    max_step: DurationMs = 30_000
+    registry: Named = None
+    max_age: PositiveMs = 365 * DAY_MS
+    max_step: PositiveMs = 30_000
 
     @property
     def rounded(self) -> bool:
@@ -171,7 +187,7 @@ class CalibrationSettings(Section):
 class AccuracySettings(Section):
     """Folder or fsspec URL for the scores of published forecasts, in addition to the store."""
 
-    path: str | None = None
+    path: Named = None
 
 
 class DriftSettings(Section):
@@ -196,14 +212,14 @@ class TrainerSettings(Section):
     requested retrain waits for `cooldown` after the last training.
     """
 
-    every: DurationMs = DAY_MS
+    every: Annotated[DurationMs, at_least(MINUTE_MS)] = DAY_MS
     cooldown: DurationMs = HOUR_MS
-    max_time: DurationMs = 10 * MINUTE_MS
+    max_time: Annotated[DurationMs, at_least(1_000)] = 10 * MINUTE_MS
     updates: int | None = Field(None, ge=1)
     threads: int = Field(1, ge=1)
     series: int = Field(400, ge=1)
     origins: int = Field(7, ge=1)
-    max_span: DurationMs = 365 * DAY_MS
+    max_span: Annotated[DurationMs, at_least(DAY_MS)] = 365 * DAY_MS
     archive: str | None = None
     metrics_port: int | None = Field(None, ge=0, le=65_535)
 
@@ -262,25 +278,3 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Return the sources by priority: flags, environment, TOML file."""
         return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
-
-
-def load_settings(config: Path | None = None, **flags: Any) -> Settings:
-    """Read the settings. `flags` are nested dicts of command-line values.
-
-    Raises UsageError that names the setting and the expected value.
-    """
-    if config is not None and not config.is_file():
-        raise UsageError(f"--config {config}: no such file")
-
-    class Configured(Settings):
-        model_config = SettingsConfigDict(toml_file=config)
-
-    try:
-        return Configured(**flags)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        setting = variable(*(part for part in first["loc"] if not isinstance(part, int)))
-        raise UsageError(f"setting {name} ({setting}): {first['msg']}") from None
-    except ValueError as error:
-        raise UsageError(f"--config {config}: {error}") from None

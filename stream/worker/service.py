@@ -9,16 +9,18 @@ from mode import Service
 
 from model.contract import FEATURE_NAMES, FeatureSpec
 from stream.clock import wall_clock_ms
-from stream.errors import IncompatibleState, ServiceUnavailable, SurgecastError
+from stream.errors import IncompatibleState, ServiceUnavailable, SurgecastError, UsageError
 from stream.ingest.agents import attach
 from stream.ingest.pipeline import CONSUMERS
 from stream.kafka.clients import aiokafka_config
 from stream.kafka.faust_app import SurgecastApp, create_app
+from stream.kafka.joining import wait_for_topics
 from stream.processes.persistent_stop import PersistentStopService
+from stream.processes.signals import stop_signals
 from stream.registry.announcements import ModelRecord, listen
 from stream.scoring.drift_task import DriftTask
 from stream.settings import Settings
-from stream.topics import MODELS
+from stream.topics import MODELS, ORDERS
 from stream.worker.assembly import WorkerParts, build_worker
 
 log = structlog.get_logger(__name__)
@@ -27,6 +29,7 @@ STATS_EVERY_S = 0.5
 EXPLANATIONS_EVERY_S = 0.25
 CHAMPION_EVERY_S = 2.0
 BROKER_EVERY_S = 10.0
+GROUP_EVERY_S = 1.0
 SCORES_EVERY_S = 60.0
 DRIFT_EVERY_S = 5.0
 #: Publishing continues for so long after a signal to stop, within what orchestrators grant.
@@ -129,6 +132,18 @@ class WorkerService(PersistentStopService):
             await self._parts.scores.flush()
 
     @Service.task
+    async def _watch_group(self) -> None:
+        """Stop when the broker refuses this worker as a member of its group."""
+        while not self.should_stop:
+            await asyncio.sleep(GROUP_EVERY_S)
+            if not self._app.consumer.started:
+                continue
+            try:
+                await self._parts.broker.require_member()
+            except UsageError as error:
+                await self._app.give_up(error)
+
+    @Service.task
     async def _watch_broker(self) -> None:
         """Stop when a topic is recreated under the running worker: its offsets mean nothing."""
         parts = self._parts
@@ -167,7 +182,14 @@ def run(settings: Settings, *, adopt: bool = False) -> None:
     `adopt` accepts a broker that the stored offsets do not fit. Raises the SurgecastError that
     stopped it, if one did.
     """
-    app = create_app(settings, data_dir=settings.data_dir / "faust")
+    try:
+        with stop_signals():
+            wait_for_topics(settings, list(CONSUMERS), needed=ORDERS.name)
+    except KeyboardInterrupt:
+        return
+    folder = settings.data_dir / "faust"
+    folder.mkdir(parents=True, exist_ok=True)
+    app = create_app(settings, data_dir=folder)
     app.service_logs = (__name__,)
     parts = build_worker(app, settings, adopt=adopt)
     app.offset_authority = parts.pipeline

@@ -32,8 +32,8 @@ def require_keys_beyond_localhost(settings: ApiSettings) -> None:
     """
     if settings.host not in LOCAL_HOSTS and not settings.keys:
         raise UsageError(
-            f"api.host is {settings.host} and api.keys is empty: set SURGECAST_API__KEYS, for "
-            "example to '[\"a-long-random-key\"]', or listen on 127.0.0.1"
+            f"api.host is {settings.host} and api.keys is empty: set SURGECAST_API__KEYS to a long "
+            "random text (several as a,b), or listen on 127.0.0.1"
         )
 
 
