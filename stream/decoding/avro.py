@@ -19,7 +19,7 @@ import msgspec
 import structlog
 from fastavro.schema import SchemaParseException, UnknownType
 
-from stream.decoding.refusals import schema_reason, withheld
+from stream.decoding.refusals import unreadable, withheld
 from stream.decoding.schema_registry import SchemaRegistry
 from stream.errors import ServiceUnavailable, UnreadableEvent
 
@@ -78,7 +78,7 @@ class AvroFormat:
             try:
                 return convert(document, shape)
             except msgspec.ValidationError as error:
-                raise UnreadableEvent(schema_reason(str(error)), str(error)) from None
+                raise unreadable(error) from None
 
         return decode
 

@@ -22,7 +22,7 @@ from stream.decoding.input_decoder import InputDecoder, require_key, require_sam
 from stream.decoding.refusals import UNREADABLE, Refused, refusal
 from stream.decoding.schemas import CatalogEntry
 from stream.errors import UnreadableEvent
-from stream.kafka.record_batch import RecordBatch
+from stream.kafka.reading.record_batch import RecordBatch
 
 #: Greatest time between now and an announced launch: two years.
 MAX_AHEAD_MS: Final = 2 * 366 * DAY_MS

@@ -24,7 +24,7 @@ from stream.decoding.refusals import UNREADABLE, Refused, refusal
 from stream.decoding.schemas import Click, Order
 from stream.errors import UnreadableEvent
 from stream.features.definitions import ACTION_COLUMNS
-from stream.kafka.record_batch import RecordBatch
+from stream.kafka.reading.record_batch import RecordBatch
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

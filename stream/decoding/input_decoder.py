@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from stream.decoding.fields import series_id
 from stream.decoding.formats import Format, JsonFormat
 from stream.errors import UnreadableEvent
-from stream.kafka.inflation import Unreadable
+from stream.kafka.reading.inflation import Unreadable
 
 S = TypeVar("S")
 

@@ -16,7 +16,7 @@ from stream.decoding.input_decoder import InputDecoder, require_key, require_sam
 from stream.decoding.refusals import UNREADABLE, Refused, refusal
 from stream.decoding.schemas import PlanRecord
 from stream.errors import UnreadableEvent
-from stream.kafka.record_batch import RecordBatch
+from stream.kafka.reading.record_batch import RecordBatch
 
 Kind = Literal["promotion", "price", "closure", "event"]
 

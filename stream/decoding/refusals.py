@@ -1,5 +1,6 @@
 """Refusals: the reason and detail of a record that is not counted."""
 
+import re
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -44,6 +45,15 @@ def schema_reason(message: str) -> str:
     return "wrong_type"
 
 
+def schema_detail(message: str) -> str:
+    """Return a msgspec validation message without the value that it quotes.
+
+    >>> schema_detail("Invalid enum value 'buy' - at `$.action`")
+    'Invalid enum value - at `$.action`'
+    """
+    return re.sub(r""" ['"].*['"]""", "", message, flags=re.DOTALL)
+
+
 def unreadable(error: Exception) -> UnreadableEvent:
     """Return any error of a decoder as an UnreadableEvent.
 
@@ -53,7 +63,7 @@ def unreadable(error: Exception) -> UnreadableEvent:
     if isinstance(error, UnreadableEvent):
         return error
     if isinstance(error, msgspec.ValidationError):
-        return UnreadableEvent(schema_reason(str(error)), str(error))
+        return UnreadableEvent(schema_reason(str(error)), schema_detail(str(error)))
     return UnreadableEvent("malformed_json", str(error))
 
 

@@ -12,7 +12,7 @@ from faust.types import TP
 from stream.decoding.schemas import Heartbeat
 from stream.errors import LostRecords
 from stream.ingest.idleness import IdleTimer, InputStatus
-from stream.kafka.record_batch import RecordBatch
+from stream.kafka.reading.record_batch import RecordBatch
 from stream.partition.closed import Closed
 from stream.partition.partition import Judged, Partition
 from stream.partition.state import INPUTS

@@ -24,7 +24,7 @@ from stream.ingest.flushing import Flusher
 from stream.ingest.heartbeats import read_heartbeat
 from stream.ingest.idleness import InputStatus, Lag, LastAnswer
 from stream.ingest.owned_partition import Count, OwnedPartition, advance_all
-from stream.kafka.record_batch import RecordBatch
+from stream.kafka.reading.record_batch import RecordBatch
 from stream.partition.partition import Judged, Partition
 from stream.privacy import Pseudonyms
 from stream.settings import Settings

@@ -13,8 +13,8 @@ from faust.types import TP
 from stream.clock import wall_clock_ms
 from stream.kafka.broker_identity import BrokerOffsets, Identity, read_identity
 from stream.kafka.faust_app import SurgecastApp
-from stream.kafka.faust_transport import BatchConsumer
-from stream.kafka.joining import group_refusal
+from stream.kafka.reading.faust_transport import BatchConsumer
+from stream.kafka.reading.joining import group_refusal
 from stream.settings import Settings
 
 log = structlog.get_logger(__name__)

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from stream.errors import UsageError
-from stream.kafka.inflation import bound_aiokafka, bound_kafka_python
+from stream.kafka.reading.inflation import bound_aiokafka, bound_kafka_python
 from stream.settings import KafkaSettings, Settings
 
 #: After so long a consumer finds a topic that was created, or has more partitions.

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from model.durations import DAY_MS, HOUR_MS, MINUTE_MS
 from stream.ops.checks import Check
 from stream.settings import Settings, duration_text
 from stream.state import keys
@@ -164,7 +165,7 @@ def _span(milliseconds: int) -> str:
     ('90m', '300ms')
     """
     span = abs(milliseconds)
-    for unit_ms in (86_400_000, 3_600_000, 60_000, 1_000):
+    for unit_ms in (DAY_MS, HOUR_MS, MINUTE_MS, 1_000):
         if span >= 10 * unit_ms:
             return duration_text(span // unit_ms * unit_ms)
     return duration_text(span // 1_000 * 1_000 if span >= 1_000 else span)

@@ -26,7 +26,7 @@ from stream.decoding.input_decoder import require_value
 from stream.decoding.refusals import UNREADABLE, unreadable
 from stream.errors import ServiceUnavailable, UnreadableEvent
 from stream.kafka.clients import kafka_python_config
-from stream.kafka.inflation import UNREADABLE_BATCH
+from stream.kafka.reading.inflation import UNREADABLE_BATCH
 from stream.settings import Settings
 from stream.topics import MODELS
 

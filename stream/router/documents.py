@@ -2,8 +2,10 @@
 
 A document has `lines[]`; each line becomes a record of the topic `orders` with the id
 ``{event_id}:{index in lines}``, counted from 0. A record without `lines` is an order line already
-and is passed on unchanged. The ids depend on the document alone, so lines that are sent twice are
-duplicates.
+and keeps its id. The ids depend on the document alone, so lines that are sent twice are duplicates.
+
+Only the fields of the contract are passed on, and customers' ids as pseudonyms: what else a
+document says of a person stays in the source.
 
 Unreadable input is refused: the whole document if its head is unreadable, a single line if only
 that line is. The ingest decides whether a line is valid.
@@ -20,6 +22,7 @@ from stream.decoding.formats import Format, JsonFormat
 from stream.decoding.input_decoder import require_value
 from stream.decoding.refusals import UNREADABLE, Refused, refusal, unreadable
 from stream.errors import UnreadableEvent
+from stream.privacy import Pseudonyms
 
 
 class Line(msgspec.Struct, gc=False):
@@ -87,6 +90,8 @@ class Routed:
 class DocumentReader:
     """Reads the records of the source; values longer than `max_bytes` are refused.
 
+    Without `people` customers' ids are left out.
+
     >>> line = b'{"sku": "A", "quantity": 1, "unit_price": 2}'
     >>> value = b'{"event_id": "7", "ts": 5, "lines": [' + line + b"]}"
     >>> [routed] = DocumentReader().read([value])
@@ -94,12 +99,18 @@ class DocumentReader:
     ('A', '7:0')
     """
 
-    def __init__(self, source: Format | None = None, *, max_bytes: int = 900_000) -> None:
+    def __init__(
+        self,
+        source: Format | None = None,
+        *,
+        people: Pseudonyms | None = None,
+        max_bytes: int = 900_000,
+    ) -> None:
+        self._people = people
         source = source or JsonFormat()
         self._decode: Callable[[bytes], Document] = source.decoder(Document)
         self._decode_loose: Callable[[bytes], _LooseDocument] = source.decoder(_LooseDocument)
         self._decode_line: Callable[[bytes], OrderLine] = source.decoder(OrderLine)
-        self._is_json = isinstance(source, JsonFormat)
         self._max_bytes = max_bytes
         self._encode = msgspec.json.Encoder().encode
 
@@ -127,8 +138,10 @@ class DocumentReader:
         if document.lines is None:
             if document.sku is None:
                 raise UnreadableEvent("missing_field", "neither `lines` nor `sku`")
-            line = value if self._is_json else self._encode(self._decode_line(value))
-            routed.lines.append((document.sku, line))
+            line = self._decode_line(value)
+            line.order_id, line.currency = _scalar(line.order_id), _scalar(line.currency)
+            line.customer_id = self._pseudonym(line.customer_id)
+            routed.lines.append((line.sku, self._encode(line)))
             return
         if not document.event_id:
             raise UnreadableEvent("missing_event_id", "event_id is empty")
@@ -140,18 +153,22 @@ class DocumentReader:
         self, head: _Head, lines: "enumerate[Line] | list[tuple[int, Line]]"
     ) -> Iterator[tuple[str, bytes]]:
         encode = self._encode
-        event_id, ts, order_id, customer_id = (
-            head.event_id, head.ts, head.order_id, head.customer_id,
-        )  # fmt: skip
+        event_id, ts, order_id = head.event_id, head.ts, _scalar(head.order_id)
+        customer_id = self._pseudonym(head.customer_id)
         for index, line in lines:
             yield line.sku, encode(
                 OrderLine(
                     f"{event_id}:{index}", ts, line.sku, line.quantity, line.unit_price,
                     order_id, customer_id,
                     head.location if line.location is None else line.location,
-                    head.currency if line.currency is None else line.currency,
+                    _scalar(head.currency if line.currency is None else line.currency),
                 )
             )  # fmt: skip
+
+    def _pseudonym(self, customer_id: Any) -> str | None:
+        if customer_id is None or self._people is None:
+            return None
+        return self._people.text(str(customer_id))
 
     def _route_faulty(self, routed: Routed, value: bytes) -> None:
         """Route the good lines of a faulty document, and refuse each bad one with its index.
@@ -173,3 +190,12 @@ class DocumentReader:
         if not document.event_id:
             raise UnreadableEvent("missing_event_id", "event_id is empty")
         routed.lines += self._lines(document, good)
+
+
+def _scalar(value: Any) -> Any:
+    """Return a text or number; None for anything nested, which may describe a person.
+
+    >>> _scalar(7), _scalar({"email": "a@b.c"})
+    (7, None)
+    """
+    return value if isinstance(value, str | int | float) else None

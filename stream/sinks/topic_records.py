@@ -16,6 +16,7 @@ from stream.features.definitions import N_SUMS
 from stream.features.derived import named_values, stock_of
 from stream.privacy import Pseudonyms
 from stream.series_ids import split_series
+from stream.sinks.redaction import redacted, redacted_detail
 
 _encode = msgspec.json.Encoder().encode
 _SPEC_HASH = FeatureSpec().hash
@@ -144,16 +145,16 @@ def dead_letter(
     received_ms: int,
     pseudonyms: Pseudonyms,
 ) -> bytes:
-    """Encode the dead letter of a refused record; ids of people become pseudonyms."""
-    raw = None if value is None else value.decode("utf-8", "backslashreplace")
-    detail = pseudonyms.scrub(refused.detail)
+    """Encode the dead letter of a refused record, redacted (`stream.sinks.redaction`)."""
+    detail = redacted_detail(refused.detail, pseudonyms)
     if len(detail) > MAX_DETAIL_CHARS:
         detail = f"{detail[:MAX_DETAIL_CHARS]}…"
-    if raw is not None:
+    raw = None
+    if value is not None:
+        raw = redacted(value.decode("utf-8", "backslashreplace"), pseudonyms)
         if len(raw) > MAX_RAW_CHARS:
             detail += f"; raw cut to {MAX_RAW_CHARS} of {len(raw)} characters"
             raw = raw[:MAX_RAW_CHARS]
-        raw = pseudonyms.scrub(raw)
     return _encode(
         {
             "topic": topic,

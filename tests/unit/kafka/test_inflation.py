@@ -11,9 +11,9 @@ from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
 
 from stream.decoding.events import OrderDecoder
-from stream.kafka import inflation
-from stream.kafka.inflation import DECODERS, BoundedRecords, TooInflated, bound_aiokafka
-from stream.kafka.record_batch import RecordBatch, yield_whole_batches
+from stream.kafka.reading import inflation
+from stream.kafka.reading.inflation import DECODERS, BoundedRecords, TooInflated, bound_aiokafka
+from stream.kafka.reading.record_batch import RecordBatch, yield_whole_batches
 
 TP = TopicPartition("orders", 0)
 #: Encoder, and the number of its codec in a batch.

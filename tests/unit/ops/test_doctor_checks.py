@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
+from model.durations import HOUR_MS
 from stream.ops.checks import Check
 from stream.ops.count_checks import StoredCounts, count_checks
 from stream.ops.store_checks import store_checks
 from stream.settings import Settings
 
-HOUR_MS = 3_600_000
 NOW_MS = 1_700_000_000_000
 GIB = 2**30
 #: INFO of a store without faults.

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from kafka.structs import TopicPartition
 
-from stream.kafka.inflation import TooInflated
+from stream.kafka.reading.inflation import TooInflated
 from stream.registry.announcements import MAX_BYTES, ModelRecord, RetrainRequests
 from stream.settings import Settings
 from stream.topics import MODELS

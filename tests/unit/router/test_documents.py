@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from stream.decoding.events import OrderDecoder
+from stream.privacy import Pseudonyms
 from stream.router.documents import DocumentReader, Routed
 from tests.support.batches import batch, order
 
 NOW_MS = 1_700_000_000_000
+PEOPLE = Pseudonyms(b"key")
 
 
 def line(sku: str = "A", quantity: Any = 1, price: Any = 2.0, **more: Any) -> dict[str, Any]:
@@ -23,7 +25,7 @@ def document(*lines: Any, **more: Any) -> bytes:
 
 
 def read(value: bytes | None) -> Routed:
-    [routed] = DocumentReader(max_bytes=100_000).read([value])
+    [routed] = DocumentReader(people=PEOPLE, max_bytes=100_000).read([value])
     return routed
 
 
@@ -42,7 +44,7 @@ def test_each_line_becomes_an_order_line_under_its_sku_with_its_own_id() -> None
     assert [json.loads(value)["event_id"] for _, value in routed.lines] == ["e:0", "e:1", "e:2"]
     assert list(columns.series_N) == ["A@Kiel", "B@Bonn", "A@Kiel"]
     assert columns.quantity_N.tolist() == [3, -1, 1]
-    assert {json.loads(value)["customer_id"] for _, value in routed.lines} == {"c"}
+    assert {json.loads(value)["customer_id"] for _, value in routed.lines} == {PEOPLE.text("c")}
 
 
 def test_the_same_document_gives_the_same_bytes() -> None:
@@ -52,12 +54,35 @@ def test_the_same_document_gives_the_same_bytes() -> None:
     assert read(value).lines == read(value).lines
 
 
-def test_a_line_under_another_key_is_passed_on_unchanged() -> None:
-    value = json.dumps(order("x", "2023-11-14T22:13:20Z", colour="red")).encode()
+def test_a_line_under_another_key_keeps_its_id_and_the_fields_of_the_contract() -> None:
+    """A document's other fields may describe a person."""
+    plain = order("x", "2023-11-14T22:13:20Z", order_id="o-7")
+    personal = {"customer_id": 13085, "email": "alice@shop.example", "currency": {"of": "alice"}}
+    routed = read(json.dumps(plain | personal).encode())
+
+    [(key, value)] = routed.lines
+    assert key == "A"
+    assert json.loads(value) == plain | {"customer_id": PEOPLE.text("13085")}
+    assert routed.time_ms == NOW_MS
+
+
+def test_nothing_of_a_person_is_passed_on() -> None:
+    """Ids as pseudonyms, whatever is nested in a field not at all."""
+    value = document(
+        line("A", email="alice-7", currency=["alice-7"]), line("B", 0.5, note="alice-7"),
+        customer_id="alice-7", order_id={"by": "alice-7"}, buyer={"name": "alice-7"},
+    )  # fmt: skip
     routed = read(value)
 
-    assert routed.lines == [("A", value)]
-    assert routed.time_ms == NOW_MS
+    assert len(routed.lines) == len(routed.refused) == 1
+    assert b"alice" not in routed.lines[0][1]
+    assert "alice" not in routed.refused[0].detail
+
+
+def test_without_pseudonyms_customers_are_left_out() -> None:
+    [routed] = DocumentReader().read([document(line("A"))])
+
+    assert "customer_id" not in json.loads(routed.lines[0][1])
 
 
 def test_a_bad_line_is_refused_with_its_index_and_the_others_are_routed() -> None:
