@@ -176,6 +176,7 @@ class Feed:
             at_ms=self._now_ms(),
             info=reader.info(),
             stats=stats,
+            fault=reader.fault(),
             views=self._views,
             movers=self._movers,
             names=self._names,
