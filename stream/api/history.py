@@ -22,8 +22,8 @@ from stream.features.derived import (
     share,
     units_winsorised,
 )
+from stream.readside.rolling.trailing_sums import BASE_DAYS, mean_day, trailing_sums
 from stream.readside.series_answers import Floats, OpenSums
-from stream.readside.trailing_sums import BASE_DAYS, mean_day, trailing_sums
 
 router = APIRouter(tags=["history"])
 

@@ -9,10 +9,10 @@ from stream.series_ids import Level
 
 
 class Aged(BaseModel):
-    """Age of an answer about a series: time since its worker last reported."""
+    """Age of an answer about a series: time since all its records were known to be counted."""
 
-    age_ms: int | None = Field(description="null if no worker has ever reported")
-    stale: bool
+    age_ms: int | None = Field(description="null if its input has never been read to its end")
+    stale: bool = Field(description="true beyond 10 s, or if its worker does not report")
 
 
 class SeriesItem(Aged):

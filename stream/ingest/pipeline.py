@@ -6,7 +6,7 @@ It never blocks the event loop, and holds the input back while the store or the 
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -76,6 +76,8 @@ class Pipeline:
         self._plans = PlanDecoder(**limits)
         self._catalog = CatalogDecoder(source=self._format, max_value_bytes=ingest.max_value_bytes)
         self.events_in = 0
+        self.accepted: Counter[str] = Counter()  # by topic, duplicates included
+        self.refused: Counter[str] = Counter()
 
     # -- batches ---------------------------------------------------------------------------------
 
@@ -137,8 +139,7 @@ class Pipeline:
         found = await self._uncounted(batch)
         if found is None:
             return
-        owned, fresh = found
-        latest_ms = self._latest_ms() + self._settings.window.bucket
+        (owned, fresh), latest_ms = found, self._latest_ms() + self._settings.window.bucket
         for position, value in enumerate(fresh.values):
             try:
                 heartbeat = read_heartbeat(value, topics=CONSUMERS.keys(), latest_ms=latest_ms)
@@ -191,6 +192,8 @@ class Pipeline:
         EVENTS.labels(fresh.topic, "counted").inc(judged.counted)
         EVENTS.labels(fresh.topic, "duplicate").inc(judged.duplicates)
         self.events_in += len(fresh)
+        self.accepted[fresh.topic] += judged.counted + judged.duplicates
+        self.refused[fresh.topic] += len(judged.refused)
         self._flusher.note_unstored(len(fresh))
         owned.partition.state.moved_to(fresh.topic, fresh.next_offset)
         fresh.release()

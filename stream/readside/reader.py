@@ -18,10 +18,12 @@ from redis.exceptions import RedisError
 from stream.clock import wall_clock_ms
 from stream.errors import ServiceUnavailable
 from stream.features.packed_block import PACKED_BYTES, ROW_BYTES, unpack_block
+from stream.readside.condition import Fault
+from stream.readside.counters import Counters
 from stream.readside.deployment import Deployment, Progress
 from stream.readside.live_accuracy import LiveAccuracy, read_accuracy
-from stream.readside.movers import Mover, Movers
 from stream.readside.overview import Overview
+from stream.readside.rolling.movers import Mover, Movers
 from stream.readside.series_answers import (
     Age,
     Floats,
@@ -34,8 +36,8 @@ from stream.readside.series_answers import (
 )
 from stream.readside.worker_stats import DeploymentStats
 from stream.series_ids import split_sku
-from stream.settings import NO_STORE, RedisSettings
 from stream.state import keys
+from stream.state.connect import connect
 from stream.state.forecasts import (
     BAND_BYTES,
     named_targets,
@@ -46,20 +48,13 @@ from stream.state.forecasts import (
 from stream.state.keys import ROLLUPS, Tag
 from stream.state.pages import page_of
 
+__all__ = ["Live", "Reader", "connect"]
+
 _READ_ROWS: Final = files("stream.state").joinpath("lua/read_rows.lua").read_text()
 _MAX_OPEN: Final = 64
 _ATTEMPTS: Final = 3
 
 Live = tuple[list[OpenSums], SeriesForecast | None]
-
-
-def connect(settings: RedisSettings) -> "Redis":
-    """Return a client for `Reader`, not yet connected. Raises ServiceUnavailable without a URL."""
-    if settings.url is None:
-        raise ServiceUnavailable(NO_STORE)
-    password = settings.password.get_secret_value() if settings.password else None
-    options = {"password": password} if password else {}
-    return Redis.from_url(settings.url, socket_timeout=5, socket_connect_timeout=5, **options)
 
 
 class Reader:
@@ -87,6 +82,14 @@ class Reader:
     def stats(self) -> DeploymentStats:
         """Totals over the workers that report."""
         return self._overview.stats
+
+    def counters(self) -> Counters:
+        """Totals since the store began; they never fall."""
+        return self._overview.counters
+
+    def fault(self) -> Fault | None:
+        """Why the answers are not those of now; None if they are."""
+        return self._overview.fault()
 
     def progress(self, series_id: str) -> Progress | None:
         """Progress of the partition of a series; None if either is unknown."""

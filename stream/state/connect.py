@@ -1,13 +1,15 @@
-"""Connection options of the store, and the pseudonym key that is stored there."""
+"""Connections to the store, and the secrets that are kept there: pseudonym key, seed of ids."""
 
 import secrets
 from typing import Any
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
-from stream.errors import UsageError
+from stream.errors import ServiceUnavailable, UsageError
 from stream.privacy import Pseudonyms
-from stream.settings import NO_STORE, Settings
+from stream.settings import NO_STORE, RedisSettings, Settings
 from stream.state import keys
 from stream.state.redis import translate_store_errors
 from stream.topics import CLICKS, ORDERS
@@ -26,6 +28,21 @@ def redis_options(settings: Settings) -> tuple[str, dict[str, Any]]:
     if settings.redis.password:
         options["password"] = settings.redis.password.get_secret_value()
     return settings.redis.url, options
+
+
+def connect(settings: RedisSettings) -> redis.Redis:
+    """Return a client for readers, not yet connected. Raises ServiceUnavailable without a URL."""
+    if settings.url is None:
+        raise ServiceUnavailable(NO_STORE)
+    password = settings.password.get_secret_value() if settings.password else None
+    options: dict[str, Any] = {"password": password} if password else {}
+    # a store that hangs is found out within seconds; readers ask again by themselves
+    limits: dict[str, Any] = {
+        "socket_timeout": 2,
+        "socket_connect_timeout": 2,
+        "retry": Retry(NoBackoff(), 1),
+    }
+    return redis.Redis.from_url(settings.url, **limits, **options)
 
 
 def load_pseudonyms(settings: Settings, client: redis.Redis) -> Pseudonyms:

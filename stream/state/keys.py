@@ -9,6 +9,8 @@ layout change, so a build never reads bytes in a layout that it does not know.
     sc2:id-seed               8 random bytes; empty: event ids are hashed without a seed
     sc2:archive               absolute path or URL of the archive of this store
     sc2:stats:{worker}        JSON, expires: counters and gauges of one worker
+    sc2:as-of                 hash partition → ms: up to when it was complete, see Freshness
+    sc2:totals                hash counter → its sum over all workers there ever were
     sc2:{p}:meta              hash: fence, applied, cluster, topic_id:<topic>, offset:<topic>,
                               newest_ms:<topic>, segments:<topic>, count:<topic>:<verdict>,
                               first_bucket_ms, closed_through_ms, emitted_through_ms,
@@ -94,6 +96,16 @@ def stats(worker_id: str) -> str:
 def stats_pattern() -> str:
     """Pattern of the counters of all workers."""
     return f"{VERSION}:stats:*"
+
+
+def as_of() -> str:
+    """Key of the times up to which each partition was complete."""
+    return f"{VERSION}:as-of"
+
+
+def totals() -> str:
+    """Key of the counters summed over all workers."""
+    return f"{VERSION}:totals"
 
 
 def drift() -> str:

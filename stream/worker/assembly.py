@@ -141,7 +141,7 @@ def build_worker(app: SurgecastApp, settings: Settings, *, adopt: bool = False) 
         champion=champion,
         snapshots=snapshots,
         scores=scores,
-        statistics=WorkerStatistics(worker_id, pipeline, output, champion, broker.lag),
+        statistics=WorkerStatistics(worker_id, pipeline, output, champion, broker),
         explanations=ExplanationDesk(
             server,
             RedisExplanations(client),

@@ -1,5 +1,6 @@
 """Records of the topic `models` are checked: it steers every worker and trainer."""
 
+import itertools
 import json
 import time
 from types import SimpleNamespace
@@ -29,6 +30,7 @@ def encoded(**fields: Any) -> bytes:
         encoded(model_id="a\x07b"), encoded(model_id="x" * 500), encoded(at_ms=-1),
         encoded(at_ms=2**62), encoded(action="stop"), encoded(reason="x" * MAX_BYTES),
     ],
+    ids=map(str, itertools.count()),
 )  # fmt: skip
 def test_a_record_that_no_role_writes_is_refused(value: bytes | None) -> None:
     """Nested ones used to end every worker and trainer."""
