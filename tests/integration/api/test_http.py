@@ -262,6 +262,52 @@ def test_ready_only_with_a_worker(api: Api, shop: Shop) -> None:
     assert api.get("/v1/forecasts/total")["units"]
 
 
+@pytest.mark.parametrize(
+    ("changed", "kind"),
+    [
+        ({"broker_ms": -30_000}, "broker-silent"),
+        ({"as_of_ms": {"0": -30_000, "1": 0}}, "input-behind"),
+        ({"partitions": [0]}, "worker-silent"),
+        ({"refusing": ["orders"]}, "everything-refused"),
+    ],
+)
+def test_not_ready_names_what_is_wrong(
+    api: Api, shop: Shop, changed: dict[str, Any], kind: str
+) -> None:
+    """A worker that reports is not enough; ready again once the fault has passed."""
+    report = json.loads(shop.redis.get(keys.stats("seeded")))
+    now_ms = time.time_ns() // 1_000_000
+    report |= {"at_ms": now_ms, "broker_ms": now_ms, "as_of_ms": {"0": now_ms, "1": now_ms}}
+    wrong = report | {
+        name: {p: now_ms + ago for p, ago in value.items()}
+        if isinstance(value, dict)
+        else now_ms + value
+        if isinstance(value, int)
+        else value
+        for name, value in changed.items()
+    }
+    shop.redis.set(keys.stats("seeded"), json.dumps(wrong))
+    api.expire_reader()
+    assert api.problem("/readyz", key=None)["type"] == f"urn:surgecast:problem:{kind}"
+
+    shop.redis.set(keys.stats("seeded"), json.dumps(report))
+    api.expire_reader()
+    assert api.get("/readyz", key=None)["status"] == "ready"
+
+
+def test_counters_do_not_fall_when_a_worker_stops(api: Api, shop: Shop) -> None:
+    """They are those of the store."""
+    shop.redis.hset(keys.of(0, "meta"), mapping={"count:orders:counted": 7})
+    shop.redis.hset(keys.totals(), mapping={"forecasts": 9})
+    for _ in range(2):
+        api.expire_reader()
+        with api.open("/metrics") as answer:
+            text = answer.read().decode()
+        assert 'surgecast_events_total{topic="orders",verdict="counted"} 7.0' in text
+        assert "surgecast_forecasts_total 9.0" in text
+        shop.redis.delete(keys.stats("seeded"))
+
+
 def test_metrics_are_the_workers(api: Api, shop: Shop) -> None:
     """The Prometheus page has the workers' verdict counters and watermark."""
     shop.flush()
