@@ -84,6 +84,7 @@ class OutputLoop:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="serving")
         self._series: dict[Tag, list[str]] = {}
         self._through: dict[Tag, int] = {}
+        self._watermark_ms: dict[Tag, int] = {}
         self._unpublished: dict[Tag, _Unpublished] = {}
         self._published_ms: dict[Tag, int] = {}
         self._busy = False
@@ -101,7 +102,8 @@ class OutputLoop:
         """Drop everything queued or known of a partition that moved to another worker."""
         self._queue.forget(tag)
         self._forget_states(tag)
-        for mapping in (self._series, self._through, self._unpublished, self._published_ms):
+        of_tags = self._series, self._through, self._watermark_ms, self._unpublished
+        for mapping in (*of_tags, self._published_ms):
             mapping.pop(tag, None)
 
     async def wait_for_room(self) -> None:
@@ -183,7 +185,7 @@ class OutputLoop:
                 forecast = await self._summed.summed(self._series[tag], forecast)
             scored = await self._in_thread(self._score, tag, forecast)
             if moves == self._queue.moves(tag):
-                await self._retried(self._write, tag, scored, through_ms)
+                await self._retried(self._write, tag, scored)
             if moves != self._queue.moves(tag):
                 self._forget_states(tag)
                 continue
@@ -205,6 +207,7 @@ class OutputLoop:
         for closed in batch:
             self._series[closed.tag] = closed.series
             self._through[closed.tag] = max(closed.through_ms, self._through.get(closed.tag, 0))
+            self._watermark_ms[closed.tag] = max(closed.watermark_ms, self._through[closed.tag])
             self.buckets_closed += len(closed.buckets)
             if len(closed.buckets) == 1:
                 cause_ms[closed.tag] = closed.buckets[-1].cause_ms
@@ -226,7 +229,7 @@ class OutputLoop:
             return
         forecast = replace(scored.forecast, mean_SH=found.mean_SH)
         self._rollups = again = replace(scored, forecast=forecast, write=ReadSideWrite(), scores=[])
-        await self._retried(self._write, ROLLUPS, again, forecast.origin_ms)
+        await self._retried(self._write, ROLLUPS, again)
         due = _Unpublished(forecast, series, "swap", scored.calibrated)
         self._unpublished[ROLLUPS] = due
 
@@ -254,12 +257,12 @@ class OutputLoop:
         if self._scoring is not None:
             self._scoring.forget(tag)
 
-    async def _write(self, tag: Tag, scored: ScoredForecast, through_ms: int) -> None:
+    async def _write(self, tag: Tag, scored: ScoredForecast) -> None:
         await self._read_side.forecast(
             tag,
             scored.forecast,
             calibrated=scored.calibrated,
-            watermark_ms=through_ms,
+            watermark_ms=self._watermark_ms.get(tag, scored.forecast.origin_ms),
             emitted_ms=self._clock_ms(),
             write=scored.write,
         )
@@ -276,7 +279,7 @@ class OutputLoop:
                 forecast_records(
                     due.series,
                     due.forecast,
-                    watermark_ms=due.forecast.origin_ms,
+                    watermark_ms=self._watermark_ms.get(tag, due.forecast.origin_ms),
                     emitted_ms=self._clock_ms(),
                     calibrated=due.calibrated,
                     reason=due.reason,
