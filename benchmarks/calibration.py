@@ -1,7 +1,8 @@
 """Live coverage and accuracy over a replay of the shipped orders, with and without calibration.
 
-    python -m benchmarks.calibration                     # seasonal naive, all series
+    python -m benchmarks.calibration                     # the pretrained network, all series
     python -m benchmarks.calibration --registry var/registry   # its champion
+    python -m benchmarks.calibration --naive                   # the seasonal naive
 
 Every closed bucket goes through the objects of a worker (the forecaster of
 `stream.serving.model_server` and `stream.scoring.live_scoring`), partition by partition; only Kafka
@@ -23,8 +24,9 @@ from rich.progress import Progress
 
 from model.baselines.seasonal_naive import SeasonalNaiveForecaster
 from model.durations import HOUR_MS
-from model.evaluation.score_sums import N_SUMS, VOLUMES, Score, score_of
-from model.inference.forecaster import Forecaster
+from model.evaluation.score_sums import N_SUMS, VOLUMES, score_of
+from model.inference.forecaster import Forecaster, NetworkForecaster
+from model.pretraining.shipped import pretrained, shipped
 from stream.jobs.files.event_files import read_catalog, read_orders
 from stream.jobs.files.sample import REPLAY_START_MS, sample_catalog, sample_orders
 from stream.jobs.history.from_files import build_history
@@ -32,7 +34,7 @@ from stream.jobs.history.sparse_history import SparseHistory
 from stream.kafka.producer import partition_of
 from stream.registry.model_registry import Registry
 from stream.scoring.live_scoring import LiveScoring
-from stream.settings import CalibrationSettings
+from stream.settings import CalibrationSettings, ModelSettings
 from stream.state.keys import ROLLUPS, Tag
 from stream.state.port import Path, ReadSideWrite
 
@@ -125,6 +127,7 @@ def main() -> None:
     """Live coverage and accuracy over a replay, with calibration on and off."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--registry", help="folder or URL of a registry; its champion forecasts")
+    parser.add_argument("--naive", action="store_true", help="the seasonal naive forecasts")
     parser.add_argument("--series", type=int, help="use only the largest series, and the roll-ups")
     parser.add_argument("--days", type=int, help="use only the first days of the replay")
     parser.add_argument("--rate", type=float, default=CalibrationSettings().rate)
@@ -142,7 +145,7 @@ def main() -> None:
             began_s, spent = time.perf_counter(), 0
             task = bar.add_task("on" if enabled else "off", total=(N_PARTITIONS + 1) * last)
             for tag, values_TSF in partitions(history, n_series=given.series):
-                forecaster = _forecaster(given.registry)
+                forecaster = _forecaster(given.registry, naive=given.naive)
                 reads = ArrayReads(history.start_ms, HOUR_MS, values_TSF)
                 for at, more in replayed(
                     forecaster, reads, settings, tag=tag, first=WARM_UP, last=last
@@ -158,29 +161,45 @@ def main() -> None:
 
 
 def table(sums_VHK: NDArray[np.float64]) -> str:
-    """Coverage and WQL by volume class: of all steps, and of the extreme steps."""
-    lines = ["class    labels   80 % band  least  most  closed   WQL    naive   bias   steps off"]
+    """Coverage and WQL by volume class: of all steps, and of the extreme steps.
+
+    `off` are the steps out of 0.78–0.82; `sums` are those of cumulative demand.
+    """
+    lines = [
+        "class    labels   80 % band  least  most   off  98 % band   sums   least  most   off"
+        "  closed   WQL    naive   bias"
+    ]
     for volume, sums_HK in zip(VOLUMES, sums_VHK, strict=True):
         if not sums_HK[:, 0].any():
             continue
         overall, steps = score_of(sums_HK), [score_of(sums_K) for sums_K in sums_HK]
-        covers = [_covered(step) for step in steps]
-        off = sum(not 0.78 <= cover <= 0.82 for cover in covers)
+        buckets = _spread(overall.coverage, [step.coverage for step in steps])
+        sums = _spread(overall.cumulative_coverage, [step.cumulative_coverage for step in steps])
         lines.append(
-            f"{volume:8} {overall.labels:9,} {_covered(overall):8.3f} {min(covers):7.3f}"
-            f" {max(covers):6.3f} {overall.interval_coverage or 0:6.3f} {overall.wql or 0:7.4f}"
-            f" {overall.naive_wql or 0:7.4f} {overall.bias or 0:+7.3f} {off:4d}"
+            f"{volume:8} {overall.labels:9,} {buckets} {overall.outer_coverage or 0:8.3f}   {sums}"
+            f" {overall.interval_coverage or 0:6.3f} {overall.wql or 0:7.4f}"
+            f" {overall.naive_wql or 0:7.4f} {overall.bias or 0:+7.3f}"
         )
     return "\n".join(lines)
 
 
-def _covered(score: Score) -> float:
-    return float("nan") if score.coverage is None else score.coverage
+def _spread(overall: float | None, by_step: Sequence[float | None]) -> str:
+    """Coverage of all steps, the least and the most of a step, and the steps out of range."""
+    known = [cover for cover in by_step if cover is not None]
+    if overall is None or not known:
+        return f"{'–':>8} {'–':>7} {'–':>6} {'–':>4}"
+    off = sum(not 0.78 <= cover <= 0.82 for cover in known)
+    return f"{overall:8.3f} {min(known):7.3f} {max(known):6.3f} {off:4d}"
 
 
-def _forecaster(registry: str | None) -> Forecaster:
+def _forecaster(registry: str | None, *, naive: bool) -> Forecaster:
+    if naive:
+        return SeasonalNaiveForecaster(
+            horizon=24, bucket_ms=HOUR_MS, quantiles=ModelSettings().quantiles
+        )
     if registry is None:
-        return SeasonalNaiveForecaster(horizon=24, bucket_ms=HOUR_MS)
+        network = pretrained(bucket_ms=HOUR_MS, horizon=24, country="GB")
+        return NetworkForecaster(network, shipped()[1].model_id)
     models = Registry(registry)
     champion = models.champion()
     if champion is None:

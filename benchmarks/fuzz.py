@@ -1,5 +1,7 @@
 """A million mutated records through decoder, partition and dead letters: `make fuzz`.
 
+Afterwards a tenth as many through the reader of every other topic.
+
 Prints the number of each verdict; a crash, or a record without a verdict, ends with a traceback.
 """
 
@@ -9,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tests.support.fuzzing import run
+from tests.support.poison import VALID, poison
 
 
 def main(given: Sequence[str] | None = None) -> None:
@@ -28,6 +31,10 @@ def main(given: Sequence[str] | None = None) -> None:
     seconds = time.monotonic() - began
     shown = ", ".join(f"{verdict} {n:,}" for verdict, n in sorted(verdicts.items()))
     print(f"{sum(verdicts.values()):,} records in {seconds:.0f} s, no crash: {shown}")
+    for topic in VALID:
+        read = poison(topic, arguments.records // 10, seed=1_000)
+        shown_read = ", ".join(f"{verdict} {n:,}" for verdict, n in sorted(read.items()))
+        print(f"{topic}: {shown_read}")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ import numpy as np
 from dashboards import text
 from dashboards.snapshot import SeriesView
 from dashboards.summary import trailing_conversion
-from model.bands import main_band
 from model.durations import DAY_MS
+from model.quantiles.bands import main_band
 from stream.features.definitions import ORDERS, REVENUE, UNITS, VIEWS
 from stream.readside.series_answers import SeriesForecast
 

@@ -18,8 +18,8 @@ from dashboards.watched_series import WatchedSeries
 from stream.clock import wall_clock_ms
 from stream.errors import SurgecastError
 from stream.readside.live_accuracy import LiveAccuracy
-from stream.readside.movers import Mover
 from stream.readside.reader import Reader
+from stream.readside.rolling.movers import Mover
 from stream.series_ids import TOTAL
 
 REFRESH_S: Final = 0.25
@@ -176,6 +176,7 @@ class Feed:
             at_ms=self._now_ms(),
             info=reader.info(),
             stats=stats,
+            fault=reader.fault(),
             views=self._views,
             movers=self._movers,
             names=self._names,

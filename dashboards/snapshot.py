@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.durations import DAY_MS
+from stream.readside.condition import Fault
 from stream.readside.deployment import Deployment
 from stream.readside.explanations import SeriesExplanation
 from stream.readside.live_accuracy import LiveAccuracy
-from stream.readside.movers import Mover
+from stream.readside.rolling.movers import Mover
 from stream.readside.series_answers import Age, Floats, OpenSums, SeriesForecast
 from stream.readside.worker_stats import DeploymentStats
 
@@ -47,6 +48,7 @@ class Snapshot:
     at_ms: int = 0
     info: Deployment | None = None
     stats: DeploymentStats = field(default_factory=DeploymentStats)
+    fault: Fault | None = None
     views: Mapping[str, SeriesView] = field(default_factory=dict)
     movers: tuple[Mover, ...] | None = None
     names: tuple[str, ...] = ()

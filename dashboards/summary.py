@@ -12,7 +12,7 @@ from dashboards.snapshot import SeriesView
 from model.durations import DAY_MS, HOUR_MS, MINUTE_MS
 from stream.features.definitions import ORDERS, PURCHASES, REVENUE, UNITS, VIEWS
 from stream.features.derived import share
-from stream.readside.trailing_sums import mean_day, trailing_sums
+from stream.readside.rolling.trailing_sums import mean_day, trailing_sums
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ ModelError
 ├── IncompatibleCheckpoint    a checkpoint of other features, format or shape
 ├── CorruptCheckpoint         a checkpoint that is truncated, incomplete or contains NaN
 ├── UnknownModel              a model id that is not in the registry
+├── OutOfMemory               a training that does not fit into the memory
 └── MissingLibrary            a foundation model whose library is not installed
 """
 
@@ -32,6 +33,10 @@ class CorruptCheckpoint(ModelError, ValueError):
 
 class UnknownModel(ModelError, LookupError):
     """The model is not in the registry. Operator: `surgecast models list` shows all models."""
+
+
+class OutOfMemory(ModelError, MemoryError):
+    """Even a smaller training does not fit. Operator: more memory, fewer series or lanes."""
 
 
 class MissingLibrary(ModelError, ImportError):

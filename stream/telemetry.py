@@ -33,6 +33,10 @@ EVENTS: Final = Counter(
     "Events by topic and verdict: counted, duplicate, late, rejected.",
     ["topic", "verdict"],
 )
+DATA_AGE: Final = Gauge(
+    "surgecast_data_age_seconds",
+    "Time since all that the broker has of this worker's partitions was last known to be stored.",
+)
 ROUTED: Final = Counter(
     "surgecast_routed", "Router input and output by kind: documents, lines, refused.", ["what"]
 )

@@ -11,7 +11,7 @@ from bokeh.models import ColumnDataSource
 from dashboards import summary, text
 from dashboards.snapshot import SeriesView, Snapshot
 from dashboards.source_sync import empty, sync
-from model.bands import main_band
+from model.quantiles.bands import main_band
 from stream.features.definitions import REVENUE, UNITS, VIEWS
 from stream.readside.worker_stats import DeploymentStats
 

@@ -11,7 +11,7 @@ from typing import Final
 from dashboards import text
 from dashboards.snapshot import Snapshot
 from dashboards.source_sync import empty, sync
-from stream.readside.movers import Mover
+from stream.readside.rolling.movers import Mover
 
 MOVERS: Final = ("direction", "series_id", "category", "units", "change", "ratio", "daily")
 

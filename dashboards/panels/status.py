@@ -11,7 +11,7 @@ from dashboards.chart_columns import band_name, band_pairs, main_band_name, medi
 from dashboards.panels.kpis import Row, as_columns
 from dashboards.snapshot import SeriesView, Snapshot
 from dashboards.source_sync import empty, sync
-from model.bands import main_band
+from model.quantiles.bands import main_band
 from stream.readside.series_answers import STALE_AFTER_MS
 from stream.series_ids import TOTAL
 
@@ -97,6 +97,8 @@ def live(snapshot: Snapshot, *, now_ms: int) -> Row:
     age_ms = max(0, now_ms - stats.at_ms)
     if age_ms > STALE_AFTER_MS:
         return ("live", "Stale", f"last report {text.duration(age_ms)} ago", "warn")
+    if snapshot.fault is not None:
+        return ("live", "Stale", snapshot.fault.detail, "bad")
     n_workers = len(stats.workers)
     workers = "1 worker" if n_workers == 1 else f"{n_workers} workers"
     updated = "just now" if age_ms < 1_500 else f"{text.duration(age_ms)} ago"

@@ -14,13 +14,13 @@ from typing import Final, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from model.coherence import make_coherent
 from model.config import DECILES
 from model.contract import FEATURE_NAMES, QuantileForecast
 from model.durations import DAY_MS, WEEK_MS
 from model.errors import InvalidValues
 from model.inference.forecaster import States, missing_buckets, require_demand
 from model.inputs.plans import Plans
+from model.quantiles.coherence import make_coherent
 
 Floats = NDArray[np.float32]
 Quantiles = NDArray[np.floating]

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.bands import main_levels
 from model.baselines.seasonal import season_of
 from model.config import Target
 from model.errors import HistoryTooShort
@@ -34,8 +33,9 @@ from model.inference.statistics_carrier import StatisticsCarrier
 from model.inputs.carried_statistics import UNITS
 from model.inputs.statistics_identity import statistics_identity
 from model.inputs.targets import target_of
+from model.quantiles.bands import main_levels
+from model.quantiles.whole_units import in_units
 from model.training.dataset import History, plans_between
-from model.whole_units import in_units
 
 Floats = NDArray[np.float32]
 
@@ -216,8 +216,8 @@ def score(
 ) -> Scores:
     """Metrics of model `name`, pooled over all origins, some series and some steps.
 
-    Of the levels of the main band (`model.bands`); coverage is that of this band, the median is the
-    quantile closest to 0.5.
+    Of the levels of the main band (`model.quantiles.bands`); coverage is that of this band, the
+    median is the quantile closest to 0.5.
     """
     columns = main_levels(result.quantiles)
     quantiles = result.quantiles[columns]

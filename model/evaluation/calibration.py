@@ -22,9 +22,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from model.bands import main_band
 from model.contract import QuantileForecast
 from model.evaluation.pit import MIN_LEVEL, covered, reading_weights
+from model.quantiles.bands import main_band
 
 Floats = NDArray[np.floating]
 Float32s = NDArray[np.float32]
@@ -36,7 +36,10 @@ VOLUME_BOUNDS = (0.1, 1.0)
 #: A bucket is busy from this share of the mean bucket of its horizon.
 BUSY_SHARE = 0.5
 #: The rate starts at ``_EARLY_RATE / √_EARLY``, whatever its final value.
-_EARLY_RATE, _EARLY = 0.6, 36
+_EARLY_RATE, _EARLY = 0.2, 36
+#: Rates of cumulative demand relative to those of buckets. Its labels come late and overlap, so
+#: that faster levels only follow the time of day.
+SUMS_PACE = 1 / 3
 #: Levels a new model inherits from the previous one: maximum distance from nominal, and the
 #: number of closes they count for.
 _INHERITED, _INHERITED_CLOSES = 0.1, 48
@@ -140,24 +143,32 @@ class Calibrator:
     """Levels of every group, horizon step and quantile, updated by the actuals.
 
     `levels_GHQ` starts at the nominal quantiles; `closes_GH` counts the closed buckets each has
-    learned from. The rate falls with the number of closes, ``0.6 / √(36 + closes)``, down to `rate`
+    learned from. The rate falls with the number of closes, ``0.2 / √(36 + closes)``, down to `rate`
     (decaying steps converge under stationary demand: Angelopoulos, Barber & Bates 2024,
-    arXiv:2402.01139). A label of step h arrives h buckets late, and a delayed loop oscillates if
-    rate times delay exceeds π/2; so the rate of step h is ``rate / (1 + rate · h)``. A close with
-    more labels than the mean close of its group (`labels_GH` counts them) moves its levels up to
-    three times further, so that the coverage applies to all labels.
+    arXiv:2402.01139), both multiplied by `pace`. A label of step h arrives h buckets late, and a
+    delayed loop oscillates if rate times delay exceeds π/2; so the rate of step h is
+    ``rate / (1 + rate · h)``. A close with more labels than the mean close of its group
+    (`labels_GH` counts them) moves its levels up to three times further, so that the coverage
+    applies to all labels.
 
     >>> calibrator = Calibrator(groups=1, horizon=1, quantiles=(0.1, 0.5, 0.9), rate=0.01)
     >>> group, levels = np.zeros(8, int), calibrator.published_GHQ
     >>> places = {"group_N": group, "step_N": group}
     >>> calibrator.learn(np.zeros(8), np.zeros(8), **places, levels_NQ=levels[group, 0])
     >>> calibrator.levels_GHQ[0, 0].round(3).tolist()
-    [0.01, 0.45, 0.89]
+    [0.07, 0.484, 0.897]
     """
 
     def __init__(
-        self, *, groups: int, horizon: int, quantiles: Sequence[float], rate: float
+        self,
+        *,
+        groups: int,
+        horizon: int,
+        quantiles: Sequence[float],
+        rate: float,
+        pace: float = 1.0,
     ) -> None:
+        self.pace = pace
         self.quantiles = tuple(quantiles)
         self.rate = rate
         self.levels_GHQ: Float32s = np.tile(np.asarray(quantiles, np.float32), (groups, horizon, 1))
@@ -186,7 +197,8 @@ class Calibrator:
         closes_X, labels_X = self.closes_GH.reshape(-1), self.labels_GH.reshape(-1)
         closes_X[seen_X] += 1
         labels_X[seen_X] += count_X[seen_X]
-        rate_X = np.maximum(self.rate, _EARLY_RATE / np.sqrt(_EARLY + closes_X[seen_X]))
+        early_X = _EARLY_RATE / np.sqrt(_EARLY + closes_X[seen_X])
+        rate_X = self.pace * np.maximum(self.rate, early_X)
         rate_X = rate_X / (1 + rate_X * (seen_X % horizon))
         mean_X = labels_X[seen_X] / closes_X[seen_X]
         rate_X = rate_X * np.minimum(count_X[seen_X] / mean_X, _MAX_WEIGHT)

@@ -17,6 +17,7 @@ The unit is a day, because the hours of a day differ from each other by more tha
 """
 
 import math
+import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal, NamedTuple
@@ -39,6 +40,8 @@ _LEAST_DEMAND: Final = 0.25
 #: The difficulty makes up for this share of a day's difference, and changes by this much at most.
 _RATE: Final = 0.25
 _STEP: Final = 0.05
+#: Days of the naive before there is a difficulty.
+_LEAST_FIRST: Final = 3
 #: A signal has recovered when its last days are, on average, this close to its old mean.
 _RECOVERED_WITHIN: Final = 1.0
 _RECOVERED_DAYS: Final = 3
@@ -145,7 +148,9 @@ class Reading(NamedTuple):
 class ClassDrift:
     """The signals of one volume class, its usual demand per day, and how hard it is to forecast.
 
-    `difficulty` is about the naive's WQL of the last weeks; 0 until the naive has made a forecast.
+    `difficulty` is about the naive's WQL of the last weeks, during the warm-up the median of its
+    days, `first`: one of them may be far from usual. It is 0 while these are too few; until then
+    the loss decides alone.
     """
 
     threshold: float
@@ -153,6 +158,7 @@ class ClassDrift:
     usual: float = 0.0
     days: int = 0
     difficulty: float = 0.0
+    first: list[float] = field(default_factory=list)
     tests: dict[str, PageHinkley] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -176,7 +182,7 @@ class ClassDrift:
         loss, pit = 2 * named["loss"] / demand, named["pit"] / named["weight"]
         usual = {name: test.mean for name, test in self.tests.items()}
         worse = self.tests["loss"].update(loss)
-        excessive = self.tests["excess"].update(loss / (self.difficulty or 1.0))
+        excessive = not self.difficulty or self.tests["excess"].update(loss / self.difficulty)
         moved = self.tests["pit"].update(pit)
         return {
             "loss": Reading(worse and excessive, loss, usual["loss"]),
@@ -188,8 +194,11 @@ class ClassDrift:
         if named["naive_actual"] <= 0 or named["naive_loss"] <= 0:
             return
         naive = 2 * named["naive_loss"] / named["naive_actual"]
-        if not self.difficulty:
-            self.difficulty = naive
+        if len(self.first) < max(self.warm_up, _LEAST_FIRST):
+            self.first.append(naive)
+            if len(self.first) >= _LEAST_FIRST:
+                self.difficulty = statistics.median(self.first)
+            return
         gap = _RATE * math.log(naive / self.difficulty)
         self.difficulty *= math.exp(max(-_STEP, min(_STEP, gap)))
 

@@ -21,7 +21,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.bands import main_levels
 from model.durations import DAY_MS
 from model.errors import HistoryTooShort
 from model.evaluation.metrics import wql
@@ -34,8 +33,9 @@ from model.inputs.seasons.season_layout import layout_of
 from model.inputs.series_inputs import input_names, new_carried, observe
 from model.inputs.static_features import ids_of, set_static
 from model.networks.quantile_network import QuantileNetwork
+from model.quantiles.bands import main_levels
+from model.quantiles.whole_units import round_to_units
 from model.training.dataset import History, plans_of
-from model.whole_units import round_to_units
 
 #: Name of the row for the calendar as a whole, past and future.
 CALENDAR: Final = "calendar"

@@ -14,9 +14,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from model.bands import main_band, main_levels
 from model.evaluation.metrics import pinball_loss
 from model.evaluation.pit import covered
+from model.quantiles.bands import main_band, main_levels
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
@@ -67,7 +67,7 @@ def score_labels(
     `low_N` and `high_N` are `pit.pit_bounds` under the model's quantiles, `levels_NQ` the published
     levels. `naive_N` is the seasonal naive's point forecast, NaN if it had none. The pinball loss
     of a point is that of the point as every quantile. Losses are those of the levels of the main
-    band (`model.bands`). The sums of cumulative demand stay 0, see `add_sums`.
+    band (`model.quantiles.bands`). The sums of cumulative demand stay 0, see `add_sums`.
 
     >>> one = np.ones(1)
     >>> sums = score_labels(

@@ -20,7 +20,7 @@ from model.foundation.sums import at_scores, normal_scores, persistence, sum_qua
 from model.foundation.weights import Pretrained
 from model.inference.forecaster import States, missing_buckets, require_demand
 from model.inputs.plans import Plans
-from model.quantile_mean import mean_of_quantiles
+from model.quantiles.mean import mean_of_quantiles
 
 Floats = NDArray[np.float32]
 

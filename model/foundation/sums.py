@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
-from model.coherence import make_coherent
+from model.quantiles.coherence import make_coherent
 
 Floats = NDArray[np.float32]
 

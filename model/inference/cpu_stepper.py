@@ -24,6 +24,7 @@ from torch import Tensor
 from model.inference.network_states import NetworkStates
 from model.inputs.anchors import anchors_of
 from model.inputs.carried_statistics import started
+from model.inputs.newcomer_prior import level_of
 from model.inputs.plans import Plans, planned_rows, plans_ahead, plans_at
 from model.inputs.seasons.season_layout import BucketPhases, HorizonPhases, layout_of
 from model.inputs.series_inputs import observe
@@ -158,15 +159,14 @@ class BlockStepper:
         """Step one bucket of one chunk; with `job`, forecast from its end on as well."""
         network, work = self._network, self._own.work
         stats_SK = states.stats_SK[chunk]
-        values = torch.from_numpy(np.ascontiguousarray(values_SF, np.float32))
+        values = torch.from_numpy(np.ascontiguousarray(values_SF.T, np.float32)).t()
         config = network.config
         inputs_SI = observe(
             stats_SK, values, phases, config, prior=network.prior, plans_SP=plans_SP
         )
         inputs_SI = network.with_embedding(inputs_SI, ids_of(stats_SK, config))
-        scales = scales_of(stats_SK, config)
+        scales, level_S = scales_of(stats_SK, config), level_of(stats_SK, config)
         unstarted_S = ~started(stats_SK)
-        any_unstarted = bool(unstarted_S.any())
         anchors = None if job is None else anchors_of(stats_SK, job.ahead, config)
         for first in range(0, stats_SK.shape[0], BLOCK):
             rows = slice(first, min(first + BLOCK, stats_SK.shape[0]))
@@ -174,9 +174,10 @@ class BlockStepper:
             state = tuple(part[at] for part in states.state)
             inputs_BI = inputs_SI[rows]
             encoded_BD = network.encoder.step(inputs_BI, calendar_C, state, work)
-            if any_unstarted:  # a series starts with its first activity
+            unstarted_N = unstarted_S[rows].nonzero()[:, 0]
+            if unstarted_N.numel():  # a series starts with its first activity
                 for part in state:
-                    part[unstarted_S[rows]] = 0
+                    part.index_fill_(0, unstarted_N, 0.0)
             if job is not None and anchors is not None:
                 out = tuple(block_SHQ[at] for block_SHQ in job.out)
                 planned = planned_rows(job.plans, stats_SK[rows], at)
@@ -185,6 +186,7 @@ class BlockStepper:
                     tuple(scale_S[rows] for scale_S in scales),
                     out,
                     mean_BH=job.mean_SH[at],
+                    level_B=level_S[rows],
                     anchors=anchors.map(itemgetter(rows)),
                     work=work, levels=self._levels, planned=planned,
                 )  # fmt: skip
@@ -217,4 +219,5 @@ def even_chunks(size: int, *, largest: int, threads: int) -> list[slice]:
 def head_weights(network: QuantileNetwork, horizon_HC: Tensor) -> Tensor:
     """Weights of the heads for one origin's calendar, in the layout of `heads.serve`."""
     with torch.inference_mode():
-        return network.heads.horizon_weights(horizon_HC[None])[0].flatten(2).contiguous()
+        weights = network.heads.horizon_weights(horizon_HC[None])[0].flatten(2).contiguous()
+        return weights.to(network.encoder.products)

@@ -1,26 +1,30 @@
 """Steps all series of a partition on a GPU at once, by a captured CUDA graph.
 
 Every step has the same shape, that of the states' capacity; padding rows stay zero. One graph
-launch replaces a hundred kernel launches.
+launch replaces hundreds of kernel launches. All that changes from bucket to bucket (values, plans,
+calendar, the phases of the seasons) is in buffers that a step reads, never in its code; only what
+kind of bucket it is, such as one with a public holiday, selects another graph.
 
 Axes: S = series, C = calendar, T = buckets, F = features, H = horizon, Q = quantiles, P = plan
 columns, E = plan inputs, M = series with plans ahead.
 """
 
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from model.inference.cpu_stepper import Floats, head_weights
+from model.inference.cuda_capture import Capture, CaptureFailed, capture_graph, to_device, to_host
 from model.inference.network_states import NetworkStates
 from model.inputs.anchors import Anchors, anchors_of
 from model.inputs.carried_statistics import started
+from model.inputs.newcomer_prior import level_of
 from model.inputs.plans import N_PLANS, Plans, planned_rows, plans_ahead, plans_at
 from model.inputs.seasons.calendar import N_HORIZON
-from model.inputs.seasons.season_layout import layout_of
+from model.inputs.seasons.season_layout import BucketPhases, HorizonPhases, layout_of
 from model.inputs.series_inputs import observe
 from model.inputs.static_features import ids_of
 from model.inputs.targets import scales_of
@@ -28,46 +32,82 @@ from model.networks.quantile_levels import PublishedLevels
 from model.networks.quantile_network import QuantileNetwork
 from model.workspace import Workspace
 
-#: Steps before a capture, in which libraries initialise.
-_WARM_STEPS = 3
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What decides the operations of a step: a graph for each. The rest is in buffers."""
+
+    forecasting: bool
+    ends: bool
+    day_ends: bool
+    holiday: bool
+    special: bool
+    holiday_ahead: bool
+    special_ahead: bool
+
+    def bucket(self, buffers: BucketPhases) -> BucketPhases:
+        """The phases of a closed bucket of this kind."""
+        return replace(
+            buffers,
+            ends_T=[self.ends],
+            day_ends_T=[self.day_ends],
+            holiday_T=[self.holiday],
+            special_T=[self.special],
+        )
+
+    def horizon(self, buffers: HorizonPhases) -> HorizonPhases:
+        """The phases of a horizon of this kind."""
+        return replace(buffers, any_holiday=self.holiday_ahead, any_special=self.special_ahead)
+
+
+#: What the heads read: encodings, inputs, scales and anchors.
+_HeadInputs = tuple[Tensor, Tensor, tuple[Tensor, ...], Tensor, Anchors]
 
 
 @dataclass(slots=True)
 class _Program:
-    """One step on fixed buffers; `run[forecasting]` reads the inputs and writes the outputs.
+    """One step on fixed buffers; `run[kind]` reads the inputs and writes the outputs.
 
-    `plans_SP` are those of the closed bucket, None for a network without plans; `encoded` are the
-    latest arguments of the heads: encodings, inputs and scales; `out` are their blocks [S, H, Q],
-    `mean_SH` is the mean.
+    `plans_SP` are those of the closed bucket, None for a network without plans; `encoded[kind]` are
+    the latest arguments of the heads: encodings, inputs, scales and level; `out` are their blocks
+    [S, H, Q], `mean_SH` is the mean.
     """
 
     values_SF: Tensor
     plans_SP: Tensor | None
     calendar_C: Tensor
+    phases: BucketPhases
+    ahead: HorizonPhases
     weights: Tensor
     out: tuple[Tensor, ...]
     mean_SH: Tensor
     work: Workspace
-    run: dict[bool, Callable[[], None]] = field(default_factory=dict)
-    encoded: tuple[Tensor, Tensor, tuple[Tensor, ...], Anchors] | None = None
+    run: dict[_Kind, Callable[[], None]] = field(default_factory=dict)
+    encoded: dict[_Kind, _HeadInputs] = field(default_factory=dict)
 
 
 class FixedShapeStepper:
     """Steps all series at once, at the shape of the states' capacity.
 
     On a CUDA device each kind of step is captured once as a graph and replayed until the states
-    grow. The year ring is addressed by the time of the bucket, which a graph would freeze, so
-    networks with it run without a graph, as all networks do on other devices. Series with plans
-    ahead are forecast again in a separate pass, because their number changes from step to step.
+    grow; elsewhere it runs as it is, unless `capture` is given. Series with plans ahead are
+    forecast again in a separate pass, because their number changes from step to step.
     """
 
     def __init__(
-        self, network: QuantileNetwork, levels: PublishedLevels, device: torch.device
+        self,
+        network: QuantileNetwork,
+        levels: PublishedLevels,
+        device: torch.device,
+        *,
+        capture: Capture | None = None,
     ) -> None:
         self._network = network
-        self._levels = levels
+        self._levels = levels.to(device)
         self._device = device
-        self._captures = False
+        self._capture = capture_graph if capture is None and device.type == "cuda" else capture
 
     def carry(
         self, states: NetworkStates, values_TSF: Floats, start_ms_T: list[int],
@@ -75,11 +115,13 @@ class FixedShapeStepper:
     ) -> None:  # fmt: skip
         """Carry over T buckets without forecasting."""
         program = self._program(states, values_TSF.shape[2], calendar_TC.shape[1])
-        for t, (values_SF, start_ms, calendar_C) in enumerate(
-            zip(values_TSF, start_ms_T, calendar_TC, strict=True)
-        ):
+        config = self._network.config
+        starts, country, zone = torch.tensor(start_ms_T), config.holidays_country, config.timezone
+        phases = layout_of(config.bucket_ms).buckets(starts, country, timezone=zone)
+        for t, (values_SF, calendar_C) in enumerate(zip(values_TSF, calendar_TC, strict=True)):
+            self._fill(states, program, values_SF, phases.at(t), calendar_C)
             _copy_plans(program, plans_at(plans, t, slice(0, states.size)))
-            self._run(states, program, values_SF, start_ms, calendar_C, forecasting=False)
+            self._run(states, program, _kind_of(phases.at(t)))
 
     def forecast(
         self, states: NetworkStates, values_SF: Floats, start_ms: int, calendar_C: Tensor,
@@ -87,29 +129,38 @@ class FixedShapeStepper:
     ) -> tuple[Floats, ...]:  # fmt: skip
         """Carry over one bucket; forecast from its end on: blocks [S, H, Q], mean [S, H]."""
         program = self._program(states, values_SF.shape[1], calendar_C.shape[0])
+        config = self._network.config
+        layout = layout_of(config.bucket_ms)
+        country, zone = config.holidays_country, config.timezone
+        phases = layout.buckets(torch.tensor([start_ms]), country, timezone=zone).at(0)
+        origin_ms = start_ms + config.bucket_ms
+        ahead = layout.horizon(origin_ms, config.horizon, country, timezone=zone, distinct=False)
+        self._fill(states, program, values_SF, phases, calendar_C)
+        _copy_parts(ahead, program.ahead)
         program.weights.copy_(head_weights(self._network, horizon_HC.to(self._device)))
         _copy_plans(program, plans_at(plans, 0, slice(0, states.size)))
-        self._run(states, program, values_SF, start_ms, calendar_C, forecasting=True)
-        self._plan(states, program, plans_ahead(plans))
-        return tuple(
-            block[: states.size].to("cpu", copy=True).numpy()
-            for block in (*program.out, program.mean_SH)
-        )
+        kind = _kind_of(phases, ahead)
+        self._run(states, program, kind)
+        self._plan(states, program, kind, plans_ahead(plans))
+        return to_host([block[: states.size] for block in (*program.out, program.mean_SH)])
 
-    def _plan(self, states: NetworkStates, program: _Program, plans: Plans | None) -> None:
+    def _plan(
+        self, states: NetworkStates, program: _Program, kind: _Kind, plans: Plans | None
+    ) -> None:
         """Forecast the series with plans ahead again, with their plans."""
         planned = planned_rows(plans, states.stats_SK, slice(0, states.size))
-        if planned is None or program.encoded is None:
+        if planned is None:
             return
         rows_M, plans_MHE = planned
-        encoded_SD, inputs_SI, scales, anchors = program.encoded
+        encoded_SD, inputs_SI, scales, level_S, anchors = program.encoded[kind]
         everyone = torch.arange(rows_M.numel(), device=self._device)
         out = tuple(block_SHQ[rows_M] for block_SHQ in program.out)
         mean_MH = program.mean_SH[rows_M]
         self._network.heads.serve(
             encoded_SD[rows_M], inputs_SI[rows_M], program.weights,
             tuple(scale_S[rows_M] for scale_S in scales),
-            out, mean_BH=mean_MH, anchors=anchors.map(lambda part: part[rows_M]),
+            out, mean_BH=mean_MH, level_B=level_S[rows_M],
+            anchors=anchors.map(lambda part: part[rows_M]),
             work=program.work, levels=self._levels, planned=(everyone, plans_MHE),
         )  # fmt: skip
         for block_SHQ, again_MHQ in zip(program.out, out, strict=True):
@@ -122,6 +173,7 @@ class FixedShapeStepper:
             network, device = self._network, self._device
             network.prepare()
             config = network.config
+            layout = layout_of(config.bucket_ms)
             shape = (states.capacity, config.horizon, len(self._levels.quantiles))
             states.program = _Program(
                 values_SF=torch.zeros(states.capacity, features, device=device),
@@ -129,6 +181,8 @@ class FixedShapeStepper:
                 if config.plans
                 else None,
                 calendar_C=torch.zeros(calendar, device=device),
+                phases=layout.buckets(torch.zeros(1, dtype=torch.int64), None, device).at(0),
+                ahead=layout.horizon(0, config.horizon, None, device, distinct=False),
                 weights=torch.zeros_like(
                     head_weights(network, torch.zeros(config.horizon, N_HORIZON, device=device))
                 ),
@@ -138,36 +192,37 @@ class FixedShapeStepper:
             )
         return states.program
 
-    def _run(
-        self,
-        states: NetworkStates,
-        program: _Program,
-        values_SF: Floats,
-        start_ms: int,
+    def _fill(
+        self, states: NetworkStates, program: _Program, values_SF: Floats, phases: BucketPhases,
         calendar_C: Tensor,
-        *,
-        forecasting: bool,
-    ) -> None:
-        values = torch.from_numpy(np.ascontiguousarray(values_SF, np.float32))
-        program.values_SF[: states.size].copy_(values)
+    ) -> None:  # fmt: skip
+        """Copy a closed bucket into the buffers."""
+        to_device(values_SF[: states.size], program.values_SF)
         program.calendar_C.copy_(calendar_C)
-        if not self._captures:
-            self._body(states, program, start_ms, forecasting=forecasting)
-            return
-        if forecasting not in program.run:
-            program.run[forecasting] = self._captured(states, program, forecasting=forecasting)
-        program.run[forecasting]()
+        _copy_parts(phases, program.phases)
 
-    def _body(
-        self, states: NetworkStates, program: _Program, start_ms: int, *, forecasting: bool
-    ) -> None:
-        """One step, never synchronising the device; `start_ms` only matters with the year ring."""
+    def _run(self, states: NetworkStates, program: _Program, kind: _Kind) -> None:
+        def step() -> None:
+            self._body(states, program, kind)
+
+        if self._capture is None:
+            step()
+            return
+        if kind not in program.run:
+            try:
+                program.run[kind] = self._capture(step, (states.stats_SK, *states.state))
+            except CaptureFailed as error:  # slower, but the network still serves
+                log.warning("steps run without CUDA graphs: %s", str(error).partition("\n")[0])
+                self._capture = None
+                step()
+                return
+        program.run[kind]()
+
+    def _body(self, states: NetworkStates, program: _Program, kind: _Kind) -> None:
+        """One step: no value from the host, no synchronisation, nothing that `kind` leaves open."""
         network, config = self._network, self._network.config
-        layout = layout_of(config.bucket_ms)
-        starts, country, zone = torch.tensor([start_ms]), config.holidays_country, config.timezone
-        phases = layout.buckets(starts, country, self._device, timezone=zone).at(0)
         inputs_SI = observe(
-            states.stats_SK, program.values_SF, phases, config,
+            states.stats_SK, program.values_SF, kind.bucket(program.phases), config,
             prior=network.prior, plans_SP=program.plans_SP,
         )  # fmt: skip
         inputs_SI = network.with_embedding(inputs_SI, ids_of(states.stats_SK, config))
@@ -175,36 +230,37 @@ class FixedShapeStepper:
         unstarted_S = ~started(states.stats_SK)
         for part in states.state:  # a series starts with its first activity
             part.masked_fill_(unstarted_S.view(-1, *[1] * (part.dim() - 1)), 0.0)
-        if forecasting:
+        if kind.forecasting:
             scales = scales_of(states.stats_SK, config)
-            origin_ms = start_ms + config.bucket_ms
-            ahead = layout.horizon(origin_ms, config.horizon, country, self._device, timezone=zone)
-            anchors = anchors_of(states.stats_SK, ahead, config)
-            program.encoded = encoded_SD, inputs_SI, scales, anchors
+            level_S = level_of(states.stats_SK, config)
+            anchors = anchors_of(states.stats_SK, kind.horizon(program.ahead), config)
+            program.encoded[kind] = encoded_SD, inputs_SI, scales, level_S, anchors
             network.heads.serve(
                 encoded_SD, inputs_SI, program.weights, scales, program.out,
-                mean_BH=program.mean_SH, anchors=anchors, work=program.work, levels=self._levels,
+                mean_BH=program.mean_SH, level_B=level_S, anchors=anchors,
+                work=program.work, levels=self._levels,
             )  # fmt: skip
 
-    def _captured(
-        self, states: NetworkStates, program: _Program, *, forecasting: bool
-    ) -> Callable[[], None]:
-        """The step as a CUDA graph; the warm-up steps leave the states unchanged."""
-        carried = (states.stats_SK, *states.state)
-        before = [part.clone() for part in carried]
-        side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]  # torch
-        side.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(side):
-            for _ in range(_WARM_STEPS):
-                self._body(states, program, 0, forecasting=forecasting)
-            for part, old in zip(carried, before, strict=True):
-                part.copy_(old)
-        torch.cuda.current_stream(self._device).wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        # another thread may be warming up the next model
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            self._body(states, program, 0, forecasting=forecasting)
-        return graph.replay
+
+def _kind_of(phases: BucketPhases, ahead: HorizonPhases | None = None) -> _Kind:
+    """The kind of a step over a bucket, with a forecast of a horizon if one is given."""
+    return _Kind(
+        forecasting=ahead is not None,
+        ends=any(phases.ends_T),
+        day_ends=any(phases.day_ends_T),
+        holiday=any(phases.holiday_T),
+        special=any(phases.special_T),
+        holiday_ahead=ahead is not None and ahead.any_holiday,
+        special_ahead=ahead is not None and ahead.any_special,
+    )
+
+
+def _copy_parts(source: BucketPhases | HorizonPhases, target: BucketPhases | HorizonPhases) -> None:
+    """Copy the tensors of phases into the same ones of a program."""
+    for part in fields(target):
+        buffer = getattr(target, part.name)
+        if isinstance(buffer, Tensor):
+            buffer.copy_(getattr(source, part.name))
 
 
 def _copy_plans(program: _Program, plans_SP: Tensor | None) -> None:

@@ -31,7 +31,7 @@ from model.inputs.anchors import FACTORS, anchors_of
 from model.inputs.carried_statistics import PRICE
 from model.inputs.input_groups import GROUPS, columns_of, neutral_inputs
 from model.inputs.newcomer_prior import scale_of
-from model.inputs.plans import PLAN_INPUT_NAMES, plan_features
+from model.inputs.plans import CLOSURE_INPUT, PLAN_INPUT_NAMES, plan_features
 from model.inputs.seasons.season_layout import layout_of
 from model.inputs.seasons.special_days import day_names
 from model.inputs.series_inputs import input_names, series_inputs
@@ -90,6 +90,8 @@ def explain(network: QuantileNetwork, newest: NewestStep) -> Explanations:
             sums_SCH[row, _place(name)] += (unit_H * logit_YH[1]).cumsum(dim=0)
     for block_SCH in (units_SCH, sums_SCH):
         block_SCH[:, _place("network")] -= ZERO_SHIFT * scale_S1
+    if plans_SHE is not None:
+        _close(units_SCH, sums_SCH, plans_SHE[..., CLOSURE_INPUT] >= 1.0)
     bucket_ms, country = config.bucket_ms, config.holidays_country
     starts = origin_ms + bucket_ms * np.arange(config.horizon)
     local = calendar_ms(starts, bucket_ms=bucket_ms, timezone=config.timezone)
@@ -99,6 +101,15 @@ def explain(network: QuantileNetwork, newest: NewestStep) -> Explanations:
         factors_SGH=torch.stack([logs[name] for name in FACTOR_NAMES], dim=1).exp().cpu().numpy(),
         special_days=day_names(local, bucket_ms=bucket_ms, country=country),
     )
+
+
+def _close(units_SCH: Tensor, sums_SCH: Tensor, closed_SH: Tensor) -> None:
+    """Let the closure take away all of a bucket that is closed throughout, in place."""
+    closure = _place("closure")
+    units_SCH[:, closure] -= torch.where(closed_SH, units_SCH.sum(dim=1), 0.0)
+    sums_SH = sums_SCH.sum(dim=1)
+    grown_SH = sums_SH.diff(dim=1, prepend=torch.zeros_like(sums_SH[:, :1]))
+    sums_SCH[:, closure] -= torch.where(closed_SH, grown_SH, 0.0).cumsum(dim=1)
 
 
 def _inputs(network: QuantileNetwork, newest: NewestStep) -> tuple[Tensor, Tensor, Tensor]:

@@ -113,7 +113,8 @@ class NetworkForecaster:
 
     On a CPU, chunks of series are spread over `threads` threads (default: torch's number); on a GPU
     every step has one fixed shape. `quantiles` are the levels to publish (default: the network's
-    own). `stepper` overrides the choice of stepper.
+    own). With `rounded` the matrix products of a step are in bfloat16, if the device has it.
+    `stepper` overrides the choice of stepper.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class NetworkForecaster:
         *,
         quantiles: tuple[float, ...] | None = None,
         threads: int | None = None,
+        rounded: bool = False,
         stepper: Callable[[QuantileNetwork, PublishedLevels, torch.device], Stepper] | None = None,
     ) -> None:
         self.model_id = model_id
@@ -132,6 +134,7 @@ class NetworkForecaster:
         self.quantiles = quantiles or self.config.quantiles
         self.bucket_ms = self.config.bucket_ms
         self.device = torch.device(device)
+        network = network.in_bfloat16(self.device) if rounded else network
         self.network = network.to(self.device).eval().requires_grad_(False)
         self._levels = levels = PublishedLevels.of(self.config.quantiles, self.quantiles)
         self._stepper: Stepper

@@ -59,7 +59,7 @@ class NetworkStates:
             extra = max(size, 2 * self.capacity) - self.capacity
             fresh = self._network.new_state(extra, self.device)
             more_SK = new_carried(extra, self._network.config, self.device)
-            self.stats_SK = torch.cat((self.stats_SK, more_SK))
+            self.stats_SK = torch.cat((self.stats_SK.t(), more_SK.t()), dim=1).t()
             self.state = tuple(
                 torch.cat((old, new)) for old, new in zip(self.state, fresh, strict=True)
             )

@@ -250,11 +250,10 @@ def update_statistics(
             level_expected_S, level_expected_S,
             sold_S.to(stats_SK.dtype),
             values_SF[:, RETURNS], values_SF[:, VIEWS], values_SF[:, VISITORS],
-        ),
-        dim=1,
-    )  # fmt: skip
-    first_S1 = age_S.clamp(min=1.0).reciprocal_()[:, None]
-    share_SM = torch.maximum(first_S1, spans.least(stats_SK.device)) * informative_S[:, None]
+        )
+    ).t()  # fmt: skip
+    first_S, least_M1 = age_S.clamp(min=1.0).reciprocal_(), spans.least(stats_SK.device)[:, None]
+    share_SM = torch.maximum(first_S, least_M1).mul_(informative_S).t()
     stats_SK[:, :_N_MEANS].lerp_(newest_SM, share_SM)
     visitors_S = values_SF[:, VISITORS]
     ratio_S = values_SF[:, PURCHASES] / visitors_S.clamp(min=1.0)

@@ -109,9 +109,15 @@ def young(stats_SK: Tensor, config: ModelConfig) -> Tensor:
 
 def scale_of(stats_SK: Tensor, config: ModelConfig) -> Tensor:
     """Scale [S] of each series in units per bucket: its forecast is in multiples of it."""
-    if config.prior:
-        return stats_SK[:, SCALE].clamp(min=config.scale_floor)
-    return at.scale_of(stats_SK, floor=config.scale_floor)
+    return level_of(stats_SK, config).clamp(min=config.scale_floor)
+
+
+def level_of(stats_SK: Tensor, config: ModelConfig) -> Tensor:
+    """Mean demand [S] of each series in units per bucket: the scale without its floor.
+
+    The floor is a day's demand of many products where buckets are short.
+    """
+    return stats_SK[:, SCALE if config.prior else at.SLOW]
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,8 @@ PLAN_INPUT_NAMES: Final = (
     "plan_closure",
     "plan_event",
 )
+#: Input of the closed share of a bucket.
+CLOSURE_INPUT: Final = PLAN_INPUT_NAMES.index("plan_closure")
 #: Limit of the log price ratio: a factor e up or down.
 _MAX_LOG_PRICE: Final = 1.0
 

@@ -82,8 +82,14 @@ def carried_width(config: ModelConfig) -> int:
 
 
 def new_carried(size: int, config: ModelConfig, device: torch.device | str = "cpu") -> Tensor:
-    """Carried statistics [S, K] of new series: all zero."""
-    return torch.zeros(size, carried_width(config), device=device)
+    """Carried statistics [S, K] of new series: all zero.
+
+    The values of one statistic are adjacent in memory, since it is carried for all series at once.
+
+    >>> new_carried(5, ModelConfig(horizon=2, bucket_ms=3_600_000))[:, 0].is_contiguous()
+    True
+    """
+    return torch.zeros(carried_width(config), size, device=device).t()
 
 
 def _log_ratio(a: Tensor, b: Tensor, floor: float) -> Tensor:
@@ -158,13 +164,13 @@ def series_inputs(
         young_S = young(stats_SK, config)
         levels = (stats_SK[:, PRIOR], stats_SK[:, at.SLOW])
         ratios = (_log_ratio(level_S, scale_S, floor) * young_S for level_S in levels)
-        inputs_SI = torch.stack((*columns, *ratios), dim=1)
-    else:
-        inputs_SI = torch.stack(columns, dim=1)
+        columns = (*columns, *ratios)
+    inputs_SI = torch.stack(columns).t()
     if config.plans:
         inputs_SI = torch.cat((inputs_SI, _plan_inputs(stats_SK, plans_SP)), dim=1)
     if config.inputs_off:
-        inputs_SI[:, places_of(config.inputs_off, config)] = 0.0
+        for place in places_of(config.inputs_off, config):
+            inputs_SI[:, place] = 0.0  # one by one: a list would be copied to the device
     return inputs_SI
 
 

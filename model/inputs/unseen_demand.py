@@ -20,12 +20,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from model.coherence import make_coherent
 from model.config import ModelConfig
 from model.durations import DAY_MS
 from model.inputs import carried_statistics as at
 from model.inputs.newcomer_prior import TRUNCATED_DAYS, YOUNG_DAYS, poisson
 from model.inputs.static_features import CATEGORY, LAUNCH, LIST_PRICE, ROWS
+from model.quantiles.coherence import make_coherent
 
 Floats = NDArray[np.float32]
 Reals = NDArray[np.float64]

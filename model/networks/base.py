@@ -20,6 +20,8 @@ class Network(Protocol):
     """An encoder of the history up to a bucket."""
 
     width: int
+    #: Precision of the matrix products of `step`; those of `forward` follow autocast.
+    products: torch.dtype
 
     @property
     def input_weights(self) -> Tensor:

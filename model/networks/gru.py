@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from model.networks.base import State
+from model.networks.bfloat16 import autocast_is_float16, encode_in_bfloat16
+from model.networks.products import products_into
 from model.workspace import Workspace
 
 _Packed = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -21,6 +23,7 @@ class GruNetwork(nn.Module):
         self.width = hidden
         self.layers = layers
         self.n_inputs = n_inputs
+        self.products = torch.float32
         self.gru = nn.GRU(n_inputs + n_calendar, hidden, layers, batch_first=True)
         self._packed: list[_Packed] | None = None
 
@@ -39,7 +42,11 @@ class GruNetwork(nn.Module):
         """Encode a sequence."""
         self._packed = None
         both_BTX = torch.cat((inputs_BTI, calendar_BTC), dim=2)
-        encoded_BTD, hidden_LBD = self.gru(both_BTX, torch.stack(state))
+        hidden_LBD = torch.stack(state)
+        if autocast_is_float16(both_BTX.device):
+            encoded_BTD, (hidden_LBD,) = encode_in_bfloat16(self.gru, both_BTX, (hidden_LBD,))
+        else:
+            encoded_BTD, hidden_LBD = self.gru(both_BTX, hidden_LBD)
         return encoded_BTD, tuple(hidden_LBD)
 
     def prepare(self) -> None:
@@ -55,14 +62,15 @@ class GruNetwork(nn.Module):
         shape = (inputs_BI.shape[0], 3 * self.width)
         input_BG, carried_BG = work.take("input", *shape), work.take("carried", *shape)
         split = 2 * self.width
-        for layer, (weight_IG, bias_G, recurrent_DG, recurrent_bias_G) in enumerate(self._packed):
+        for layer, (weight_XG, bias, recurrent_DG, recurrent_bias_G) in enumerate(self._packed):
             hidden_BD = state[layer]
-            if layer == 0:
-                bias = bias_G + calendar_C @ weight_IG[self.n_inputs :]
-                torch.addmm(bias, below_BI, weight_IG[: self.n_inputs], out=input_BG)
-            else:
-                torch.addmm(bias_G, below_BI, weight_IG, out=input_BG)
-            torch.addmm(recurrent_bias_G, hidden_BD, recurrent_DG, out=carried_BG)
+            weight_IG, bias_G = weight_XG, bias
+            if layer == 0:  # the calendar is the same for all series
+                weight_IG = weight_XG[: self.n_inputs]
+                bias_G = bias + calendar_C @ weight_XG[self.n_inputs :].to(calendar_C.dtype)
+            dtype, carried = self.products, (hidden_BD, recurrent_DG)
+            products_into(input_BG, bias_G, (below_BI, weight_IG), work=work, dtype=dtype)
+            products_into(carried_BG, recurrent_bias_G, carried, work=work, dtype=dtype)
             gates_BG = input_BG[:, :split].add_(carried_BG[:, :split]).sigmoid_()
             reset_BD, update_BD = gates_BG.chunk(2, dim=1)
             new_BD = input_BG[:, split:].addcmul_(reset_BD, carried_BG[:, split:])
@@ -82,9 +90,9 @@ class GruNetwork(nn.Module):
         parameters = {name: part.detach() for name, part in self.gru.named_parameters()}
         return [
             (
-                parameters[f"weight_ih_l{layer}"].t().contiguous(),
+                parameters[f"weight_ih_l{layer}"].t().contiguous().to(self.products),
                 parameters[f"bias_ih_l{layer}"],
-                parameters[f"weight_hh_l{layer}"].t().contiguous(),
+                parameters[f"weight_hh_l{layer}"].t().contiguous().to(self.products),
                 parameters[f"bias_hh_l{layer}"],
             )
             for layer in range(self.layers)

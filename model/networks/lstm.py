@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from model.networks.base import State
+from model.networks.bfloat16 import autocast_is_float16, encode_in_bfloat16
+from model.networks.products import products_into
 from model.workspace import Workspace
 
 
@@ -24,6 +26,7 @@ class LstmNetwork(nn.Module):
         self.width = hidden
         self.layers = layers
         self.n_inputs = n_inputs
+        self.products = torch.float32
         self.lstm = nn.LSTM(n_inputs + n_calendar, hidden, layers, batch_first=True)
         with torch.no_grad():
             for layer in range(layers):  # open forget gates (Jozefowicz et al. 2015)
@@ -50,7 +53,11 @@ class LstmNetwork(nn.Module):
         on_cpu = both_BTX.device.type == "cpu"
         if on_cpu and torch.is_autocast_enabled("cpu") and not fused_bfloat16():
             return self._forward_by_cells(both_BTX, state)
-        encoded_BTD, (hidden_LBD, cell_LBD) = self.lstm(both_BTX, (hidden_LBD, cell_LBD))
+        before = hidden_LBD, cell_LBD
+        if autocast_is_float16(both_BTX.device):
+            encoded_BTD, (hidden_LBD, cell_LBD) = encode_in_bfloat16(self.lstm, both_BTX, before)
+        else:
+            encoded_BTD, (hidden_LBD, cell_LBD) = self.lstm(both_BTX, before)
         after = tuple(
             part[layer] for layer in range(self.layers) for part in (hidden_LBD, cell_LBD)
         )
@@ -83,14 +90,16 @@ class LstmNetwork(nn.Module):
         assert self._packed is not None
         below_BI = inputs_BI
         gates_BG = work.take("gates", inputs_BI.shape[0], 4 * self.width)
-        for layer, (weight_IG, recurrent_DG, bias_G) in enumerate(self._packed):
+        for layer, (weight_XG, recurrent_DG, bias) in enumerate(self._packed):
             hidden_BD, cell_BD = state[2 * layer], state[2 * layer + 1]
-            if layer == 0:
-                bias = bias_G + calendar_C @ weight_IG[self.n_inputs :]
-                torch.addmm(bias, below_BI, weight_IG[: self.n_inputs], out=gates_BG)
-            else:
-                torch.addmm(bias_G, below_BI, weight_IG, out=gates_BG)
-            gates_BG.addmm_(hidden_BD, recurrent_DG)
+            weight_IG, bias_G = weight_XG, bias
+            if layer == 0:  # the calendar is the same for all series
+                weight_IG = weight_XG[: self.n_inputs]
+                bias_G = bias + calendar_C @ weight_XG[self.n_inputs :].to(calendar_C.dtype)
+            products_into(
+                gates_BG, bias_G, (below_BI, weight_IG), (hidden_BD, recurrent_DG),
+                work=work, dtype=self.products,
+            )  # fmt: skip
             into_BD, forget_BD, out_BD, candidate_BD = gates_BG.sigmoid_().chunk(4, dim=1)
             # tanh(x) = 2 · sigmoid(2x) − 1: one pass computes all gates and the candidate, and on a
             # CPU torch's sigmoid takes a sixth of the time of its tanh
@@ -115,7 +124,11 @@ class LstmNetwork(nn.Module):
             recurrent_GD = _reordered(parameters[f"weight_hh_l{layer}"])
             bias_G = parameters[f"bias_ih_l{layer}"] + parameters[f"bias_hh_l{layer}"]
             packed.append(
-                (weight_GI.t().contiguous(), recurrent_GD.t().contiguous(), _reordered(bias_G))
+                (
+                    weight_GI.t().contiguous().to(self.products),
+                    recurrent_GD.t().contiguous().to(self.products),
+                    _reordered(bias_G),
+                )
             )
         return packed
 

@@ -22,13 +22,7 @@ exactly zero.
 Further targets (`model/inputs/targets.py`) are blocks like units after these two, each in its own
 scale.
 
-The expected value is not among what is learned. Of rare demand it is what the statistics expect,
-the factor, a mean by construction, where quantiles are all zero; of much demand the mean of that
-and of the mean of the quantiles, which knows what the network has learned:
-
-    mean = e + w · (q − e),     w = ½ · e / (1 + e)
-
-with e in units sold. Plans move e as they move the median.
+The expected value is made beside the quantiles (`model/networks/head_serving.py`), not learned.
 
 Direct forecasts of every horizon from every bucket: MQ-RNN, arXiv:1711.11053 ("forking sequences").
 
@@ -47,6 +41,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.inputs.anchors import FACTORS, Anchors
+from model.inputs.plans import CLOSURE_INPUT
+from model.networks.head_serving import (
+    blend_mean,
+    close_buckets,
+    deviations_of_logits,
+    make_coherent,
+    plan_mean,
+    publish,
+    sum_spread,
+    sum_up,
+    sum_weights,
+    write_block,
+)
+from model.networks.products import products_into
 from model.networks.quantile_levels import PublishedLevels
 from model.workspace import Workspace
 
@@ -57,8 +65,6 @@ _WEIGHTS: Final = {"week": 4.0, "year": 4.0, "year_rest": 4.0, "special": 4.0, "
 _POWER: Final = 0.5
 _GATES: Final = (*(_WEIGHTS[name] for name in FACTORS), _POWER)
 _LEAST_STEP: Final = 0.02
-#: Published levels from which the mean of the quantiles says something.
-_LEAST_LEVELS: Final = 3
 
 
 def spread_matrix(quantiles: Sequence[float]) -> Tensor:
@@ -217,6 +223,7 @@ class QuantileHeads(nn.Module):
         out: tuple[Tensor, ...],
         *,
         mean_BH: Tensor,
+        level_B: Tensor | None = None,
         anchors: Anchors,
         work: Workspace,
         levels: PublishedLevels,
@@ -224,73 +231,68 @@ class QuantileHeads(nn.Module):
     ) -> None:
         """Write each block into `out` (each [B, H, P], contiguous), multiplied by its scale [B].
 
-        And the mean of units into `mean_BH`. `weights` are `horizon_weights` of this one origin,
-        [R + 1, Y, H * Q]; `levels` are the published quantiles; `planned` are the rows [M] of
-        series with a plan and their plan inputs, [M, H, E]. Sums are coherent: never below those of
-        fewer buckets or of any bucket.
+        And the mean of units into `mean_BH`: a multiple of `level_B`, which has no floor (default:
+        the scale of units). `weights` are `horizon_weights` of this one origin,
+        [R + 1, Y, H * Q], in the precision of the product; `levels` are the published quantiles;
+        `planned` are the rows [M] of series with a plan and their plan inputs, [M, H, E]. In a
+        bucket that is closed throughout, units and their mean are zero. Sums are coherent: never
+        below those of fewer buckets or of any bucket.
         """
-        code_BR = self.code(encoded_BD, inputs_BI)
+        code_BR = self._served_code(encoded_BD, inputs_BI)
         added_MYHQ = None
         if planned is not None:
             added_MYHQ = self.plan_effects(code_BR[planned[0]], planned[1])
-        factor_BH, unit_BH = self.expected(code_BR, anchors)
-        shape = (*out[0].shape[:2], self.n_quantiles)
-        logits_BHQ, steps_BHQ = work.take("logits", *shape), work.take("steps", *shape)
-        spread_QP = self.spread_QQ @ levels.weights.to(self.spread_QQ)
-        middle = slice(self.median, self.median + 1)
-        own_Q = torch.arange(self.n_quantiles, device=code_BR.device) == self.median
+            closed_MH = planned[1][..., CLOSURE_INPUT]
+        factor_HB, unit_HB = (part.t().contiguous() for part in self.expected(code_BR, anchors))
+        size, horizon = out[0].shape[:2]
+        units_HPB = None
         for part, (out_BHP, scale_B) in enumerate(zip(out, scales, strict=True)):
-            flat_BX = logits_BHQ.view(shape[0], -1)
-            torch.addmm(weights[-1, part], code_BR, weights[:-1, part], out=flat_BX)
+            sums = part == 1
+            values_HQB = work.take("sums" if sums else "units", horizon, self.n_quantiles, size)
+            products_into(
+                values_HQB.view(-1, size), weights[-1, part][:, None],
+                (weights[:-1, part].t(), code_BR.t()), work=work, dtype=weights.dtype,
+            )  # fmt: skip
             if planned is not None and added_MYHQ is not None:
-                logits_BHQ.index_add_(0, planned[0], added_MYHQ[:, part])
-            torch.ops.aten.softplus.out(logits_BHQ, out=steps_BHQ)
-            steps_BHQ[..., middle] = logits_BHQ[..., middle]
-            if part == 1:
-                steps_BHQ.mul_(sum_weights(shape[1], own_Q, code_BR.device))
-            flat_XP = out_BHP.view(-1, out_BHP.shape[-1])
-            torch.mm(steps_BHQ.view(-1, self.n_quantiles), spread_QP, out=flat_XP)
-            out_BHP.mul_((unit_BH * scale_B[:, None])[..., None])
-            out_BHP.add_((factor_BH * scale_B[:, None])[..., None])
-            if part == 1:
-                torch.cumsum(out_BHP, dim=1, out=out_BHP)
-            out_BHP.sub_(ZERO_SHIFT * scale_B[:, None, None]).clamp_(min=0.0)
+                values_HQB.index_add_(2, planned[0], added_MYHQ[:, part].permute(1, 2, 0))
+            spread_H = sum_spread(horizon, code_BR.device) if sums else None
+            deviations_of_logits(values_HQB, self.median, spread_H)
+            middle_HB = factor_HB * scale_B
             if part == 0:
-                torch.mul(factor_BH, scale_B[:, None], out=mean_BH)
-                if planned is not None and added_MYHQ is not None:
-                    moved_MH = unit_BH[planned[0]] * added_MYHQ[:, 0, :, self.median]
-                    mean_BH.index_add_(0, planned[0], moved_MH * scale_B[planned[0], None])
-                    mean_BH.clamp_(min=0.0)
-                _blend(mean_BH, torch.mv(flat_XP, levels.mean_P).view_as(mean_BH), levels)
-        make_coherent(out[0], out[1])
+                mean_HB = factor_HB * (scale_B if level_B is None else level_B)
+                if planned is not None:
+                    moved_MH = self._open_effects(code_BR, planned)
+                    moved_HM = unit_HB[:, planned[0]] * moved_MH.t() * scale_B[planned[0]]
+                    plan_mean(mean_HB, planned[0], moved_HM, closed_MH)
+            lowered_HB = middle_HB[:1] if sums else middle_HB  # a sum is lowered once
+            lowered_HB.sub_(ZERO_SHIFT * scale_B)
+            unit_H1B = (unit_HB * scale_B)[:, None]
+            torch.addcmul(middle_HB[:, None], unit_H1B, values_HQB, out=values_HQB)
+            values_HPB = publish(values_HQB, levels, work, "all_sums" if sums else "all_units")
+            if planned is not None and part < 2:
+                close_buckets(values_HPB, planned[0], closed_MH)
+            if sums:
+                sum_up(values_HPB)
+            values_HPB.clamp_(min=0.0)
+            if part == 0:
+                units_HPB = values_HPB
+                blend_mean(mean_HB, values_HPB, levels)
+                mean_BH.copy_(mean_HB.t())
+            elif sums and units_HPB is not None:
+                make_coherent(units_HPB, values_HPB)
+            write_block(values_HPB, out_BHP)
 
+    def _open_effects(self, code_BR: Tensor, planned: tuple[Tensor, Tensor]) -> Tensor:
+        """Effects [M, H] of plans other than closures on the median's logit of units."""
+        rows_M, plans_MHE = planned
+        open_MHE = plans_MHE.clone()
+        open_MHE[..., CLOSURE_INPUT] = 0.0
+        effects: Tensor = self.plan_effects(code_BR[rows_M], open_MHE)[:, 0, :, self.median]
+        return effects
 
-def _blend(mean_BH: Tensor, of_quantiles_BH: Tensor, levels: PublishedLevels) -> None:
-    """Move what is expected towards the mean of the quantiles, in place, the more units it is."""
-    if len(levels.quantiles) >= _LEAST_LEVELS:
-        mean_BH.lerp_(of_quantiles_BH, 0.5 * mean_BH / (1.0 + mean_BH))
-
-
-def sum_weights(horizon: int, median_Q: Tensor, device: torch.device) -> Tensor:
-    """Weights [H, Q] of the steps of sums: √h − √(h−1), and 1 for the median's."""
-    root_H = torch.arange(horizon + 1, device=device, dtype=torch.float32).sqrt()
-    return torch.where(median_Q, 1.0, (root_H[1:] - root_H[:-1])[:, None])
-
-
-def make_coherent(units_SHQ: Tensor, sums_SHQ: Tensor) -> None:
-    """Raise sums, in place, to those of fewer buckets and to every bucket they contain.
-
-    At one level, the quantile of a sum of demands that are never negative is at least that of any
-    of its parts. The sum of one bucket is that bucket.
-
-    >>> units, sums = torch.tensor([[[2.0], [5.0]]]), torch.tensor([[[3.0], [4.0]]])
-    >>> make_coherent(units, sums)
-    >>> sums.flatten().tolist()
-    [2.0, 5.0]
-    """
-    sums_SHQ[:, 0] = units_SHQ[:, 0]
-    torch.maximum(sums_SHQ, units_SHQ, out=sums_SHQ)
-    reach = 1
-    while reach < sums_SHQ.shape[1]:  # each sum is then the largest of the 2 · reach up to it
-        sums_SHQ[:, reach:] = torch.maximum(sums_SHQ[:, reach:], sums_SHQ[:, :-reach])
-        reach *= 2
+    def _served_code(self, encoded_BD: Tensor, inputs_BI: Tensor) -> Tensor:
+        """The code [B, R] as `code` makes it, without joining its inputs, or a gradient."""
+        weight_RX, width = self.project.weight, encoded_BD.shape[1]
+        code_BR = torch.addmm(self.project.bias, encoded_BD, weight_RX[:, :width].t())
+        code_BR.addmm_(inputs_BI, weight_RX[:, width:].t())
+        return functional.silu(code_BR, inplace=True)

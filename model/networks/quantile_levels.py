@@ -7,13 +7,13 @@ Axes: Q = levels of the network, P = published levels.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import torch
 from torch import Tensor
 
-from model.quantile_mean import mean_weights
+from model.quantiles.mean import mean_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +27,20 @@ class PublishedLevels:
     quantiles: tuple[float, ...]
     weights: Tensor
     mean_P: Tensor
+    #: True if they are the network's own levels.
+    are_own: bool
+
+    def to(self, device: torch.device) -> "PublishedLevels":
+        """The same with the weights on another device."""
+        weights, mean_P = self.weights.to(device), self.mean_P.to(device)
+        return replace(self, weights=weights, mean_P=mean_P)
 
     @classmethod
     def of(cls, levels: Sequence[float], published: Sequence[float]) -> "PublishedLevels":
         """Derive `published` from `levels`; both rise."""
         levels, published = tuple(levels), tuple(published)
         mean_P = torch.from_numpy(mean_weights(published))
-        return cls(published, _weights(levels, published), mean_P)
+        return cls(published, _weights(levels, published), mean_P, levels == published)
 
 
 def _weights(levels: tuple[float, ...], published: tuple[float, ...]) -> Tensor:

@@ -1,5 +1,8 @@
 """The whole network: an encoder of the past, and quantile heads that read the future calendar."""
 
+import copy
+import logging
+
 import torch
 from torch import Tensor, nn
 
@@ -13,8 +16,11 @@ from model.inputs.unseen_demand import UnseenProductDemand
 from model.networks.base import Network, State
 from model.networks.gru import GruNetwork
 from model.networks.lstm import LstmNetwork
+from model.networks.products import has_bfloat16
 from model.networks.quantile_heads import QuantileHeads
 from model.networks.transformer import TransformerNetwork
+
+log = logging.getLogger(__name__)
 
 
 def inputs_width(config: ModelConfig) -> int:
@@ -80,6 +86,18 @@ class QuantileNetwork(nn.Module):
     def new_state(self, batch: int, device: torch.device) -> State:
         """State of new series."""
         return self.encoder.new_state(batch, device)
+
+    def in_bfloat16(self, device: torch.device) -> "QuantileNetwork":
+        """A copy whose steps compute matrix products in bfloat16.
+
+        The network itself, with a warning, on a CPU that has no instructions for it.
+        """
+        if not has_bfloat16(device):
+            log.warning("this CPU has no bfloat16 (model.precision), the network serves in float32")
+            return self
+        rounded = copy.deepcopy(self)
+        rounded.encoder.products = torch.bfloat16
+        return rounded
 
     def prepare(self) -> None:
         """Pack the weights for serving, before threads share them."""

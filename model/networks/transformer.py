@@ -46,6 +46,7 @@ class TransformerNetwork(nn.Module):
         self.width = hidden
         self.context = context
         self.n_inputs = n_inputs
+        self.products = torch.float32
         self.embed = nn.Linear(n_inputs + n_calendar, hidden)
         self.blocks = [_Block(hidden) for _ in range(layers)]
         for layer, block in enumerate(self.blocks):
@@ -94,7 +95,7 @@ class TransformerNetwork(nn.Module):
             for fresh, ring in ((key, state[1 + 2 * layer]), (value, state[2 + 2 * layer])):
                 cached = ring.gather(1, oldest_first_BW[:, :, None].expand_as(ring))
                 both.append(torch.cat((cached, fresh), dim=1))
-                newest = fresh[:, length - kept :]
+                newest = fresh[:, length - kept :].to(ring.dtype)  # the state stays float32
                 place = written_BX[:, :, None].expand_as(newest)
                 after.append(ring.scatter(1, place, newest))
             hidden_BTD = _attend(block, hidden_BTD, query, (both[0], both[1]), bias)
@@ -108,6 +109,12 @@ class TransformerNetwork(nn.Module):
         work: Workspace,
     ) -> Tensor:
         """Encode one bucket; carry `state` over it in place."""
+        if self.products == torch.float32:
+            return self._step(inputs_BI, calendar_C, state)
+        with torch.autocast(inputs_BI.device.type, self.products):
+            return self._step(inputs_BI, calendar_C, state).to(inputs_BI.dtype)
+
+    def _step(self, inputs_BI: Tensor, calendar_C: Tensor, state: State) -> Tensor:
         count_B1 = state[0].long()
         window = self.context
         place_B1 = count_B1 % window
@@ -119,7 +126,8 @@ class TransformerNetwork(nn.Module):
         for layer, block in enumerate(self.blocks):
             query, key, value = block.qkv(block.norm(hidden_B1D)).chunk(3, dim=2)
             for fresh, ring in ((key, state[1 + 2 * layer]), (value, state[2 + 2 * layer])):
-                ring.scatter_(1, place_B1[:, :, None].expand_as(fresh), fresh)
+                place = place_B1[:, :, None].expand_as(fresh)
+                ring.scatter_(1, place, fresh.to(ring.dtype))
             rings = state[1 + 2 * layer], state[2 + 2 * layer]
             hidden_B1D = _attend(block, hidden_B1D, query, rings, bias)
         state[0].add_(1)

@@ -96,9 +96,14 @@ class RunFile:
             )
         return Saved(values, tensors)
 
+    def with_lanes(self, lanes: int) -> "RunFile":
+        """The file of the same training with fewer lanes, in the same folder."""
+        return RunFile(self.path.with_stem(f"{self.path.stem}-{lanes}"))
+
     def discard(self) -> None:
-        """Delete the state of a finished training."""
-        self.path.unlink(missing_ok=True)
+        """Delete the state of a finished training, and those with fewer lanes."""
+        for path in self.path.parent.glob(f"{self.path.stem}*{self.path.suffix}"):
+            path.unlink(missing_ok=True)
 
 
 def by_owner(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:

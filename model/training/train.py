@@ -26,6 +26,7 @@ from model.inputs.newcomer_prior import fit_prior
 from model.inputs.unseen_demand import fit_unseen
 from model.networks.quantile_network import QuantileNetwork
 from model.training.dataset import History, pick_series
+from model.training.memory import RETRIES, with_fewer_lanes
 from model.training.ranks import Ranks
 from model.training.run import Run, RunPosition
 from model.training.run_file import RunFile
@@ -87,23 +88,30 @@ def train(
     the process does: the kernels run on `config.threads` threads of their own. With `run_file` the
     run resumes from the state in it, if any, saves its own state at every validation and on
     interruption, and deletes it at the end. Processes inside `ranks.process_group` train one
-    network together. `start` is not changed. Raises HistoryTooShort, InvalidValues,
-    CorruptCheckpoint for a state that cannot be read, and IncompatibleCheckpoint for a `start` of
-    another configuration.
+    network together. `start` is not changed. A training that runs out of memory begins again with
+    half the lanes, if it is the only process (`model/training/memory.py`). Raises HistoryTooShort,
+    InvalidValues, CorruptCheckpoint for a state that cannot be read, IncompatibleCheckpoint for a
+    `start` of another configuration, and OutOfMemory.
     """
     if start is not None and start.config != config.model:
         raise IncompatibleCheckpoint("the weights to start from have another configuration")
-    stop = Event()
-    with ThreadPoolExecutor(
-        1, "train", initializer=torch.set_num_threads, initargs=(config.threads,)
-    ) as pool:
-        running = pool.submit(
-            _train, history, config, progress, run_file=run_file, start=start, stop=stop
-        )
-        try:
-            return running.result()
-        finally:
-            stop.set()
+
+    def attempt(config: TrainConfig, run_file: RunFile | None) -> Trained:
+        stop = Event()
+        with ThreadPoolExecutor(
+            1, "train", initializer=torch.set_num_threads, initargs=(config.threads,)
+        ) as pool:
+            running = pool.submit(
+                _train, history, config, progress, run_file=run_file, start=start, stop=stop
+            )
+            try:
+                return running.result()
+            finally:
+                stop.set()
+
+    # the other processes of a group would wait for this one's next gradient
+    retries = RETRIES if Ranks.current().size == 1 else 0
+    return with_fewer_lanes(attempt, config, run_file, retries=retries)
 
 
 def _train(

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from model.bands import main_band
 from model.evaluation.score_sums import score_of
+from model.quantiles.bands import main_band
 from stream.api.problems import Problem
 from stream.api.schemas import Accuracy, AccuracyRow
 from stream.api.shared_reader import SharedReader

@@ -1,4 +1,4 @@
-"""`GET /v1/forecasts/{series_id}` and `POST /v1/forecasts:batch`."""
+"""`GET /v1/forecasts/{series_id}`, `POST /v1/forecasts:batch` and `POST /v1/forecasts:sum`."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -6,10 +6,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 
 from stream.api.problems import Problem, no_forecast, unknown_series
-from stream.api.schemas import BatchRequest, Forecast, ForecastBatch
+from stream.api.schemas import BatchRequest, Forecast, ForecastBatch, SetForecast
 from stream.api.shared_reader import SharedReader, age_fields
 from stream.readside.series_answers import SeriesForecast
-from stream.series_ids import split_series
+from stream.readside.set_forecasts import ForecastSumReads, forecast_of_set
+from stream.series_ids import TOTAL, is_rollup, split_series
 
 router = APIRouter(tags=["forecasts"])
 
@@ -24,17 +25,7 @@ def forecast_body(
 
     Raises Problem for a horizon beyond the forecast's, or an unknown quantile.
     """
-    steps = len(forecast.units_HQ)
-    if horizon is not None and horizon > steps:
-        raise Problem(
-            422, "horizon-too-long", f"horizon {horizon} exceeds the forecast's {steps} buckets"
-        )
-    chosen = tuple(quantiles) if quantiles else forecast.quantiles
-    missing = [q for q in chosen if q not in forecast.quantiles]
-    if missing:
-        known = ", ".join(f"{q:g}" for q in forecast.quantiles)
-        raise Problem(422, "unknown-quantile", f"quantile {missing[0]:g} is not one of {known}")
-    columns = [forecast.quantiles.index(q) for q in sorted(chosen)]
+    columns = _columns(forecast.quantiles, len(forecast.units_HQ), horizon, quantiles)
     sku, location = split_series(forecast.series_id)
     return Forecast(
         series_id=forecast.series_id,
@@ -42,7 +33,7 @@ def forecast_body(
         location=location,
         origin_ms=forecast.origin_ms,
         bucket_ms=forecast.bucket_ms,
-        quantiles=sorted(chosen),
+        quantiles=[forecast.quantiles[column] for column in columns],
         units=forecast.units_HQ[:horizon, columns].tolist(),
         cumulative_units=forecast.cumulative_HQ[:horizon, columns].tolist(),
         mean_units=forecast.mean_H[:horizon].tolist(),
@@ -57,6 +48,22 @@ def forecast_body(
     )
 
 
+def _columns(
+    known: Sequence[float], steps: int, horizon: int | None, chosen: Sequence[float] | None
+) -> list[int]:
+    """Columns of the chosen quantiles. Raises Problem for a longer horizon or an unknown one."""
+    if horizon is not None and horizon > steps:
+        raise Problem(
+            422, "horizon-too-long", f"horizon {horizon} exceeds the forecast's {steps} buckets"
+        )
+    wanted = frozenset(chosen or known)
+    missing = sorted(wanted.difference(known))
+    if missing:
+        names = ", ".join(f"{level:g}" for level in known)
+        raise Problem(422, "unknown-quantile", f"quantile {missing[0]:g} is not one of {names}")
+    return [known.index(q) for q in sorted(wanted)]
+
+
 def parse_quantiles(text: str | None) -> list[float] | None:
     """Parse quantiles such as `0.1,0.5,0.9`. Raises Problem for anything else.
 
@@ -69,7 +76,7 @@ def parse_quantiles(text: str | None) -> list[float] | None:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise Problem(
-            422, "invalid-request", f"quantiles {text!r} are not numbers such as 0.1,0.5,0.9"
+            422, "invalid-request", f"quantiles {text[:60]!r} are not numbers such as 0.1,0.5,0.9"
         ) from None
 
 
@@ -78,7 +85,13 @@ def get_forecast(
     request: Request,
     series_id: str,
     horizon: Annotated[int | None, Query(ge=1, description="number of buckets")] = None,
-    quantiles: Annotated[str | None, Query(description="subset, such as 0.1,0.5,0.9")] = None,
+    quantiles: Annotated[
+        str | None,
+        Query(
+            description="subset, such as 0.1,0.5,0.9",
+            json_schema_extra={"pattern": r"^0?\.[0-9]+(,0?\.[0-9]+)*$"},
+        ),
+    ] = None,
 ) -> Forecast:
     """Get the newest forecast of a series."""
     shared: SharedReader = request.app.state.reader
@@ -106,4 +119,51 @@ def get_forecasts(request: Request, body: BatchRequest) -> ForecastBatch:
             if forecast is not None
         ],
         missing=[name for name, forecast in forecasts.items() if forecast is None],
+    )
+
+
+@router.post("/v1/forecasts:sum")
+def get_sum(request: Request, body: BatchRequest) -> SetForecast:
+    """Forecast the demand of up to 1,000 series together; each counts once."""
+    shared: SharedReader = request.app.state.reader
+    sums: ForecastSumReads = request.app.state.forecast_sums
+    series_ids = list(dict.fromkeys(body.series_ids))
+    rolled_up = [name for name in series_ids if is_rollup(name)]
+    if rolled_up:
+        raise Problem(
+            422, "roll-up-in-set", f"{rolled_up[0]} is a sum of series already; name its series"
+        )
+    with shared.reading() as reader:
+        info = reader.info()
+        live = reader.live(series_ids)
+        total = reader.forecast(TOTAL) if reader.find(TOTAL) else None
+        known = {name: live[name][1] for name in series_ids if reader.find(name)}
+    for name in series_ids:
+        if name not in known:
+            raise unknown_series(name)
+    forecasts = [forecast for forecast in known.values() if forecast is not None]
+    if info is None or len(forecasts) < len(series_ids):
+        raise no_forecast(next(name for name in series_ids if known[name] is None))
+    first = forecasts[0]
+    if len({forecast.origin_ms for forecast in forecasts}) > 1:
+        raise Problem(
+            503, "origins-differ", "the series are not all forecast from the same bucket yet"
+        )
+    made = forecast_of_set(
+        forecasts, total, sums.read(first.origin_ms, first.bucket_ms, partitions=info.partitions)
+    )
+    columns = _columns(made.quantiles, len(made.units_HQ), body.horizon, body.quantiles)
+    ages = [forecast.age for forecast in forecasts]
+    return SetForecast(
+        series=len(forecasts),
+        origin_ms=made.origin_ms,
+        bucket_ms=made.bucket_ms,
+        quantiles=[made.quantiles[column] for column in columns],
+        units=made.units_HQ[: body.horizon, columns].tolist(),
+        cumulative_units=made.cumulative_HQ[: body.horizon, columns].tolist(),
+        mean_units=made.mean_H[: body.horizon].tolist(),
+        mean_cumulative=made.mean_H[: body.horizon].cumsum().tolist(),
+        joint=made.joint,
+        age_ms=max((age.age_ms for age in ages if age.age_ms is not None), default=None),
+        stale=any(age.stale for age in ages),
     )

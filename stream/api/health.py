@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from model.evaluation.score_sums import score_of
 from stream.api.problems import Problem
 from stream.api.shared_reader import SharedReader
-from stream.clock import wall_clock_ms
+from stream.readside.counters import Counters
 from stream.readside.live_accuracy import LiveAccuracy
-from stream.readside.series_answers import STALE_AFTER_MS
 from stream.readside.worker_stats import DeploymentStats
 
 _ACCURACY_DAYS: Final = 7
@@ -33,24 +33,29 @@ def healthz() -> dict[str, str]:
 
 @open_router.get("/readyz")
 def readyz(request: Request) -> dict[str, str | int]:
-    """Check that answers are fresh: the store answers and a worker reports."""
+    """Check that answers are those of now.
+
+    503 while the store or the broker does not answer, a worker does not report, an input is behind
+    or everything is refused; `type` says which.
+    """
     shared: SharedReader = request.app.state.reader
     with shared.reading() as reader:
-        stats = reader.stats()
-    if stats.at_ms is None or wall_clock_ms() - stats.at_ms > STALE_AFTER_MS:
-        raise Problem(503, "no-worker", "no worker is reporting; start one with: surgecast worker")
+        stats, fault = reader.stats(), reader.fault()
+    if fault is not None:
+        raise Problem(503, fault.kind, fault.detail, {"Retry-After": "5"})
     return {"status": "ready", "workers": len(stats.workers)}
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse)
 def metrics(request: Request) -> Response:
     """Get counters and gauges of all workers in the Prometheus text format."""
     shared: SharedReader = request.app.state.reader
     with shared.reading() as reader:
-        stats, n_series = reader.stats(), reader.n_series
+        stats, n_series, counters = reader.stats(), reader.n_series, reader.counters()
         accuracy = reader.accuracy(_ACCURACY_DAYS)
     registry = CollectorRegistry()
-    registry.register(_WorkerMetrics(stats, n_series, len(request.app.state.listeners)))
+    n_listeners = len(request.app.state.listeners)
+    registry.register(_WorkerMetrics(stats, counters, n_series, n_listeners))
     registry.register(_AccuracyMetrics(accuracy))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
@@ -93,8 +98,11 @@ class _AccuracyMetrics:
 class _WorkerMetrics:
     """Totals over the workers at one point in time."""
 
-    def __init__(self, stats: DeploymentStats, n_series: int, n_listeners: int) -> None:
+    def __init__(
+        self, stats: DeploymentStats, counters: Counters, n_series: int, n_listeners: int
+    ) -> None:
         self._stats = stats
+        self._counters = counters
         self._gauges: dict[str, tuple[str, float | None]] = {
             "surgecast_workers": ("Workers that are reporting.", len(stats.workers)),
             "surgecast_series": ("Series, including roll-ups.", n_series),
@@ -108,19 +116,19 @@ class _WorkerMetrics:
         }
 
     def collect(self) -> Iterator[Metric]:
-        stats = self._stats
+        stats, counters = self._stats, self._counters
         events = CounterMetricFamily(
             "surgecast_events", "Events by topic and verdict.", labels=["topic", "verdict"]
         )
-        for topic, counts in stats.events.items():
+        for topic, counts in counters.events.items():
             for verdict, count in counts.items():
                 events.add_metric([topic, verdict], count)
         yield events
         yield CounterMetricFamily(
-            "surgecast_buckets_closed", "Buckets closed.", value=stats.buckets_closed
+            "surgecast_buckets_closed", "Buckets closed.", value=counters.buckets_closed
         )
         yield CounterMetricFamily(
-            "surgecast_forecasts", "Forecasts written.", value=stats.forecasts
+            "surgecast_forecasts", "Forecasts written.", value=counters.forecasts
         )
         latency = GaugeMetricFamily(
             "surgecast_event_to_forecast_latency_seconds",

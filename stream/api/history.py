@@ -1,5 +1,6 @@
 """`GET /v1/history/{series_id}` and `GET /v1/features/{series_id}`: closed buckets and features."""
 
+import re
 from datetime import datetime
 from typing import Annotated, Final
 
@@ -21,8 +22,8 @@ from stream.features.derived import (
     share,
     units_winsorised,
 )
+from stream.readside.rolling.trailing_sums import BASE_DAYS, mean_day, trailing_sums
 from stream.readside.series_answers import Floats, OpenSums
-from stream.readside.trailing_sums import BASE_DAYS, mean_day, trailing_sums
 
 router = APIRouter(tags=["history"])
 
@@ -31,6 +32,9 @@ _WINDOWS: Final = {"1h": HOUR_MS, "24h": DAY_MS, "7d": 7 * DAY_MS, "28d": 28 * D
 #: Sums over a span, float64 [F].
 Sums = NDArray[np.float64]
 _TIME_FORMATS: Final = "milliseconds since the epoch, or RFC 3339"
+_TIME: Final = {"pattern": r"^(-?[0-9]{1,15}|[0-9]{4}-[0-9]{2}-[0-9]{2}T.+(Z|[+-][0-9:]{5}))$"}
+#: Up to 15 digits: beyond the year 9999 in either direction.
+_WHOLE_MS: Final = re.compile(r"-?[0-9]{1,15}")
 
 
 def parse_time_ms(text: str) -> int:
@@ -39,12 +43,12 @@ def parse_time_ms(text: str) -> int:
     >>> parse_time_ms("1322582400000"), parse_time_ms("2011-11-29T16:00:00Z")
     (1322582400000, 1322582400000)
     """
-    if text.lstrip("-").isdecimal():
+    if _WHOLE_MS.fullmatch(text):
         return int(text)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise Problem(422, "invalid-time", f"time {text!r} is not {_TIME_FORMATS}") from None
+        raise Problem(422, "invalid-time", f"time {text[:60]!r} is not {_TIME_FORMATS}") from None
     if moment.tzinfo is None:
         raise Problem(422, "invalid-time", f"time {text!r} has no UTC offset; add Z or +01:00")
     return round(moment.timestamp() * 1_000)
@@ -54,8 +58,10 @@ def parse_time_ms(text: str) -> int:
 def get_history(
     request: Request,
     series_id: str,
-    from_: Annotated[str | None, Query(alias="from", description=_TIME_FORMATS)] = None,
-    to: Annotated[str | None, Query(description=_TIME_FORMATS)] = None,
+    from_: Annotated[
+        str | None, Query(alias="from", description=_TIME_FORMATS, json_schema_extra=_TIME)
+    ] = None,
+    to: Annotated[str | None, Query(description=_TIME_FORMATS, json_schema_extra=_TIME)] = None,
 ) -> History:
     """Get closed buckets; the default range is the last seven days of event time."""
     shared: SharedReader = request.app.state.reader

@@ -27,26 +27,24 @@ _EVERY_S: Final = 0.25
 _IDLE_READS: Final = 60  # reads without a change before a keep-alive comment
 _MAX_SERIES: Final = 100
 _MAX_LISTENERS: Final = 200
+_SERIES: Final = "series ids, repeated or separated by commas; an id that has a comma, repeated"
 
 
 @router.get("/v1/stream", response_class=StreamingResponse)
 async def stream_series(
     request: Request,
-    series: Annotated[list[str], Query(description="series ids, separated by commas or repeated")],
+    series: Annotated[list[str], Query(description=_SERIES)],
 ) -> StreamingResponse:
     """Follow up to 100 series."""
     shared: SharedReader = request.app.state.reader
     listeners: set[object] = request.app.state.listeners
-    names = list(dict.fromkeys(name for part in series for name in part.split(",") if name))
-    if not 1 <= len(names) <= _MAX_SERIES:
-        raise Problem(422, "invalid-request", f"{len(names)} series given; give 1 to {_MAX_SERIES}")
     if len(listeners) >= _MAX_LISTENERS:
         raise Problem(
             503,
             "too-many-listeners",
             f"the limit of {_MAX_LISTENERS} listeners is reached; try again later",
         )
-    await run_in_threadpool(_require_known, shared, names)
+    names = await run_in_threadpool(_named, shared, series)
     return StreamingResponse(
         _events(shared, names, listeners),
         media_type="text/event-stream",
@@ -54,11 +52,23 @@ async def stream_series(
     )
 
 
-def _require_known(shared: SharedReader, names: list[str]) -> None:
+def _named(shared: SharedReader, given: list[str]) -> list[str]:
+    """Return the series ids of the request. Raises Problem for an unknown one, or too many."""
     with shared.reading() as reader:
+        names = dict.fromkeys(
+            name
+            for part in given
+            for name in ([part] if reader.find(part) else part.split(","))
+            if name
+        )
+        if not 1 <= len(names) <= _MAX_SERIES:
+            raise Problem(
+                422, "invalid-request", f"{len(names)} series given; give 1 to {_MAX_SERIES}"
+            )
         for name in names:
             if reader.find(name) is None:
                 raise unknown_series(name)
+    return list(names)
 
 
 def _read(

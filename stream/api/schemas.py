@@ -2,16 +2,17 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from stream.series_ids import Level
 
 
 class Aged(BaseModel):
-    """Age of an answer about a series: time since its worker last reported."""
+    """Age of an answer about a series: time since all its records were known to be counted."""
 
-    age_ms: int | None = Field(description="null if no worker has ever reported")
-    stale: bool
+    age_ms: int | None = Field(description="null if its input has never been read to its end")
+    stale: bool = Field(description="true beyond 10 s, or if its worker does not report")
 
 
 class SeriesItem(Aged):
@@ -59,12 +60,28 @@ class Forecast(Aged):
     emitted_ms: int
 
 
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("a lone surrogate is no character") from None
+    return text
+
+
+def _number(value: object) -> object:
+    if isinstance(value, bool | str):
+        raise PydanticCustomError("number", "Input should be a number")
+    return value
+
+
 class BatchRequest(BaseModel):
     """A request for up to 1,000 series."""
 
-    series_ids: Annotated[list[str], Field(min_length=1, max_length=1_000)]
-    horizon: Annotated[int | None, Field(ge=1)] = None
-    quantiles: list[float] | None = None
+    series_ids: Annotated[
+        list[Annotated[str, AfterValidator(_encodable)]], Field(min_length=1, max_length=1_000)
+    ]
+    horizon: Annotated[int | None, Field(ge=1), BeforeValidator(_number)] = None
+    quantiles: list[Annotated[float, Field(gt=0, lt=1, strict=True)]] | None = None
 
 
 class ForecastBatch(BaseModel):
@@ -72,6 +89,24 @@ class ForecastBatch(BaseModel):
 
     forecasts: list[Forecast]
     missing: list[str]
+
+
+class SetForecast(Aged):
+    """Forecast of the demand of a set of series together; fields as those of `Forecast`.
+
+    Errors of series are partly their own and partly those of the whole shop, as the forecast of
+    `total` shows; `joint` is false while that is unknown, and the band then too narrow.
+    """
+
+    series: int = Field(description="series in the set")
+    origin_ms: int
+    bucket_ms: int
+    quantiles: list[float]
+    units: list[list[float]]
+    cumulative_units: list[list[float]]
+    mean_units: list[float]
+    mean_cumulative: list[float]
+    joint: bool
 
 
 class Bucket(BaseModel):

@@ -1,12 +1,11 @@
 """`GET /v1/series`: the list of series."""
 
-import base64
-import binascii
-from bisect import bisect_right
-from typing import Annotated, Literal
+import re
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
+from stream.api.listing import CURSOR, Cursor, KeptOrders, Order, Sort
 from stream.api.problems import Problem
 from stream.api.schemas import SeriesItem, SeriesPage
 from stream.api.shared_reader import SharedReader, age_fields
@@ -14,26 +13,6 @@ from stream.readside.reader import Reader
 from stream.series_ids import Level, level_of, split_series
 
 router = APIRouter(tags=["series"])
-
-
-def encode_cursor(series_id: str) -> str:
-    """Return the opaque cursor of the page after a series."""
-    return base64.urlsafe_b64encode(series_id.encode()).decode().rstrip("=")
-
-
-def decode_cursor(cursor: str) -> str:
-    """Return the series before the cursor's page. Raises Problem for an invalid cursor.
-
-    >>> decode_cursor(encode_cursor("85123A"))
-    '85123A'
-    """
-    try:
-        padded = cursor + "=" * (-len(cursor) % 4)
-        return base64.b64decode(padded, altchars="-_", validate=True).decode()
-    except (binascii.Error, UnicodeError):
-        raise Problem(
-            422, "invalid-cursor", f"cursor {cursor!r} is not a next_cursor of /v1/series"
-        ) from None
 
 
 @router.get("/v1/series")
@@ -44,44 +23,56 @@ def list_series(
     category: str | None = None,
     q: Annotated[str | None, Query(description="part of the series id, ignoring case")] = None,
     sort: Annotated[
-        Literal["id", "-units"],
-        Query(description="-units: by units of the last eight days, largest first"),
+        Sort, Query(description="-units: by units of the last eight days, largest first")
     ] = "id",
     limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
-    cursor: str | None = None,
+    cursor: Annotated[
+        str | None,
+        Query(description="next_cursor of the page before", json_schema_extra={"pattern": CURSOR}),
+    ] = None,
 ) -> SeriesPage:
-    """List series by page."""
+    """List series by page. Pages of one order list each series once, while buckets close too."""
     shared: SharedReader = request.app.state.reader
+    kept: KeptOrders = request.app.state.orders
+    after = None if cursor is None else _decoded(cursor, sort)
+    part = (q or "").casefold()
     with shared.reading() as reader:
-        names = _ordered(reader, sort)
-        part = (q or "").casefold()
-        matches = [
-            name
-            for name in names
-            if (level is None or level_of(name) == level)
-            and (category is None or _category(reader, name) == category)
-            and part in name.casefold()
-        ]
-        start = _start(matches, sort, decode_cursor(cursor)) if cursor else 0
-        page = matches[start : start + limit]
-        items = [_item(reader, name) for name in page]
-    more = start + limit < len(matches)
-    return SeriesPage(series=items, next_cursor=encode_cursor(page[-1]) if more else None)
+        order = _order(reader, kept, sort, after)
+        matches = (
+            place
+            for place in (order.places if after is None else order.after(after))
+            if (level is None or level_of(place[1]) == level)
+            and (category is None or _category(reader, place[1]) == category)
+            and part in place[1].casefold()
+        )
+        page = [place for _, place in zip(range(limit), matches, strict=False)]
+        more = next(matches, None) is not None
+        items = [_item(reader, name) for _, name in page]
+    return SeriesPage(series=items, next_cursor=order.cursor(page[-1]).encode() if more else None)
 
 
-def _ordered(reader: Reader, sort: str) -> list[str]:
-    names = sorted(name for name, _, _ in reader.series())
+def _decoded(cursor: str, sort: Sort) -> Cursor:
+    """Return the place of a cursor. Raises Problem for an invalid one, or one of another order."""
+    try:
+        decoded = Cursor.decode(cursor)
+    except ValueError:
+        status = 404 if re.fullmatch(CURSOR, cursor) else 422
+        raise Problem(
+            status, "invalid-cursor", f"cursor {cursor[:60]!r} is not a next_cursor of /v1/series"
+        ) from None
+    if decoded.sort != sort:
+        raise Problem(
+            422, "invalid-cursor", f"the cursor is of sort={decoded.sort}, not of sort={sort}"
+        )
+    return decoded
+
+
+def _order(reader: Reader, kept: KeptOrders, sort: Sort, after: Cursor | None) -> Order:
+    names = [name for name, _, _ in reader.series()]
     if sort == "id":
-        return names
-    reader.movers(1)  # updates the sums
-    by_volume = reader.by_volume()
-    return by_volume + sorted(set(names) - set(by_volume))
-
-
-def _start(names: list[str], sort: str, last: str) -> int:
-    if sort == "id":
-        return bisect_right(names, last)
-    return names.index(last) + 1 if last in names else 0
+        return Order.by_id(names)
+    continued = after and kept.find(after)
+    return continued or kept.newest({**dict.fromkeys(names, 0.0), **reader.volumes()})
 
 
 def _category(reader: Reader, series_id: str) -> str | None:

@@ -8,21 +8,23 @@ from typing import Any
 
 import structlog
 import uvicorn
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI, Security
 from fastapi.responses import HTMLResponse
 
 from stream.api import accuracy, forecasts, health, history, live, series
-from stream.api.auth import key_check, require_keys_beyond_localhost
 from stream.api.docs_page import reference_page
 from stream.api.explanations import route as explanations
+from stream.api.gate.auth import bearer, require_keys_beyond_localhost
+from stream.api.gate.connections import server_config
+from stream.api.gate.guard import Guard
+from stream.api.listing import KeptOrders
 from stream.api.problems import MEDIA_TYPE, ProblemDetails, install
 from stream.api.shared_reader import SharedReader
 from stream.processes.ports import free_port, require_free_port
 from stream.readside.explanations import ExplanationReads
 from stream.readside.reader import connect
+from stream.readside.set_forecasts import ForecastSumReads
 from stream.settings import ApiSettings, Settings
-
-_STOP_TIMEOUT_S = 3
 
 log = structlog.get_logger(__name__)
 
@@ -42,9 +44,12 @@ def create_app(redis: Any, settings: ApiSettings) -> FastAPI:
     )
     app.state.reader = SharedReader(redis)
     app.state.explanations = ExplanationReads(redis)
+    app.state.forecast_sums = ForecastSumReads(redis)
+    app.state.orders = KeptOrders()
     app.state.listeners = set()
     install(app)
-    with_key = [Depends(key_check(settings))]
+    app.add_middleware(Guard, settings=settings)
+    with_key = [Security(bearer)]
     app.include_router(health.open_router)
     for part in (health, series, forecasts, explanations, history, accuracy, live):
         app.include_router(part.router, dependencies=with_key)
@@ -67,15 +72,7 @@ def serve_api(settings: Settings) -> None:
     port = api.port or free_port()
     require_free_port(api.host, port, what="the HTTP API", setting="SURGECAST_API__PORT")
     redis = connect(settings.redis)
-    config = uvicorn.Config(
-        create_app(redis, api),
-        host=api.host,
-        port=port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=_STOP_TIMEOUT_S,
-    )
+    config = server_config(create_app(redis, api), host=api.host, port=port)
     log.info("api_started", url=f"http://{api.host}:{port}/docs")
     try:
         uvicorn.Server(config).run()

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+from stream.errors import ServiceUnavailable
 from stream.readside.reader import Reader
 from stream.readside.series_answers import Age
 
 _MAX_AGE_S: Final = 0.1
+#: A store that did not answer is not asked again before this.
+_RETRY_S: Final = 0.5
 
 
 class SharedReader:
@@ -19,6 +22,8 @@ class SharedReader:
         self._reader = Reader(redis)
         self._lock = threading.Lock()
         self._refreshed_s = float("-inf")
+        self._failure: ServiceUnavailable | None = None
+        self._failed_s = float("-inf")
 
     @contextmanager
     def reading(self) -> Iterator[Reader]:
@@ -27,9 +32,20 @@ class SharedReader:
             now_s = time.monotonic()
             if now_s - self._refreshed_s >= _MAX_AGE_S:
                 self._refreshed_s = float("-inf")  # a failed refresh is repeated
-                self._reader.refresh()
+                self._refresh(now_s)
                 self._refreshed_s = now_s
             yield self._reader
+
+    def _refresh(self, now_s: float) -> None:
+        """Refresh; requests that waited meanwhile do not wait for a hanging store one by one."""
+        if self._failure is not None and now_s - self._failed_s < _RETRY_S:
+            raise ServiceUnavailable(str(self._failure))
+        try:
+            self._reader.refresh()
+        except ServiceUnavailable as error:
+            self._failure, self._failed_s = error, time.monotonic()
+            raise
+        self._failure = None
 
 
 def age_fields(age: Age) -> dict[str, Any]:

@@ -49,7 +49,8 @@ def bench_inference(
         targets=settings.targets,
     )
     torch.manual_seed(0)
-    forecaster = NetworkForecaster(QuantileNetwork(config), "bench", device)
+    network = QuantileNetwork(config)
+    forecaster = NetworkForecaster(network, "bench", device, rounded=settings.rounded)
     notify(f"carried: {_STEPS} steps of {series:,} series")
     carried = _carried(forecaster, series)
     few = min(series, _REREAD_SERIES)
@@ -102,6 +103,7 @@ def _carried(forecaster: NetworkForecaster, series: int) -> Row:
         "series": series,
         "least": round(min(seconds[3:]), 4),
         "threads": torch.get_num_threads(),
+        "precision": str(forecaster.network.encoder.products).removeprefix("torch."),
         "state_bytes_per_series": states.bytes_per_series,
         "forecast_bytes_per_series": forecast_bytes // series,
         "rss_bytes_per_series": (process.memory_info().rss - before - inputs) // series,

@@ -9,7 +9,7 @@ unavailable, the input waits and no record is refused.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from io import BytesIO
 from typing import Any, Final, TypeVar
@@ -25,6 +25,8 @@ from stream.errors import ServiceUnavailable, UnreadableEvent
 
 S = TypeVar("S")
 Schema = Any
+#: Least bytes of a value of a schema, and the number of values in it.
+Extent = tuple[int, int]
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +36,8 @@ RETRY_UNKNOWN_S: Final = 30.0
 RETRY_S: Final = 1.0
 #: Logical types that are read as their plain values: whole milliseconds, text.
 _PLAIN: Final = {("long", "timestamp-millis"), ("string", "uuid")}
+#: Values of one record at most, without those of arrays and maps, each of which takes bytes.
+MAX_VALUES: Final = 10_000
 #: All time fields of the input records.
 _TIMES: Final = ("ts", "launched_at", "start", "end")
 #: Errors of fastavro for bytes that do not match the schema.
@@ -152,6 +156,7 @@ def parse_schemas(schema_id: int, schemas: Sequence[Any]) -> Schema:
     try:
         for schema in schemas:
             parsed = fastavro.parse_schema(without_plain_types(schema), named_schemas=named)
+        extent(parsed, named)
     except (SchemaParseException, UnknownType, *_BROKEN) as error:
         raise UnreadableEvent(
             "unknown_schema", f"schema {schema_id} cannot be used: {error}"
@@ -184,3 +189,57 @@ def _moment_ms(name: str, moment: datetime) -> int:
             "invalid_timestamp", f"{name} {moment} is a local time without a UTC offset"
         )
     return round(moment.timestamp() * 1000)
+
+
+def extent(
+    schema: Any, named: Mapping[str, Any], known: dict[str, Extent | None] | None = None
+) -> Extent:
+    """Return the extent of a parsed schema; `named` are the schemas that it refers to by name.
+
+    Raises ValueError for a schema of which a few bytes hold a value of any size: an array of nulls
+    takes four bytes for a billion items, a record within itself one byte for each level.
+
+    >>> extent({"type": "array", "items": "long"}, {})
+    (1, 2)
+    >>> extent({"type": "array", "items": "null"}, {})
+    Traceback (most recent call last):
+        ...
+    ValueError: an array of items that take no bytes has no bounds
+    """
+    known = {} if known is None else known
+    if isinstance(schema, list):  # of a union, the number of the branch takes a byte
+        return 1, 1 + max((extent(branch, named, known)[1] for branch in schema), default=0)
+    if isinstance(schema, str):
+        return extent(named[schema], named, known) if schema in named else (schema != "null", 1)
+    kind = schema["type"]
+    if kind in ("array", "map"):
+        least, values = extent(schema["items" if kind == "array" else "values"], named, known)
+        if kind == "array" and not least:
+            raise ValueError("an array of items that take no bytes has no bounds")
+        return 1, _bounded(1 + values)
+    if kind in ("record", "error"):
+        return _of_record(schema, named, known)
+    if kind in ("fixed", "enum"):
+        return int(schema.get("size", 1)), 1
+    return extent(kind, named, known)
+
+
+def _of_record(
+    schema: Mapping[str, Any], named: Mapping[str, Any], known: dict[str, Extent | None]
+) -> Extent:
+    name = schema["name"]
+    if name not in known:
+        known[name] = None  # until its fields are known
+        parts = [extent(field["type"], named, known) for field in schema["fields"]]
+        least, values = (sum(column) for column in zip(*parts, strict=True)) if parts else (0, 0)
+        known[name] = least, _bounded(1 + values)
+    found = known[name]
+    if found is None:
+        raise ValueError(f"{name} contains itself, which has no bounds")
+    return found
+
+
+def _bounded(values: int) -> int:
+    if values > MAX_VALUES:
+        raise ValueError(f"a record of {values} values exceeds the limit of {MAX_VALUES}")
+    return values

@@ -11,12 +11,18 @@ from typing import Final
 import msgspec
 
 from model.durations import DAY_MS
-from stream.decoding.fields import MAX_LINE_VALUE, MAX_NAME, out_of_range, series_id, timestamp_ms
+from stream.decoding.fields import (
+    MAX_LINE_VALUE,
+    out_of_range,
+    require_name,
+    series_id,
+    timestamp_ms,
+)
 from stream.decoding.input_decoder import InputDecoder, require_key, require_same
 from stream.decoding.refusals import UNREADABLE, Refused, refusal
 from stream.decoding.schemas import CatalogEntry
 from stream.errors import UnreadableEvent
-from stream.kafka.record_batch import RecordBatch
+from stream.kafka.reading.record_batch import RecordBatch
 
 #: Greatest time between now and an announced launch: two years.
 MAX_AHEAD_MS: Final = 2 * 366 * DAY_MS
@@ -101,11 +107,8 @@ def validate_entry(entry: CatalogEntry, *, now_ms: int) -> tuple[str | None, Lis
     """
     series_id(entry.sku, None)
     for kind, name in (("category", entry.category), ("brand", entry.brand)):
-        if name is not None and len(name) > MAX_NAME:
-            raise UnreadableEvent(
-                f"invalid_{kind}",
-                f"{kind} {name[:60]!r} has {len(name)} characters, the limit is {MAX_NAME}",
-            )
+        if name is not None:
+            require_name(kind, name)
     price = entry.price
     if price is not None:
         if price < 0:

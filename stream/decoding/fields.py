@@ -73,6 +73,24 @@ def series_id(sku: str, location: str | None) -> str:
     return join_series(sku, location)
 
 
+def require_name(kind: str, name: str) -> None:
+    r"""Raise UnreadableEvent, with reason `invalid_{kind}`, for a name that nobody can print.
+
+    >>> require_name("category", "bags")
+    >>> require_name("category", "a" + chr(7))
+    Traceback (most recent call last):
+        ...
+    stream.errors.UnreadableEvent: invalid_category: category 'a\x07' is not printable
+    """
+    if len(name) > MAX_NAME:
+        raise UnreadableEvent(
+            f"invalid_{kind}",
+            f"{kind} {name[:60]!r} has {len(name)} characters, the limit is {MAX_NAME}",
+        )
+    if not name.isprintable():
+        raise UnreadableEvent(f"invalid_{kind}", f"{kind} {name[:60]!r} is not printable")
+
+
 def floats(numbers: Sequence[int]) -> Floats:
     """Return integers as floats; integers beyond their range become infinite.
 

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 from stream.decoding.fields import series_id
 from stream.decoding.formats import Format, JsonFormat
 from stream.errors import UnreadableEvent
+from stream.kafka.reading.inflation import Unreadable
 
 S = TypeVar("S")
 
@@ -69,6 +70,8 @@ def require_value(value: bytes | None, *, max_bytes: int) -> bytes:
     """
     if value is None:
         raise UnreadableEvent("null_value", "the record has no value")
+    if isinstance(value, Unreadable):
+        raise UnreadableEvent("unreadable_batch", value.detail)
     if len(value) > max_bytes:
         raise UnreadableEvent(
             "too_large", f"{len(value)} bytes exceed ingest.max_value_bytes, which is {max_bytes}"

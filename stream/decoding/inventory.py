@@ -18,7 +18,7 @@ from stream.decoding.input_decoder import InputDecoder
 from stream.decoding.refusals import UNREADABLE, Refused, refusal
 from stream.decoding.schemas import StockReading
 from stream.errors import UnreadableEvent
-from stream.kafka.record_batch import RecordBatch
+from stream.kafka.reading.record_batch import RecordBatch
 
 Ints = NDArray[np.int64]
 

@@ -11,12 +11,12 @@ from typing import Final, Literal, cast
 
 import msgspec
 
-from stream.decoding.fields import MAX_NAME, series_id, timestamp_ms
+from stream.decoding.fields import MAX_NAME, require_name, series_id, timestamp_ms
 from stream.decoding.input_decoder import InputDecoder, require_key, require_same
 from stream.decoding.refusals import UNREADABLE, Refused, refusal
 from stream.decoding.schemas import PlanRecord
 from stream.errors import UnreadableEvent
-from stream.kafka.record_batch import RecordBatch
+from stream.kafka.reading.record_batch import RecordBatch
 
 Kind = Literal["promotion", "price", "closure", "event"]
 
@@ -70,6 +70,7 @@ class PlanDecoder(InputDecoder[PlanRecord]):
         record = self._read_one(value)
         if not record.plan_id:
             raise UnreadableEvent("missing_plan_id", "plan_id is empty")
+        require_name("plan_id", record.plan_id)
         require_same(key, record.plan_id, "plan_id")
         self._require_location(record.location)
         return validate_plan(record)
@@ -127,6 +128,8 @@ def _require_scope(record: PlanRecord) -> None:
             f"category {category[:60]!r} has {len(category)} characters, "
             f"not between 1 and {MAX_NAME}",
         )
+    if category is not None:
+        require_name("category", category)
 
 
 def _value(record: PlanRecord) -> float:

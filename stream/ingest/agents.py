@@ -8,8 +8,8 @@ from mode import CrashingSupervisor
 from stream.errors import SurgecastError
 from stream.ingest.pipeline import CONSUMERS, Pipeline
 from stream.kafka.faust_app import SurgecastApp
-from stream.kafka.faust_transport import AsFetched
-from stream.kafka.record_batch import RecordBatch
+from stream.kafka.reading.faust_transport import AsFetched
+from stream.kafka.reading.record_batch import RecordBatch
 
 
 def attach(app: SurgecastApp, pipeline: Pipeline) -> None:

@@ -17,7 +17,12 @@ def pass_on(output: ClosedBucketSink, owned: OwnedPartition, closed: Sequence[Cl
         state.changed = True
 
     through_ms = state.closed_through_ms or 0
-    output.put(ClosedBuckets(state.number, state.series.ids, list(closed), through_ms, emitted))
+    watermark_ms = owned.partition.watermark_ms() or 0
+    output.put(
+        ClosedBuckets(
+            state.number, state.series.ids, list(closed), through_ms, emitted, watermark_ms
+        )
+    )
 
 
 def pass_on_rollups(output: ClosedBucketSink, rollups: Rollups, closed: Sequence[Closed]) -> None:

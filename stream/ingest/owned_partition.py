@@ -12,7 +12,7 @@ from faust.types import TP
 from stream.decoding.schemas import Heartbeat
 from stream.errors import LostRecords
 from stream.ingest.idleness import IdleTimer, InputStatus
-from stream.kafka.record_batch import RecordBatch
+from stream.kafka.reading.record_batch import RecordBatch
 from stream.partition.closed import Closed
 from stream.partition.partition import Judged, Partition
 from stream.partition.state import INPUTS
@@ -34,6 +34,8 @@ Count = Callable[[Partition, RecordBatch], Judged]
 
 #: With more open buckets than this, an input ahead of the others in event time waits.
 MAX_OPEN = 200
+#: Heartbeats that wait for their offsets at most; a later one replaces an earlier one's meaning.
+MAX_HEARTBEATS = 100
 
 
 @dataclass(slots=True)
@@ -117,14 +119,19 @@ class OwnedPartition:
         `cause_ms` is the broker time of the record that moved the watermark.
         """
         partition = self.partition
-        while self.heartbeats and self._reached(self.heartbeats[0][1]):
-            event_time_ms = self.heartbeats.pop(0)[1].event_time_ms
-            known_ms = partition.state.heartbeat_ms
-            partition.state.heartbeat_ms = max(known_ms or event_time_ms, event_time_ms)
+        reached = [beat for _, beat in self.heartbeats if self._reached(beat)]
+        if reached:
+            self.heartbeats = [one for one in self.heartbeats if not self._reached(one[1])]
+            newest_ms = max(beat.event_time_ms for beat in reached)
+            partition.state.heartbeat_ms = max(partition.state.heartbeat_ms or 0, newest_ms)
             partition.state.changed = True
         watermark = partition.watermark_ms(idle)
         if watermark is not None:
             partition.close_through(watermark, cause_ms=cause_ms)
+
+    def forget_heartbeats(self) -> None:
+        """Keep only the newest `MAX_HEARTBEATS` that wait: some may name offsets never reached."""
+        del self.heartbeats[:-MAX_HEARTBEATS]
 
     def closes_due(self, inputs: InputStatus) -> bool:
         """True if the watermark has passed a bucket that is not closed, stored and passed on."""

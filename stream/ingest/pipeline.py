@@ -6,7 +6,7 @@ It never blocks the event loop, and holds the input back while the store or the 
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -14,17 +14,17 @@ import structlog
 from faust.types import TP
 
 from stream.decoding.catalog import CatalogDecoder
-from stream.decoding.events import ClickDecoder, OrderDecoder, decode_heartbeat
+from stream.decoding.events import ClickDecoder, OrderDecoder
 from stream.decoding.formats import open_format
 from stream.decoding.inventory import InventoryDecoder
 from stream.decoding.plans import PlanDecoder
 from stream.decoding.refusals import UNREADABLE, Refused, refusal
-from stream.errors import UnreadableEvent
 from stream.ingest.assignment import PartitionOwner
 from stream.ingest.flushing import Flusher
+from stream.ingest.heartbeats import read_heartbeat
 from stream.ingest.idleness import InputStatus, Lag, LastAnswer
 from stream.ingest.owned_partition import Count, OwnedPartition, advance_all
-from stream.kafka.record_batch import RecordBatch
+from stream.kafka.reading.record_batch import RecordBatch
 from stream.partition.partition import Judged, Partition
 from stream.privacy import Pseudonyms
 from stream.settings import Settings
@@ -40,7 +40,7 @@ class Pipeline:
 
     Reading resumes at the offsets in the store, and only stored offsets are committed to Kafka.
     `lag` returns the records of a topic partition that are not counted, `answered` the time of the
-    broker's last answer.
+    broker's last answer; `id_seed` is that of the event ids' hashes.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class Pipeline:
         clock_ms: Callable[[], int],
         lag: Lag,
         answered: LastAnswer,
+        id_seed: int = 0,
     ) -> None:
         self.owner = owner
         self._flusher = flusher
@@ -69,12 +70,14 @@ class Pipeline:
             "locations": ingest.locations,
             "max_value_bytes": ingest.max_value_bytes,
         }
-        self._orders = OrderDecoder(**limits)
-        self._clicks = ClickDecoder(**limits)
+        self._orders = OrderDecoder(**limits, id_seed=id_seed)
+        self._clicks = ClickDecoder(**limits, id_seed=id_seed)
         self._inventory = InventoryDecoder(**limits)
         self._plans = PlanDecoder(**limits)
         self._catalog = CatalogDecoder(source=self._format, max_value_bytes=ingest.max_value_bytes)
         self.events_in = 0
+        self.accepted: Counter[str] = Counter()  # by topic, duplicates included
+        self.refused: Counter[str] = Counter()
 
     # -- batches ---------------------------------------------------------------------------------
 
@@ -136,17 +139,15 @@ class Pipeline:
         found = await self._uncounted(batch)
         if found is None:
             return
-        owned, fresh = found
+        (owned, fresh), latest_ms = found, self._latest_ms() + self._settings.window.bucket
         for position, value in enumerate(fresh.values):
             try:
-                heartbeat = decode_heartbeat(value or b"")
-                if heartbeat.event_time_ms > self._latest_ms() + self._settings.window.bucket:
-                    detail = f"event_time_ms {heartbeat.event_time_ms} is ahead of the clock"
-                    raise UnreadableEvent("future_timestamp", detail)
+                heartbeat = read_heartbeat(value, topics=CONSUMERS.keys(), latest_ms=latest_ms)
             except UNREADABLE as error:
                 self._refuse(owned, fresh, [refusal(position, error)])
             else:
                 owned.heartbeats.append((fresh.records[position].offset, heartbeat))
+        owned.forget_heartbeats()
         owned.advance(owned.idle(self._inputs), cause_ms=fresh.newest_timestamp_ms)
         owned.partition.state.moved_to(HEARTBEATS.name, fresh.next_offset)
 
@@ -191,6 +192,8 @@ class Pipeline:
         EVENTS.labels(fresh.topic, "counted").inc(judged.counted)
         EVENTS.labels(fresh.topic, "duplicate").inc(judged.duplicates)
         self.events_in += len(fresh)
+        self.accepted[fresh.topic] += judged.counted + judged.duplicates
+        self.refused[fresh.topic] += len(judged.refused)
         self._flusher.note_unstored(len(fresh))
         owned.partition.state.moved_to(fresh.topic, fresh.next_offset)
         fresh.release()

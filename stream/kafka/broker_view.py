@@ -13,8 +13,9 @@ from faust.types import TP
 from stream.clock import wall_clock_ms
 from stream.kafka.broker_identity import BrokerOffsets, Identity, read_identity
 from stream.kafka.faust_app import SurgecastApp
-from stream.kafka.faust_transport import BatchConsumer
-from stream.kafka.joining import group_refusal
+from stream.kafka.reading.consumer_thread import BrokerAnswer
+from stream.kafka.reading.faust_transport import BatchConsumer
+from stream.kafka.reading.joining import group_refusal
 from stream.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -75,6 +76,10 @@ class BrokerView:
         if answer.end is None or next_offset is None:
             return None
         return max(0, answer.end - next_offset)
+
+    def answer(self, tp: TP) -> BrokerAnswer | None:
+        """Return the broker's last answer for a topic partition; None if it is not assigned."""
+        return self._consumer.last_answer(tp)
 
     def last_answer_ms(self, tp: TP) -> int | None:
         """Return when the broker last answered for a topic partition, in ms; None if never.

@@ -1,4 +1,7 @@
-"""Connection options of kafka-python, aiokafka and Faust, from one reading of the settings."""
+"""Connection options of kafka-python, aiokafka and Faust, from one reading of the settings.
+
+Whoever takes them gets a client whose compressed batches are bounded (`inflation.py`).
+"""
 
 import ssl
 from dataclasses import dataclass, field
@@ -6,6 +9,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from stream.errors import UsageError
+from stream.kafka.reading.inflation import bound_aiokafka, bound_kafka_python
 from stream.settings import KafkaSettings, Settings
 
 #: After so long a consumer finds a topic that was created, or has more partitions.
@@ -72,12 +76,14 @@ def _connection(kafka: KafkaSettings) -> Connection:
 def kafka_python_config(settings: Settings) -> dict[str, Any]:
     """Return the connection arguments of a kafka-python client. Raises UsageError."""
     broker = connection(settings)
+    bound_kafka_python()
     return {"bootstrap_servers": list(broker.servers), **_security(broker)}
 
 
 def aiokafka_config(settings: Settings) -> dict[str, Any]:
     """Return the connection arguments of an aiokafka client. Raises UsageError."""
     broker = connection(settings)
+    bound_aiokafka()
     return {"bootstrap_servers": ",".join(broker.servers), **_security(broker)}
 
 
@@ -86,6 +92,7 @@ def faust_config(settings: Settings) -> dict[str, Any]:
     import faust  # here, since no other client needs it and it takes a second to load
 
     broker = connection(settings)
+    bound_aiokafka()
     credentials: faust.SASLCredentials | faust.SSLCredentials | None = None
     if broker.sasl is not None:
         credentials = faust.SASLCredentials(

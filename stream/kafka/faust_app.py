@@ -16,10 +16,10 @@ import structlog
 from faust.types.transports import TransportT
 
 from stream.errors import SurgecastError
-from stream.kafka import consumer_thread, faust_transport
 from stream.kafka.clients import METADATA_MS, faust_config
-from stream.kafka.consumer_thread import OffsetAuthority
-from stream.kafka.faust_transport import BatchTransport
+from stream.kafka.reading import consumer_thread, faust_transport
+from stream.kafka.reading.consumer_thread import OffsetAuthority
+from stream.kafka.reading.faust_transport import BatchTransport
 from stream.processes.stack_report import task_stacks, thread_stacks
 from stream.settings import Settings
 

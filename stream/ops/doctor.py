@@ -25,6 +25,14 @@ from stream.settings import Settings
 
 _TIMEOUT_MS = 4_000
 _MAX_SKEW_MS = 2_000
+#: What to do about a fault of the answers, by its kind.
+_ADVICE = {
+    "no-worker": "surgecast worker",
+    "worker-silent": "restart the worker that hangs, or start the one that is missing",
+    "broker-silent": "start the broker; the workers continue by themselves",
+    "everything-refused": "read dead-letter; the sender has probably changed its format",
+    "input-behind": "wait for a backlog to be read; start more workers, up to one a partition",
+}
 _PROBE_PACKAGES = (
     "torch",
     "faust-streaming",
@@ -207,7 +215,7 @@ def _without_champion(settings: Settings) -> Check:
 
 
 def _workers(settings: Settings) -> list[Check]:
-    """Check the models that the workers serve; no finding without a store."""
+    """Check that the workers are up to date, and their models; no finding without a store."""
     from stream.readside.reader import Reader, connect
 
     if settings.redis.url is None:
@@ -216,7 +224,7 @@ def _workers(settings: Settings) -> list[Check]:
         with connect(settings.redis) as client:
             reader = Reader(client)
             reader.refresh()
-            stats = reader.stats()
+            stats, fault = reader.stats(), reader.fault()
     except ServiceUnavailable:
         return []  # the check of the store reports it
     except SurgecastError as error:
@@ -225,10 +233,13 @@ def _workers(settings: Settings) -> list[Check]:
         ]
     if not stats.workers:
         return [Check("models served", "note", "no worker is running")]
+    data = Check("data", "ok", "up to date")
+    if fault is not None:
+        data = Check("data", "wrong", fault.detail, _ADVICE[fault.kind])
     served = ", ".join(stats.model_ids)
     if stats.model_problems:
-        return [Check("models served", "wrong", served, "; ".join(stats.model_problems))]
-    return [Check("models served", "ok", served)]
+        return [data, Check("models served", "wrong", served, "; ".join(stats.model_problems))]
+    return [data, Check("models served", "ok", served)]
 
 
 def _clock(skew_ms: float) -> Check:

@@ -68,7 +68,7 @@ class Watcher:
         stats = self._stats
         end_ms = replayed.facts.get("end_ms")
         behind = stats.watermark_ms is None or (end_ms is not None and stats.watermark_ms < end_ms)
-        if behind or stats.lag or not stats.drained or not self._forecast_through(end_ms):
+        if behind or stats.lag != 0 or not stats.drained or not self._forecast_through(end_ms):
             self._quiet = 0
         elif stats.at_ms != self._seen_ms:
             self._quiet += 1

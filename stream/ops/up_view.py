@@ -146,9 +146,10 @@ def stats_text(stats: DeploymentStats) -> str:
         return "no worker has reported yet"
     latency = "-" if stats.latency_p50_ms is None else f"{stats.latency_p50_ms:.0f} ms"
     models = ", ".join(stats.model_ids) or "exponential smoothing"
+    lag = "unknown" if stats.lag is None else f"{stats.lag:,}"
     return (
         f"{stats.total('counted'):,} events counted, {stats.events_per_s:,.0f}/s, "
-        f"lag {stats.lag:,}, watermark {time_text(stats.watermark_ms)}, "
+        f"lag {lag}, watermark {time_text(stats.watermark_ms)}, "
         f"event to forecast {latency}, model {models}"
     )
 

@@ -31,7 +31,8 @@ class ClosedBuckets:
     """Stored closed buckets of one partition; `through_ms` is the end of the newest.
 
     `series` is the slot order; `buckets` may be empty where a partition only has to be forecast.
-    `emitted` is called with the end of the last bucket whose features are published.
+    `emitted` is called with the end of the last bucket whose features are published. `watermark_ms`
+    is the partition's when it was handed over; 0 where that is not known.
     """
 
     tag: Tag
@@ -39,6 +40,7 @@ class ClosedBuckets:
     buckets: list[Closed]
     through_ms: int
     emitted: Callable[[int], None] = field(default=lambda _: None)
+    watermark_ms: int = 0
 
 
 class ClosedBucketSink(Protocol):

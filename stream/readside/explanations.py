@@ -56,7 +56,8 @@ def matched(stored: StoredExplanation | None, forecast: SeriesForecast) -> Serie
 
     >>> from stream.readside.series_answers import Age
     >>> ones = np.ones((1, 1), np.float32)
-    >>> forecast = SeriesForecast("A", 0, 60, (0.5,), ones, ones, "m", True, 0, 0, Age(0, False))
+    >>> row = ones, ones, ones[0]
+    >>> forecast = SeriesForecast("A", 0, 60, (0.5,), *row, "m", True, 0, 0, Age(0, False))
     >>> stored = StoredExplanation(0, "m", units={"level": [0.75]}, cumulative={"level": [1.0]})
     >>> [(part.name, part.units_H.tolist()) for part in matched(stored, forecast).contributions]
     [('level', [0.75]), ('adjustment', [0.25])]

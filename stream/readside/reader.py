@@ -18,10 +18,12 @@ from redis.exceptions import RedisError
 from stream.clock import wall_clock_ms
 from stream.errors import ServiceUnavailable
 from stream.features.packed_block import PACKED_BYTES, ROW_BYTES, unpack_block
+from stream.readside.condition import Fault
+from stream.readside.counters import Counters
 from stream.readside.deployment import Deployment, Progress
 from stream.readside.live_accuracy import LiveAccuracy, read_accuracy
-from stream.readside.movers import Mover, Movers
 from stream.readside.overview import Overview
+from stream.readside.rolling.movers import Mover, Movers
 from stream.readside.series_answers import (
     Age,
     Floats,
@@ -34,8 +36,8 @@ from stream.readside.series_answers import (
 )
 from stream.readside.worker_stats import DeploymentStats
 from stream.series_ids import split_sku
-from stream.settings import NO_STORE, RedisSettings
 from stream.state import keys
+from stream.state.connect import connect
 from stream.state.forecasts import (
     BAND_BYTES,
     named_targets,
@@ -46,20 +48,13 @@ from stream.state.forecasts import (
 from stream.state.keys import ROLLUPS, Tag
 from stream.state.pages import page_of
 
+__all__ = ["Live", "Reader", "connect"]
+
 _READ_ROWS: Final = files("stream.state").joinpath("lua/read_rows.lua").read_text()
 _MAX_OPEN: Final = 64
 _ATTEMPTS: Final = 3
 
 Live = tuple[list[OpenSums], SeriesForecast | None]
-
-
-def connect(settings: RedisSettings) -> "Redis":
-    """Return a client for `Reader`, not yet connected. Raises ServiceUnavailable without a URL."""
-    if settings.url is None:
-        raise ServiceUnavailable(NO_STORE)
-    password = settings.password.get_secret_value() if settings.password else None
-    options = {"password": password} if password else {}
-    return Redis.from_url(settings.url, socket_timeout=5, socket_connect_timeout=5, **options)
 
 
 class Reader:
@@ -87,6 +82,14 @@ class Reader:
     def stats(self) -> DeploymentStats:
         """Totals over the workers that report."""
         return self._overview.stats
+
+    def counters(self) -> Counters:
+        """Totals since the store began; they never fall."""
+        return self._overview.counters
+
+    def fault(self) -> Fault | None:
+        """Why the answers are not those of now; None if they are."""
+        return self._overview.fault()
 
     def progress(self, series_id: str) -> Progress | None:
         """Progress of the partition of a series; None if either is unknown."""
@@ -134,6 +137,11 @@ class Reader:
         """Series ids by units of the last eight days, largest first, as of the last `movers`."""
         return self._movers.by_volume()
 
+    def volumes(self) -> Mapping[str, float]:
+        """Units of the last eight days of every series with closed buckets, roll-ups included."""
+        self._movers.update(self._overview)
+        return self._movers.volumes()
+
     def history(self, series_id: str, from_ms: int, to_ms: int) -> SeriesHistory:
         """Closed buckets that start in `[from_ms, to_ms)`; one round trip."""
         start_T, found = self._closed_starts(series_id, from_ms, to_ms)
@@ -154,13 +162,8 @@ class Reader:
         through_ms = [progress.closed_through_ms for progress in self._overview.progress.values()]
         if info is None or not through_ms:
             return LiveAccuracy()
-        return read_accuracy(
-            self._redis,
-            self._overview.tags(),
-            horizon=info.horizon,
-            through_ms=max(through_ms),
-            days=days,
-        )
+        span = {"horizon": info.horizon, "through_ms": max(through_ms), "days": days}
+        return read_accuracy(self._redis, self._overview.tags(), **span)
 
     def calibrated(self) -> bool:
         """True if the newest forecasts of every partition that has any are calibrated."""
@@ -183,8 +186,7 @@ class Reader:
         answers: dict[str, Live] = {}
         by_tag: dict[Tag, list[tuple[str, int]]] = {}
         for series_id in series_ids:
-            found = self.find(series_id)
-            if found is None:
+            if (found := self.find(series_id)) is None:
                 answers[series_id] = ([], None)
             else:
                 by_tag.setdefault(found[0], []).append((series_id, found[1]))
@@ -193,8 +195,7 @@ class Reader:
         return answers
 
     def _live(self, tag: Tag, slots: Sequence[tuple[str, int]]) -> dict[str, Live]:
-        info = self._overview.info
-        if info is None:
+        if (info := self._overview.info) is None:
             return {series_id: ([], None) for series_id, _ in slots}
         for _ in range(_ATTEMPTS):  # a bucket may close between refresh and read
             starts, targets = self._open_starts(tag), self._targets.get(tag, ())
@@ -244,8 +245,7 @@ class Reader:
                 at = slot * ROW_BYTES
                 pipe.getrange(keys.of(tag, "open", start), at, at + ROW_BYTES - 1)
         meta, header, *rows = self._call(pipe.execute)
-        progress = Progress.parse(meta)
-        if progress is not None:
+        if (progress := Progress.parse(meta)) is not None:
             self._overview.progress[tag] = progress
         width = len(columns) + len(starts)
         return header, [rows[at : at + width] for at in range(0, len(rows), width)]
@@ -289,9 +289,9 @@ class Reader:
         tag, slot = found
         (_, _, *page), at = page_of((kind, 0), slot, width)
         step_ms = int(start_T[1] - start_T[0]) if len(start_T) > 1 else 1
-        prefix, suffix = keys.of(tag, kind, ""), "".join(f":{number}" for number in page)
+        suffix = "".join(f":{number}" for number in page)
         args = (suffix, int(start_T[0]), int(start_T[-1]), step_ms, at, width, absent)
-        return bytes(self._call(lambda: self._row_script(keys=[prefix], args=args)))
+        return bytes(self._call(lambda: self._row_script(keys=[keys.of(tag, kind, "")], args=args)))
 
     def _call(self, request: Callable[[], Any]) -> Any:
         try:

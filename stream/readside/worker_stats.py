@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 class DeploymentStats:
     """Totals over all workers that report; empty if none does.
 
-    Latencies are of the slowest worker, the watermark is of the one furthest behind.
+    Latencies are of the slowest worker, the watermark is of the one furthest behind. `lag` is None
+    while one of them does not know it, `broker_ms` when the broker last answered all of them.
+    `as_of_ms` is up to when a partition is complete; of `refusing` topics everything is refused.
     """
 
     workers: tuple[str, ...] = ()
@@ -30,6 +32,9 @@ class DeploymentStats:
     model_problems: tuple[str, ...] = ()
     preparing: Mapping[str, float] = field(default_factory=dict)
     lag: int | None = None
+    as_of_ms: Mapping[int, int] = field(default_factory=dict)
+    broker_ms: int | None = None
+    refusing: tuple[str, ...] = ()
     drained: bool = False
     open_rollups: Mapping[int, Mapping[str, NDArray[np.int64]]] = field(default_factory=dict)
 
@@ -84,10 +89,25 @@ def merge_stats(reports: Iterable[Mapping[str, Any]]) -> DeploymentStats:
             sorted({str(r["model_problem"]) for r in reports if r.get("model_problem")})
         ),
         preparing=_preparing(reports),
-        lag=sum(lags) if (lags := _known(reports, "lag")) else None,
+        lag=sum(lags) if len(lags := _known(reports, "lag")) == len(reports) else None,
+        as_of_ms=_as_of_ms(reports),
+        broker_ms=min(_known(reports, "broker_ms"), default=None),
+        refusing=tuple(sorted({str(t) for r in reports for t in r.get("refusing") or ()})),
         drained=all(report.get("drained", False) for report in reports),
         open_rollups=rollups,
     )
+
+
+def _as_of_ms(reports: Sequence[Mapping[str, Any]]) -> dict[int, int]:
+    """Up to when each partition is complete; of a worker that cannot say, when it reported."""
+    times: dict[int, int] = {}
+    for report in reports:
+        known = report.get("as_of_ms")
+        if known is None:
+            known = dict.fromkeys(report.get("partitions") or (), report["at_ms"])
+        for partition, at_ms in known.items():
+            times[int(partition)] = max(times.get(int(partition), 0), int(at_ms))
+    return times
 
 
 def _preparing(reports: Sequence[Mapping[str, Any]]) -> dict[str, float]:

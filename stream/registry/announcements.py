@@ -7,7 +7,7 @@ consumer group. A record is JSON:
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final, Literal
 
@@ -19,13 +19,21 @@ from kafka import KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError
 from kafka.structs import TopicPartition
 
-from stream.errors import ServiceUnavailable
+from model.durations import DAY_MS
+from stream.clock import wall_clock_ms
+from stream.decoding.fields import MAX_NAME
+from stream.decoding.input_decoder import require_value
+from stream.decoding.refusals import UNREADABLE, unreadable
+from stream.errors import ServiceUnavailable, UnreadableEvent
 from stream.kafka.clients import kafka_python_config
+from stream.kafka.reading.inflation import UNREADABLE_BATCH
 from stream.settings import Settings
 from stream.topics import MODELS
 
 log = structlog.get_logger(__name__)
 
+#: Longest record that is read.
+MAX_BYTES: Final = 65_536
 _RETRY_S: Final = 10.0
 _TIMEOUT_S: Final = 10.0
 
@@ -51,15 +59,29 @@ class ModelRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @classmethod
     def decode(cls, value: bytes | None) -> "ModelRecord | None":
-        """Decode a record; None if it is not a valid one.
-
-        >>> ModelRecord.decode(b"{}") is None
-        True
-        """
+        """Decode a record; None, with a line in the log, if it is not a valid one."""
         try:
-            return msgspec.json.decode(value or b"", type=cls)
-        except (msgspec.DecodeError, msgspec.ValidationError):
+            record = msgspec.json.decode(require_value(value, max_bytes=MAX_BYTES), type=cls)
+            _require_plausible(record)
+        except UNREADABLE as error:
+            fault = unreadable(error)
+            log.warning("control_record_refused", reason=fault.reason, detail=fault.detail[:200])
             return None
+        return record
+
+
+def _require_plausible(record: ModelRecord) -> None:
+    """Raise UnreadableEvent for values that no role of ours writes."""
+    if not (record.model_id.isprintable() and len(record.model_id) <= MAX_NAME):
+        raise UnreadableEvent(
+            "invalid_model_id",
+            f"model_id {record.model_id[:60]!r} is not printable or longer than {MAX_NAME}",
+        )
+    latest_ms = wall_clock_ms() + DAY_MS
+    if not 0 <= record.at_ms <= latest_ms:
+        raise UnreadableEvent(
+            "future_timestamp", f"at_ms {record.at_ms} is not between 0 and {latest_ms}"
+        )
 
 
 def announce(settings: Settings, record: ModelRecord) -> None:
@@ -118,7 +140,7 @@ class RetrainRequests:
                 self._consumer = self._connect()
             requests = [
                 request
-                for records in self._consumer.poll(timeout_ms=wait_ms).values()
+                for records in self._poll(wait_ms).values()
                 for record in records
                 if (request := ModelRecord.decode(record.value)) is not None
                 and request.action == "retrain"
@@ -127,6 +149,18 @@ class RetrainRequests:
             self.close()
             raise ServiceUnavailable(f"topic {MODELS.name}: {error!r}") from None
         return max(requests, key=lambda request: request.at_ms, default=None)
+
+    def _poll(self, wait_ms: int) -> Mapping[Any, Any]:
+        """Poll; what nobody can read is skipped, with what follows it so far."""
+        try:
+            polled: Mapping[Any, Any] = self._consumer.poll(timeout_ms=wait_ms)
+        except (KafkaError, OSError):
+            raise
+        except UNREADABLE_BATCH as error:
+            log.warning("control_batch_refused", reason=str(error)[:200])
+            self._consumer.seek_to_end()
+            return {}
+        return polled
 
     def close(self) -> None:
         """Disconnect."""

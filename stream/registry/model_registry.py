@@ -99,18 +99,22 @@ class Registry:
         *,
         quantiles: tuple[float, ...] | None = None,
         timezone: str | None = None,
+        rounded: bool = False,
     ) -> NetworkForecaster:
         """A model ready to serve on `device`; `auto` selects the GPU if there is one.
 
         `quantiles` are the levels to publish (default: the network's own), `timezone` is the zone
-        whose wall clock it reads (default: that of its training).
+        whose wall clock it reads (default: that of its training); with `rounded` matrix products
+        are in bfloat16.
         Raises UnknownModel, CorruptCheckpoint or IncompatibleCheckpoint; a worker then keeps the
         model it serves.
         """
         network = self.network(model_id)
         if timezone is not None:
             network.config = replace(network.config, timezone=timezone)
-        return NetworkForecaster(network, model_id, device_of(device), quantiles=quantiles)
+        return NetworkForecaster(
+            network, model_id, device_of(device), quantiles=quantiles, rounded=rounded
+        )
 
     def promote(self, model_id: str, *, note: str = "", look: Look | None = None) -> None:
         """Make a model the champion. Raises UnknownModel, CorruptCheckpoint if it is damaged.

@@ -59,17 +59,20 @@ class ServedModels:
         return self._registry.manifest(model_id).span_ms[1]
 
     def load(self, model_id: str, device: str = "cpu") -> NetworkForecaster:
-        """A model with the deployment's quantiles and wall clock, on `device`."""
+        """A model with the deployment's quantiles, precision and wall clock, on `device`."""
         model = self._settings
         if model_id != self._pretrained_id:
             return self._registry.load(
-                model_id, device, quantiles=model.quantiles, timezone=self._timezone
-            )
+                model_id, device, quantiles=model.quantiles, timezone=self._timezone,
+                rounded=model.rounded,
+            )  # fmt: skip
         network = pretrained(
             bucket_ms=self._bucket_ms, horizon=model.horizon,
             country=model.country or None, timezone=self._timezone,
         )  # fmt: skip
-        return NetworkForecaster(network, model_id, device_of(device), quantiles=model.quantiles)
+        return NetworkForecaster(
+            network, model_id, device_of(device), quantiles=model.quantiles, rounded=model.rounded
+        )
 
     def refuse(self, model_id: str, *, note: str) -> None:
         """Log why a model is not served."""

@@ -20,7 +20,7 @@ import msgspec
 from stream.decoding.fields import timestamp_ms
 from stream.decoding.formats import Format, JsonFormat
 from stream.decoding.input_decoder import require_value
-from stream.decoding.refusals import Refused, refusal, unreadable
+from stream.decoding.refusals import UNREADABLE, Refused, refusal, unreadable
 from stream.errors import UnreadableEvent
 from stream.privacy import Pseudonyms
 
@@ -128,7 +128,8 @@ class DocumentReader:
                 self._route_faulty(routed, value)
             else:
                 self._explode(routed, document, value)
-        except (msgspec.MsgspecError, UnicodeDecodeError, UnreadableEvent) as error:
+        except (*UNREADABLE, OverflowError) as error:
+            routed.lines = []
             routed.refused.append(refusal(position, error))
         return routed
 

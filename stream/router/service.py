@@ -23,8 +23,8 @@ from stream.clock import wall_clock_ms
 from stream.decoding.formats import Format, JsonFormat, open_format
 from stream.errors import ServiceUnavailable, UsageError
 from stream.kafka.clients import METADATA_MS, aiokafka_config
-from stream.kafka.joining import group_refusal, wait_for_source, wait_for_topics
 from stream.kafka.producer import BatchProducer
+from stream.kafka.reading.joining import group_refusal, wait_for_source, wait_for_topics
 from stream.privacy import Pseudonyms
 from stream.processes.signals import stop_signals
 from stream.router.documents import DocumentReader, Routed

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.config import CENSORED_SHARE
-from model.evaluation.calibration import Calibrator
+from model.evaluation.calibration import SUMS_PACE, Calibrator
 from model.evaluation.pit import pit_bounds, reading_weights
 from model.evaluation.score_sums import VOLUMES, Sums, add_sums, score_labels
-from model.whole_units import round_to_units
+from model.quantiles.whole_units import round_to_units
 from stream.features.definitions import STOCK, STOCKOUT_SHARE, UNITS
 from stream.scoring.pending_forecasts import ForecastSample
 
@@ -106,7 +106,9 @@ class CalibrationLevels:
         volumes = len(VOLUMES)
         return cls(
             Calibrator(groups=2 * volumes, horizon=horizon, quantiles=quantiles, rate=rate),
-            Calibrator(groups=volumes, horizon=horizon, quantiles=quantiles, rate=rate),
+            Calibrator(
+                groups=volumes, horizon=horizon, quantiles=quantiles, rate=rate, pace=SUMS_PACE
+            ),
         )
 
 

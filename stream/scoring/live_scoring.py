@@ -19,12 +19,12 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from model.coherence import make_coherent
 from model.contract import QuantileForecast
 from model.durations import DAY_MS
 from model.evaluation.calibration import busy, quantiles_at, volume_class
 from model.evaluation.score_sums import ROLLUP, Sums
-from model.whole_units import round_to_units
+from model.quantiles.coherence import make_coherent
+from model.quantiles.whole_units import round_to_units
 from stream.features.definitions import UNITS
 from stream.scoring.bucket_scoring import CalibrationLevels, Outcome, PendingForecast, score_bucket
 from stream.scoring.calibration_state import CalibrationState, decode, encode

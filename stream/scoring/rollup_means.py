@@ -1,8 +1,8 @@
 """Means of roll-ups, from the forecasts of all partitions that were made at the same origin.
 
 Each partition stores the sums of its series' means beside its forecast; the owner of the roll-ups
-adds them up. Origins differ for a while where partitions close at different times, so the last
-`KEPT` are kept, in a ring.
+adds them up. Origins differ for a while where partitions close at different times, so the last ones
+are kept (`stream/state/forecast_sums.py`).
 
 Axes: S = series, G = roll-ups, H = horizon.
 """
@@ -11,35 +11,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from model.contract import QuantileForecast
+from model.quantiles.sums_of_series import variance_of
 from stream.scoring.rollup_sums import RollupMembers
+from stream.state.forecast_sums import ForecastSums, pack_sums, sums_path, unpack_sums
 from stream.state.keys import Tag
 from stream.state.port import Path
-
-#: Origins whose sums are kept.
-KEPT: Final = 8
-_KIND: Final = "means"
 
 #: Reads blobs of a partition in one round trip; None where absent.
 BlobReader = Callable[[Tag, Sequence[Path]], list[bytes | None]]
 #: The category of each SKU of a partition, and a version that changes with them.
 CategoryReader = Callable[[Tag], tuple[object, Callable[[], dict[str, str]]]]
 
-
-class _Stored(msgspec.Struct):
-    """The sums of one partition's means at one origin; `sums` are float32 [G, H]."""
-
-    origin_ms: int
-    names: list[str]
-    sums: bytes
-
-    def fits(self, origin_ms: int, horizon: int) -> bool:
-        """True for the sums of this origin and horizon."""
-        return self.origin_ms == origin_ms and len(self.sums) == 4 * len(self.names) * horizon
+#: Series whose variances are read, about.
+_READ: Final = 2_048
 
 
 @dataclass(slots=True)
@@ -55,7 +43,8 @@ class RollupMeans:
     """Sums of means, written and read by the serving thread.
 
     `partitions` is the number of partitions of the deployment; `n_series` returns the number of
-    series of a partition in the store. Reads raise ServiceUnavailable if the store does not answer.
+    series of a partition in the store, `versions` something that changes with any forecast. Reads
+    raise ServiceUnavailable if the store does not answer.
     """
 
     def __init__(
@@ -63,27 +52,38 @@ class RollupMeans:
         blobs: BlobReader,
         categories: CategoryReader,
         n_series: Callable[[Tag], int],
+        versions: Callable[[], object],
         *,
         partitions: int,
     ) -> None:
         self._blobs = blobs
         self._categories = categories
         self._n_series = n_series
+        self._versions = versions
         self._partitions = partitions
         self._known: dict[Tag, _Known] = {}
+        self._seen: object = None
 
     def sums_of(
         self, tag: Tag, series: Sequence[str], forecast: QuantileForecast
     ) -> tuple[Path, bytes]:
-        """Where the sums of a partition's forecast are stored, and their bytes."""
+        """Where the sums of a partition's forecast are stored, and their bytes.
+
+        `series` may have more series than the forecast: those that have come since.
+        """
         version, read = self._categories(tag)
+        size = min(len(series), len(forecast.mean_SH))
         known = self._known.get(tag)
-        if known is None or (known.version, known.series) != (version, len(series)):
-            known = _Known(version, len(series), RollupMembers(series, read()))
+        if known is None or (known.version, known.series) != (version, size):
+            known = _Known(version, size, RollupMembers(series[:size], read()))
             self._known[tag] = known
-        sums_GH = known.members.sums(forecast.mean_SH[: len(series)]).astype("<f4")
-        stored = _Stored(forecast.origin_ms, known.members.names, sums_GH.tobytes())
-        return _path(forecast.origin_ms, forecast.bucket_ms), msgspec.msgpack.encode(stored)
+        sums = ForecastSums.of(
+            forecast.origin_ms,
+            known.members.names,
+            known.members.sums(forecast.mean_SH[:size]),
+            _variances(forecast, size),
+        )
+        return sums_path(forecast.origin_ms, forecast.bucket_ms), pack_sums(sums)
 
     def forget(self, tag: Tag) -> None:
         """Drop what is known of a partition that has moved to another worker."""
@@ -99,10 +99,10 @@ class RollupMeans:
         horizon = forecast.mean_SH.shape[1]
         place = {name: slot for slot, name in enumerate(series)}
         mean_SH = np.zeros(forecast.mean_SH.shape, np.float64)
-        path = _path(forecast.origin_ms, forecast.bucket_ms)
+        path = sums_path(forecast.origin_ms, forecast.bucket_ms)
         for tag in range(self._partitions):
             [payload] = self._blobs(tag, [path])
-            stored = None if payload is None else msgspec.msgpack.decode(payload, type=_Stored)
+            stored = unpack_sums(payload)
             if stored is None or not stored.fits(forecast.origin_ms, horizon):
                 if self._n_series(tag):
                     return None
@@ -110,20 +110,40 @@ class RollupMeans:
             _add(mean_SH, place, stored)
         return replace(forecast, mean_SH=mean_SH.astype(np.float32))
 
+    def changed(self, series: Sequence[str], forecast: QuantileForecast) -> QuantileForecast | None:
+        """The forecast with other means, if its partitions have been forecast again; else None."""
+        seen = self._versions()
+        if seen == self._seen:
+            return None
+        found = self.reconciled(series, forecast)
+        self._seen = seen
+        if found is None or np.allclose(found.mean_SH, forecast.mean_SH, rtol=1e-5, atol=1e-9):
+            return None
+        return found
 
-def _add(mean_SH: NDArray[np.float64], place: dict[str, int], stored: _Stored) -> None:
+
+def _add(mean_SH: NDArray[np.float64], place: dict[str, int], stored: ForecastSums) -> None:
     """Add one partition's sums to the roll-ups that there are."""
-    sums_GH = np.frombuffer(stored.sums, "<f4").reshape(len(stored.names), -1)
-    for name, sums_H in zip(stored.names, sums_GH, strict=True):
+    for name, mean_H in zip(stored.names, stored.mean_GH, strict=True):
         slot = place.get(name)
         if slot is not None and slot < len(mean_SH):
-            mean_SH[slot] += sums_H
+            mean_SH[slot] += mean_H
 
 
-def _path(origin_ms: int, bucket_ms: int) -> Path:
-    """Path of the sums of an origin.
+def _variances(forecast: QuantileForecast, size: int) -> NDArray[np.float64]:
+    """Variances [2, H] summed over the first series: of buckets, and of cumulative demand.
 
-    >>> _path(9 * 60_000, 60_000)
-    ('means', 1)
+    Of many series every n-th is read: beside the variance that all share, that of a sum of many is
+    small.
     """
-    return _KIND, origin_ms // bucket_ms % KEPT
+    every = max(1, size // _READ)
+    rows = slice(0, size, every)
+    mean_NH = forecast.mean_SH[rows]
+    blocks = (
+        (forecast.units_SHQ[rows], mean_NH),
+        (forecast.cumulative_SHQ[rows], mean_NH.cumsum(axis=1)),
+    )
+    variances = [
+        variance_of(block_NHQ, of_NH, forecast.quantiles).sum(axis=0) for block_NHQ, of_NH in blocks
+    ]
+    return np.stack(variances) * (size / max(len(mean_NH), 1))

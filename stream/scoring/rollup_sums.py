@@ -33,22 +33,20 @@ class RollupMembers:
             location_S.append(location_id(location) if location else "")
             category_S.append(category_id(category) if category else "")
         self.names = [TOTAL]
-        self._parts: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
-        for group_S in (location_S, category_S):
-            names, place_S = np.unique(np.array(group_S, object).astype(str), return_inverse=True)
-            order_S = np.argsort(place_S, kind="stable")
-            first_G = np.searchsorted(place_S[order_S], np.arange(len(names)))
-            if len(names) and not names[0]:  # series of none come first
-                beginning = int(first_G[1]) if len(names) > 1 else len(series)
-                names, order_S = names[1:], order_S[beginning:]
-                first_G = first_G[1:] - beginning
-            self.names += names.tolist()
-            self._parts.append((order_S, first_G))
+        self._groups: list[tuple[NDArray[np.int64], int]] = []
+        for name_S in (location_S, category_S):
+            names = sorted({name for name in name_S if name})
+            place = {name: number for number, name in enumerate(names)}
+            place_S = np.array([place.get(name, len(names)) for name in name_S], np.int64)
+            self.names += names
+            self._groups.append((place_S, len(names)))
 
     def sums(self, values_SH: Floats) -> NDArray[np.float64]:
         """Sums [G, H] in the order of `names`."""
-        rows = [values_SH.sum(axis=0, dtype=np.float64)[None]]
-        for order_S, first_G in self._parts:
-            if first_G.size:
-                rows.append(np.add.reduceat(values_SH[order_S], first_G, axis=0, dtype=np.float64))
+        columns_HS = np.ascontiguousarray(values_SH.T, np.float64)
+        rows = [columns_HS.sum(axis=1)[None]]
+        for place_S, groups in self._groups:
+            if groups:
+                sums = [np.bincount(place_S, values_S, groups + 1) for values_S in columns_HS]
+                rows.append(np.stack(sums, axis=1)[:groups])
         return np.concatenate(rows)

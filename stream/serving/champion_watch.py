@@ -268,6 +268,9 @@ def _own_stream(forecaster: Forecaster) -> Iterator[None]:
     if not isinstance(forecaster, NetworkForecaster) or forecaster.device.type != "cuda":
         yield
         return
-    with torch.cuda.stream(torch.cuda.Stream(forecaster.device)):  # type: ignore[no-untyped-call]  # torch
-        yield
-    torch.cuda.synchronize(forecaster.device)  # another stream continues with the states
+    stream = torch.cuda.Stream(forecaster.device)  # type: ignore[no-untyped-call]  # torch
+    try:
+        with torch.cuda.stream(stream):
+            yield
+    finally:  # another stream continues with the states; the whole device must not be waited for
+        stream.synchronize()

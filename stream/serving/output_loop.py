@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import structlog
@@ -22,10 +22,12 @@ from stream.kafka.record_sink import RecordSink
 from stream.partition.closed import ClosedBuckets
 from stream.scoring.live_scoring import BucketScore, LiveScoring, ScoredForecast
 from stream.scoring.rollup_means import RollupMeans
+from stream.scoring.summed_rollups import SummedRollups
 from stream.serving.close_queue import CloseQueue
 from stream.serving.ports import BucketServer, ForecastStore
 from stream.sinks.topic_records import FeatureRecords, forecast_records
 from stream.state.keys import ROLLUPS, Tag
+from stream.state.port import ReadSideWrite
 from stream.telemetry import LATENCY
 from stream.topics import FEATURES, FORECASTS
 
@@ -34,9 +36,6 @@ R = TypeVar("R")
 log = structlog.get_logger(__name__)
 
 RETRY_S = 1.0
-#: How long the roll-ups wait for the forecasts of other workers' partitions, and between two looks.
-MEANS_WITHIN_S = 2.0
-_LOOK_EVERY_S = 0.05
 
 
 @dataclass(slots=True)
@@ -70,7 +69,10 @@ class OutputLoop:
         self.server = server
         self._scoring = scoring
         self._means = means
-        self._adds_up = True
+        self._summed = None
+        if means is not None:
+            self._summed = SummedRollups(means, self._in_thread, lambda: self._queue.waiting > 0)
+        self._rollups: ScoredForecast | None = None
         self._report_scores = scored
         self._sink = sink
         self._read_side = read_side
@@ -82,6 +84,7 @@ class OutputLoop:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="serving")
         self._series: dict[Tag, list[str]] = {}
         self._through: dict[Tag, int] = {}
+        self._watermark_ms: dict[Tag, int] = {}
         self._unpublished: dict[Tag, _Unpublished] = {}
         self._published_ms: dict[Tag, int] = {}
         self._busy = False
@@ -99,7 +102,8 @@ class OutputLoop:
         """Drop everything queued or known of a partition that moved to another worker."""
         self._queue.forget(tag)
         self._forget_states(tag)
-        for mapping in (self._series, self._through, self._unpublished, self._published_ms):
+        of_tags = self._series, self._through, self._watermark_ms, self._unpublished
+        for mapping in (*of_tags, self._published_ms):
             mapping.pop(tag, None)
 
     async def wait_for_room(self) -> None:
@@ -137,6 +141,7 @@ class OutputLoop:
             self._busy = True
             try:
                 await self._serve(batch)
+                await self._sum_again()
                 await self._retried(self._publish_features, batch)
                 await self._retried(self._publish_due)
             finally:
@@ -163,32 +168,29 @@ class OutputLoop:
         """Forecast the partitions of a batch; all known partitions after a swap."""
         cause_ms = self._note_closed(batch)
         due: dict[Tag, None] = {closed.tag: None for closed in batch}
-        loop = asyncio.get_running_loop()
-        swapped = await loop.run_in_executor(self._thread, self.server.swap_in)
+        swapped = await self.between_steps(self.server.swap_in)
         if swapped:
             due |= dict.fromkeys(self._through)
         for tag in sorted(due, key=lambda tag: tag == ROLLUPS):  # they add up the others
             moves, through_ms = self._queue.moves(tag), self._through.get(tag)
             if through_ms is None:
                 continue  # it has moved away
-            forecast = await self._retried(
-                loop.run_in_executor, self._thread, self.server.advance, tag, through_ms
-            )
+            forecast = await self._in_thread(self.server.advance, tag, through_ms)
             if moves != self._queue.moves(tag):
                 self._forget_states(tag)  # the step may have left some behind
                 continue
             if forecast is None:
                 continue
-            if tag == ROLLUPS and self._means is not None:
-                forecast = await self._reconciled(self._means, forecast)
-            scored = await self._retried(
-                loop.run_in_executor, self._thread, self._score, tag, forecast
-            )
+            if tag == ROLLUPS and self._summed is not None:
+                forecast = await self._summed.summed(self._series[tag], forecast)
+            scored = await self._in_thread(self._score, tag, forecast)
             if moves == self._queue.moves(tag):
-                await self._retried(self._write, tag, scored, through_ms)
+                await self._retried(self._write, tag, scored)
             if moves != self._queue.moves(tag):
                 self._forget_states(tag)
                 continue
+            if tag == ROLLUPS:
+                self._rollups = scored
             self._report_scores(scored.scores)
             self._note_latency(cause_ms.get(tag))
             reason = "swap" if swapped else "close"
@@ -205,6 +207,7 @@ class OutputLoop:
         for closed in batch:
             self._series[closed.tag] = closed.series
             self._through[closed.tag] = max(closed.through_ms, self._through.get(closed.tag, 0))
+            self._watermark_ms[closed.tag] = max(closed.watermark_ms, self._through[closed.tag])
             self.buckets_closed += len(closed.buckets)
             if len(closed.buckets) == 1:
                 cause_ms[closed.tag] = closed.buckets[-1].cause_ms
@@ -216,21 +219,23 @@ class OutputLoop:
             self.latencies_ms = [*self.latencies_ms[-999:], latency_ms]
             LATENCY.observe(latency_ms / 1000)
 
-    async def _reconciled(self, means: RollupMeans, forecast: QuantileForecast) -> QuantileForecast:
-        """The roll-ups' forecast with means that add up; as it is if others are late or ahead."""
-        loop = asyncio.get_running_loop()
-        series, deadline_s = self._series[ROLLUPS], loop.time() + MEANS_WITHIN_S
-        while True:
-            found = await self._retried(
-                loop.run_in_executor, self._thread, means.reconciled, series, forecast
-            )
-            if found is not None or self._queue.waiting or loop.time() > deadline_s:
-                break
-            await asyncio.sleep(_LOOK_EVERY_S)
-        if (found is not None) != self._adds_up and not self._queue.waiting:
-            self._adds_up = found is not None
-            log.info("rollup_means", add_up=self._adds_up, origin_ms=forecast.origin_ms)
-        return found or forecast
+    async def _sum_again(self) -> None:
+        """Store and publish the roll-ups once more if other workers have forecast again."""
+        series, scored = self._series.get(ROLLUPS), self._rollups
+        if self._summed is None or scored is None or series is None:
+            return
+        found = await self._summed.changed(series)
+        if found is None:
+            return
+        forecast = replace(scored.forecast, mean_SH=found.mean_SH)
+        self._rollups = again = replace(scored, forecast=forecast, write=ReadSideWrite(), scores=[])
+        await self._retried(self._write, ROLLUPS, again)
+        due = _Unpublished(forecast, series, "swap", scored.calibrated)
+        self._unpublished[ROLLUPS] = due
+
+    async def _in_thread(self, call: Callable[..., R], *arguments: Any) -> R:
+        """Call in the serving thread until the store answers."""
+        return await self._retried(self.between_steps, call, *arguments)
 
     def _score(self, tag: Tag, forecast: QuantileForecast) -> ScoredForecast:
         scored = ScoredForecast(forecast)
@@ -245,15 +250,19 @@ class OutputLoop:
         self.server.forget(tag)
         if self._means is not None:
             self._means.forget(tag)
+        if tag == ROLLUPS:
+            self._rollups = None
+            if self._summed is not None:
+                self._summed.forget()
         if self._scoring is not None:
             self._scoring.forget(tag)
 
-    async def _write(self, tag: Tag, scored: ScoredForecast, through_ms: int) -> None:
+    async def _write(self, tag: Tag, scored: ScoredForecast) -> None:
         await self._read_side.forecast(
             tag,
             scored.forecast,
             calibrated=scored.calibrated,
-            watermark_ms=through_ms,
+            watermark_ms=self._watermark_ms.get(tag, scored.forecast.origin_ms),
             emitted_ms=self._clock_ms(),
             write=scored.write,
         )
@@ -270,7 +279,7 @@ class OutputLoop:
                 forecast_records(
                     due.series,
                     due.forecast,
-                    watermark_ms=due.forecast.origin_ms,
+                    watermark_ms=self._watermark_ms.get(tag, due.forecast.origin_ms),
                     emitted_ms=self._clock_ms(),
                     calibrated=due.calibrated,
                     reason=due.reason,

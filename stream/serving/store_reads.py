@@ -54,6 +54,15 @@ def count_series(client: Redis, tag: Tag) -> int:
         return int(found)
 
 
+def forecast_versions(client: Redis, *, partitions: int) -> tuple[bytes | None, ...]:
+    """When the newest forecast of each partition was stored."""
+    with translate_store_errors():
+        pipe = client.pipeline(transaction=False)
+        for tag in range(partitions):
+            pipe.hget(keys.of(tag, "forecast"), "emitted_ms")
+        return tuple(pipe.execute())
+
+
 def read_forecast(client: Redis, tag: Tag) -> QuantileForecast | None:
     """The newest forecast of a partition, units only; None if there is none."""
     found: Any = client.get(keys.info())  # on a cluster in another slot

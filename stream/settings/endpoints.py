@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from stream.settings.addresses import Listed, PageHost, Servers, StoreUrl
 from stream.settings.durations import PositiveMs, Section
@@ -15,8 +15,8 @@ NO_STORE: Final = (
 )
 
 
-#: Empty keys are refused: every request without a key would have one of them.
-ApiKey = Annotated[SecretStr, Field(min_length=1)]
+#: Least length of a key of the API.
+MIN_KEY: Final = 12
 
 
 class KafkaSettings(Section):
@@ -71,8 +71,25 @@ class DashboardSettings(ServerSettings):
     origins: Listed[PageHost] = ()
 
 
+def _long_key(key: SecretStr) -> SecretStr:
+    """Return a key of the API. Raises ValueError, without the key, if it is easily guessed."""
+    text = key.get_secret_value()
+    if len(text) < MIN_KEY:
+        raise ValueError(
+            f"a key of {len(text)} characters is too short; give at least {MIN_KEY}, "
+            "for example those of: openssl rand -hex 24"
+        )
+    if not (text.isascii() and text.isprintable()) or " " in text:
+        raise ValueError("a key has printable ASCII characters only, and no spaces")
+    return key
+
+
 class ApiSettings(ServerSettings):
-    """Address of the HTTP API, and its keys."""
+    """Address of the HTTP API, and its keys, each of at least 12 characters.
+
+    `requests_per_second` limits each key, or each address where there are no keys.
+    """
 
     port: int = Field(8000, ge=0, le=65_535)
-    keys: Listed[ApiKey] = ()
+    keys: Listed[Annotated[SecretStr, AfterValidator(_long_key)]] = ()
+    requests_per_second: int = Field(500, ge=1)

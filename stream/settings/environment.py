@@ -84,5 +84,8 @@ def _as_text(leaf: Any) -> str | None:
     if isinstance(leaf, SecretStr):
         return leaf.get_secret_value()
     if isinstance(leaf, tuple):
-        return json.dumps([part if isinstance(part, float) else _as_text(part) for part in leaf])
+        parts = (
+            str(part) if isinstance(part, float) else json.dumps(_as_text(part)) for part in leaf
+        )
+        return "[" + ",".join(parts) + "]"
     return str(leaf)

@@ -16,7 +16,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from model.config import NETWORK_QUANTILES, Target
+from model.config import NETWORK_QUANTILES, Precision, Target
 from model.durations import DAY_MS, HOUR_MS, MINUTE_MS
 from model.foundation.kinds import Kind
 from model.time_zones import UTC_ZONE
@@ -126,10 +126,12 @@ class ModelSettings(Section):
     takes more than `max_step` for a step of a partition. `inputs_off` sets inputs of the network
     to zero. With `prior` a series without history starts from its category, price and first
     clicks. `static` is the width of learned embeddings of category, brand and location (8 is
-    plenty, 0 = none). With `plans` new networks use the past and future plans of the topic
-    `plans`. `targets` are forecast in addition to units: `revenue`, `visitors`. `challenger` is a
-    foundation model (extra `foundation`) with weights in the folder `challenger_path`: compared in
-    `backtest` and by the trainer, it never serves live.
+    plenty, 0 = none). `precision` is that of the network's matrix products in serving and training:
+    `bfloat16` is faster where the device has it, `auto` takes it for trainings on a GPU alone. With
+    `plans` new networks use the past and future plans of the topic `plans`. `targets` are forecast
+    in addition to units: `revenue`, `visitors`. `challenger` is a foundation model (extra
+    `foundation`) with weights in the folder `challenger_path`: compared in `backtest` and by the
+    trainer, it never serves live.
     """
 
     horizon: int = Field(24, ge=1, le=366)
@@ -145,9 +147,15 @@ class ModelSettings(Section):
     challenger: Kind | None = None
     challenger_path: Path | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Precision = "auto"
     registry: Named = None
     max_age: PositiveMs = 365 * DAY_MS
     max_step: PositiveMs = 30_000
+
+    @property
+    def rounded(self) -> bool:
+        """True if the matrix products of served networks are in bfloat16."""
+        return self.precision == "bfloat16"
 
 
 class RegistrySettings(Section):
@@ -171,7 +179,7 @@ class CalibrationSettings(Section):
     """
 
     enabled: bool = True
-    rate: float = Field(0.01, gt=0, le=0.5)
+    rate: float = Field(0.004, gt=0, le=0.5)
     min_closes: int = Field(48, ge=1)
     sample: int = Field(256, ge=1, le=10_000)
 

@@ -5,7 +5,7 @@ that expire. Every method raises ServiceUnavailable if the store does not answer
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import redis.asyncio as aioredis
 
@@ -13,6 +13,9 @@ from stream.state import keys
 from stream.state.explanations import KEEP_S, StoredExplanation
 from stream.state.keys import Tag
 from stream.state.redis import translate_store_errors
+
+#: Readers write slots; whatever else is asked for is not one.
+_DIGITS: Final = 10
 
 
 class RedisExplanations:
@@ -29,7 +32,7 @@ class RedisExplanations:
         with translate_store_errors():
             found = await pipe.execute()
         return {
-            tag: sorted(map(int, slots))
+            tag: sorted(int(slot) for slot in slots if slot.isdigit() and len(slot) < _DIGITS)
             for tag, slots in zip(tags, found, strict=True)
             if slots
         }  # fmt: skip

@@ -34,6 +34,8 @@ STATS_EXPIRE_S = 10
 AHEAD_RETENTION_MS = 7 * DAY_MS
 #: Buckets beyond retention whose bands are deleted at least once, as origins can skip buckets.
 _LOOK_BACK = 512
+#: Counters of a worker's process that are summed over all workers.
+_TOTALS = ("buckets_closed", "forecasts")
 
 
 class ReadSideWriter:
@@ -44,6 +46,7 @@ class ReadSideWriter:
         self._ahead_retention_ms = ahead_retention_ms
         self._kept_from_ms: dict[Tag, int] = {}
         self._targets: dict[Tag, frozenset[str]] = {}
+        self._counted: dict[str, int] = {}
 
     async def info(self, info: dict[str, Any]) -> None:
         """Write the description of the deployment; labels of an earlier writer are kept."""
@@ -130,9 +133,20 @@ class ReadSideWriter:
         )
 
     async def stats(self, worker_id: str, stats: dict[str, Any]) -> None:
-        """Write one worker's counters; they expire after the worker has stopped."""
+        """Write one worker's counters, which expire after it has stopped.
+
+        What does not expire: up to when its partitions are complete, and the totals of all workers.
+        """
+        counted = {name: int(stats[name]) for name in _TOTALS}
         with translate_store_errors():
-            await self._client.set(keys.stats(worker_id), json.dumps(stats), ex=STATS_EXPIRE_S)
+            async with self._client.pipeline(transaction=True) as transaction:
+                transaction.set(keys.stats(worker_id), json.dumps(stats), ex=STATS_EXPIRE_S)
+                if stats["as_of_ms"]:
+                    transaction.hset(keys.as_of(), mapping=stats["as_of_ms"])
+                for name, count in counted.items():
+                    transaction.hincrby(keys.totals(), name, count - self._counted.get(name, 0))
+                await transaction.execute()
+        self._counted = counted
 
 
 def _pages(tag: Tag, path: Path, block: bytes, row: int) -> dict[Any, Any]:

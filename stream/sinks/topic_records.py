@@ -22,6 +22,7 @@ _encode = msgspec.json.Encoder().encode
 _SPEC_HASH = FeatureSpec().hash
 #: Longer raw values are cut in the dead letter; its detail states the full length.
 MAX_RAW_CHARS = 200_000
+MAX_DETAIL_CHARS = 1_000
 
 
 class FeatureRecord(msgspec.Struct):
@@ -146,6 +147,8 @@ def dead_letter(
 ) -> bytes:
     """Encode the dead letter of a refused record, redacted (`stream.sinks.redaction`)."""
     detail = redacted_detail(refused.detail, pseudonyms)
+    if len(detail) > MAX_DETAIL_CHARS:
+        detail = f"{detail[:MAX_DETAIL_CHARS]}…"
     raw = None
     if value is not None:
         raw = redacted(value.decode("utf-8", "backslashreplace"), pseudonyms)

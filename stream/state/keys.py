@@ -6,8 +6,11 @@ layout change, so a build never reads bytes in a layout that it does not know.
 
     sc2:info                  JSON: bucket_ms, partitions, feature_names, horizon, labels …
     sc2:pseudonym-key         random bytes, only if privacy.key is not set
+    sc2:id-seed               8 random bytes; empty: event ids are hashed without a seed
     sc2:archive               absolute path or URL of the archive of this store
     sc2:stats:{worker}        JSON, expires: counters and gauges of one worker
+    sc2:as-of                 hash partition → ms: up to when it was complete, see Freshness
+    sc2:totals                hash counter → its sum over all workers there ever were
     sc2:{p}:meta              hash: fence, applied, cluster, topic_id:<topic>, offset:<topic>,
                               newest_ms:<topic>, segments:<topic>, count:<topic>:<verdict>,
                               first_bucket_ms, closed_through_ms, emitted_through_ms,
@@ -34,8 +37,8 @@ layout change, so a build never reads bytes in a layout that it does not know.
                               (bytes of each of the rows) …
     sc2:{p}:forecast:rows     [slots × row] of the newest forecast, see forecasts.py (pages)
     sc2:{p}:forecast:<target> [slots × row] of each target listed in the hash's `targets`
-    sc2:{p}:means:<n>         msgpack: origin_ms, sums of the forecast means by roll-up; a ring of
-                              origins
+    sc2:{p}:means:<n>         msgpack, see forecast_sums.py: sums of the forecasts of an origin, by
+                              roll-up; a ring of origins
     sc2:{p}:asked             set of slots whose forecast is to be explained, expires
     sc2:{p}:explained:<slot>  JSON, expires: explanation of a forecast, see explanations.py
     sc2:{p}:ahead:<start_ms>  [slots × 4 bytes], quantiles 0.1, 0.5, 0.9 of the one-step-ahead
@@ -75,6 +78,11 @@ def pseudonym_key() -> str:
     return f"{VERSION}:pseudonym-key"
 
 
+def id_seed() -> str:
+    """Key of the seed of the event ids' hashes."""
+    return f"{VERSION}:id-seed"
+
+
 def archive() -> str:
     """Key of the place of the archive that `surgecast archive` fills."""
     return f"{VERSION}:archive"
@@ -88,6 +96,16 @@ def stats(worker_id: str) -> str:
 def stats_pattern() -> str:
     """Pattern of the counters of all workers."""
     return f"{VERSION}:stats:*"
+
+
+def as_of() -> str:
+    """Key of the times up to which each partition was complete."""
+    return f"{VERSION}:as-of"
+
+
+def totals() -> str:
+    """Key of the counters summed over all workers."""
+    return f"{VERSION}:totals"
 
 
 def drift() -> str:

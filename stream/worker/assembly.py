@@ -35,11 +35,11 @@ from stream.serving.model_server import ModelServer
 from stream.serving.output_loop import OutputLoop
 from stream.serving.state_snapshots import Snapshots
 from stream.serving.static_features import read_categories, static_reader
-from stream.serving.store_reads import ServingReads, count_series
+from stream.serving.store_reads import ServingReads, count_series, forecast_versions
 from stream.settings import Settings
 from stream.sinks.explanations import RedisExplanations
 from stream.sinks.readside_writer import AHEAD_RETENTION_MS, ReadSideWriter
-from stream.state.connect import load_pseudonyms, redis_options
+from stream.state.connect import load_id_seed, load_pseudonyms, redis_options
 from stream.state.keys import ROLLUPS, Tag
 from stream.state.redis import RedisStore
 from stream.worker.explanation_desk import ExplanationDesk
@@ -112,6 +112,7 @@ def build_worker(app: SurgecastApp, settings: Settings, *, adopt: bool = False) 
         clock_ms=wall_clock_ms,
         lag=broker.lag,
         answered=broker.last_answer_ms,
+        id_seed=load_id_seed(settings, blocking),
     )
     champion = ChampionWatch(
         ServedModels(
@@ -140,7 +141,7 @@ def build_worker(app: SurgecastApp, settings: Settings, *, adopt: bool = False) 
         champion=champion,
         snapshots=snapshots,
         scores=scores,
-        statistics=WorkerStatistics(worker_id, pipeline, output, champion, broker.lag),
+        statistics=WorkerStatistics(worker_id, pipeline, output, champion, broker),
         explanations=ExplanationDesk(
             server,
             RedisExplanations(client),
@@ -175,6 +176,7 @@ def _rollup_means(settings: Settings, blocking: redis.Redis) -> RollupMeans:
         stored.blobs,
         partial(read_categories, blocking),
         partial(count_series, blocking),
+        partial(forecast_versions, blocking, partitions=settings.kafka.partitions),
         partitions=settings.kafka.partitions,
     )
 

@@ -16,7 +16,7 @@ from stream.ingest.agents import attach
 from stream.ingest.pipeline import CONSUMERS
 from stream.kafka.clients import aiokafka_config
 from stream.kafka.faust_app import SurgecastApp, create_app
-from stream.kafka.joining import wait_for_topics
+from stream.kafka.reading.joining import wait_for_topics
 from stream.processes.persistent_stop import PersistentStopService
 from stream.processes.signals import stop_signals
 from stream.processes.stack_report import thread_stacks

@@ -98,11 +98,34 @@ def test_real_orders_become_exact_features_and_live_forecasts(
     assert any(name.startswith("category:") for name in forecast_of)
     model = deployment.settings.model
     horizon, quantiles = model.horizon, len(model.quantiles)
-    for forecast in forecast_of.values():
+    for forecast in forecasts:
         units = np.array(forecast["units"])
         cumulative = np.array(forecast["cumulative_units"])
         assert units.shape == cumulative.shape == (horizon, quantiles)
         assert (units >= 0).all()
+        assert (units % 1 == 0).all(), "orders are whole units"
         assert (np.diff(units, axis=1) >= 0).all()
         assert (np.diff(cumulative, axis=1) >= 0).all()
         assert (np.diff(cumulative, axis=0) >= 0).all()
+        np.testing.assert_array_equal(cumulative[0], units[0])
+        assert (cumulative >= units).all(), "a sum of demand is at least each of its parts"
+        mean_H = np.array(forecast["mean_units"])
+        assert mean_H.shape == (horizon,)
+        assert (mean_H >= 0).all()
+        np.testing.assert_allclose(forecast["mean_cumulative"], mean_H.cumsum(), rtol=1e-4)
+    _require_sums(forecast_of, skus)
+
+
+def _require_sums(forecast_of: dict[str, dict[str, Any]], skus: set[str]) -> None:
+    """Fail unless the newest means of products add up to those of categories and of the total."""
+    mean_of = {name: np.array(forecast["mean_units"]) for name, forecast in forecast_of.items()}
+    assert len({forecast["origin_ms"] for forecast in forecast_of.values()}) == 1
+    catalog = dict(pl.read_parquet(sample_catalog(), columns=["sku", "category"]).iter_rows())
+    sums: dict[str, Any] = {"total": sum(mean_of[sku] for sku in skus)}
+    for sku in skus & catalog.keys():
+        name = f"category:{catalog[sku]}"
+        sums[name] = sums.get(name, 0) + mean_of[sku]
+    assert sums["total"].sum() > 0
+    assert sums.keys() == {name for name in mean_of if name not in skus}
+    for name, sum_H in sums.items():
+        np.testing.assert_allclose(mean_of[name], sum_H, rtol=1e-3, err_msg=name)

@@ -20,8 +20,8 @@ from kafka.admin import NewTopic
 from redis import Redis
 
 from model.durations import HOUR_MS
-from stream.kafka.consumer_thread import BatchConsumerThread
-from stream.kafka.record_batch import RecordBatch
+from stream.kafka.reading.consumer_thread import BatchConsumerThread
+from stream.kafka.reading.record_batch import RecordBatch
 from tests.support.chaos import DurableStore
 from tests.support.deployments import PARTITIONS, Deployment, merged
 from tests.support.services import KINDS, Kind, TestBroker, needs_kafka, running_broker

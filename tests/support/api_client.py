@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import uvicorn
 
+from stream.api.gate.connections import server_config
 from stream.api.server import create_app
 from stream.processes.ports import free_port
 from stream.settings import ApiSettings
@@ -54,12 +55,9 @@ class Api(ApiClient):
     def __init__(self, redis: Any, settings: ApiSettings) -> None:
         super().__init__(f"http://127.0.0.1:{free_port()}")
         self.app = create_app(redis, settings)
-        config = uvicorn.Config(
-            self.app,
-            port=int(self.url.rpartition(":")[2]),
-            log_config=None,
-            timeout_graceful_shutdown=1,
-        )
+        port = int(self.url.rpartition(":")[2])
+        config = server_config(self.app, host="127.0.0.1", port=port)
+        config.timeout_graceful_shutdown = 1
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run)
 

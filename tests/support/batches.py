@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from stream.kafka.record_batch import RecordBatch
+from stream.kafka.reading.record_batch import RecordBatch
 
 
 @dataclass(frozen=True)

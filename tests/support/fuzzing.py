@@ -8,7 +8,7 @@ from typing import Any
 from model.durations import HOUR_MS
 from stream.decoding.events import ClickDecoder, OrderDecoder
 from stream.decoding.inventory import InventoryDecoder
-from stream.kafka.record_batch import RecordBatch
+from stream.kafka.reading.record_batch import RecordBatch
 from stream.partition.partition import Partition
 from stream.privacy import Pseudonyms
 from stream.settings import WindowSettings

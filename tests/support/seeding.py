@@ -37,9 +37,11 @@ from stream.features.definitions import (
     VISITORS,
     closed_block,
 )
+from stream.series_ids import TOTAL
 from stream.state import keys
 from stream.state.closed_buckets import closed_pages
 from stream.state.explanations import StoredExplanation
+from stream.state.forecast_sums import ForecastSums, pack_sums, sums_path
 from stream.state.forecasts import BAND_BYTES, pack_bands, pack_forecast, row_bytes
 from stream.state.keys import ROLLUPS
 from stream.state.pages import cut
@@ -180,6 +182,10 @@ class Shop:
             )  # fmt: skip
             pages = cut(("forecast", "rows"), pack_forecast(forecast), row)
             pages |= cut(("ahead", origin), pack_bands(forecast), BAND_BYTES)
+            sums = ForecastSums.of(
+                origin, [TOTAL], mean.sum(axis=0)[None], np.stack([mean, mean.cumsum(1)]).sum(1)
+            )
+            pages[sums_path(origin, self.bucket_ms)] = pack_sums(sums)
             pipe.mset({keys.of(tag, *path): page for path, page in pages.items()})
 
     def explain(self, name: str) -> dict[str, NDArray[np.float64]]:

@@ -15,6 +15,7 @@ import numpy as np
 from benchmarks.accuracy.problem import Floats, OriginForecast
 from benchmarks.accuracy.scoring.scores import Doubles, Truth, losses, scores
 from model.config import DECILES
+from model.quantiles.whole_units import in_units
 
 _PACKAGES: Final = ("torch", "numpy", "lightgbm", "statsforecast", "neuralforecast")
 
@@ -30,7 +31,8 @@ class TaskResult:
 
     def add(self, name: str, forecasts: list[OriginForecast]) -> None:
         """Score the forecasts of a model, one for each origin."""
-        units_OSHQ = np.stack([one.units_SHQ for one in forecasts])
+        whole_S = self.truth.whole_S
+        units_OSHQ = np.stack([in_units(one.units_SHQ, whole_S) for one in forecasts])
         self.losses[name] = losses(self.truth, units_OSHQ)
         for level in self.truth.levels:
             self.rows.append({"model": name, "level": level, **self._row(level, units_OSHQ)})

@@ -36,12 +36,14 @@ class Truth:
     """What happened after each origin: `actual_OSH` in units, NaN where nobody knows.
 
     `naive_error_OS` is the in-sample error of the seasonal naive before the origin, 0 if unknown.
-    `levels` are the series of each level.
+    `levels` are the series of each level. `whole_S` is True for series sold in whole units, for
+    which all models are scored in whole units.
     """
 
     actual_OSH: Doubles
     naive_error_OS: Doubles
     levels: dict[str, NDArray[np.int64]]
+    whole_S: NDArray[np.bool_]
 
     @classmethod
     def of(cls, problem: Problem) -> "Truth":
@@ -61,12 +63,13 @@ class Truth:
             np.stack([net_TS[place : place + task.horizon].T for place in places]),
             np.stack([naive_error(net_TS[:place], task.season) for place in places]),
             {name: slots for name, slots in levels.items() if slots.size},
+            problem.scored_history.whole_units_S,
         )
 
     def at(self, number: int) -> "Truth":
         """The truths of one origin."""
         only = slice(number, number + 1)
-        return Truth(self.actual_OSH[only], self.naive_error_OS[only], self.levels)
+        return Truth(self.actual_OSH[only], self.naive_error_OS[only], self.levels, self.whole_S)
 
 
 def naive_error(past_TS: Doubles, season: int) -> Doubles:

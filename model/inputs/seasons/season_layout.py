@@ -85,6 +85,7 @@ class BucketPhases:
             holiday=step(self.holiday.to(torch.float32)),
             special=step(self.special),
             any_special=any(self.special_T),
+            any_holiday=any(self.holiday_T),
         )
 
 
@@ -92,7 +93,8 @@ class BucketPhases:
 class HorizonPhases:
     """Columns of the phases ahead, [H] or [S, H]; `year` is the phase, not its column.
 
-    `holiday` is 1 on public holidays, else 0; `special` is the slot of a special day, else -1.
+    `holiday` is 1 on public holidays, else 0; `special` is the slot of a special day, else -1;
+    `any_holiday` and `any_special` say if there is one at all.
     """
 
     steps_H: Tensor
@@ -103,6 +105,7 @@ class HorizonPhases:
     holiday: Tensor
     special: Tensor
     any_special: bool
+    any_holiday: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,15 +196,21 @@ class SeasonLayout:
         device: torch.device | str = "cpu",
         *,
         timezone: str = UTC_ZONE,
+        distinct: bool = True,
     ) -> "HorizonPhases":
-        """The columns of the phases of `horizon` buckets from an origin, or one per row [S], on."""
+        """The columns of the phases of `horizon` buckets from an origin, or one per row [S], on.
+
+        With `distinct` the phases of the year ahead of one origin are listed once each, so their
+        number differs from origin to origin.
+        """
         steps_H = torch.arange(horizon)
         ahead = self.bucket_ms * steps_H
         start = ahead + (origin_ms if isinstance(origin_ms, int) else origin_ms[:, None])
         start = self._local(start, timezone)
-        special = self._special(start, country)
+        special, holiday = self._special(start, country), self._holiday(start, country)
         year, year_of_H = self.year_phase(start), None
-        if year.dim() == 1:  # in order, not sorted: the horizon may pass the end of the year
+        if distinct and year.dim() == 1:
+            # in order, not sorted: the horizon may pass the end of the year
             year, year_of_H = torch.unique_consecutive(year, return_inverse=True)
             year_of_H = year_of_H.to(device)
         return HorizonPhases(
@@ -210,9 +219,10 @@ class SeasonLayout:
             week=(self.first_week + self.week_phase(start)).to(device),
             year=year.to(device),
             year_of_H=year_of_H,
-            holiday=self._holiday(start, country).to(device, torch.float32),
+            holiday=holiday.to(device, torch.float32),
             special=special.to(device),
             any_special=bool((special >= 0).any()),
+            any_holiday=bool(holiday.any()),
         )
 
     def _local(self, start_ms: Tensor, timezone: str) -> Tensor:
@@ -253,6 +263,17 @@ class SeasonLayout:
             of_year = (day - day.astype("datetime64[Y]").astype("datetime64[D]")).astype(np.int64)
             phase = np.minimum(of_year // 7, _YEAR_WEEKS - 1)
         return torch.from_numpy(phase)
+
+
+def read_columns(stats_SK: Tensor, columns: Tensor) -> Tensor:
+    """Columns [H] of all series, or columns [S, H] of each, as [H, S].
+
+    >>> read_columns(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([2, 0])).flatten().tolist()
+    [3.0, 1.0]
+    """
+    if columns.dim() == 1:
+        return stats_SK.t().index_select(0, columns)
+    return stats_SK.gather(1, columns).t()
 
 
 def _any_T(flags: Tensor) -> list[bool]:

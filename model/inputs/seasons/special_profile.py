@@ -27,7 +27,12 @@ from model.inputs.carried_statistics import (
     SPECIAL_EXPECTED,
     SPECIAL_UNITS,
 )
-from model.inputs.seasons.season_layout import BucketPhases, HorizonPhases, SeasonLayout
+from model.inputs.seasons.season_layout import (
+    BucketPhases,
+    HorizonPhases,
+    SeasonLayout,
+    read_columns,
+)
 
 #: Memory of the shared factor in days off, and of a slot in years.
 _HOLIDAYS: Final = 12.0
@@ -76,23 +81,24 @@ def _learn(stats_SK: Tensor, phases: BucketPhases, over: Tensor, layout: SeasonL
 
 
 def special_log(stats_SK: Tensor, ahead: HorizonPhases, layout: SeasonLayout) -> Tensor:
-    """Log factors [S, H] of the buckets ahead; 0 on usual days."""
-    shared_SH: Tensor = ahead.holiday * _shared_log(stats_SK, layout)[:, None]
+    """Log factors [S, H] of the buckets ahead, 0 on usual days."""
+    if not (ahead.any_special or ahead.any_holiday):
+        return stats_SK.new_zeros(()).expand(stats_SK.shape[0], ahead.special.shape[-1])
+    holiday, special = (
+        part.view(-1, part.shape[-1]).t() for part in (ahead.holiday, ahead.special >= 0)
+    )
+    shared_HS: Tensor = holiday * _shared_log(stats_SK, layout)
     if not ahead.any_special:
-        return shared_SH
-    special = ahead.special >= 0
+        return shared_HS.t()
     columns = layout.first_special + ahead.special.clamp(min=0)
-    if columns.dim() == 1:
-        own_SH = stats_SK.index_select(1, columns)
-    else:
-        own_SH = stats_SK.gather(1, columns)
-    variance = torch.where(ahead.holiday > 0, _OWN_VARIANCE, _NEAR_VARIANCE)
+    own_HS = read_columns(stats_SK, columns)
+    variance = torch.where(holiday > 0, _OWN_VARIANCE, _NEAR_VARIANCE)
     relative_S = stats_SK[:, LOCAL_ERROR] / stats_SK[:, SLOW].clamp(min=1e-6)
     years_S = (stats_SK[:, AGE] / layout.per_year).floor().clamp(1.0, _YEARS)
     noise_S = (math.pi / 2) * relative_S.square() / (layout.per_day * years_S)
-    weight_SH = variance / (variance + noise_S[:, None])
-    known_SH = special & (own_SH != 0.0)
-    return shared_SH + torch.where(known_SH, weight_SH * (own_SH - shared_SH), 0.0)
+    weight_HS = variance / (variance + noise_S)
+    known_HS = special & (own_HS != 0.0)
+    return (shared_HS + torch.where(known_HS, weight_HS * (own_HS - shared_HS), 0.0)).t()
 
 
 def special_log_of(stats_SK: Tensor, phases: BucketPhases, layout: SeasonLayout) -> Tensor:

@@ -28,7 +28,12 @@ from model.inputs.carried_statistics import (
     QUARTER,
     WEEK_SUM,
 )
-from model.inputs.seasons.season_layout import BucketPhases, HorizonPhases, SeasonLayout
+from model.inputs.seasons.season_layout import (
+    BucketPhases,
+    HorizonPhases,
+    SeasonLayout,
+    read_columns,
+)
 
 _PRIOR: Final = 2.0
 _DAYS: Final = 21.0
@@ -83,54 +88,47 @@ def _carry(
 
 def log_factors(stats_SK: Tensor, ahead: HorizonPhases, layout: SeasonLayout) -> Tensor:
     """Log factors [S, H] of the buckets ahead; step 0 is the bucket after the newest one."""
-    return _factors(stats_SK, ahead, layout).log()
+    return _factors(stats_SK, ahead, layout).log().t()
 
 
 def _factors(stats_SK: Tensor, ahead: HorizonPhases, layout: SeasonLayout) -> Tensor:
-    steps_H = ahead.steps_H
-    age_S1 = stats_SK[:, AGE, None]
-    mean_S1 = stats_SK[:, QUARTER, None].clamp(min=1e-6)
-    variance_S1 = (math.pi / 2) * stats_SK[:, ERROR, None].square()
-    kappa_S1 = _PRIOR * (variance_S1 / mean_S1).clamp(min=1.0)
-    prior_SH = torch.ones(1, device=stats_SK.device)
+    """Factors [H, S]."""
+    age_S = stats_SK[:, AGE]
+    mean_S = stats_SK[:, QUARTER].clamp(min=1e-6)
+    variance_S = (math.pi / 2) * stats_SK[:, ERROR].square()
+    kappa_S = _PRIOR * (variance_S / mean_S).clamp(min=1.0)
+    prior_HS = torch.ones(1, 1, device=stats_SK.device)
+
+    def shrunk(columns: Tensor, *, total: int, cycle: int, phases: int, memory: float) -> Tensor:
+        seen_HS = (age_S + (ahead.steps_H % cycle)[:, None]).div_(cycle).floor_()
+        seen_HS.clamp_(max=memory).mul_(cycle / phases)  # visits of a phase so far
+        begun_S = (age_S * phases / cycle).ceil().clamp(1, phases)
+        all_S = stats_SK[:, total] / begun_S
+        return _shrunk(read_columns(stats_SK, columns), all_S, seen_HS, kappa_S, prior_HS)
+
     if layout.day:
-        means_SH = _read(stats_SK, ahead.day)
-        seen_SH = _cycles(age_S1, steps_H, layout.per_day, _DAYS) * (layout.per_day / layout.day)
-        begun_S1 = (age_S1 * layout.day / layout.per_day).ceil().clamp(1, layout.day)
-        all_S1 = stats_SK[:, DAY_SUM, None] / begun_S1
-        prior_SH = _shrunk(means_SH, all_S1, seen_SH, kappa_S1, prior_SH)
+        prior_HS = shrunk(
+            ahead.day, total=DAY_SUM, cycle=layout.per_day, phases=layout.day, memory=_DAYS
+        )
     if not layout.week:
-        return prior_SH.expand(stats_SK.shape[0], steps_H.numel())
-    means_SH = _read(stats_SK, ahead.week)
-    seen_SH = _cycles(age_S1, steps_H, layout.per_week, _WEEKS) * (layout.per_week / layout.week)
-    begun_S1 = (age_S1 * layout.week / layout.per_week).ceil().clamp(1, layout.week)
-    all_S1 = stats_SK[:, WEEK_SUM, None] / begun_S1
-    return _shrunk(means_SH, all_S1, seen_SH, kappa_S1, prior_SH)
+        return prior_HS.expand(ahead.steps_H.numel(), len(age_S))
+    return shrunk(
+        ahead.week, total=WEEK_SUM, cycle=layout.per_week, phases=layout.week, memory=_WEEKS
+    )
 
 
 def factor_of(stats_SK: Tensor, phases: BucketPhases, layout: SeasonLayout) -> Tensor:
     """Factor [S] of the bucket after the newest one, at its own phases."""
-    return _factors(stats_SK, phases.ahead(layout), layout)[:, 0]
-
-
-def _read(stats_SK: Tensor, columns: Tensor) -> Tensor:
-    if columns.dim() == 1:
-        return stats_SK.index_select(1, columns)
-    return stats_SK.gather(1, columns)
-
-
-def _cycles(age_S1: Tensor, steps_H: Tensor, cycle: int, memory: float) -> Tensor:
-    """Visits [S, H] of a phase so far, at most the memory."""
-    return (age_S1 + steps_H % cycle).div_(cycle).floor_().clamp_(max=memory)
+    return _factors(stats_SK, phases.ahead(layout), layout)[0]
 
 
 def _shrunk(
-    mean_SH: Tensor, all_S1: Tensor, seen_SH: Tensor, kappa_S1: Tensor, prior_SH: Tensor
+    mean_HS: Tensor, all_S: Tensor, seen_HS: Tensor, kappa_S: Tensor, prior_HS: Tensor
 ) -> Tensor:
-    """The factors [S, H], shrunk to their prior; `seen_SH` is overwritten."""
-    factor_SH = (seen_SH * mean_SH).addcmul_(kappa_S1, prior_SH)
-    expected_SH = seen_SH.mul_(all_S1)
-    evident_S1 = torch.maximum(_EVIDENCE * kappa_S1, _LEAST_VISITS * all_S1)
-    closed_SH = (mean_SH <= 0) & (expected_SH > evident_S1)
-    factor_SH.div_(expected_SH.add_(kappa_S1)).clamp_(min=CLOSED)
-    return factor_SH.masked_fill_(closed_SH, CLOSED)
+    """The factors [H, S], shrunk to their prior; `seen_HS` is overwritten."""
+    factor_HS = (seen_HS * mean_HS).addcmul_(kappa_S, prior_HS)
+    expected_HS = seen_HS.mul_(all_S)
+    evident_S = torch.maximum(_EVIDENCE * kappa_S, _LEAST_VISITS * all_S)
+    closed_HS = (mean_HS <= 0) & (expected_HS > evident_S)
+    factor_HS.div_(expected_HS.add_(kappa_S)).clamp_(min=CLOSED)
+    return factor_HS.masked_fill_(closed_HS, CLOSED)

@@ -30,7 +30,12 @@ from model.inputs.carried_statistics import (
     YEAR_UNITS,
     YEAR_VARIANCE,
 )
-from model.inputs.seasons.season_layout import BucketPhases, HorizonPhases, SeasonLayout
+from model.inputs.seasons.season_layout import (
+    BucketPhases,
+    HorizonPhases,
+    SeasonLayout,
+    read_columns,
+)
 
 #: Years over which a phase is averaged.
 _YEARS: Final = 5.0
@@ -126,23 +131,21 @@ def year_ahead(
     """
 
     def read(shift: int) -> Tensor:
-        columns = layout.first_year + (ahead.year + shift) % layout.year
-        if columns.dim() == 1:
-            return stats_SK.index_select(1, columns)
-        return stats_SK.gather(1, columns)
+        return read_columns(stats_SK, layout.first_year + (ahead.year + shift) % layout.year)
 
-    own_SH = read(0)
+    own_HS = read(0)
     # the phase before the first one ahead has already learned from this year
-    first = ahead.year == ahead.year[..., :1]
-    before_SH = torch.where(first, stats_SK[:, YEAR_LAST, None], read(-1))
-    smooth_SH = 0.5 * own_SH + 0.25 * (before_SH + read(1))
-    relative_SH = (smooth_SH - stats_SK[:, YEAR_BEFORE, None]).clamp(-_MOST, _MOST)
-    rest_SH = (own_SH - smooth_SH).clamp(-_MOST, _MOST)
+    first = (ahead.year == ahead.year[..., :1]).view(-1, ahead.year.shape[-1]).t()
+    before_HS = torch.where(first, stats_SK[:, YEAR_LAST], read(-1))
+    smooth_HS = 0.5 * own_HS + 0.25 * (before_HS + read(1))
+    relative_HS = (smooth_HS - stats_SK[:, YEAR_BEFORE]).clamp(-_MOST, _MOST)
+    rest_HS = (own_HS - smooth_HS).clamp(-_MOST, _MOST)
     weight_S, rest_weight_S = year_weights(stats_SK, layout)
-    relative_SH, rest_SH = weight_S[:, None] * relative_SH, rest_weight_S[:, None] * rest_SH
-    if ahead.year_of_H is None or ahead.year.numel() == 1:
-        return relative_SH, rest_SH
-    return relative_SH.index_select(1, ahead.year_of_H), rest_SH.index_select(1, ahead.year_of_H)
+    relative_HS, rest_HS = weight_S * relative_HS, rest_weight_S * rest_HS
+    if ahead.year_of_H is not None and ahead.year.numel() > 1:
+        relative_HS = relative_HS.index_select(0, ahead.year_of_H)
+        rest_HS = rest_HS.index_select(0, ahead.year_of_H)
+    return relative_HS.t(), rest_HS.t()
 
 
 def year_weights(stats_SK: Tensor, layout: SeasonLayout) -> tuple[Tensor, Tensor]:

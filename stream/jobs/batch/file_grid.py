@@ -1,7 +1,8 @@
 """The buckets of a file: their width, found from the dates, and the way from dates to buckets.
 
-Hours and days lie on the grid of 1970. Weeks begin on the weekday of the file's dates. A month is a
-nominal one for the model, `MONTH_MS` long; its dates are those of the calendar.
+Days lie on the grid of 1970, shorter buckets begin at the minute of the file's times. Weeks begin
+on the weekday of the file's dates. A month is a nominal one for the model, `MONTH_MS` long; its
+dates are those of the calendar.
 
 Axes: N = dates or buckets.
 """
@@ -25,6 +26,8 @@ _WEEKDAYS: Final = (
 _MOST: Final = 0.9
 #: Days between the starts of two months.
 _MONTH_DAYS: Final = (28, 31)
+#: The first and the last working day of a month are among so many of its first or last days.
+_WORKING_WITHIN: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,19 @@ def grid_of(times_ms_N: Ints, bucket_ms: int | None) -> FileGrid:
     return FileGrid(bucket_ms)
 
 
+def phase_of(times_ms_N: Ints, bucket_ms: int) -> int:
+    """How long after a multiple of their width since 1970 buckets of a file begin.
+
+    0 unless most times agree: hours of a zone with half hours begin at half past.
+
+    >>> half_past = np.array([1_800_000, 5_400_000])
+    >>> phase_of(half_past, HOUR_MS), phase_of(np.array([0, 1, 2]), HOUR_MS)
+    (1800000, 0)
+    """
+    phase_ms, share = _most_common(times_ms_N % bucket_ms)
+    return phase_ms if share >= _MOST else 0
+
+
 def _step(times_ms_N: Ints) -> int:
     """The most common step between times in order; a day for a single one."""
     return _most_common(np.diff(times_ms_N))[0] if times_ms_N.size > 1 else DAY_MS
@@ -124,16 +140,18 @@ def _rounded(step_ms: int) -> int:
 
 
 def _are_months(days_N: Ints) -> bool:
-    """True for dates a month apart: all first days, all last days, or all the same day."""
+    """True for dates a month apart: first or last (working) days, or all the same day."""
     if days_N.size < 2:
         return False
     step, _ = _most_common(np.diff(days_N))
     same_day = _most_common(_of_month(days_N))[1] >= _MOST
-    return _MONTH_DAYS[0] <= step <= _MONTH_DAYS[1] and (same_day or _at_month_ends(days_N))
+    first_days = (_of_month(days_N) < _WORKING_WITHIN).mean() >= _MOST
+    alike = same_day or first_days or _at_month_ends(days_N)
+    return bool(_MONTH_DAYS[0] <= step <= _MONTH_DAYS[1] and alike)
 
 
 def _at_month_ends(days_N: Ints) -> bool:
-    return bool((_of_month(days_N + 1) == 0).mean() >= _MOST)
+    return bool((_of_month(days_N + _WORKING_WITHIN) < _WORKING_WITHIN).mean() >= _MOST)
 
 
 def _of_month(days_N: Ints) -> Ints:

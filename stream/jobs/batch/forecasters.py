@@ -14,8 +14,8 @@ from model.evaluation.importance import Importances, permutation_importance
 from model.inference.forecaster import Forecaster, NetworkForecaster
 from model.inference.network_states import NetworkStates
 from model.pretraining.shipped import pretrained, shipped
+from model.quantiles.whole_units import in_units
 from model.training.dataset import History, plans_between
-from model.whole_units import in_units
 from stream.errors import UsageError
 from stream.jobs.training.foundation import foundation_forecaster
 from stream.registry.model_registry import Registry
@@ -58,7 +58,9 @@ def champion_of(
     champion = registry.champion() if registry is not None else None
     if registry is None or champion is None:
         return None
-    forecaster = registry.load(champion, quantiles=settings.quantiles, timezone=timezone)
+    forecaster = registry.load(
+        champion, quantiles=settings.quantiles, timezone=timezone, rounded=settings.rounded
+    )
     if forecaster.bucket_ms != history.bucket_ms or forecaster.horizon < horizon:
         console.print(
             f"the champion {champion} has another bucket width or a shorter horizon; "
@@ -88,7 +90,9 @@ def untrained_for(
         country=settings.country or None,
         timezone=timezone,
     )
-    return NetworkForecaster(network, shipped()[1].model_id, quantiles=settings.quantiles)
+    return NetworkForecaster(
+        network, shipped()[1].model_id, quantiles=settings.quantiles, rounded=settings.rounded
+    )
 
 
 def challenger_for(

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from model.bands import main_band
 from model.contract import QuantileForecast
 from model.evaluation.backtest import Backtest, score, volume_classes
 from model.evaluation.importance import Importances
+from model.quantiles.bands import main_band
 from model.training.dataset import History
 from stream.errors import UsageError
 from stream.jobs.batch.file_grid import FileGrid

@@ -9,8 +9,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from model.bands import main_band
 from model.evaluation.importance import Importances
+from model.quantiles.bands import main_band
 from stream.errors import UsageError
 
 Floats = NDArray[np.floating]

@@ -252,7 +252,9 @@ def _train_forecaster(
         return untrained_for(
             history, horizon, settings, console, timezone=timezone, reason=str(error)
         )
-    return NetworkForecaster(trained.network, SURGECAST, quantiles=settings.quantiles)
+    return NetworkForecaster(
+        trained.network, SURGECAST, quantiles=settings.quantiles, rounded=settings.rounded
+    )
 
 
 def _before(history: History, end_ms: int) -> History:

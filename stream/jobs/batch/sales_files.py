@@ -24,7 +24,7 @@ from model.time_zones import UTC_ZONE
 from model.training.dataset import History
 from model.training.outliers import winsorise
 from stream.errors import UsageError
-from stream.jobs.batch.file_grid import FileGrid, grid_of
+from stream.jobs.batch.file_grid import FileGrid, grid_of, phase_of
 from stream.jobs.batch.file_times import local_days, read_times
 from stream.jobs.files.event_files import read_orders
 from stream.jobs.history.from_files import build_history
@@ -90,9 +90,10 @@ def load_sales(
         raise UsageError(f"{path}: no row has both a date and a number of sales")
     grid = grid_of(readable["local_ms"].to_numpy(), bucket_ms)
     times = "local_ms" if grid.bucket_ms >= DAY_MS else "at_ms"
-    if instants and times == "at_ms":
-        grid = replace(grid, timezone=timezone)
     timed = readable.with_columns(at_ms=times)
+    if grid.bucket_ms < DAY_MS:
+        phase_ms = phase_of(timed["at_ms"].to_numpy(), grid.bucket_ms)
+        grid = replace(grid, anchor_ms=phase_ms, timezone=timezone if instants else UTC_ZONE)
     whole = timed.filter(pl.Series(grid.whole(timed["at_ms"].to_numpy())))
     history, report = _dense(path, whole, grid, max_series)
     return history, replace(

@@ -77,6 +77,7 @@ def train_config(
     config = TrainConfig(
         model=model,
         device=device_of(settings.device),
+        precision=settings.precision,
         seed=seed,
         pretrained=settings.pretrained,
         max_seconds=max_seconds,

@@ -80,6 +80,33 @@ def test_a_batch_returns_each_series_or_lists_it_as_missing(api: Api, shop: Shop
     assert api.problem("/v1/forecasts:batch", too_many)["status"] == 422
 
 
+def test_a_set_is_forecast_as_one(api: Api, shop: Shop) -> None:
+    """Its mean is the sum of means; its band is wider than if errors were independent."""
+    names = shop.names[:6]
+    parts = [api.get(f"/v1/forecasts/{name}") for name in names]
+    answer = api.get("/v1/forecasts:sum", {"series_ids": [*names, names[0]], "horizon": 3})
+
+    assert (answer["series"], answer["joint"], answer["stale"]) == (6, True, False)
+    assert len(answer["units"]) == len(answer["mean_cumulative"]) == 3
+    means = np.sum([part["mean_units"][:3] for part in parts], axis=0)
+    np.testing.assert_allclose(answer["mean_units"], means, rtol=1e-6)
+    np.testing.assert_allclose(answer["mean_cumulative"], means.cumsum(), rtol=1e-6)
+    one = api.get("/v1/forecasts:sum", {"series_ids": names[:1], "quantiles": [0.9, 0.1]})
+    assert one["quantiles"] == [0.1, 0.9]
+    assert one["units"] == [[row[0], row[8]] for row in parts[0]["units"]]
+
+
+def test_a_set_names_what_cannot_be_summed(api: Api, shop: Shop) -> None:
+    for ids, status, kind in (
+        (["total", shop.names[0]], 422, "roll-up-in-set"),
+        ([shop.names[0], "nobody"], 404, "unknown-series"),
+        ([], 422, "invalid-request"),
+    ):
+        problem = api.problem("/v1/forecasts:sum", {"series_ids": ids})
+        assert problem["status"] == status
+        assert problem["type"].endswith(f":{kind}")
+
+
 def test_pages_of_the_list_cover_every_series_once(api: Api, shop: Shop) -> None:
     """Following the cursor returns each series once, in either sort order."""
     for sort in ("id", "-units"):
@@ -93,6 +120,44 @@ def test_pages_of_the_list_cover_every_series_once(api: Api, shop: Shop) -> None
             if cursor is None:
                 break
         assert sorted(listed) == sorted([*shop.names, *shop.rollups])
+
+
+def test_roll_ups_are_sorted_by_their_units(api: Api) -> None:
+    """The total is first; a series with less than another, roll-up or not, comes after it."""
+    listed = api.get("/v1/series?limit=1000&sort=-units")["series"]
+    end = api.get("/v1/history/total")["to_ms"]
+    path = f"from={end - 8 * DAY_MS}&to={end}"
+    units = [
+        sum(
+            bucket["values"]["units"]
+            for bucket in api.get(f"/v1/history/{quoted(item['series_id'])}?{path}")["buckets"]
+        )
+        for item in listed
+    ]
+
+    assert listed[0]["series_id"] == "total"
+    assert units == sorted(units, reverse=True)
+
+
+def test_a_cursor_belongs_to_its_sort(api: Api) -> None:
+    cursor = api.get("/v1/series?limit=1&sort=-units")["next_cursor"]
+
+    assert api.get(f"/v1/series?limit=1&sort=-units&cursor={cursor}")["series"]
+    problem = api.problem(f"/v1/series?cursor={cursor}")
+    assert problem["type"] == "urn:surgecast:problem:invalid-cursor"
+
+
+def test_a_sku_with_a_comma_can_be_streamed(redis_client: Redis) -> None:
+    """A parameter that is a series id is one; others are split at their commas."""
+    shop = stocked(redis_client, days=2, n_series=12, partitions=2)
+    redis_client.lset(keys.of(0, "series"), 0, "x,y")
+    with (
+        Api(shop.redis, load_settings(api={"keys": [KEY]}).api) as api,
+        api.open(f"/v1/stream?series=x,y&series=total,{shop.names[1]}") as answer,
+    ):
+        found = {_event(answer)[1]["series_id"] for _ in range(6)}
+
+    assert found == {"x,y", "total", shop.names[1]}
 
 
 def test_the_list_is_filtered(api: Api, shop: Shop) -> None:
@@ -195,6 +260,52 @@ def test_ready_only_with_a_worker(api: Api, shop: Shop) -> None:
 
     assert api.problem("/readyz", key=None)["type"] == "urn:surgecast:problem:no-worker"
     assert api.get("/v1/forecasts/total")["units"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "kind"),
+    [
+        ({"broker_ms": -30_000}, "broker-silent"),
+        ({"as_of_ms": {"0": -30_000, "1": 0}}, "input-behind"),
+        ({"partitions": [0]}, "worker-silent"),
+        ({"refusing": ["orders"]}, "everything-refused"),
+    ],
+)
+def test_not_ready_names_what_is_wrong(
+    api: Api, shop: Shop, changed: dict[str, Any], kind: str
+) -> None:
+    """A worker that reports is not enough; ready again once the fault has passed."""
+    report = json.loads(shop.redis.get(keys.stats("seeded")))
+    now_ms = time.time_ns() // 1_000_000
+    report |= {"at_ms": now_ms, "broker_ms": now_ms, "as_of_ms": {"0": now_ms, "1": now_ms}}
+    wrong = report | {
+        name: {p: now_ms + ago for p, ago in value.items()}
+        if isinstance(value, dict)
+        else now_ms + value
+        if isinstance(value, int)
+        else value
+        for name, value in changed.items()
+    }
+    shop.redis.set(keys.stats("seeded"), json.dumps(wrong))
+    api.expire_reader()
+    assert api.problem("/readyz", key=None)["type"] == f"urn:surgecast:problem:{kind}"
+
+    shop.redis.set(keys.stats("seeded"), json.dumps(report))
+    api.expire_reader()
+    assert api.get("/readyz", key=None)["status"] == "ready"
+
+
+def test_counters_do_not_fall_when_a_worker_stops(api: Api, shop: Shop) -> None:
+    """They are those of the store."""
+    shop.redis.hset(keys.of(0, "meta"), mapping={"count:orders:counted": 7})
+    shop.redis.hset(keys.totals(), mapping={"forecasts": 9})
+    for _ in range(2):
+        api.expire_reader()
+        with api.open("/metrics") as answer:
+            text = answer.read().decode()
+        assert 'surgecast_events_total{topic="orders",verdict="counted"} 7.0' in text
+        assert "surgecast_forecasts_total 9.0" in text
+        shop.redis.delete(keys.stats("seeded"))
 
 
 def test_metrics_are_the_workers(api: Api, shop: Shop) -> None:

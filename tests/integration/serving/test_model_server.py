@@ -126,14 +126,23 @@ def serving_champion(worker: ServedShop) -> ServedShop:
     return worker
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: device-side assert triggered"),
+        torch.OutOfMemoryError("CUDA error: out of memory. Tried to allocate 2.00 GiB"),
+        MemoryError("no CUDA error, but no memory either"),
+    ],
+    ids=["lost", "full", "machine full"],
+)
 def test_a_device_that_is_lost_brings_the_fallback_until_the_champion_works_again(
-    serving_champion: ServedShop, monkeypatch: pytest.MonkeyPatch
+    serving_champion: ServedShop, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     worker = serving_champion
     champion = worker.serving.model_id
 
     def lost(*_: Any, **__: Any) -> None:
-        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+        raise error
 
     with monkeypatch.context() as patched:
         patched.setattr(NetworkForecaster, "step", lost)

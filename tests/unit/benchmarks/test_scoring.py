@@ -44,7 +44,8 @@ def _forecasts(problem: Problem, factor: float) -> list[OriginForecast]:
 
 def _result(task: str, factors: dict[str, float]) -> TaskResult:
     problem = _problem()
-    result = TaskResult(task, Truth.of(problem))
+    truth = replace(Truth.of(problem), whole_S=np.zeros(3, np.bool_))
+    result = TaskResult(task, truth)
     for name, factor in factors.items():
         result.add(name, _forecasts(problem, factor))
     return result
@@ -85,6 +86,14 @@ def test_the_naive_error_skips_unknown_buckets() -> None:
 
     assert naive_error(past_TS, 1).tolist() == [1.0]
     assert naive_error(past_TS, 2).tolist() == [pytest.approx((6 + 1) / 2)]
+
+
+def test_what_sells_in_whole_units_is_scored_in_whole_units() -> None:
+    problem = _problem()
+    result = TaskResult("tiny", Truth.of(problem))
+    result.add("near", _forecasts(problem, 1.04))
+
+    assert result.wql("near", "sku") == 0.0
 
 
 def test_rows_of_other_models_are_kept(tmp_path: Path) -> None:

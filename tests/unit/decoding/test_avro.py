@@ -5,7 +5,7 @@ import json
 from collections import Counter
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import fastavro
 import numpy as np
@@ -210,3 +210,35 @@ async def test_a_dead_letter_shows_readable_records_only() -> None:
     assert b"alice-7" not in (cut or b"")
     assert b"sha256" in (cut or b"")
     assert source.readable(None) is None
+
+
+NULLS = {"type": "array", "items": "null"}
+NODE = {"type": "record", "name": "Node", "fields": [{"name": "n", "type": ["null", "Node"]}]}
+EMPTY = {"type": "record", "name": "Empty", "fields": []}
+
+
+def _doubling(depth: int) -> dict[str, Any]:
+    """A record of records of records: a value of 2^depth values that takes no bytes."""
+    schema: Any = EMPTY
+    for level in range(depth):
+        fields = [{"name": "a", "type": schema}, {"name": "b", "type": schema["name"]}]
+        schema = {"type": "record", "name": f"Level{level}", "fields": fields}
+    return cast("dict[str, Any]", schema)
+
+
+@pytest.mark.parametrize(
+    "more", [NULLS, {"type": "array", "items": EMPTY}, NODE, {"type": "map", "values": NULLS},
+             _doubling(30)],
+    ids=["nulls", "empty records", "recursive", "in a map", "doubling"],
+)  # fmt: skip
+async def test_a_schema_without_bounds_is_not_used(more: Any) -> None:
+    """A few bytes of it took gigabytes, or the process; the record is refused, unread."""
+
+    class Unbounded(Schemas):
+        def fetch(self, schema_id: int) -> list[Any]:
+            return [record(*CORE, ("unit_price", "double"), ("more", more))]
+
+    got = await read([b"\0\0\0\0\x09" + FINE[5:] + b"\xfe\xff\xff\xff\x0f\0"], Unbounded())
+
+    assert [one.reason for one in got.refused] == ["unknown_schema"]
+    assert "bounds" in got.refused[0].detail or "exceeds the limit" in got.refused[0].detail

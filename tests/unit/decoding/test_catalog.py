@@ -34,6 +34,8 @@ def read(*values: Any, keys: list[Any] | None = None) -> tuple[list[Any], list[s
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
+        ({"category": "bags\x00"}, "invalid_category"),
+        ({"brand": "Ac\u202eme"}, "invalid_brand"),
         ({"price": -0.01}, "negative_price"),
         ({"price": 1e11}, "out_of_range"),
         ({"price": "2.5"}, "wrong_type"),

@@ -153,3 +153,13 @@ def test_an_event_time_in_the_future_names_the_setting() -> None:
     assert columns.refused[0].detail == (
         f"ts {NOW_MS + 7} exceeds the limit of window.future_tolerance by 7 ms"
     )
+
+
+def test_hashes_of_event_ids_depend_on_the_deployment() -> None:
+    """Ids made to collide in one deployment do not in another, whose seed nobody knows."""
+    lines = batch("orders", [order(str(i), NOW_MS) for i in range(50)])
+    mine = OrderDecoder(id_seed=7).columns(lines, latest_ms=NOW_MS).id_hash_N
+    theirs = OrderDecoder(id_seed=8).columns(lines, latest_ms=NOW_MS).id_hash_N
+
+    assert not set(mine.tolist()) & set(theirs.tolist())
+    assert mine.tolist() == [xxh3_64_intdigest(str(i).encode(), 7) for i in range(50)]

@@ -9,8 +9,8 @@ from faust.types import TP
 from stream.ingest.idleness import InputStatus
 from stream.ingest.owned_partition import OwnedPartition
 from stream.kafka.broker_view import BrokerView
-from stream.kafka.consumer_thread import BrokerAnswer
 from stream.kafka.faust_app import SurgecastApp
+from stream.kafka.reading.consumer_thread import BrokerAnswer
 from stream.partition.partition import Partition
 from stream.settings import Settings, WindowSettings
 

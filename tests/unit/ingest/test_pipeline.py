@@ -262,6 +262,41 @@ async def test_a_waiting_heartbeat_survives_a_crash_and_a_rebalance() -> None:
     assert stored["closed_through_ms"] == str(9 * HOUR_MS)
 
 
+@pytest.mark.parametrize(
+    "poison",
+    [
+        b"[" * 5_000,
+        b'{"event_time_ms": 9, "offsets": {"elsewhere": 5}}',
+        b'{"event_time_ms": -1, "offsets": {}}',
+        b'{"event_time_ms": 9, "offsets": {"orders": -5}}',
+        b'{"event_time_ms": %d, "offsets": {}}' % 2**60,
+        b'{"event_time_ms": 9, "offsets": {%b}}' % b",".join(b'"%d": 1' % n for n in range(9_000)),
+    ],
+)
+async def test_a_heartbeat_that_cannot_be_right_is_refused(poison: bytes) -> None:
+    """It holds nothing back: the next one takes effect."""
+    worker = Worker(MemoryStore())
+    await worker.join()
+    fine = b'{"event_time_ms": %d, "offsets": {"orders": 1}}' % (2 * HOUR_MS)
+    await worker.pipeline.on_heartbeats(batch("heartbeats", [poison, fine]))
+    await worker.pipeline.on_orders(batch("orders", [order("1", HOUR_MS)]))
+
+    assert worker.owned[0].partition.state.closed_through_ms == 2 * HOUR_MS
+    assert len(worker.owned[0].letters) == 1
+
+
+async def test_heartbeats_of_offsets_never_reached_are_few_and_hold_nothing_back() -> None:
+    worker = Worker(MemoryStore())
+    await worker.join()
+    never = b'{"event_time_ms": 5, "offsets": {"orders": 1000000}}'
+    fine = b'{"event_time_ms": %d, "offsets": {"orders": 1}}' % (2 * HOUR_MS)
+    await worker.pipeline.on_heartbeats(batch("heartbeats", [never] * 500 + [fine]))
+    await worker.pipeline.on_orders(batch("orders", [order("1", HOUR_MS)]))
+
+    assert worker.owned[0].partition.state.closed_through_ms == 2 * HOUR_MS
+    assert len(worker.owned[0].heartbeats) < 101
+
+
 FIRST = BrokerOffsets(
     Identity("one", {"orders": "id-1"}), {ORDERS: 0, CLICKS: 0}, {ORDERS: 9, CLICKS: 9}
 )

@@ -12,7 +12,7 @@ from aiokafka.errors import (
 )
 from structlog.testing import capture_logs
 
-from stream.kafka.joining import SAY_EVERY_S, SETTLE_S, group_refusal, wait_until_listed
+from stream.kafka.reading.joining import SAY_EVERY_S, SETTLE_S, group_refusal, wait_until_listed
 from stream.settings import KafkaSettings
 
 

@@ -10,7 +10,7 @@ from aiokafka.structs import TopicPartition
 
 from stream.decoding.formats import JsonFormat
 from stream.kafka.producer import LZ4_LEVEL, use_fast_lz4
-from stream.kafka.record_batch import PORTION, RecordBatch, yield_whole_batches
+from stream.kafka.reading.record_batch import PORTION, RecordBatch, yield_whole_batches
 
 TP = TopicPartition("orders", 0)
 PLAIN, LZ4 = 0, 3

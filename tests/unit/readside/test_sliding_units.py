@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from model.durations import DAY_MS, HOUR_MS
-from stream.readside.movers import SlidingUnits
+from stream.readside.rolling.movers import SlidingUnits
 
 
 def test_sliding_sums_equal_sums_over_the_window() -> None:

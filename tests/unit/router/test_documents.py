@@ -129,3 +129,19 @@ def test_prices_keep_their_value() -> None:
     for price in (0.1, 1e-7, 12_345.67, 0.0):
         [(_, value)] = read(document(line(price=price))).lines
         assert json.loads(value, parse_float=Decimal)["unit_price"] == Decimal(str(price))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"lines": ' + b"[" * 1_000,
+        b'{"event_id": "e", "ts": 5, "order_id": ' + b"[" * 1_000 + b"]" * 1_000 + b"}",
+        document(line(), order_id=json.loads("[" * 400 + "]" * 400)),
+        b'{"event_id": "e", "ts": 5, "lines": [' + b'{"a":' * 2_000 + b"1" + b"}" * 2_000 + b"]}",
+    ],
+)
+def test_a_deeply_nested_document_is_read_or_refused(value: bytes) -> None:
+    """It used to stop the router for good."""
+    routed = read(value)
+
+    assert routed.lines or [one.reason for one in routed.refused] == ["malformed_json"]

@@ -1,7 +1,7 @@
 """Means of roll-ups are the sums of those of their series, over all partitions."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,10 +11,11 @@ import pytest
 from model.contract import FEATURE_NAMES, QuantileForecast
 from model.durations import HOUR_MS
 from stream.partition.closed import Closed, ClosedBuckets
-from stream.scoring.rollup_means import KEPT, RollupMeans
+from stream.scoring import summed_rollups
+from stream.scoring.rollup_means import RollupMeans
 from stream.scoring.rollup_sums import RollupMembers
-from stream.serving import output_loop
 from stream.serving.output_loop import OutputLoop
+from stream.state.forecast_sums import KEPT
 from stream.state.keys import ROLLUPS, Tag
 from stream.state.port import Path, ReadSideWrite
 from tests.support.memory_serving import ScriptedServer
@@ -46,6 +47,7 @@ class MemoryMeans:
             self.read,
             lambda tag: (self.version, lambda: CATEGORIES[tag]),
             lambda tag: len(SERIES[tag]),
+            lambda: dict(self.blobs),
             partitions=3,
         )
 
@@ -133,6 +135,19 @@ def test_a_new_series_and_a_new_category_count_from_their_first_forecast(
     assert made.mean_SH[[0, 2], 0].tolist() == [12, 1 + 2 + 1]
 
 
+def test_series_that_came_after_the_forecast_are_not_in_its_sums() -> None:
+    stored = MemoryMeans()
+    made = forecast_of(0)
+    shorter = replace(made, mean_SH=made.mean_SH[:2])
+    path, payload = stored.reader().sums_of(0, SERIES[0], shorter)
+    stored.blobs[0, path] = payload
+    store_sums(stored, 1)
+
+    summed = stored.reader().reconciled(SERIES[ROLLUPS], forecast_of(ROLLUPS))
+    assert summed is not None
+    assert summed.mean_SH[0, 0] == (1 + 2) + (1 + 2 + 3)
+
+
 def test_sums_are_those_of_a_plain_loop() -> None:
     rng = np.random.default_rng(3)
     series = [f"S{n}@L{n % 7}" if n % 3 else f"S{n}" for n in rng.permutation(500)]
@@ -159,6 +174,7 @@ class Served(ScriptedServer):
         super().__init__()
         self.stored = stored
         self.written: dict[Tag, QuantileForecast] = {}
+        self.topics: list[str] = []
 
     def advance(self, tag: Tag, through_ms: int) -> QuantileForecast | None:
         """The forecast of a partition at an origin."""
@@ -175,11 +191,14 @@ class Served(ScriptedServer):
 
     async def send(self, topic: str, records: Any) -> int:
         """Count the records."""
+        self.topics.append(topic)
         return len(list(records))
 
 
-async def _forecast_all(served: Served, *tags: Tag) -> None:
-    """Close one bucket of some partitions in one batch, the given order."""
+async def _forecast_all(
+    served: Served, *tags: Tag, then: Callable[[], Awaitable[None]] | None = None
+) -> None:
+    """Close one bucket of some partitions in one batch, the given order; then something else."""
     output = OutputLoop(
         served, served, served, bucket_ms=HOUR_MS, publish_every_ms=0, clock_ms=lambda: 0,
         means=served.stored.reader(),
@@ -192,6 +211,8 @@ async def _forecast_all(served: Served, *tags: Tag) -> None:
     async with asyncio.timeout(30):
         while not output.idle:  # noqa: ASYNC110 - there is no event of it
             await asyncio.sleep(0.01)
+        if then is not None:
+            await then()
     task.cancel()
 
 
@@ -214,8 +235,35 @@ async def test_roll_ups_wait_for_the_partitions_of_another_worker() -> None:
 async def test_roll_ups_keep_their_own_means_if_another_worker_does_not_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(output_loop, "MEANS_WITHIN_S", 0.1)
+    monkeypatch.setattr(summed_rollups, "MEANS_WITHIN_S", 0.1)
     served = Served(MemoryMeans())
     await _forecast_all(served, ROLLUPS, 0)
 
     np.testing.assert_array_equal(served.written[ROLLUPS].mean_SH, forecast_of(ROLLUPS).mean_SH)
+
+
+async def test_roll_ups_are_summed_again_when_another_worker_forecasts_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After a swap of its own, or long after this one has given up waiting."""
+    monkeypatch.setattr(summed_rollups, "MEANS_WITHIN_S", 0.1)
+    monkeypatch.setattr(summed_rollups, "LOOK_AGAIN_S", 0.05)
+    served = Served(MemoryMeans())
+    twice = forecast_of(1)
+    twice = replace(twice, mean_SH=2 * twice.mean_SH)
+    found: list[list[float]] = []
+
+    async def other_worker() -> None:
+        for made in (forecast_of(1), twice):
+            before = served.written[ROLLUPS]
+            path, payload = served.stored.reader().sums_of(1, SERIES[1], made)
+            served.stored.blobs[1, path] = payload
+            while served.written[ROLLUPS] is before:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.01)
+            found.append(served.written[ROLLUPS].mean_SH[0].tolist())
+
+    await _forecast_all(served, ROLLUPS, 0, then=other_worker)
+
+    # 1+2+3 of its own and 1+2+3 of the other; after that twice those of the other
+    assert found == [[12, 72], [18, 36 + 72]]
+    assert served.topics.count("forecasts") >= 3

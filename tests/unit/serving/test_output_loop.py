@@ -1,8 +1,10 @@
 """The laws of the output loop: a partition that moves away is served and published no more."""
 
 import asyncio
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,8 @@ class Recorder(ScriptedServer):
         super().__init__()
         self.step_in: dict[str, Any] = {}
         self.topics: list[str] = []
+        self.records: list[dict[str, Any]] = []
+        self.watermarks_ms: list[int] = []
         self.forecasts = True
 
     def _moment(self, name: str) -> None:
@@ -41,10 +45,14 @@ class Recorder(ScriptedServer):
 
     async def forecast(self, tag: Tag, forecast: QuantileForecast, **more: Any) -> None:
         self._moment("forecast")
+        self.watermarks_ms.append(more["watermark_ms"])
 
     async def send(self, topic: str, records: Any) -> int:
         self.topics.append(topic)
-        return len(list(records))
+        made = list(records)
+        if topic == "forecasts":
+            self.records += [json.loads(record) for _, record in made]
+        return len(made)
 
 
 @contextmanager
@@ -74,6 +82,17 @@ async def until_idle(output: OutputLoop) -> None:
     """Wait until all is published."""
     while not output.idle:  # noqa: ASYNC110 - there is no event of it
         await asyncio.sleep(0.01)
+
+
+async def test_a_forecast_tells_the_watermark_not_its_origin() -> None:
+    recorder = Recorder()
+    with running(recorder) as output:
+        for tag, watermark_ms in ((0, HOUR_MS + 90_000), (1, 0)):
+            output.put(replace(bucket(tag), watermark_ms=watermark_ms))
+        await until_idle(output)
+
+    told = {record["watermark_ms"] for record in recorder.records}
+    assert told == set(recorder.watermarks_ms) == {HOUR_MS + 90_000, HOUR_MS}
 
 
 @pytest.mark.parametrize("moment", MOMENTS)

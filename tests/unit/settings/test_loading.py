@@ -58,7 +58,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch, **values: str) -> Settings:
         ("TRAINER__MAX_TIME", "0", "write 1s or more"),
         ("TRAINER__MAX_SPAN", "0", "write 1d or more"),
         ("DASHBOARD__ORIGINS", "https://shop.example", "write shop.example"),
-        ("API__KEYS", '[""]', "at least 1 item"),
+        ("API__KEYS", '[""]', "too short"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_to_write(
@@ -115,8 +115,8 @@ def test_variables_of_a_service_in_a_cluster_are_no_settings(
 def test_lists_are_written_with_commas_or_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = loaded(
         monkeypatch, MODEL__QUANTILES="0.1, 0.5,0.9", MODEL__TARGETS="revenue,visitors",
-        INGEST__LOCATIONS='["Berlin, Mitte"]', DASHBOARD__ORIGINS="a,b:8443", API__KEYS="one,two",
-        MODEL__INPUTS_OFF="",
+        INGEST__LOCATIONS='["Berlin, Mitte"]', DASHBOARD__ORIGINS="a,b:8443",
+        API__KEYS="first-of-two-keys,second-of-two-keys", MODEL__INPUTS_OFF="",
     )  # fmt: skip
 
     assert settings.model.quantiles == (0.1, 0.5, 0.9)
@@ -124,13 +124,14 @@ def test_lists_are_written_with_commas_or_as_json(monkeypatch: pytest.MonkeyPatc
     assert settings.model.inputs_off == ()
     assert settings.ingest.locations == ("Berlin, Mitte",)
     assert settings.dashboard.origins == ("a", "b:8443")
-    assert [key.get_secret_value() for key in settings.api.keys] == ["one", "two"]
+    keys = [key.get_secret_value() for key in settings.api.keys]
+    assert keys == ["first-of-two-keys", "second-of-two-keys"]
 
 
 def test_a_child_process_reads_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(
         kafka={"bootstrap_servers": ["a:9092", "b:9092"], "session_timeout": "4s"},
-        api={"keys": ['a "quoted" key', "with,comma"]},
+        api={"keys": ['a-"quoted"-key', "one-with,a-comma"]},
         ingest={"locations": ["Berlin, Mitte"]},
         model={"quantiles": [0.25, 0.75], "country": ""},
         window={"allowed_lateness": "1h"},

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -143,7 +144,7 @@ def test_the_seasonal_naive_repeats_the_year_before(tmp_path: Path) -> None:
         horizon=4, origins=2, max_seconds=1, out=out, console=Console(file=said, width=120),
     )  # fmt: skip
 
-    median = outcome.result.forecast["seasonal-naive"][..., 4]
+    median = outcome.result.forecast["seasonal-naive"][..., 5]
     np.testing.assert_array_equal(median, outcome.result.actual_OSH)
     assert "the demand 12 buckets of 1 month before" in said.getvalue()
     table = pl.read_parquet(out)
@@ -232,3 +233,28 @@ def test_days_of_orders_are_local(tmp_path: Path, bucket_ms: int, expected: list
 
     assert history.values_TSF[:, history.series.index("A"), 0].tolist() == expected
     assert (history.end_ms - np.datetime64("2024-05-03", "ms").astype(np.int64)) == 0
+
+
+@pytest.mark.parametrize("roll", ["preceding", "following"])
+def test_dates_of_working_days_are_months(
+    tmp_path: Path, roll: Literal["preceding", "following"]
+) -> None:
+    """The last working day of a month, or the first one, is up to two days off its end."""
+    dates = np.array(_months("2019-01", 60, last_day=roll == "preceding"), DATES)
+    working = np.busday_offset(dates, 0, roll=roll)
+
+    history, report = _loaded(tmp_path, [str(day) for day in working])
+
+    assert (history.bucket_ms, history.buckets) == (MONTH_MS, 60)
+    assert report.filled_buckets == report.summed_rows == 0
+
+
+def test_hours_of_a_zone_with_half_hours_begin_at_half_past(tmp_path: Path) -> None:
+    hours = np.datetime64("2024-01-01T00", "h") + np.arange(48)
+    dates = [f"{hour}:00:00+05:30" for hour in hours]
+
+    history, report = _loaded(tmp_path, dates, timezone="Asia/Kolkata")
+
+    first = report.grid.dates_ms(np.array([history.start_ms])).astype("datetime64[ms]")
+    assert first[0] == np.datetime64("2023-12-31T18:30")
+    assert history.values_TSF[:, 0, 0].tolist() == [float(n + 1) for n in range(48)]

@@ -174,3 +174,37 @@ def test_a_change_that_the_naive_has_not_seen_either_is_a_drift(seed: int) -> No
     for sums_K in given:
         sums_K[SUMS.index("loss")] *= 1.8
     assert any(alarms(drift, given, "loss")[:4])
+
+
+def first_is_wild(given: list[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
+    """The same days; on the first one next to nothing sold, and the naive forecast a usual day."""
+    given[0][SUMS.index("naive_loss")] *= 12
+    return given
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_wild_first_day_does_not_hide_a_drift(seed: int) -> None:
+    drift = ClassDrift(8.0, 14)
+    alarms(drift, first_is_wild(season(n=45, seed=seed)), "loss")
+
+    given = season(naive=[1.8] * 7 + [1.0] * 7, n=14, seed=10 + seed)
+    for sums_K in given:
+        sums_K[SUMS.index("loss")] *= 1.8
+    assert any(alarms(drift, given, "loss")[:4])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_wild_first_day_does_not_make_a_busy_season_a_drift(seed: int) -> None:
+    drift = ClassDrift(8.0, 14)
+    alarms(drift, first_is_wild(season(n=25, seed=seed)), "loss")
+
+    assert not any(alarms(drift, season(demand=1.5, loss=1.5, n=21, seed=10 + seed), "loss"))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_naive_that_begins_a_week_later_does_not_make_a_busy_season_a_drift(seed: int) -> None:
+    drift = ClassDrift(8.0, 14)
+    alarms(drift, days(7, seed=seed), "loss")
+    alarms(drift, season(n=18, seed=seed), "loss")
+
+    assert not any(alarms(drift, season(demand=1.5, loss=1.5, n=21, seed=10 + seed), "loss"))

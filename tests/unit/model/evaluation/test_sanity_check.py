@@ -13,8 +13,9 @@ def forecast(mean: float = 5.0, *, series: int = 40, model_id: str = "served") -
     """A sane forecast of three buckets and three quantiles."""
     units_SHQ = np.broadcast_to(mean * np.array([0.5, 1.0, 1.5], np.float32), (series, 3, 3)).copy()
     return QuantileForecast(
-        0, 60_000, (0.1, 0.5, 0.9), units_SHQ, units_SHQ.cumsum(axis=1), units_SHQ[..., 1], model_id
-    )
+        0, 60_000, (0.1, 0.5, 0.9), units_SHQ, units_SHQ.cumsum(axis=1),
+        units_SHQ[..., 1].copy(), model_id,
+    )  # fmt: skip
 
 
 def test_a_sane_forecast_passes_against_any_sane_one_or_none() -> None:

@@ -18,7 +18,7 @@ from model.inputs.carried_statistics import STOCK, STOCKOUT_SHARE
 from model.inputs.input_groups import GROUPS
 from model.inputs.plans import CLOSURE, PROMOTION, Plans
 from model.inputs.static_features import N_STATIC
-from model.networks.quantile_heads import make_coherent
+from model.quantiles.coherence import make_coherent
 from tests.support.model_cases import (
     START_MS,
     VARIANTS,
@@ -81,7 +81,7 @@ def require_sums(made: Explained) -> None:
         torch.from_numpy(block_SCH.sum(axis=1)[..., None]).clamp(min=0.0)
         for block_SCH in (made.parts.units_SCH, made.parts.cumulative_SCH)
     )
-    make_coherent(units_NH1, sums_NH1)
+    make_coherent(units_NH1.numpy(), sums_NH1.numpy())
     for found_NH1, block_SHQ in (
         (units_NH1, made.forecast.units_SHQ),
         (sums_NH1, made.forecast.cumulative_SHQ),

@@ -8,13 +8,15 @@ import torch
 
 from model.baselines.exponential_smoothing import SmoothingForecaster
 from model.baselines.seasonal_naive import SeasonalNaiveForecaster
-from model.contract import QuantileForecast
-from model.durations import DAY_MS, HOUR_MS, WEEK_MS
+from model.contract import FEATURE_NAMES, QuantileForecast
+from model.durations import DAY_MS, HOUR_MS, MINUTE_MS, WEEK_MS
 from model.errors import InvalidValues
 from model.inference.cuda_graph_stepper import FixedShapeStepper
 from model.inference.forecaster import Forecaster, NetworkForecaster
+from model.inputs.carried_statistics import UNITS
 from model.inputs.seasons.calendar import N_CALENDAR
 from model.inputs.series_inputs import new_carried, observe
+from model.pretraining.shipped import pretrained
 from model.workspace import Workspace
 from tests.support.model_cases import (
     ARCHITECTURES,
@@ -318,3 +320,23 @@ def test_states_of_another_forecaster_are_refused() -> None:
         untrained().step(_naive().new_states(1), np.ones((1, 11), np.float32), START_MS)
     with pytest.raises(TypeError):
         _naive().step(untrained().new_states(1), np.ones((1, 11), np.float32), START_MS)
+
+
+@pytest.mark.parametrize("stepper", ["blocks", "fixed_shape"])
+def test_a_rare_product_is_expected_to_sell_as_rarely_in_short_buckets(stepper: str) -> None:
+    """The floor of the scale, 0.02 units a bucket, is 28.8 units a day in buckets of a minute."""
+    shipped_one = NetworkForecaster(
+        pretrained(bucket_ms=MINUTE_MS, horizon=2, country=None),
+        "m",
+        stepper=FixedShapeStepper if stepper == "fixed_shape" else None,
+    )
+    minutes = DAY_MS // MINUTE_MS
+    values_TSF = np.zeros((minutes, 2, len(FEATURE_NAMES)), np.float32)
+    values_TSF[minutes // 2, 0, UNITS] = 1.0
+    states = shipped_one.new_states(2)
+
+    shipped_one.warm_up(states, values_TSF[:-1], START_MS)
+    forecast = shipped_one.step(states, values_TSF[-1], START_MS + DAY_MS - MINUTE_MS)
+
+    assert 0.3 < forecast.mean_SH[0, 0] * minutes < 3.0
+    assert forecast.mean_SH[1, 0] == 0.0  # it has not sold at all

@@ -14,11 +14,11 @@ from model.evaluation.backtest import backtest
 from model.evaluation.importance import PLANS, permutation_importance
 from model.inference.forecaster import NetworkForecaster
 from model.inputs.anchors import FACTORS, Anchors
-from model.inputs.plans import CLOSURE, N_PLANS, PLAN_INPUT_NAMES, PRICE, PROMOTION, Plans
+from model.inputs.plans import CLOSURE, EVENT, N_PLANS, PLAN_INPUT_NAMES, PRICE, PROMOTION, Plans
 from model.inputs.seasons.calendar import N_HORIZON
 from model.inputs.series_inputs import places_of
-from model.networks.quantile_heads import make_coherent
 from model.networks.quantile_levels import PublishedLevels
+from model.quantiles.coherence import make_coherent
 from model.training.checkpoint import input_hash
 from model.training.dataset import History, last_buckets
 from model.training.train import train
@@ -151,7 +151,7 @@ def test_heads_serve_plans_as_in_training(seed: int) -> None:
         )  # fmt: skip
 
     expected = [block_OBHQ[0].clamp(min=0) for block_OBHQ in trained]
-    make_coherent(*expected)
+    make_coherent(*(block.numpy() for block in expected))
     for served_BHQ, expected_BHQ in zip(out, expected, strict=True):
         torch.testing.assert_close(served_BHQ, expected_BHQ, rtol=1e-4, atol=1e-4)
 
@@ -286,7 +286,7 @@ def test_the_last_buckets_keep_their_plans() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_kind_of_plan_absent_from_the_data_has_no_effect(architecture: str) -> None:
-    """After training on promotions only, a closure has no random effect."""
+    """After training on promotions only, an event has no random effect."""
     history = _promoted(90, horizon=7)
     model = ModelConfig(
         horizon=7, bucket_ms=DAY_MS, hidden=8, layers=1, rank=8, plans=True,
@@ -294,13 +294,13 @@ def test_a_kind_of_plan_absent_from_the_data_has_no_effect(architecture: str) ->
     )  # fmt: skip
     network = train(history, small_training(model=model)).network
     forecaster = NetworkForecaster(network, "promoted")
-    closed = np.zeros((8, 1, N_PLANS), np.float32)
-    closed[..., CLOSURE] = 1.0
+    event = np.zeros((8, 1, N_PLANS), np.float32)
+    event[..., EVENT] = 1.0
     bucket_SF = history.values_TSF[0]
 
     plain, planned = (
         forecaster.step(forecaster.new_states(1), bucket_SF, START_MS, plans)
-        for plans in (None, Plans(np.array([0]), closed))
+        for plans in (None, Plans(np.array([0]), event))
     )
 
     assert _difference(planned, plain) == 0

@@ -19,8 +19,9 @@ from model.inputs.seasons.calendar import N_HORIZON
 from model.inputs.series_inputs import new_carried
 from model.inputs.static_features import LIST_PRICE
 from model.inputs.targets import scales_of
-from model.networks.quantile_heads import QuantileHeads, make_coherent
+from model.networks.quantile_heads import QuantileHeads
 from model.networks.quantile_levels import PublishedLevels
+from model.quantiles.coherence import make_coherent
 from model.training.checkpoint import Manifest, dump, input_hash, restore
 from model.training.dataset import pick_series
 from model.training.train import Trained, train
@@ -159,7 +160,7 @@ def test_serving_equals_training_in_each_scale() -> None:
         seen[0].clamp(min=0) * scale[:, None, None]
         for seen, scale in zip(trained, scales, strict=True)
     ]
-    make_coherent(*expected[:2])
+    make_coherent(*(block.numpy() for block in expected[:2]))
     for out, block in zip(served, expected, strict=True):
         torch.testing.assert_close(out, block, rtol=1e-5, atol=1e-5)
 

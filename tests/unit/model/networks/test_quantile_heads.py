@@ -9,10 +9,12 @@ from torch import Tensor
 
 from model.config import DECILES
 from model.inputs.anchors import FACTORS, Anchors
+from model.inputs.plans import CLOSURE_INPUT, PLAN_INPUT_NAMES
 from model.inputs.seasons.calendar import N_HORIZON
-from model.networks.quantile_heads import ZERO_SHIFT, QuantileHeads, make_coherent
+from model.networks.quantile_heads import ZERO_SHIFT, QuantileHeads
 from model.networks.quantile_levels import PublishedLevels
-from model.quantile_mean import mean_weights
+from model.quantiles.coherence import make_coherent
+from model.quantiles.mean import mean_weights
 from model.workspace import Workspace
 
 SERIES, STEPS, WIDTH, INPUTS = 7, 5, 16, 3
@@ -90,7 +92,7 @@ def test_serving_equals_training_cut_at_zero_and_scaled() -> None:
     heads, anchors = _heads(), _anchors()
     scale = torch.rand(SERIES, generator=torch.Generator().manual_seed(4)) * 10
     units, sums = (block.clamp(min=0) * scale[:, None, None] for block in _trained(heads, anchors))
-    make_coherent(units, sums)
+    make_coherent(units.numpy(), sums.numpy())
     served = _served(heads, anchors, (scale, scale))
 
     assert units.max() > 1
@@ -200,29 +202,52 @@ def test_the_mean_of_rare_demand_is_what_is_expected() -> None:
     assert (mean - 1e3 * factor).abs().max() > 10
 
 
-def test_a_plan_moves_the_mean_of_its_bucket_with_the_median() -> None:
+def _planned(scale: float, *, closed: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+    """Units, sums and mean with a promotion in bucket 1 and a closure in bucket 2 of series 3."""
     torch.manual_seed(2)
-    heads = QuantileHeads(WIDTH, INPUTS, N_HORIZON, quantiles=DECILES, rank=4, n_plans=1).eval()
+    heads = QuantileHeads(
+        WIDTH, INPUTS, N_HORIZON, quantiles=DECILES, rank=4, n_plans=len(PLAN_INPUT_NAMES)
+    ).eval()
     with torch.no_grad():
         answer = heads.answer
         assert answer is not None
-        answer.bias.view(2, 9)[0, 4] = 2.0
+        answer.bias.view(len(PLAN_INPUT_NAMES), 2, 9)[0, 0, 4] = 2.0
     encoded, inputs, horizon = _inputs()
-    scale, out = torch.full((SERIES,), 0.01), torch.empty(2, SERIES, STEPS, 9)
-    anchors, rows = _anchors(torch.zeros(SERIES, STEPS), torch.ones(SERIES)), torch.tensor([3])
-    plans = torch.zeros(1, STEPS, 1)
-    plans[0, 1] = 1.0
-    means = []
-    for planned in (None, (rows, plans)):
-        means.append(torch.empty(SERIES, STEPS))
-        with torch.no_grad():
-            weights = heads.horizon_weights(horizon)[0].flatten(2)
-            heads.serve(
-                encoded, inputs, weights, (scale, scale), tuple(out.unbind(0)), planned=planned,
-                mean_BH=means[-1], anchors=anchors, work=Workspace(),
-                levels=PublishedLevels.of(DECILES, DECILES),
-            )  # fmt: skip
+    level, out = torch.full((SERIES,), scale), torch.empty(2, SERIES, STEPS, 9)
+    anchors = _anchors(torch.zeros(SERIES, STEPS), torch.ones(SERIES))
+    plans = torch.zeros(1, STEPS, len(PLAN_INPUT_NAMES))
+    plans[0, 1, 0] = 1.0
+    plans[0, 2, CLOSURE_INPUT] = closed
+    mean = torch.empty(SERIES, STEPS)
+    with torch.no_grad():
+        weights = heads.horizon_weights(horizon)[0].flatten(2)
+        heads.serve(
+            encoded, inputs, weights, (level, level), tuple(out.unbind(0)), mean_BH=mean,
+            anchors=anchors, work=Workspace(), levels=PublishedLevels.of(DECILES, DECILES),
+            planned=(torch.tensor([3]), plans),
+        )  # fmt: skip
+    return out[0], out[1], mean
 
-    expected = torch.zeros(SERIES, STEPS)
-    expected[3, 1] = 2.0 * 0.01
-    torch.testing.assert_close(means[1] - means[0], expected, rtol=0.05, atol=1e-6)
+
+def test_a_plan_moves_the_mean_of_its_bucket_with_the_median() -> None:
+    _, _, mean = _planned(0.01)
+
+    ratio = mean / mean[:1, :1]
+    expected = torch.ones(SERIES, STEPS)
+    expected[3, 1] = 1.0 + 2.0
+    torch.testing.assert_close(ratio, expected, rtol=0.05, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [0.01, 100.0], ids=["rare", "often"])
+def test_nothing_is_expected_of_a_closed_bucket(scale: float) -> None:
+    """Nor does demand until its end grow; half a closed bucket halves what is expected."""
+    opened, half, closed = (_planned(scale, closed=share) for share in (0.0, 0.5, 1.0))
+
+    units, sums, mean = closed
+    assert not units[3, 2].any()
+    assert float(mean[3, 2]) == 0.0
+    torch.testing.assert_close(sums[3, 2], sums[3, 1])
+    assert (units[2, 2] == opened[0][2, 2]).all()
+    if scale < 1:
+        torch.testing.assert_close(half[2][3, 2], 0.5 * opened[2][3, 2], rtol=0.02, atol=0)
+    assert half[2][3, 2] < opened[2][3, 2]

@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from model.config import ModelConfig
+from model.config import Architecture, ModelConfig
 from model.durations import DAY_MS, HOUR_MS
 from model.errors import HistoryTooShort, InvalidValues
+from model.networks.quantile_network import QuantileNetwork
+from model.training.dataset import pick_series
+from model.training.lanes import LaneGroups, encode
+from model.training.ranks import Ranks
 from model.training.train import TrainProgress, train
-from tests.support.model_cases import history_of, real_hours, small_training
+from tests.support.model_cases import ARCHITECTURES, history_of, real_hours, small_training
 
 
 @pytest.mark.slow
@@ -73,8 +77,6 @@ def test_training_stops_at_its_deadline() -> None:
 
 def test_values_after_the_end_of_training_do_not_reach_the_statistics_before_it() -> None:
     """The statistics lanes start from do not depend on later values."""
-    from model.training.dataset import pick_series
-
     values_TSF = real_hours(days=14, series=6)
     changed_TSF = values_TSF.copy()
     changed_TSF[200:, :, 0] *= 7
@@ -129,6 +131,49 @@ def test_bfloat16_learns_nearly_as_well_as_float32() -> None:
     assert mixed.metrics["validation_loss"] != loss
     assert mixed.metrics["validation_loss"] == pytest.approx(loss, rel=0.03)
     assert all(part.dtype == torch.float32 for part in mixed.network.state_dict().values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture_learns_in_bfloat16(architecture: Architecture) -> None:
+    """The loss falls and stays finite; weights stay float32."""
+    hours = np.arange(24 * 21)
+    values_TSF = np.zeros((hours.size, 6, 11), np.float32)
+    rhythm_T = np.where((hours % 24 >= 8) & (hours % 24 < 18), 5.0, 0.0)
+    values_TSF[:, :, 0] = rhythm_T[:, None] * (1 + np.arange(6))
+    config = small_training(updates=60, validate_every=60, learning_rate=1e-2)
+    model = dataclasses.replace(config.model, architecture=architecture, context=16)
+    config = dataclasses.replace(config, model=model, precision="bfloat16")
+    seen: list[TrainProgress] = []
+
+    trained = train(history_of(values_TSF), config, seen.append)
+
+    assert np.isfinite([at.loss for at in seen]).all()
+    assert seen[-1].loss < 0.8 * seen[0].loss
+    assert all(part.dtype == torch.float32 for part in trained.network.state_dict().values())
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_bfloat16_rounds_the_encoding_but_not_the_state(architecture: Architecture) -> None:
+    config = small_training()
+    model = dataclasses.replace(config.model, architecture=architecture, context=16)
+    picked = pick_series(
+        history_of(real_hours(days=5, series=6)), model, end=96, every=24, limit=6, power=0.5
+    )
+    torch.manual_seed(3)
+    network = QuantileNetwork(model)
+    lanes = LaneGroups(picked, network, config, np.random.default_rng(3), Ranks())
+    lanes.begin()
+    chunk, before = lanes.next_chunk(), lanes.state
+    exact, after = encode(network, chunk, before, torch.device("cpu"))
+    rounded, rounded_after = encode(network, chunk, before, torch.device("cpu"), mixed=True)
+
+    assert not torch.equal(exact, rounded)
+    torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0.05)
+    assert rounded.dtype == torch.float32
+    for part, exact_part in zip(rounded_after, after, strict=True):
+        assert part.dtype == torch.float32
+        torch.testing.assert_close(part, exact_part, rtol=0.05, atol=0.05)
 
 
 @pytest.mark.slow

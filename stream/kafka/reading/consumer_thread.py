@@ -17,7 +17,7 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from faust.types import TP
 
 from stream.errors import ServiceUnavailable
-from stream.kafka.record_batch import RecordBatch, yield_whole_batches
+from stream.kafka.reading.record_batch import RecordBatch, yield_whole_batches
 
 log = structlog.get_logger(__name__)
 

@@ -126,7 +126,7 @@ class Movers:
             self._parts, self._names, self._base_days = {}, {}, {}
         for tag in overview.tags():
             progress = overview.progress.get(tag)
-            if tag == ROLLUPS or progress is None or overview.info is None:
+            if progress is None or overview.info is None:
                 continue
             part = self._parts.setdefault(tag, SlidingUnits())
             end_ms = progress.closed_through_ms
@@ -156,11 +156,14 @@ class Movers:
             part.slide(start + bucket_ms)
 
     def top(self, n: int) -> list[Mover]:
-        """The n largest rises, then the n largest falls; empty without a full day to compare."""
+        """The n largest rises, then the n largest falls, without roll-ups.
+
+        Empty without a full day to compare.
+        """
         movers: list[Mover] = []
         for tag, part in self._parts.items():
             days = self._base_days.get(tag, 0)
-            if days < 1:
+            if tag == ROLLUPS or days < 1:
                 continue
             mean_S = part.base_S / days
             change_S = part.day_S - mean_S
@@ -175,10 +178,16 @@ class Movers:
         downs = sorted((m for m in movers if m.change < 0), key=lambda m: (m.change, m.series_id))
         return ups[:n] + downs[:n][::-1]
 
-    def by_volume(self) -> list[str]:
-        """Series ids by units of the last eight days, most first."""
-        sums: list[tuple[float, str]] = []
+    def volumes(self) -> dict[str, float]:
+        """Units of the last eight days of every series that has closed buckets."""
+        units: dict[str, float] = {}
         for tag, part in self._parts.items():
             total_S = part.day_S + part.base_S
-            sums += zip(total_S.tolist(), self._names.get(tag, ()), strict=False)
-        return [name for _, name in sorted(sums, key=lambda pair: (-pair[0], pair[1]))]
+            units |= zip(self._names.get(tag, ()), total_S.tolist(), strict=False)
+        return units
+
+    def by_volume(self) -> list[str]:
+        """Series ids by units of the last eight days, most first, without roll-ups."""
+        units = self.volumes()
+        rollups = frozenset(self._names.get(ROLLUPS, ()))
+        return sorted(units.keys() - rollups, key=lambda name: (-units[name], name))

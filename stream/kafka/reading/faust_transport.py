@@ -17,13 +17,13 @@ from faust.transport.drivers.aiokafka import Consumer, Producer, Transport
 from faust.types import TP, ConsumerMessage
 
 from stream.errors import ServiceUnavailable, SurgecastError
-from stream.kafka.consumer_thread import (
+from stream.kafka.reading.consumer_thread import (
     BatchConsumerThread,
     BrokerAnswer,
     OffsetAuthority,
     unreachable_broker_is_fatal,
 )
-from stream.kafka.record_batch import RecordBatch
+from stream.kafka.reading.record_batch import RecordBatch
 
 log = structlog.get_logger(__name__)
 

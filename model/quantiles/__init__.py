@@ -1,0 +1,1 @@
+"""Quantiles of demand: bands, means, whole units, coherence with their sums."""

@@ -1,0 +1,1 @@
+"""Sums over rolling windows of the closed buckets, and the series that move most."""
