@@ -13,7 +13,7 @@ from faust.transport.drivers.aiokafka import Consumer
 
 from stream.errors import ServiceUnavailable
 from stream.kafka.faust_app import SERVICE_LOGS, _force_exit, create_app
-from stream.kafka.faust_transport import BatchConsumer
+from stream.kafka.reading.faust_transport import BatchConsumer
 from stream.settings import Settings
 from stream.worker import service
 
