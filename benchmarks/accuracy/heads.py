@@ -133,6 +133,7 @@ class CountHeads(QuantileHeads):
         out: tuple[Tensor, ...],
         *,
         mean_BH: Tensor,
+        level_B: Tensor | None = None,
         anchors: Anchors,
         work: Workspace,
         levels: PublishedLevels,

@@ -172,7 +172,9 @@ def dump_statistics(statistics_SI: Tensor, config: ModelConfig) -> bytes:
         "snapshot_version": SNAPSHOT_VERSION,
         "identity": statistics_identity(config),
     }
-    return save_tensors({_STATISTICS: statistics_SI}, {"surgecast": json.dumps(header)})
+    return save_tensors(
+        {_STATISTICS: statistics_SI.contiguous()}, {"surgecast": json.dumps(header)}
+    )
 
 
 def read_statistics(payload: bytes, config: ModelConfig) -> Tensor:

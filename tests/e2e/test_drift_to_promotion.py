@@ -127,7 +127,9 @@ def deployment_settings() -> dict[str, dict[str, Any]]:
     return {
         "kafka": {"partitions": PARTITIONS},
         "window": {"idle_timeout": "1s"},
-        "model": {"horizon": HORIZON, "device": "cpu", "pretrained": False},
+        "model": {
+            "horizon": HORIZON, "device": "cpu", "pretrained": False, "quantiles": list(DECILES),
+        },
         "trainer": {
             "updates": 120, "max_time": "5m", "origins": 2, "every": "30d", "cooldown": "1s",
         },
