@@ -162,10 +162,10 @@ class Snapshots:
         kept = _Kept(name, statistics_identity(config), through_ms, since_ms)
         self._thread.submit(self._write_statistics, tag, payload, kept).result()
 
-    def close(self) -> None:
-        """Wait for the write under way; no further one begins, not even a queued one."""
+    def close(self, *, hurried: bool = False) -> None:
+        """Wait for the writes; no further one begins. If `hurried`, queued ones do not either."""
         self._closed = True
-        self._thread.shutdown(cancel_futures=True)
+        self._thread.shutdown(cancel_futures=hurried)
 
     def _write(
         self, tag: Tag, model_id: str, payload: bytes, through_ms: int, since_ms: int

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import threading
+from functools import partial
 from typing import Any
 
 import structlog
@@ -181,7 +182,8 @@ class WorkerService(PersistentStopService):
                 await parts.scores.flush()
                 await parts.sink.stop()
                 await parts.client.aclose()
-                await asyncio.get_running_loop().run_in_executor(None, parts.snapshots.close)
+                close = partial(parts.snapshots.close, hurried=True)
+                await asyncio.get_running_loop().run_in_executor(None, close)
         except TimeoutError:
             log.warning("left_open", reason=f"not all was closed within {CLOSE_S:.0f} s")
 
