@@ -107,7 +107,7 @@ def replay(options: Options) -> Iterator[Row]:
         bucket = closed_bucket(options.series)
         results[name] = timed_ms(
             options,
-            lambda: model.step(states, bucket, next(place) * HOUR_MS),  # noqa: B023
+            lambda: model.step(states, bucket, next(place) * HOUR_MS),  # noqa: B023 - called in this round
         )
         units[name] = run_steps(forecaster(options, capture=capture), options, 4)
     yield Row(

@@ -32,7 +32,19 @@ class SeriesPage(BaseModel):
     next_cursor: str | None
 
 
-class Forecast(Aged):
+class Demand(Aged):
+    """Quantiles [H][Q] and expected values [H] of demand, in units sold, from `origin_ms` on."""
+
+    origin_ms: int
+    bucket_ms: int
+    quantiles: list[float]
+    units: list[list[float]]
+    cumulative_units: list[list[float]]
+    mean_units: list[float]
+    mean_cumulative: list[float]
+
+
+class Forecast(Demand):
     """`units[h][q]`: quantile q of the demand in bucket `[origin_ms + h·bucket_ms, …)`, h from 0.
 
     `cumulative_units[h][q]`: quantile q of the sum of buckets 0…h, forecast directly.
@@ -44,13 +56,6 @@ class Forecast(Aged):
     series_id: str
     sku: str | None
     location: str | None
-    origin_ms: int
-    bucket_ms: int
-    quantiles: list[float]
-    units: list[list[float]]
-    cumulative_units: list[list[float]]
-    mean_units: list[float]
-    mean_cumulative: list[float]
     revenue: list[list[float]] | None = None
     visitors: list[list[float]] | None = None
     nowcast: None = None
@@ -91,7 +96,7 @@ class ForecastBatch(BaseModel):
     missing: list[str]
 
 
-class SetForecast(Aged):
+class SetForecast(Demand):
     """Forecast of the demand of a set of series together; fields as those of `Forecast`.
 
     Errors of series are partly their own and partly those of the whole shop, as the forecast of
@@ -99,13 +104,6 @@ class SetForecast(Aged):
     """
 
     series: int = Field(description="series in the set")
-    origin_ms: int
-    bucket_ms: int
-    quantiles: list[float]
-    units: list[list[float]]
-    cumulative_units: list[list[float]]
-    mean_units: list[float]
-    mean_cumulative: list[float]
     joint: bool
 
 

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -55,8 +56,8 @@ class Watch:
         wait_until(lambda: self.kind() == kind, f"the condition {kind}", seconds=NOTICED_S)
 
 
-def _sell(deployment: Deployment, first: int, n: int = 1, **wrong: object) -> None:
-    lines = [order(f"e{first + i}", START_MS + first + i, **wrong) for i in range(n)]  # type: ignore[arg-type]
+def _sell(deployment: Deployment, first: int, n: int = 1, **wrong: Any) -> None:
+    lines = [order(f"e{first + i}", START_MS + first + i, **wrong) for i in range(n)]
     rows = [(b"A", json.dumps(line).encode()) for line in lines]
     produce(deployment.servers, "orders", rows)
 

@@ -38,7 +38,7 @@ class PromptHeads(H11Protocol):
 
     _deadline: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as h11's
         """Wait for the first head."""
         super().connection_made(transport)
         self._expect_head()
