@@ -102,9 +102,9 @@ class OutputLoop:
         """Drop everything queued or known of a partition that moved to another worker."""
         self._queue.forget(tag)
         self._forget_states(tag)
-        of_tags = self._series, self._through, self._watermark_ms, self._unpublished
-        for mapping in (*of_tags, self._published_ms):
-            mapping.pop(tag, None)
+        for known in (self._series, self._through, self._watermark_ms, self._published_ms):
+            known.pop(tag, None)
+        self._unpublished.pop(tag, None)
 
     async def wait_for_room(self) -> None:
         """Wait while too many closed buckets are queued."""
@@ -181,9 +181,10 @@ class OutputLoop:
                 continue
             if forecast is None:
                 continue
+            series = self._series[tag]
             if tag == ROLLUPS and self._summed is not None:
-                forecast = await self._summed.summed(self._series[tag], forecast)
-            scored = await self._in_thread(self._score, tag, forecast)
+                forecast = await self._summed.summed(series, forecast)
+            scored = await self._in_thread(self._score, tag, series, forecast)
             if moves == self._queue.moves(tag):
                 await self._retried(self._write, tag, scored)
             if moves != self._queue.moves(tag):
@@ -193,9 +194,8 @@ class OutputLoop:
                 self._rollups = scored
             self._report_scores(scored.scores)
             self._note_latency(cause_ms.get(tag))
-            reason = "swap" if swapped else "close"
             self._unpublished[tag] = _Unpublished(
-                scored.forecast, self._series[tag], reason, scored.calibrated
+                scored.forecast, series, "swap" if swapped else "close", scored.calibrated
             )
 
     def _note_closed(self, batch: list[ClosedBuckets]) -> dict[Tag, int]:
@@ -221,28 +221,29 @@ class OutputLoop:
 
     async def _sum_again(self) -> None:
         """Store and publish the roll-ups once more if other workers have forecast again."""
-        series, scored = self._series.get(ROLLUPS), self._rollups
-        if self._summed is None or scored is None or series is None:
+        scored = self._rollups
+        if self._summed is None or scored is None:
             return
+        moves, series = self._queue.moves(ROLLUPS), self._series[ROLLUPS]
         found = await self._summed.changed(series)
-        if found is None:
+        if found is None or moves != self._queue.moves(ROLLUPS):
             return
-        forecast = replace(scored.forecast, mean_SH=found.mean_SH)
-        self._rollups = again = replace(scored, forecast=forecast, write=ReadSideWrite(), scores=[])
+        sums = replace(scored.forecast, mean_SH=found.mean_SH)
+        self._rollups = again = replace(scored, forecast=sums, write=ReadSideWrite(), scores=[])
         await self._retried(self._write, ROLLUPS, again)
-        due = _Unpublished(forecast, series, "swap", scored.calibrated)
-        self._unpublished[ROLLUPS] = due
+        if moves == self._queue.moves(ROLLUPS):
+            self._unpublished[ROLLUPS] = _Unpublished(sums, series, "swap", scored.calibrated)
 
     async def _in_thread(self, call: Callable[..., R], *arguments: Any) -> R:
         """Call in the serving thread until the store answers."""
         return await self._retried(self.between_steps, call, *arguments)
 
-    def _score(self, tag: Tag, forecast: QuantileForecast) -> ScoredForecast:
+    def _score(self, tag: Tag, series: list[str], forecast: QuantileForecast) -> ScoredForecast:
         scored = ScoredForecast(forecast)
         if self._scoring is not None:
             scored = self._scoring.score_and_correct(tag, forecast)
         if self._means is not None and tag != ROLLUPS:
-            path, payload = self._means.sums_of(tag, self._series[tag], scored.forecast)
+            path, payload = self._means.sums_of(tag, series, scored.forecast)
             scored.write.puts[path] = payload
         return scored
 

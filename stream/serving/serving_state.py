@@ -138,7 +138,7 @@ class ServingState:
         first = self._first.get(tag)
         if first is None or first.origin_ms > through_ms:
             return None
-        del self._first[tag]
+        self._first.pop(tag, None)  # it may have moved away since
         return first if first.origin_ms == through_ms else None
 
     def take_changed(self) -> bool:

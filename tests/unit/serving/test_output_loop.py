@@ -4,8 +4,8 @@ import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,11 +13,14 @@ import pytest
 from model.contract import FEATURE_NAMES, QuantileForecast
 from model.durations import HOUR_MS
 from stream.partition.closed import Closed, ClosedBuckets
+from stream.scoring.live_scoring import LiveScoring, ScoredForecast
+from stream.scoring.rollup_means import RollupMeans
 from stream.serving.output_loop import OutputLoop
-from stream.state.keys import Tag
+from stream.state.keys import ROLLUPS, Tag
+from stream.state.port import Path
 from tests.support.memory_serving import ScriptedServer
 
-MOMENTS = ("swap_in", "advance", "forecast")
+MOMENTS = ("swap_in", "advance", "score", "sums", "forecast")
 
 
 class Recorder(ScriptedServer):
@@ -31,20 +34,20 @@ class Recorder(ScriptedServer):
         self.watermarks_ms: list[int] = []
         self.forecasts = True
 
-    def _moment(self, name: str) -> None:
+    def moment(self, name: str) -> None:
         if name in self.step_in:
             self.step_in.pop(name)()
 
     def swap_in(self) -> bool:
-        self._moment("swap_in")
+        self.moment("swap_in")
         return super().swap_in()
 
     def advance(self, tag: Tag, through_ms: int) -> QuantileForecast | None:
-        self._moment("advance")
+        self.moment("advance")
         return super().advance(tag, through_ms) if self.forecasts else None
 
     async def forecast(self, tag: Tag, forecast: QuantileForecast, **more: Any) -> None:
-        self._moment("forecast")
+        self.moment("forecast")
         self.watermarks_ms.append(more["watermark_ms"])
 
     async def send(self, topic: str, records: Any) -> int:
@@ -55,9 +58,41 @@ class Recorder(ScriptedServer):
         return len(made)
 
 
+@dataclass
+class Sums:
+    """Scoring and sums of means in one, with the moments of a recorder."""
+
+    recorder: Recorder
+
+    def forget(self, tag: Tag) -> None:
+        """Nothing is kept."""
+
+    def score_and_correct(self, tag: Tag, forecast: QuantileForecast) -> ScoredForecast:
+        self.recorder.moment("score")
+        return ScoredForecast(forecast)
+
+    def sums_of(
+        self, tag: Tag, series: list[str], forecast: QuantileForecast
+    ) -> tuple[Path, bytes]:
+        self.recorder.moment("sums")
+        assert len(series) == len(forecast.mean_SH)
+        return ("sums", 0), b""
+
+    def reconciled(self, series: list[str], forecast: QuantileForecast) -> QuantileForecast:
+        self.recorder.moment("reconciled")
+        return forecast
+
+    def changed(self, series: list[str], forecast: QuantileForecast) -> QuantileForecast | None:
+        if "changed" not in self.recorder.step_in:
+            return None
+        self.recorder.moment("changed")
+        return forecast
+
+
 @contextmanager
 def running(recorder: Recorder) -> Iterator[OutputLoop]:
     """An output loop on the recorder."""
+    sums = Sums(recorder)
     output = OutputLoop(
         recorder,
         recorder,
@@ -65,6 +100,8 @@ def running(recorder: Recorder) -> Iterator[OutputLoop]:
         bucket_ms=HOUR_MS,
         publish_every_ms=0,
         clock_ms=lambda: 0,
+        scoring=cast("LiveScoring", sums),
+        means=cast("RollupMeans", sums),
     )
     task = asyncio.create_task(output.run())
     yield output
@@ -107,6 +144,23 @@ async def test_a_partition_may_move_away_at_any_moment(moment: str) -> None:
         assert recorder.forgotten
 
         output.put(bucket(1))
+        await until_idle(output)
+        assert recorder.topics.count("forecasts") == 1
+
+
+@pytest.mark.parametrize("moment", ["reconciled", "changed", "forecast"])
+async def test_the_roll_ups_may_move_away_at_any_moment(moment: str) -> None:
+    """Neither their first forecast nor the one that is summed again is published then."""
+    recorder = Recorder()
+    with running(recorder) as output:
+        recorder.step_in[moment] = lambda: output.forget(ROLLUPS)
+        output.put(bucket(ROLLUPS))
+        while recorder.step_in:  # noqa: ASYNC110 - there is no event of it
+            await asyncio.sleep(0.01)
+        await until_idle(output)
+        assert "forecasts" not in recorder.topics
+
+        output.put(bucket(0))
         await until_idle(output)
         assert recorder.topics.count("forecasts") == 1
 
