@@ -19,11 +19,11 @@ from stream.kafka.admin import admin_client, describe_topics
 from stream.ops.checks import Check
 from stream.ops.count_checks import count_checks, read_counts
 from stream.ops.embedded import embedded_advice
-from stream.ops.store_checks import store_checks
+from stream.ops.store_checks import clock_skew_ms, store_checks
 from stream.processes.child import writable_folder
 from stream.settings import Settings
 
-_TIMEOUT_MS = 4_000
+_TIMEOUT_MS = 10_000
 _MAX_SKEW_MS = 2_000
 #: What to do about a fault of the answers, by its kind.
 _ADVICE = {
@@ -164,15 +164,12 @@ def _store(settings: Settings) -> list[Check]:
             **({"password": password.get_secret_value()} if password else {}),
         )
         with client:
-            before_ms = wall_clock_ms()
-            seconds, micros = client.time()
-            middle_ms = (before_ms + wall_clock_ms()) / 2
+            skew_ms = clock_skew_ms(client.time, wall_clock_ms)
             facts: dict[str, Any] = client.info()
             stored = read_counts(client)
     except (redis.RedisError, ValueError) as error:
         advice = "start it, or correct SURGECAST_REDIS__URL and SURGECAST_REDIS__PASSWORD"
         return [Check("store", "wrong", f"does not answer: {str(error)[:200]}", advice)]
-    skew_ms = seconds * 1_000 + micros / 1_000 - middle_ms
     counts = count_checks(settings, stored, now_ms=wall_clock_ms())
     return [*store_checks(facts), _clock(skew_ms), *counts]
 

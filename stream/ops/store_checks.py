@@ -1,6 +1,6 @@
-"""Checks of the store by what it says of itself: server, memory, persistence. Pure."""
+"""Checks of the store by what it says of itself: server, memory, persistence, clock. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from stream.ops.checks import Check
@@ -9,6 +9,7 @@ from stream.ops.checks import Check
 NOTED_SHARE: Final = 0.75
 WRONG_SHARE: Final = 0.9
 _GIB: Final = 2**30
+_CLOCK_READINGS: Final = 5
 #: Last saves of the store, by the field of its INFO.
 _SAVES: Final = {
     "rdb_last_bgsave_status": "background save",
@@ -82,3 +83,18 @@ def _persistence(facts: Mapping[str, Any]) -> Check:
         return Check("store persistence", "ok", "append-only file")
     advice = "set appendonly yes; otherwise a restart loses all counts older than Kafka's retention"
     return Check("store persistence", "note", "no append-only file", advice)
+
+
+def clock_skew_ms(store_time: Callable[[], Any], clock_ms: Callable[[], int]) -> float:
+    """How far in ms the store's clock is ahead, by the quickest of some answers.
+
+    `store_time` returns seconds and microseconds, as the command TIME does. A slow answer was read somewhere between its question and its arrival, and tells little.
+    """
+    answers = []
+    for _ in range(_CLOCK_READINGS):
+        before_ms = clock_ms()
+        seconds, micros = store_time()
+        after_ms = clock_ms()
+        theirs_ms = seconds * 1_000 + micros / 1_000
+        answers.append((after_ms - before_ms, theirs_ms - (before_ms + after_ms) / 2))
+    return min(answers)[1]

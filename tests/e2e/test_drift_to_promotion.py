@@ -144,7 +144,7 @@ def shop(deployment: Deployment) -> Iterator[Shop]:
         yield shop
 
 
-@pytest.mark.timeout(1_200)
+@pytest.mark.timeout(2_400)
 def test_a_level_shift_and_a_new_season_end_in_a_better_champion(
     shop: Shop, redis_client: Redis
 ) -> None:
@@ -221,7 +221,7 @@ def trade(shop: Shop, trainer_log: Path) -> None:
         return text.count("training_begins") == text.count("training_ended")
 
     shop.sell(1)
-    wait_until(trained, "the end of a training", seconds=330)
+    wait_until(trained, "the end of a training", seconds=900)
 
 
 def comparison(

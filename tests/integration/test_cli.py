@@ -176,7 +176,7 @@ def test_doctor_reports_faults_and_fails(
     status = {check["name"]: check["status"] for check in json.loads(well.stdout)["checks"]}
     faults = {check["name"]: check for check in json.loads(ill.stdout)["checks"]}
 
-    assert well.returncode == 0
+    assert well.returncode == 0, well.stdout
     assert status["topics"] == status["store"] == status["clock"] == status["packages"] == "ok"
     assert ill.returncode == 1
     assert faults["topics"]["status"] == "wrong"

@@ -7,7 +7,7 @@ import pytest
 from model.durations import HOUR_MS
 from stream.ops.checks import Check
 from stream.ops.count_checks import StoredCounts, count_checks
-from stream.ops.store_checks import store_checks
+from stream.ops.store_checks import clock_skew_ms, store_checks
 from stream.settings import Settings
 
 NOW_MS = 1_700_000_000_000
@@ -155,3 +155,21 @@ def test_a_crowded_partition_is_found() -> None:
 
     assert found.status == "note"
     assert "partition 0 has the most events, 97%" in found.found
+
+
+def test_a_slow_answer_is_not_taken_for_a_wrong_clock() -> None:
+    """Of several answers the quickest tells the difference: here the third, 7 ms ahead."""
+    asked_ms = 1_000
+    waits_ms = iter([(9_000, 0), (400, 300), (2, 1), (3_000, 3_000), (50, 0)])
+
+    def ours_ms() -> int:
+        return asked_ms
+
+    def theirs() -> tuple[int, int]:
+        nonlocal asked_ms
+        all_ms, until_read_ms = next(waits_ms)
+        read_ms = asked_ms + until_read_ms + 7
+        asked_ms += all_ms
+        return read_ms // 1_000, read_ms % 1_000 * 1_000
+
+    assert clock_skew_ms(theirs, ours_ms) == 7
