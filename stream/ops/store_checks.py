@@ -88,9 +88,10 @@ def _persistence(facts: Mapping[str, Any]) -> Check:
 def clock_skew_ms(store_time: Callable[[], Any], clock_ms: Callable[[], int]) -> float:
     """How far in ms the store's clock is ahead, by the quickest of some answers.
 
-    `store_time` returns seconds and microseconds, as the command TIME does. A slow answer was read somewhere between its question and its arrival, and tells little.
+    `store_time` returns seconds and microseconds, as the command TIME does. A slow
+    answer was read somewhere between its question and its arrival, and tells little.
     """
-    answers = []
+    answers: list[tuple[int, float]] = []
     for _ in range(_CLOCK_READINGS):
         before_ms = clock_ms()
         seconds, micros = store_time()
