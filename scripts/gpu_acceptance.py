@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -98,17 +99,18 @@ def difference(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one - other).max() / max(1e-9, np.abs(other).max()))
 
 
+def next_step(model: NetworkForecaster, options: Options) -> Callable[[], object]:
+    """Return a call that steps new states of a model over one more bucket."""
+    states, hours = model.new_states(options.series), count()
+    bucket = closed_bucket(options.series)
+    return lambda: model.step(states, bucket, next(hours) * HOUR_MS)
+
+
 def replay(options: Options) -> Iterator[Row]:
     """A step replayed from its graph, and the same step launched kernel by kernel."""
     results, units = {}, {}
     for name, capture in (("replay", captures(options)), ("eager", eager)):
-        model = forecaster(options, capture=capture)
-        states, place = model.new_states(options.series), iter(range(10**9))
-        bucket = closed_bucket(options.series)
-        results[name] = timed_ms(
-            options,
-            lambda: model.step(states, bucket, next(place) * HOUR_MS),  # noqa: B023 - called in this round
-        )
+        results[name] = timed_ms(options, next_step(forecaster(options, capture=capture), options))
         units[name] = run_steps(forecaster(options, capture=capture), options, 4)
     yield Row(
         "step, replayed", results["replay"], "ms",

@@ -38,7 +38,8 @@ class PromptHeads(H11Protocol):
 
     _deadline: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as h11's
+    # uvicorn's protocol narrows asyncio's argument in the same way
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first head."""
         super().connection_made(transport)
         self._expect_head()

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -115,10 +115,15 @@ def bucket(tag: Tag) -> ClosedBuckets:
     return ClosedBuckets(tag, ["A"], [closed], HOUR_MS)
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds."""
+    while not condition():  # noqa: ASYNC110 - the loop tells nobody, it is only looked at
+        await asyncio.sleep(0.01)
+
+
 async def until_idle(output: OutputLoop) -> None:
     """Wait until all is published."""
-    while not output.idle:  # noqa: ASYNC110 - there is no event of it
-        await asyncio.sleep(0.01)
+    await until(lambda: output.idle)
 
 
 async def test_a_forecast_tells_the_watermark_not_its_origin() -> None:
@@ -155,8 +160,7 @@ async def test_the_roll_ups_may_move_away_at_any_moment(moment: str) -> None:
     with running(recorder) as output:
         recorder.step_in[moment] = lambda: output.forget(ROLLUPS)
         output.put(bucket(ROLLUPS))
-        while recorder.step_in:  # noqa: ASYNC110 - there is no event of it
-            await asyncio.sleep(0.01)
+        await until(lambda: not recorder.step_in)
         await until_idle(output)
         assert "forecasts" not in recorder.topics
 
