@@ -2,20 +2,23 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from model.contract import FEATURE_NAMES, QuantileForecast
 from model.durations import HOUR_MS
 from stream.partition.closed import Closed, ClosedBuckets
-from stream.scoring.live_scoring import LiveScoring, ScoredForecast
+from stream.scoring.live_scoring import LiveScoring
 from stream.scoring.rollup_means import RollupMeans
 from stream.serving.output_loop import OutputLoop
+from stream.settings import CalibrationSettings
+from stream.state.forecast_sums import ForecastSums, pack_sums
 from stream.state.keys import ROLLUPS, Tag
 from stream.state.port import Path
 from tests.support.memory_serving import ScriptedServer
@@ -59,40 +62,43 @@ class Recorder(ScriptedServer):
 
 
 @dataclass
-class Sums:
-    """Scoring and sums of means in one, with the moments of a recorder."""
+class Store:
+    """What scoring and the sums of means read; each kind of read is a moment of the recorder."""
 
     recorder: Recorder
+    versions: int = 0
 
-    def forget(self, tag: Tag) -> None:
-        """Nothing is kept."""
-
-    def score_and_correct(self, tag: Tag, forecast: QuantileForecast) -> ScoredForecast:
+    def blobs(self, tag: Tag, paths: Sequence[Path]) -> list[bytes | None]:
         self.recorder.moment("score")
-        return ScoredForecast(forecast)
+        return [None] * len(paths)
 
-    def sums_of(
-        self, tag: Tag, series: list[str], forecast: QuantileForecast
-    ) -> tuple[Path, bytes]:
-        self.recorder.moment("sums")
-        assert len(series) == len(forecast.mean_SH)
-        return ("sums", 0), b""
+    def hash(self, tag: Tag, path: Path) -> dict[bytes, bytes]:
+        return {}
 
-    def reconciled(self, series: list[str], forecast: QuantileForecast) -> QuantileForecast:
+    def closed(self, tag: Tag, starts: Sequence[int]) -> tuple[int, NDArray[np.float32]]:
+        return 0, np.zeros((len(starts), 1, len(FEATURE_NAMES)), np.float32)
+
+    def sums(self, tag: Tag, paths: Sequence[Path]) -> list[bytes | None]:
         self.recorder.moment("reconciled")
-        return forecast
+        units = np.full((1, 2), 7.0 + self.versions)
+        sums = ForecastSums.of(HOUR_MS, ["A"], units, units)
+        return [pack_sums(sums)]
 
-    def changed(self, series: list[str], forecast: QuantileForecast) -> QuantileForecast | None:
-        if "changed" not in self.recorder.step_in:
-            return None
-        self.recorder.moment("changed")
-        return forecast
+    def categories(self, tag: Tag) -> tuple[object, Callable[[], dict[str, str]]]:
+        self.recorder.moment("sums")
+        return 0, dict
+
+    def version(self) -> int:
+        if "changed" in self.recorder.step_in:
+            self.versions += 1
+            self.recorder.moment("changed")
+        return self.versions
 
 
 @contextmanager
 def running(recorder: Recorder) -> Iterator[OutputLoop]:
     """An output loop on the recorder."""
-    sums = Sums(recorder)
+    store = Store(recorder)
     output = OutputLoop(
         recorder,
         recorder,
@@ -100,8 +106,8 @@ def running(recorder: Recorder) -> Iterator[OutputLoop]:
         bucket_ms=HOUR_MS,
         publish_every_ms=0,
         clock_ms=lambda: 0,
-        scoring=cast("LiveScoring", sums),
-        means=cast("RollupMeans", sums),
+        scoring=LiveScoring(CalibrationSettings(), store),
+        means=RollupMeans(store.sums, store.categories, lambda _: 1, store.version, partitions=1),
     )
     task = asyncio.create_task(output.run())
     yield output
