@@ -81,7 +81,7 @@ class Store:
     def sums(self, tag: Tag, paths: Sequence[Path]) -> list[bytes | None]:
         self.recorder.moment("reconciled")
         units = np.full((1, 2), 7.0 + self.versions)
-        sums = ForecastSums.of(HOUR_MS, ["A"], units, units)
+        sums = ForecastSums.of(HOUR_MS, ["A"], units, np.ones((2, 2)))
         return [pack_sums(sums)]
 
     def categories(self, tag: Tag) -> tuple[object, Callable[[], dict[str, str]]]:
